@@ -1,0 +1,99 @@
+# make reproduce   the whole recipe; PROFILE=tiny by default (no GPU, no download beyond the set-up)
+# make test        the tests, without network
+# Each does its own set-up, a .venv from requirements.lock, and only when that has changed.
+
+PROFILE ?= tiny
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+ifeq ($(filter oneshell,$(.FEATURES)),)
+$(error this Makefile needs GNU make 3.82 or newer)
+endif
+
+# The name holds what the set-up depends on: when either file changes, a new set-up is due.
+READY := .venv/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+export TOKENIZERS_PARALLELISM := false
+ifndef XALMA_DATA
+ifneq ($(wildcard ../shared/data/README.md),)
+export XALMA_DATA := $(abspath ../shared/data)
+endif
+endif
+
+.PHONY: reproduce test lab lint cards lock clean
+
+reproduce: $(READY)
+	.venv/bin/xalma run --profile $(PROFILE)
+
+# One thread a worker: two workers of two threads each only wait for one another on two cores.
+test: $(READY)
+	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 \
+	    .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lab: $(READY)
+	.venv/bin/jupyter lab notebooks
+
+lint: $(READY)
+	.venv/bin/ruff check .
+
+cards: $(READY)
+	.venv/bin/python -m xalma.cards
+
+# Keeps each version that still fits pyproject.toml; UPGRADE=--upgrade takes the newest that fits.
+# It reads metadata only, no wheels, so CUDA's packages are resolved on any machine.
+lock: $(READY)
+	@tmp=$$(mktemp -d)
+	trap 'rm -rf "$$tmp"' EXIT
+	.venv/bin/python -m pip install --quiet --target "$$tmp/uv" uv==0.13.9
+	grep == requirements.lock > "$$tmp/pins"
+	"$$tmp/uv/bin/uv" pip compile pyproject.toml --all-extras $(UPGRADE) --output-file "$$tmp/pins" \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --native-tls --no-header --annotation-style line --quiet
+	{ sed '/^$$/,$$d' requirements.lock; echo; cat "$$tmp/pins"; } > "$$tmp/lock"
+	cp "$$tmp/lock" requirements.lock
+	echo "requirements.lock is written; bring environment.yml to the same versions (make test compares)."
+
+clean:
+	rm -rf runs build xalma.egg-info .pytest_cache .ruff_cache
+	find xalma tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# A set-up that was cut short leaves no stamp, and the next one then begins with an empty .venv.
+# The lock is a constraint, not a list: CUDA's packages come only if the torch wheel asks for them.
+$(READY):
+	@fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+	python=
+	for name in $(PYTHON) python3.11 python3.12; do
+	    if $$name -c "$$fits" 2>/dev/null; then python=$$name; break; fi
+	done
+	if [ -z "$$python" ]; then
+	    echo "xalma needs Python 3.11 or 3.12 and found none ($(PYTHON) is $$($(PYTHON) --version 2>&1)):" \
+	        "name one with make PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	fi
+	clear=--clear
+	if compgen -G '.venv/.ready-*' >/dev/null; then clear=; rm -f .venv/.ready-*; fi
+	echo "Set-up: $$($$python --version), up to $$(grep -c == requirements.lock) packages from" \
+	    "requirements.lock into .venv; 2 to 3 minutes the first time."
+	$$python -m venv $$clear .venv
+	install() { .venv/bin/python -m pip install --constraint requirements.lock "$$@"; }
+	count() {
+	    local word packages=0
+	    while read -r word _; do
+	        case $$word in
+	            Collecting|Processing) (( ++packages % 25 )) || echo "  $$packages packages fetched" ;;
+	            Installing) echo "  unpacking" ;;
+	        esac
+	    done
+	}
+	if ! { install --quiet setuptools && install --no-build-isolation --editable '.[comet,lab,dev]'; } \
+	    2>&1 | tee .venv/install.log | count
+	then
+	    tail -n 15 .venv/install.log >&2
+	    echo "The set-up failed; the whole log is .venv/install.log. Run the same command again." >&2
+	    exit 1
+	fi
+	touch $@
+	echo "Set-up done."

@@ -1,0 +1,162 @@
+"""The set-up's files agree: ranges, lock, conda environment, Makefile, README, citation."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, version
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+RANGES = [Requirement(r) for r in chain(PROJECT["dependencies"], *EXTRAS.values())]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+def read_pins(lines: list[str]) -> dict[str, str]:
+    """Canonical name -> version of each `name==version` line; any other requirement is an error."""
+    pins = {}
+    for line in lines:
+        line = line.split("#")[0].strip()
+        if not line or line.startswith("-"):
+            continue
+        requirement = Requirement(line)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", f"{line!r} is no exact pin"
+        name = canonicalize_name(requirement.name)
+        assert name not in pins, f"{name} is pinned twice"
+        pins[name] = specifier.version
+    return pins
+
+
+def environment_pins() -> dict[str, str]:
+    conda = [d for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict)]
+    return read_pins([*(d.replace("=", "==") for d in conda if "=" in d), *pip])
+
+
+LOCK = read_pins((ROOT / "requirements.lock").read_text().splitlines())
+CONDA = environment_pins()
+
+
+@pytest.mark.parametrize("requirement", RANGES, ids=str)
+def test_lock_fits_every_range(requirement):
+    assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("requirement", RANGES, ids=str)
+def test_environment_names_every_direct_dependency(requirement):
+    assert canonicalize_name(requirement.name) in CONDA
+
+
+@pytest.mark.parametrize("name", sorted(CONDA.keys() - {"python"}))
+def test_environment_pin_is_lock_pin(name):
+    assert CONDA[name] == LOCK[name]
+
+
+def test_python_versions_agree():
+    assert PROJECT["requires-python"] == ">=3.11,<3.13"
+    assert CONDA["python"] == "3.11"
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == "py311"
+
+
+def test_lock_is_complete_for_cpu():
+    """Walks what the installed packages say they need: each must be pinned, and so that it fits."""
+    missing = [r.name for r in RANGES if installed(r.name) != LOCK[canonicalize_name(r.name)]]
+    if missing:
+        pytest.skip(f"this Python was not set up from requirements.lock: {', '.join(missing)}")
+    todo, seen = list(RANGES), set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        assert name in LOCK, f"{name} is needed and not in requirements.lock"
+        assert requirement.specifier.contains(LOCK[name]), f"{requirement} against {LOCK[name]}"
+        for extra in requirement.extras or {""}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                todo += needs(name, extra)
+    assert {name for name, _ in seen} <= LOCK.keys()
+    assert len(seen) > len(RANGES)
+
+
+def installed(name: str) -> str | None:
+    """Installed version without its local part ("2.13.0+cpu" is "2.13.0"), or None."""
+    try:
+        return Version(version(name)).public
+    except PackageNotFoundError:
+        return None
+
+
+def needs(name: str, extra: str) -> list[Requirement]:
+    if installed(name) is None:
+        return []  # behind an extra or a marker that this machine does not meet
+    requirements = map(Requirement, distribution(name).requires or [])
+    return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": extra})]
+
+
+def test_lock_holds_cuda():
+    """The wheel of torch 2.13.0 for CUDA asks for these; the build for the CPU does not say so."""
+    cuda = {"cuda-toolkit", "cuda-bindings", "nvidia-cudnn-cu13", "nvidia-nccl-cu13", "triton"}
+    assert cuda <= LOCK.keys()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "environment.yml", "pyproject.toml"])
+def test_no_index_or_local_path(name):
+    text = (ROOT / name).read_text()
+    assert not re.search(r"index-url|find-links|file:|(?<![\w.])/(opt|root|tmp|home)/", text)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    "target, does",
+    [
+        ("reproduce", ".venv/bin/xalma run --profile ntrex"),
+        ("test", "HF_HUB_OFFLINE=1"),
+        ("lab", "jupyter lab notebooks"),
+        ("lint", "ruff check"),
+        ("cards", "xalma.cards"),
+        ("lock", "uv"),
+        ("clean", "rm -rf"),
+    ],
+)
+def test_makefile_target(target, does):
+    command = ["make", "--dry-run", target, "PROFILE=ntrex"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert does in result.stdout
+
+
+def test_every_make_command_in_the_readme_exists():
+    command = re.compile(r"(?:`|^[$ ]*)make ([a-z]+)(?=`|$| +#| [A-Z_]+=)", re.MULTILINE)
+    named = set(command.findall((ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"reproduce", "test"} <= named
+    assert named <= targets
+
+
+def test_versions_and_licence_agree():
+    import xalma
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == xalma.__version__
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) 2026 The xalma")
+
+
+@pytest.mark.parametrize("arxiv", ["2410.03115", "2309.11674"])
+def test_citation_names_both_papers(arxiv):
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    (paper,) = [r for r in references if r["url"] == f"https://arxiv.org/abs/{arxiv}"]
+    assert paper["authors"][0] == {"family-names": "Xu", "given-names": "Haoran"}
+    assert paper["title"] and paper["year"] in (2023, 2024)
