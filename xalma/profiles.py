@@ -1,0 +1,274 @@
+"""Sizes of experiment: one frozen dataclass, four profiles, each a short delta of another.
+
+The defaults of `Profile` are the `full` profile, the papers' scale. Beside each value stands where it comes from:
+`paper(...)` (X-ALMA or ALMA text), `code(...)` (released code or model card), `ours(...)` (our choice, with the reason).
+X-ALMA's learning rates, batch sizes and schedules could not be read (see README, "Where we depart").
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+import pandas as pd
+
+from xalma.languages import GROUPS, parse_groups
+
+
+def paper(value: Any, source: str) -> Any:
+    return field(default=value, metadata={"source": f"paper: {source}"})
+
+
+def code(value: Any, source: str) -> Any:
+    return field(default=value, metadata={"source": f"released: {source}"})
+
+
+def ours(value: Any, reason: str) -> Any:
+    return field(default=value, metadata={"source": f"our choice: {reason}"})
+
+
+_GUESS = "not readable in X-ALMA; ALMA's value"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every number of a run. Field names are papermill parameters and `--set` keys."""
+
+    name: str = ours("full", "the papers' scale")
+    run_dir: str = ours("runs", "weights and logs; not in git")
+    results_dir: str = ours("results", "tables, figures, executed notebooks")
+    seed: int = ours(0, "every random draw comes from it")
+    threads: int = ours(0, "CPU threads in all; 0 leaves torch's default")
+    workers: int = ours(1, "processes that train groups side by side, each with its share of the threads")
+    groups: str = paper("all", "eight groups; 'all' or numbers separated by commas")
+
+    # corpora: "hub" reads the ids below, "cldr" the embedded phrasebook, "ntrex" and "real" XALMA_DATA
+    corpus: str = ours("hub", "hub | cldr | ntrex | real")
+    monolingual_id: str = paper("oscar-corpus/OSCAR-2301", "table of stages, pre-training 1 and 2")
+    bitext_id: str = code("allenai/nllb", "run_llmmt.py, pseudo-monolingual stage")
+    bitext_id_th: str = code("Helsinki-NLP/opus-100", "run_llmmt.py, Thai only")
+    sft_id: str = code("haoranxu/X-ALMA-Parallel-Data", "model card, FLORES dev + NTREX + WMT'15-22")
+    preference_id: str = code("haoranxu/X-ALMA-Preference", "model card")
+    test_id: str = code("haoranxu/FLORES-200", "evaluation command of the README")
+    sft_pairs: int = paper(4000, "average pairs a language")
+    dev_pairs: int = ours(200, "held-out pairs a language for the loss curves")
+    test_pairs: int = paper(1012, "FLORES-200 devtest rows a direction")
+    phrasebook_countries: int = ours(40, "inventory of the CLDR phrasebook; unused by hub corpora")
+    phrasebook_languages: int = ours(30, "inventory of the CLDR phrasebook; unused by hub corpora")
+    phrasebook_currencies: int = ours(10, "inventory of the CLDR phrasebook; unused by hub corpora")
+    phrasebook_units: int = ours(12, "inventory of the CLDR phrasebook; unused by hub corpora")
+    phrasebook_list: int = ours(3, "longest list in a phrase")
+    bitext_noise: float = ours(0.0, "share of misaligned pairs added to stage 3's bitext")
+
+    # backbone: an id or a folder; "" builds a small LLaMA and trains a byte-level BPE tokenizer
+    base: str = paper("meta-llama/Llama-2-13b-hf", "§ backbone")
+    vocab_size: int = paper(32_000, "LLaMA-2's vocabulary, unchanged")
+    hidden_size: int = paper(5120, "LLaMA-2-13B")
+    layers: int = paper(40, "LLaMA-2-13B")
+    heads: int = paper(40, "LLaMA-2-13B")
+    dtype: str = ours("bfloat16", "of the frozen base; what is trained is kept in float32")
+    mixed_precision: str = ours("auto", "bfloat16 products: auto | on | off; fp16 overflowed (ALMA issue 33)")
+
+    # language-specific modules
+    lora_rank: int = code(512, "adapter_config of X-ALMA-13B-Group1")
+    lora_alpha: int = code(1024, "adapter_config of X-ALMA-13B-Group1")
+    lora_dropout: float = code(0.05, "adapter_config of X-ALMA-13B-Group1")
+
+    # mixing and packing
+    mixing: str = ours("uniform", "uniform | temperature; the split inside a group is not stated")
+    mixing_temperature: float = ours(5.0, "used by mixing=temperature only")
+    block_tokens: int = code(512, "max_source_length + max_new_tokens")
+    micro_batch: int = ours(16, "sequences on the device at once; more are accumulated")
+
+    # optimisation common to all stages
+    warmup_ratio: float = code(0.01, f"ALMA's scripts; {_GUESS}")
+    weight_decay: float = code(0.01, f"ALMA's scripts; {_GUESS}")
+    clip_norm: float = code(1.0, "ALMA's scripts")
+    adam_beta2: float = ours(0.999, "the optimiser's default; not stated")
+
+    # stage 1: monolingual fine-tuning of the base, full weights
+    stage1_tokens: int = paper(20_000_000_000, "pre-training stage 1")
+    stage1_batch_size: int = ours(256, f"sequences; {_GUESS}")
+    stage1_learning_rate: float = ours(2e-5, f"{_GUESS}")
+    stage1_schedule: str = ours("cosine", f"{_GUESS}")
+    # stage 2: monolingual fine-tuning of one group's module
+    stage2_tokens: int = paper(10_000_000_000, "pre-training stage 2, per group")
+    stage2_batch_size: int = ours(256, f"sequences; {_GUESS}")
+    stage2_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
+    stage2_schedule: str = ours("cosine", f"{_GUESS}")
+    # stage 3: pseudo-monolingual fine-tuning on concatenated bitext
+    stage3_tokens: int = paper(1_250_000_000, "pre-training stage 3; per group is our reading")
+    stage3_batch_size: int = ours(256, f"sequences; {_GUESS}")
+    stage3_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
+    stage3_schedule: str = ours("cosine", f"{_GUESS}")
+    # stage 4: supervised fine-tuning
+    prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt")
+    max_length: int = code(512, "CPO script, prompt and answer, tokens")
+    stage4_epochs: float = ours(1.0, f"{_GUESS}")
+    stage4_batch_size: int = ours(128, "sentence pairs; not readable, CPO paper's 128 from memory")
+    stage4_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
+    stage4_schedule: str = ours("inverse_sqrt", f"{_GUESS}")
+    # stage 5: ARPO
+    stage5_epochs: float = ours(1.0, "CPO script's value")
+    stage5_pairs: int = ours(4000, "source sentences a direction; the released set has about 3,980 a language")
+    stage5_batch_size: int = ours(128, "preference pairs; not readable, CPO paper's 128 from memory")
+    stage5_learning_rate: float = ours(1e-4, "not readable; CPO script's value")
+    stage5_schedule: str = ours("inverse_sqrt", "CPO script's value")
+    arpo_eta: float = paper(1.5, "§5.3, quoted in ALMA issue 82")
+    arpo_eta_scale: float = paper(1.0, "Eq. of tau; released code has 0.9 (and eta 0.4)")
+    arpo_beta: float = code(0.1, "CPO script; the paper's value could not be read")
+    arpo_detach_penalty: bool = ours(False, "released code lets the gradient through tau; paper silent")
+    arpo_nll_weight: float = code(1.0, "cpo_alpha")
+
+    # decoding
+    beams: int = paper(5, "evaluation")
+    max_new_tokens: int = code(256, "evaluation scripts")
+    generation_batch: int = ours(32, "sentences decoded at once")
+
+    # notebooks 08 and 09
+    comparison_groups: str = paper("6", "preference methods and ablations use Group 6")
+    methods: str = paper("all", "Table 5; 'all' or names separated by commas")
+    seeds: int = ours(3, "repeats of each method or ablation, seed, seed+1, …")
+    ablation_share: float = ours(1.0, "share of each stage's budget the ablations of notebook 09 get")
+    comparison_steps: int = ours(0, "updates of each preference method in notebook 08; 0: those of stage 5")
+    comparison_pairs: int = ours(4000, "source sentences a direction for notebook 08's preference pairs")
+
+    def but(self, **changes: Any) -> Profile:
+        """A checked copy with some fields changed. Raises ValueError for an unknown key or a bad value."""
+        return replace(self, **{key: _checked(key, value) for key, value in changes.items()})
+
+    @property
+    def group_numbers(self) -> tuple[int, ...]:
+        """Groups whose modules are trained."""
+        return parse_groups(self.groups)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Non-English languages of the trained groups, in table order."""
+        return tuple(code for g in self.group_numbers for code in GROUPS[g])
+
+    @property
+    def comparison_group_numbers(self) -> tuple[int, ...]:
+        """Groups on which notebooks 08 and 09 compare."""
+        return parse_groups(self.comparison_groups)
+
+    def values(self, *prefixes: str) -> dict[str, Any]:
+        """Fields as a dict; with prefixes, only those whose name starts with one of them."""
+        names = [f.name for f in fields(self)]
+        return {n: getattr(self, n) for n in names if not prefixes or n.startswith(prefixes)}
+
+    def table(self) -> pd.DataFrame:
+        """Every value with its source; a value that differs from `full` is our choice for this profile."""
+        rows = []
+        for f in fields(self):
+            value, source = getattr(self, f.name), f.metadata["source"]
+            if value != f.default:
+                source = f"our choice: profile {self.name} (full: {f.default!r}, {source})"
+            rows.append({"name": f.name, "value": value, "source": source})
+        return pd.DataFrame(rows).set_index("name")
+
+
+_CHOICES = {
+    "corpus": ("hub", "cldr", "ntrex", "real"),
+    "mixing": ("uniform", "temperature"),
+    "prompt_style": ("xalma", "alma"),
+    "dtype": ("float32", "bfloat16"),
+    "mixed_precision": ("auto", "on", "off"),
+}
+_MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",
+                "arpo_nll_weight", "stage2_tokens", "stage3_tokens")  # fmt: skip
+
+
+def _checked(key: str, value: Any) -> Any:
+    """`value` in the field's type. Text is parsed, so that --set and papermill's YAML give the same."""
+    names = [f.name for f in fields(Profile)]
+    if key not in names:
+        near = get_close_matches(key, names, n=3) or names[:5]
+        raise ValueError(f"unknown profile key {key!r}: near keys are {', '.join(near)}")
+    default = next(f.default for f in fields(Profile) if f.name == key)
+    kind = type(default)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = ast.literal_eval(value.replace("true", "True").replace("false", "False"))
+        except (ValueError, SyntaxError):
+            raise ValueError(
+                f"bad value {value!r} for {key}: it takes {kind.__name__}, for example {default}"
+            ) from None
+    if kind is str and isinstance(value, int | list | tuple):
+        value = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is int and isinstance(value, float) and value == int(value):
+        value = int(value)
+    if type(value) is not kind:
+        raise ValueError(f"bad value {value!r} for {key}: it takes {kind.__name__}, for example {default}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise ValueError(f"bad value {value!r} for {key}: choose one of {', '.join(_CHOICES[key])}")
+    if kind in (int, float) and (value < 0 or (value == 0 and key not in _MAY_BE_ZERO)):
+        raise ValueError(
+            f"bad value {value!r} for {key}: it must be {'0 or more' if key in _MAY_BE_ZERO else 'above 0'}"
+        )
+    if key in ("groups", "comparison_groups"):
+        parse_groups(value)
+    return value
+
+
+FULL = Profile()
+
+# A laptop: a LLaMA of about 2 M parameters, trained from nothing on the CLDR phrasebook, every budget cut to minutes.
+TINY = FULL.but(
+    name="tiny", groups="3,6", corpus="cldr", base="", dtype="float32", threads=2,
+    vocab_size=3000, hidden_size=192, layers=3, heads=6, block_tokens=64,
+    lora_rank=64, lora_alpha=128, lora_dropout=0.0, adam_beta2=0.98, warmup_ratio=0.05,
+    sft_pairs=2000, dev_pairs=40, test_pairs=100, bitext_noise=0.1, max_length=160,
+    stage1_tokens=400_000, stage1_batch_size=8, stage1_learning_rate=3e-3,
+    stage2_tokens=100_000, stage2_batch_size=8, stage2_learning_rate=3e-3,
+    stage3_tokens=800_000, stage3_batch_size=8, stage3_learning_rate=3e-3,
+    stage4_batch_size=16, stage4_learning_rate=1e-3, stage4_schedule="cosine",
+    stage5_batch_size=16, stage5_pairs=60, stage5_learning_rate=2e-4, stage5_schedule="cosine",
+    beams=1, max_new_tokens=64, generation_batch=128,
+    seeds=1, ablation_share=0.2, comparison_steps=20, comparison_pairs=60,
+)  # fmt: skip
+
+# The same model and budgets on real text: NTREX-128 split by document, read from XALMA_DATA.
+NTREX = TINY.but(name="ntrex", corpus="ntrex", bitext_noise=0.0, max_length=256)
+
+# One GPU, real text: the texts under XALMA_DATA, a base of 125 M parameters or any hub model as `base`.
+SMALL = FULL.but(
+    name="small", corpus="real", base="", vocab_size=32_000, hidden_size=768, layers=12, heads=12,
+    lora_rank=128, lora_alpha=256, adam_beta2=0.98,
+    stage1_tokens=200_000_000, stage1_batch_size=64, stage1_learning_rate=6e-4,
+    stage2_tokens=10_000_000, stage2_batch_size=64, stage2_learning_rate=5e-4,
+    stage3_tokens=20_000_000, stage3_batch_size=64, stage3_learning_rate=5e-4,
+    sft_pairs=1500, test_pairs=200, stage5_pairs=400, stage4_batch_size=64, stage5_batch_size=64,
+    generation_batch=256,
+)  # fmt: skip
+
+PROFILES: dict[str, Profile] = {p.name: p for p in (TINY, NTREX, SMALL, FULL)}
+
+
+def load_profile(profile: str = "tiny", **overrides: Any) -> Profile:
+    """The named profile with overrides applied and checked.
+
+    Raises ValueError, naming near names, for an unknown profile or key or a value of the wrong kind.
+    """
+    if profile not in PROFILES:
+        near = get_close_matches(str(profile), PROFILES, n=1) or list(PROFILES)
+        raise ValueError(f"unknown profile {profile!r}: choose {', '.join(PROFILES)} (near: {', '.join(near)})")
+    return PROFILES[profile].but(**overrides)
+
+
+def profile_from_parameters(namespace: Mapping[str, Any]) -> Profile:
+    """The profile a notebook's parameters ask for: call it with `globals()` right after the parameters cell.
+
+    Every plain value defined so far is a parameter: `profile` names the profile, the rest override its fields.
+    papermill only warns of a parameter the notebook does not know; here a ValueError names the near ones.
+    """
+    plain = (str, int, float, bool, list, tuple)
+    given = {
+        k: v for k, v in namespace.items() if not k.startswith("_") and type(v) in plain and k not in ("In", "Out")
+    }
+    return load_profile(given.pop("profile", "tiny"), **given)

@@ -1,0 +1,204 @@
+"""Seed, device, provenance and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "sacrebleu", "babel", "numpy")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """The folder that `runs/` and `results/` are under: the checkout this package lies in, else the current folder."""
+    return REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
+
+
+def data_root() -> Path | None:
+    """The folder of real text: `XALMA_DATA`, else None. Raises FileNotFoundError if it is set to no folder."""
+    value = os.environ.get("XALMA_DATA")
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"XALMA_DATA is {value!r}, which is no folder: set it to the folder that holds ntrex/")
+    return root
+
+
+def device() -> str:
+    """ "cuda" where torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def mixed_precision(choice: str = "auto") -> bool:
+    """Whether matrix products run in bfloat16: "on", "off", or "auto", where the GPU or CPU has instructions for it."""
+    import torch
+
+    if choice != "auto":
+        return choice == "on"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    cpuinfo = Path("/proc/cpuinfo")  # without such instructions bfloat16 is emulated, and slower than float32
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch (all devices)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def hardware() -> dict[str, Any]:
+    """CPU model, cores, GPU name (None where there is none) and memory in GiB."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def git_commit() -> str:
+    """Commit of the checkout this package lies in, with "-dirty" where code differs; "unknown" outside one."""
+    run = lambda *args: subprocess.run(  # noqa: E731
+        ["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        commit = run("rev-parse", "HEAD")
+        dirty = run("status", "--porcelain", "--", "xalma", "notebooks", "requirements.lock")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("-dirty" if dirty else "")
+
+
+def versions() -> dict[str, str]:
+    """Python and the versions of the packages that decide a number."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """What every run.json and benchmark file carries: commit, versions, hardware."""
+    return {"commit": git_commit(), "versions": versions(), "hardware": hardware()}
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_atomically(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8 so that `path` is either the old file or the whole new one.
+
+    Raises PermissionError, in one sentence, where the folder can't be written.
+    """
+    path = Path(path)
+    partial = path.parent / f".partial-{os.getpid()}-{path.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except PermissionError as error:
+        raise PermissionError(f"can't write {path}: choose a folder you may write") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """`value` as indented JSON, atomically."""
+    return write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_directory(path: str | Path) -> Iterator[Path]:
+    """A folder to fill that becomes `path` only when the block ends without error.
+
+    A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`.
+    Raises PermissionError, in one sentence, where the parent can't be written.
+    """
+    path = Path(path)
+    partial = path.parent / f".partial-{path.name}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except PermissionError as error:
+        raise PermissionError(
+            f"can't write in {path.parent}: choose a folder you may write, with --set run_dir=…"
+        ) from error
+    yield partial
+    old = path.parent / f".partial-old-{path.name}"
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+STATUS_VARIABLE = "XALMA_STATUS"  # file that `xalma run` watches; progress bars would spoil executed notebooks
+
+
+class Progress:
+    """A tqdm bar, or, under `xalma run`, lines in the status file that the terminal shows."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self.total, self.label, self.done = total, label, 0
+        self.status = os.environ.get(STATUS_VARIABLE)
+        self.bar = None
+        if not self.status:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=total, desc=label, leave=False)
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        self.done += n
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(n)
+        elif self.status:
+            line = f"{self.label} {self.done}/{self.total} {note}".strip()
+            Path(f"{self.status}.{os.getpid()}").write_text(line, encoding="utf-8")
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Progress]:
+    """Progress of `total` units of work, shown where the person is looking."""
+    bar = Progress(total, label)
+    try:
+        yield bar
+    finally:
+        if bar.bar is not None:
+            bar.bar.close()
+        elif bar.status:
+            Path(f"{bar.status}.{os.getpid()}").unlink(missing_ok=True)
