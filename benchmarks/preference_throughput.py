@@ -1,0 +1,214 @@
+"""Answer tokens per second and peak memory: ARPOTrainer's packed pairs against TRL's CPOTrainer.
+
+    python benchmarks/preference_throughput.py --out results/benchmarks/preference_throughput.json
+
+Both train the same model on the same pairs in the same order with the same loss (tau fixed at 1 is
+CPO), each measurement in a process of its own, the two taking turns. Sources and chosen answers are
+NTREX sentences where XALMA_DATA is set; else made-up words, as many as NTREX sentences have. The
+rejected answer is the chosen one with its words in random order: as a rule only the prompt is
+shared, the worst case for packing. The wordpieces are learnt from the text itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from xalma.arpo import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.backbone import build_llama, train_tokenizer
+from xalma.methods import in_order
+from xalma.pairs import tokenize_pair
+from xalma.prompts import translation_prompt
+from xalma.runtime import data_root, provenance, write_json
+
+# Natural logarithm of the words a line, measured on NTREX's en.txt: mean, standard deviation.
+LOG_WORDS = (2.90, 0.58)
+TRAINERS = ("trl", "xalma")
+
+
+class Clock(TrainerCallback):
+    """Seconds from the end of the warm-up steps to the end of training, and memory in MiB."""
+
+    def __init__(self, warmup: int):
+        self.warmup, self.started, self.seconds = warmup, 0.0, 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if state.global_step == self.warmup:
+            self.started = time.perf_counter()
+        self.seconds = time.perf_counter() - self.started
+
+
+def sentences(n: int, lang: str, seed: int) -> tuple[list[tuple[str, str]], str]:
+    """n (English, other) sentence pairs, and where they come from."""
+    rng = random.Random(seed)
+    if root := data_root():
+        files = [root / "ntrex" / f"{code}.txt" for code in ("en", lang)]
+        lines = [path.read_text(encoding="utf-8").splitlines() for path in files]
+        pairs = list(zip(*lines, strict=True))
+        rng.shuffle(pairs)
+        return (pairs * (n // len(pairs) + 1))[:n], "NTREX-128"
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(5000)]
+    line = lambda: " ".join(rng.choices(words, k=max(1, round(rng.lognormvariate(*LOG_WORDS)))))  # noqa: E731
+    return [(line(), line()) for _ in range(n)], f"words, log-normal {LOG_WORDS}"
+
+
+def make_rows(options: argparse.Namespace) -> tuple[list[dict[str, str]], str]:
+    """Preference rows for all steps."""
+    pairs, origin = sentences(options.steps * options.batch_size, options.lang, options.seed)
+    rng, rows = random.Random(options.seed), []
+    for english, other in pairs:
+        words = other.split()
+        prompt = translation_prompt(english, "en", options.lang)
+        rejected = " ".join(rng.sample(words, len(words)))
+        rows.append({"prompt": prompt, "chosen": f" {other}", "rejected": f" {rejected}"})
+    return rows, origin
+
+
+def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namespace, folder: str) -> Any:
+    """A trainer over `rows` in order; both kinds have the same model, arguments and loss."""
+    texts = [row[name] for row in rows for name in ("prompt", "chosen")]
+    tokenizer = train_tokenizer(texts, options.vocab)
+    model = build_llama(
+        tokenizer, hidden_size=options.hidden, layers=options.layers, heads=options.heads,
+        max_positions=options.max_length, seed=options.seed,
+    )  # fmt: skip
+    cuda = torch.cuda.is_available()
+    config, trainer = (CPOConfig, CPOTrainer) if kind == "trl" else (ARPOConfig, ARPOTrainer)
+    arguments = config(
+        output_dir=folder, per_device_train_batch_size=options.batch_size, max_steps=options.steps,
+        max_length=options.max_length, learning_rate=1e-4, seed=options.seed, bf16=cuda,
+        use_cpu=not cuda, gradient_checkpointing=False, remove_unused_columns=False, report_to=[],
+        save_strategy="no", logging_steps=10, disable_tqdm=True,
+        **({"clamp_min": 1.0} if kind == "xalma" else {}),
+    )  # fmt: skip
+    data = datasets.Dataset.from_list(rows)
+    made = in_order(trainer)(model, arguments, train_dataset=data, processing_class=tokenizer)
+    made.remove_callback(PrinterCallback)
+    return made
+
+
+def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:
+    """One training run: answer tokens a second after warm-up, and memory beyond that before it."""
+    torch.set_num_threads(options.threads)
+    datasets.disable_progress_bars()
+    rows, _ = make_rows(options)
+    clock = Clock(options.warmup)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(kind, rows, options, folder)
+        trainer.add_callback(clock)
+        timed = rows[options.warmup * options.batch_size :]
+        tokens = [tokenize_pair(trainer.processing_class, row, options.max_length) for row in timed]
+        n_tokens = sum(label != -100 for row in tokens for s in ("chosen", "rejected") for label in row[f"{s}_labels"])
+        before = _memory_mib()
+        peak = _Peak()
+        trainer.train()
+    return {
+        "answer_tokens_per_s": n_tokens / clock.seconds,
+        "seconds": clock.seconds,
+        "answer_tokens": n_tokens,
+        "peak_mib": peak.stop() - before,
+    }
+
+
+def compare_first_batch(options: argparse.Namespace) -> dict[str, float]:
+    """Largest relative difference of loss, and of any gradient to the largest gradient."""
+    datasets.disable_progress_bars()
+    rows, found = make_rows(options)[0][: options.batch_size], []
+    for kind in TRAINERS:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(kind, rows, argparse.Namespace(**{**vars(options), "steps": 1}), folder)
+            model = trainer.model
+            loss, _ = trainer.get_batch_loss_metrics(model, next(iter(trainer.get_train_dataloader())))
+            found.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
+    (loss, grads), (other_loss, other) = found
+    gap = max((a - b).abs().max().item() for a, b in zip(grads, other, strict=True))
+    largest = max(grad.abs().max().item() for grad in grads)
+    return {"loss": abs(loss - other_loss) / abs(loss), "gradient": gap / largest}
+
+
+class _Peak:
+    """Highest memory use since it was made: allocator's on CUDA, resident (sampled) on CPU."""
+
+    def __init__(self) -> None:
+        self.highest, self.ended = _memory_mib(), threading.Event()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(0.005):
+            self.highest = max(self.highest, _memory_mib())
+
+    def stop(self) -> float:
+        self.ended.set()
+        self.thread.join()
+        return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else self.highest
+
+
+def _memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated() / 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
+    defaults = {
+        "batch_size": 16, "steps": 12, "warmup": 2, "repeats": 2, "hidden": 192, "layers": 3,
+        "heads": 6, "vocab": 8000, "max_length": 512, "seed": 0, "threads": 1,
+    }  # fmt: skip
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    parser.add_argument("--lang", default="de", help="target language of the NTREX pairs")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in TRAINERS}
+    for _ in range(options.repeats):
+        for kind in TRAINERS:
+            # A fresh process each time: its memory is its own.
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                runs[kind].append(pool.submit(measure, kind, options).result())
+    difference = compare_first_batch(options)
+    median = {
+        kind: {name: statistics.median(run[name] for run in found) for name in found[0]} for kind, found in runs.items()
+    }
+    shape = {name: value for name, value in vars(options).items() if name != "out"}
+    record = {
+        "what": __doc__.splitlines()[0],
+        "data": make_rows(options)[1],
+        "options": shape,
+        "median": median,
+        "speedup": median["xalma"]["answer_tokens_per_s"] / median["trl"]["answer_tokens_per_s"],
+        "memory_ratio": median["xalma"]["peak_mib"] / median["trl"]["peak_mib"],
+        "relative_difference_first_batch": difference,
+        "runs": runs,
+        **provenance(),
+    }
+    for kind, found in median.items():
+        print(f"{kind:6s} {found['answer_tokens_per_s']:9.0f} answer tokens/s {found['peak_mib']:8.0f} MiB")
+    print(f"speed-up {record['speedup']:.2f}, first batch differs by {difference}")
+    if options.out:
+        write_json(options.out, record)
+        print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
