@@ -1,0 +1,85 @@
+"""The base model: a hub or local LLaMA-like model, or a small LLaMA built here with its own tokenizer.
+
+The small one keeps LLaMA-2's shape (RMSNorm, SwiGLU, rotary positions) and its digit rule (each digit a token).
+Input and output embeddings are tied in it, unlike LLaMA-2-13B: at this size they are a third of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer (no unknown characters, each digit its own token) with BOS, EOS and PAD."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def build_llama(
+    tokenizer: PreTrainedTokenizerBase, *, hidden_size: int, layers: int, heads: int, max_positions: int, seed: int
+) -> LlamaForCausalLM:
+    """A randomly initialised small LLaMA (float32) for `tokenizer`'s vocabulary."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=-(-hidden_size * 8 // 3 // 32) * 32,  # LLaMA's 8/3, rounded up to a multiple of 32
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """(model, tokenizer) from a folder or a hub id, in torch dtype `dtype`; safetensors only, no remote code.
+
+    A tokenizer without a padding token gets one (unknown token if there is one, as ALMA does for LLaMA-2, else EOS);
+    masks come from lengths, never from token ids, so that the choice can't hide an EOS from the loss.
+    Raises OSError, from transformers, where the hub can't be reached or the folder holds no model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path_or_id)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
+        tokenizer.bos_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), use_safetensors=True)
+    return model, tokenizer
+
+
+def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Weights as safetensors, configuration and tokenizer into the folder `out`."""
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)

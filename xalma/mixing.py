@@ -1,0 +1,149 @@
+"""From texts in many languages to blocks of tokens: who is drawn how often, counted to the token.
+
+Languages are drawn document by document with given probabilities, as the released `run_llmmt.py` does with
+`datasets.interleave_datasets`; documents are joined as BOS + text + EOS and cut in blocks, the remainder dropped
+(X-ALMA's released packing; attention crosses documents inside a block, as there).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import IterableDataset, interleave_datasets
+from transformers import PreTrainedTokenizerBase
+
+ENCODE_DOCUMENTS = 64  # documents tokenised at once: the fast tokenizers gain nothing beyond this
+
+
+def sampling_probabilities(
+    sizes: Mapping[str, float], method: str = "uniform", *, temperature: float = 5.0
+) -> dict[str, float]:
+    """Probability of each language, summing to 1.
+
+    sizes: amount of text a language has (any unit), or the wanted weights when method is "given".
+    method: "uniform"; "temperature" (size ** (1 / temperature), 1 is proportional, large is uniform); "given".
+    Raises ValueError for an unknown method, no languages, or sizes that are not positive.
+    """
+    if not sizes or min(sizes.values()) <= 0:
+        raise ValueError(f"sizes must name at least one language, each with a positive amount: got {dict(sizes)}")
+    if method == "uniform":
+        weights = {code: 1.0 for code in sizes}
+    elif method == "temperature":
+        # relative sizes first: token counts of 10^12 to a small power lose nothing, to a large one would overflow
+        largest = max(sizes.values())
+        weights = {code: (size / largest) ** (1 / temperature) for code, size in sizes.items()}
+    elif method == "given":
+        weights = dict(sizes)
+    else:
+        raise ValueError(f"unknown mixing method {method!r}: choose uniform, temperature or given")
+    total = sum(weights.values())
+    return {code: weight / total for code, weight in weights.items()}
+
+
+def mixture(
+    sources: Mapping[str, Callable[[], Iterable[str]]], probabilities: Mapping[str, float], seed: int
+) -> IterableDataset:
+    """Endless stream of {"text", "lang"} rows, each row's language drawn with its probability.
+
+    sources: for each language a function that starts its documents anew. A language that runs out starts again,
+    until every language has run out once ("all_exhausted").
+    """
+    streams = [
+        IterableDataset.from_generator(_labelled, gen_kwargs={"code": code, "source": sources[code]})
+        for code in probabilities
+    ]
+    if len(streams) == 1:
+        return streams[0]
+    return interleave_datasets(
+        streams, probabilities=list(probabilities.values()), seed=seed, stopping_strategy="all_exhausted"
+    )
+
+
+def _labelled(code: str, source: Callable[[], Iterable[str]]) -> Iterator[dict[str, str]]:
+    for text in source():
+        yield {"text": text, "lang": code}
+
+
+class PackedBlocks(torch.utils.data.IterableDataset):
+    """Blocks of `block_tokens` token ids cut from a stream of documents; {"input_ids", "labels"}, each (T,).
+
+    After iterating, `tokens` holds how many tokens of each language went into the blocks: their sum is exactly
+    n_blocks * block_tokens. `state_dict()` between two blocks and `load_state_dict` continue mid-stream.
+    Raises ValueError when the stream ends before n_blocks are full.
+    """
+
+    def __init__(
+        self, documents: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_tokens: int, n_blocks: int
+    ) -> None:
+        self.documents, self.tokenizer = documents, tokenizer
+        self.block_tokens, self.n_blocks = block_tokens, n_blocks
+        self._reset()
+
+    def _reset(self) -> None:
+        self.tokens: Counter[str] = Counter()
+        self._n_done = 0
+        self._ids: list[int] = []
+        self._langs: list[str] = []
+        self._resumed = False
+
+    def __len__(self) -> int:
+        return self.n_blocks
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        if not self._resumed:
+            self._reset()
+        self._resumed = False
+        stream = iter(self.documents.iter(batch_size=ENCODE_DOCUMENTS))
+        while self._n_done < self.n_blocks:
+            while len(self._ids) < self.block_tokens:
+                self._take(next(stream, None))
+            yield self._cut()
+
+    def _take(self, rows: dict[str, list[str]] | None) -> None:
+        if rows is None:
+            raise ValueError(
+                f"the text ended after {self._n_done} of {self.n_blocks} blocks of {self.block_tokens} tokens: "
+                f"give more text or a smaller token budget"
+            )
+        encoded = self.tokenizer(rows["text"], add_special_tokens=False)["input_ids"]
+        for ids, code in zip(encoded, rows["lang"], strict=True):
+            document = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
+            self._ids += document
+            self._langs += [code] * len(document)
+
+    def _cut(self) -> dict[str, torch.Tensor]:
+        size = self.block_tokens
+        block = torch.tensor(self._ids[:size])  # (T,)
+        self.tokens.update(self._langs[:size])
+        del self._ids[:size], self._langs[:size]
+        self._n_done += 1
+        return {"input_ids": block, "labels": block.clone()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "documents": self.documents.state_dict(),
+            "ids": list(self._ids),
+            "langs": list(self._langs),
+            "n_done": self._n_done,
+            "tokens": dict(self.tokens),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.documents.load_state_dict(state["documents"])
+        self._ids, self._langs = list(state["ids"]), list(state["langs"])
+        self._n_done, self.tokens = state["n_done"], Counter(state["tokens"])
+        self._resumed = True
+
+
+def pseudo_monolingual(pairs: Iterable[tuple[str, str]], seed: int) -> Iterator[str]:
+    """Each bitext pair as one running text, English or the other language first with equal chance.
+
+    X-ALMA pre-training stage 3; one space between the two, as in the released `run_llmmt.py`.
+    """
+    rng = np.random.default_rng(seed)
+    for english, other in pairs:
+        yield f"{english} {other}" if rng.random() < 0.5 else f"{other} {english}"

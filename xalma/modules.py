@@ -1,0 +1,102 @@
+"""Language-specific modules: one frozen base, one LoRA adapter a group, and the hard gate that picks it.
+
+X-ALMA §3: rank 512, alpha 1024 (scale 2), dropout 0.05, no bias, on all seven projections of attention and MLP.
+peft does the arithmetic; this room names the adapters ("group6"), gates them by language and proves what moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from xalma.languages import GROUPS, group_of
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def adapter_name(group: int) -> str:
+    """The peft adapter name of a group's module."""
+    if group not in GROUPS:
+        raise ValueError(f"there is no language group {group!r}: choose 1 to {max(GROUPS)}")
+    return f"group{group}"
+
+
+def attach_module(
+    base: PreTrainedModel, group: int, *, rank: int, alpha: int, dropout: float, seed: int = 0
+) -> PeftModel:
+    """`base` frozen, with a fresh trainable module for `group`; the fresh module changes no output (B = 0)."""
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    return get_peft_model(base, config, adapter_name=adapter_name(group))
+
+
+def load_modules(
+    base: PreTrainedModel, folders: Mapping[int, str | Path], *, trainable: int | None = None
+) -> PeftModel:
+    """`base` with the modules of several groups beside each other; folders: group -> folder of the saved adapter.
+
+    trainable: the one group whose module may be trained, the rest and the base stay frozen.
+    Raises ValueError for no folders or an unknown group.
+    """
+    if not folders:
+        raise ValueError("no modules to load: give at least one group's folder")
+    model: PeftModel | None = None
+    for group, folder in folders.items():
+        name = adapter_name(group)
+        if model is None:
+            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=group == trainable)
+        else:
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=group == trainable)
+    gate(model, trainable or next(iter(folders)))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable is not None and f".{adapter_name(trainable)}." in name)
+    return model
+
+
+def gate(model: PeftModel, language_or_group: str | int) -> int:
+    """Switch the module of a group, or of a language's group, on and all others off; returns the group.
+
+    Raises ValueError for English alone, an unknown language, or a group whose module is not loaded.
+    """
+    group = language_or_group if isinstance(language_or_group, int) else group_of(language_or_group)
+    name = adapter_name(group)
+    if name not in model.peft_config:
+        loaded = ", ".join(model.peft_config)
+        raise ValueError(f"the module of group {group} is not loaded (loaded: {loaded}): train it or load its folder")
+    frozen = {n for n, parameter in model.named_parameters() if not parameter.requires_grad}
+    model.set_adapter(name)
+    for n, parameter in model.named_parameters():  # peft makes the active adapter trainable: gating must not
+        parameter.requires_grad_(n not in frozen)
+    return group
+
+
+def save_module(model: PeftModel, group: int, out: Path) -> None:
+    """The group's adapter alone, in the layout of haoranxu/X-ALMA-13B-Group{g} (adapter_config + safetensors)."""
+    name = adapter_name(group)
+    model.save_pretrained(str(out), selected_adapters=[name], safe_serialization=True)
+    nested = out / name  # peft puts every adapter but "default" in a folder of its own
+    for file in nested.iterdir():
+        file.rename(out / file.name)
+    nested.rmdir()
+
+
+def merge_module(base: PreTrainedModel, group: int, folder: str | Path) -> PreTrainedModel:
+    """A plain model with the group's module folded into the weights of `base` (which is used up)."""
+    return load_modules(base, {group: folder}).merge_and_unload()
+
+
+def parameter_hash(model: torch.nn.Module, contains: str = "", excludes: str | None = None) -> str:
+    """SHA-256 of the parameters whose name contains `contains` and not `excludes`: equal means bit for bit equal."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if contains in name and (excludes is None or excludes not in name):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,223 @@
+"""Running the notebooks in order: which are due, with what parameters, and how a person sees that it goes on.
+
+papermill executes; this room skips what is done, shows progress from the kernels, and files the executed copies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from xalma.profiles import Profile, load_profile
+from xalma.recipe import results_folder
+from xalma.runtime import STATUS_VARIABLE, fingerprint, home, provenance, write_atomically, write_json
+
+
+# glibc hands big tensors back to the system after every step and asks for them again; kept, a small model's step on
+# a CPU takes a sixth less time. Read when a process starts, so set here for the kernels.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook to run: its source, where its executed copy goes, and the hash of all that decides its outputs."""
+
+    source: Path
+    executed: Path
+    done: Path
+    key: str
+
+    @property
+    def is_done(self) -> bool:
+        return (
+            self.executed.exists() and self.done.exists() and self.done.read_text(encoding="utf-8").strip() == self.key
+        )
+
+
+def notebook_sources() -> list[Path]:
+    """The numbered notebooks in order. Raises FileNotFoundError outside a checkout of the repository."""
+    found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"no notebooks under {home() / 'notebooks'}: run from a checkout of the repository")
+    return found
+
+
+def select(only: str | None) -> list[Path]:
+    """The notebooks that `only` names: None for all, else numbers, names or ranges, as in "00,03-07"."""
+    sources = notebook_sources()
+    if only is None:
+        return sources
+    chosen: list[Path] = []
+    for word in only.split(","):
+        first, _, last = word.strip().removesuffix(".ipynb").partition("-")
+        picked = (
+            [s for s in sources if first <= s.stem[:2] <= last]
+            if last
+            else [s for s in sources if s.stem.startswith(first)]
+        )
+        if not first or not picked:
+            names = [s.stem for s in sources]
+            near = get_close_matches(word, names, n=2) or names
+            raise ValueError(f"no notebook {word!r}: choose a number or name, for example {', '.join(near)}")
+        chosen += picked
+    return sorted(set(chosen))
+
+
+def code_hash() -> str:
+    """Hash of the whole package: a notebook's outputs depend on any of it."""
+    return fingerprint({p.name: p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py"))})
+
+
+def tasks(profile: str, overrides: dict[str, Any], only: str | None) -> tuple[Profile, list[Task]]:
+    """The checked profile and its tasks, done or not."""
+    p = load_profile(profile, **overrides)
+    code = code_hash()
+    found = []
+    for source in select(only):
+        cells = [(cell.cell_type, cell.source) for cell in nbformat.read(source, as_version=4).cells]
+        done = home() / p.run_dir / p.name / "notebooks" / f"{source.stem}.done"
+        executed = results_folder(p) / "notebooks" / source.name
+        found.append(Task(source, executed, done, fingerprint([cells, p.values(), code])))
+    return p, found
+
+
+def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) -> float:
+    """Run one notebook and file its executed copy; returns seconds.
+
+    Raises RuntimeError, naming the cell's error and the notebook kept for a look, when a cell fails.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters = ({} if profile == "tiny" else {"profile": profile}) | overrides
+    task.done.parent.mkdir(parents=True, exist_ok=True)
+    failed = task.done.with_suffix(".failed.ipynb")
+    started = time.perf_counter()
+    os.environ[STATUS_VARIABLE] = status
+    for name, value in ALLOCATOR.items():
+        os.environ.setdefault(name, value)
+    try:
+        papermill.execute_notebook(
+            task.source, failed, parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(home())
+        )
+    except PapermillExecutionError as error:
+        message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
+        raise RuntimeError(
+            f"{task.source.name}, cell {error.exec_count}: {error.ename}: {message} (the notebook as it failed: {failed})"
+        ) from error
+    notebook = nbformat.read(failed, as_version=4)
+    write_atomically(task.executed, nbformat.writes(_without_timings(notebook)))
+    failed.unlink()
+    write_atomically(task.done, task.key)
+    return time.perf_counter() - started
+
+
+def _without_timings(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without papermill's clock readings and paths, so that equal runs give equal files."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def run(profile: str, overrides: dict[str, Any], only: str | None = None, force: bool = False) -> Path:
+    """Run the notebooks that are due, in order, with progress on the terminal; returns the results folder."""
+    p, found = tasks(profile, overrides, only)
+    due = [task for task in found if force or not task.is_done]
+    print(f"profile {p.name}: {len(found)} notebooks, {len(found) - len(due)} already done, {len(due)} to run")
+    cost = _measured_seconds(p)
+    if due and cost:
+        known = sum(cost.get(task.source.stem, 0) for task in due)
+        print(f"the committed run took {known / 60:.0f} minutes for these ({cost['hardware']})")
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for index, task in enumerate(due, 1):
+            label = f"[{index}/{len(due)}] {task.source.stem}"
+            with _ticker(label, folder):
+                seconds[task.source.stem] = execute(task, profile, overrides, f"{folder}/status")
+            print(f"{label}: done in {seconds[task.source.stem]:.0f} s", flush=True)
+    if seconds:
+        _write_cost(p, seconds, overrides)
+    _say_where(p, sum(seconds.values()))
+    return results_folder(p)
+
+
+class _ticker:
+    """While open, shows on one line what the kernels report (on a terminal), or a line a minute (in a log)."""
+
+    def __init__(self, label: str, folder: str) -> None:
+        self.label, self.folder = label, Path(folder)
+        self.stop = threading.Event()
+        self.live = os.isatty(1)
+
+    def __enter__(self) -> _ticker:
+        print(self.label, flush=True)
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        if self.live:
+            print("\r\x1b[K", end="", flush=True)
+
+    def _watch(self) -> None:
+        started, last = time.perf_counter(), 0.0
+        while not self.stop.wait(1.0):
+            lines = [f.read_text(encoding="utf-8") for f in sorted(self.folder.glob("status.*")) if f.exists()]
+            elapsed = time.perf_counter() - started
+            text = f"    {elapsed:4.0f} s  {'  |  '.join(lines)}"
+            if self.live:
+                print(f"\r\x1b[K{text[:150]}", end="", flush=True)
+            elif lines and elapsed - last >= 20:
+                last = elapsed
+                print(text, flush=True)
+
+
+def cost_file(p: Profile) -> Path:
+    """Where the measured seconds of each notebook and the hardware lie; the one result that differs between runs."""
+    return results_folder(p) / "cost.json"
+
+
+def _measured_seconds(p: Profile) -> dict[str, Any]:
+    import json
+
+    path = cost_file(p)
+    if not path.exists():
+        return {}
+    cost = json.loads(path.read_text(encoding="utf-8"))
+    hardware = cost["provenance"]["hardware"]
+    return cost["seconds"] | {"hardware": hardware["gpu"] or f"{hardware['cores']} cores, {hardware['cpu']}"}
+
+
+def _write_cost(p: Profile, seconds: dict[str, float], overrides: dict[str, Any]) -> None:
+    import json
+
+    path = cost_file(p)
+    before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.exists() else {}
+    rounded = {stem: round(value) for stem, value in seconds.items()}
+    write_json(path, {
+        "command": f"xalma run --profile {p.name}" + "".join(f" --set {k}={v}" for k, v in overrides.items()),
+        "seconds": dict(sorted((before | rounded).items())), "seed": p.seed, "provenance": provenance(),
+    })  # fmt: skip
+
+
+def _say_where(p: Profile, total: float) -> None:
+    folder = results_folder(p)
+    print(f"\nfinished in {total / 60:.1f} minutes; look at")
+    for part, what in (
+        ("figures", "figures (PNG)"), ("tables", "tables (CSV, Markdown)"), ("notebooks", "executed notebooks")
+    ):  # fmt: skip
+        if (folder / part).is_dir():
+            print(f"  {folder / part}  {what}")

@@ -1,0 +1,181 @@
+"""What notebooks do with stages: run one for every group, score it, chain stages for ablations, collect the records."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xalma.data import open_corpus
+from xalma.evaluate import empty_rate, off_target_rate, score
+from xalma.generate import generate
+from xalma.languages import ENGLISH, GROUPS
+from xalma.profiles import Profile
+from xalma.prompts import extract_translation, translation_prompt
+from xalma.results import Record, read_records, records_of, write_records
+from xalma.runtime import fingerprint, home, write_json
+from xalma.stages import (
+    BASE,
+    open_merged,
+    read_run,
+    recipe_hash,
+    stage2_monolingual_modules,
+    stage3_pseudo_monolingual,
+    stage4_sft,
+    stage5_arpo,
+    stage_folder,
+)
+
+MODULE_STAGES: dict[int, Callable[..., Path]] = {
+    2: stage2_monolingual_modules,
+    3: stage3_pseudo_monolingual,
+    4: stage4_sft,
+    5: stage5_arpo,
+}
+_DECODING = (
+    "beams",
+    "max_new_tokens",
+    "generation_batch",
+    "test_pairs",
+    "corpus",
+    "phrasebook_",
+    "prompt_style",
+    "seed",
+)
+
+
+def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> list[Any]:
+    """Results of independent jobs (function, arguments), in order, in up to `p.workers` processes.
+
+    Groups share nothing after stage 1: two processes of one thread each train two groups in less time than one
+    process of two threads trains them in turn. Each job gets its share of the threads, however many run at once,
+    so that its numbers do not depend on the others. On a GPU the jobs run one after another in this process.
+    """
+    workers = 1 if torch.cuda.is_available() else min(p.workers, len(jobs))
+    share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
+    if workers <= 1:
+        before = torch.get_num_threads()
+        try:
+            return [_with_threads(share, function, arguments) for function, arguments in jobs]
+        finally:
+            torch.set_num_threads(before)
+    futures = [_pool(p.workers).submit(_with_threads, share, function, arguments) for function, arguments in jobs]
+    return [future.result() for future in futures]
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["xalma.recipe", "xalma.methods"])
+    return ProcessPoolExecutor(workers, mp_context=context)
+
+
+def _with_threads(threads: int, function: Callable[..., Any], arguments: tuple) -> Any:
+    torch.set_num_threads(threads)
+    return function(*arguments)
+
+
+def for_each_group(stage: Callable[..., Path], p: Profile) -> dict[int, Path]:
+    """Run a stage for every group of the profile; returns {group: its folder}."""
+    share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
+    jobs = [(stage, (p.but(threads=share), group)) for group in p.group_numbers]
+    return dict(zip(p.group_numbers, side_by_side(p, jobs), strict=True))
+
+
+def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
+    """Held-out sentences of a group, both directions: {"direction", "prompt", "source", "reference"} rows."""
+    corpus, rows = open_corpus(p), []
+    for code in GROUPS[group]:
+        for english, other in corpus.test(code):
+            for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
+                prompt = translation_prompt(source, src, tgt, p.prompt_style)
+                rows.append({"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target})
+    return rows
+
+
+def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str, str]]:
+    """`test_rows` with the "output" of the stage in `folder`; kept beside the stage, and read back the next time."""
+    run = read_run(folder)
+    key = fingerprint([run["fingerprint"], group, recipe_hash(), p.values(*_DECODING)])
+    kept = Path(folder) / f"outputs-group{group}-{key}.json"
+    if kept.exists():
+        import json
+
+        return json.loads(kept.read_text(encoding="utf-8"))
+    rows = test_rows(p, group)
+    model, tokenizer = open_merged(folder)
+    outputs = generate(
+        model, tokenizer, [row["prompt"] for row in rows],
+        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+    )  # fmt: skip
+    rows = [row | {"output": extract_translation(text)} for row, text in zip(rows, outputs, strict=True)]
+    write_json(kept, rows)
+    return rows
+
+
+def score_rows(rows: Sequence[dict[str, str]], p: Profile, stage: str, seed: int) -> list[Record]:
+    """BLEU, chrF, off-target and empty rates (percent) of each direction in `rows`."""
+    records = []
+    for direction in dict.fromkeys(row["direction"] for row in rows):
+        outputs, references = zip(
+            *((r["output"], r["reference"]) for r in rows if r["direction"] == direction), strict=True
+        )
+        tgt = direction.split("-")[1]
+        records += records_of(score(list(outputs), list(references), tgt), p.name, stage, direction, seed)
+        for metric, rate in (("off_target", off_target_rate(outputs, tgt)), ("empty", empty_rate(outputs))):
+            signature = "script of letters, percent of segments" if metric == "off_target" else "percent of segments"
+            records.append(Record(p.name, stage, direction, metric, 100 * rate, len(outputs), signature, seed))
+    return records
+
+
+def evaluate_folder(p: Profile, folder: str | Path, group: int, stage: str) -> list[Record]:
+    """Scores of the model in a stage's folder on a group's test sentences, under the name `stage`."""
+    return score_rows(translate_test(p, folder, group), p, stage, p.seed)
+
+
+def evaluate_stage(p: Profile, number: int) -> list[Record]:
+    """Scores of stage `number` for every group of the profile, written to results/<profile>/scores/<stage>.jsonl.
+
+    Stage 0 is filed as "base". The base of stages 0 and 1 is scored on each group's languages.
+    """
+    name = "base" if number == 0 else f"stage{number}"
+    folders = {g: stage_folder(p, number, BASE if number <= 1 else g) for g in p.group_numbers}
+    jobs = [(evaluate_folder, (p, folder, group, name)) for group, folder in folders.items()]
+    records = [record for found in side_by_side(p, jobs) for record in found]
+    write_records(results_folder(p) / "scores" / f"{name}.jsonl", records)
+    return records
+
+
+def results_folder(p: Profile) -> Path:
+    """results/<profile>, where tables, figures and scores of a profile go."""
+    return home() / p.results_dir / p.name
+
+
+def ladder_records(p: Profile, stages: Iterable[str] = ("base", *(f"stage{n}" for n in range(1, 6)))) -> list[Record]:
+    """All records of the main ladder written so far. Raises FileNotFoundError naming the first stage that is missing."""
+    return [record for stage in stages for record in read_records(results_folder(p) / "scores" / f"{stage}.jsonl")]
+
+
+def run_chain(p: Profile, group: int, start: Path, stages: Sequence[int], branch: str) -> Path:
+    """Train a group's module through `stages` (of 2 to 5, in order) from the folder `start`; returns the last folder."""
+    folder = start
+    for number in stages:
+        folder = MODULE_STAGES[number](p, group, folder, branch=branch)
+    return folder
+
+
+def newest_stage(p: Profile, group: int) -> Path:
+    """The folder of the last finished stage of a group's module. Raises FileNotFoundError where none is finished."""
+    for number in sorted(MODULE_STAGES, reverse=True):
+        folder = stage_folder(p, number, group)
+        if (folder / "run.json").exists():
+            return folder
+    raise FileNotFoundError(
+        f"no module of group {group} in profile {p.name}: train it first with `xalma run --profile {p.name} --set groups={group}`"
+    )

@@ -1,0 +1,311 @@
+"""The five stages of X-ALMA, each one short function whose body is the stage (paper: table of stages, FACTS in README).
+
+    stage 0  the backbone as it came (built here, or read from hub or disk)
+    stage 1  monolingual fine-tuning of the base, full weights, all languages
+    stage 2  monolingual fine-tuning of a group's module, base frozen from here on
+    stage 3  pseudo-monolingual fine-tuning of the module on concatenated bitext
+    stage 4  supervised fine-tuning of the module on high-quality bitext, loss on the answer
+    stage 5  ARPO: chosen is the reference, rejected the stage-4 model's own translation
+
+A stage takes a profile, a group (0 for the base) and the previous stage's folder, and returns its own folder with weights
+(safetensors), log.json and run.json. It is skipped when its folder was made from the same inputs; it is made aside and
+renamed, so that a folder that is there is whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial, wraps
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
+from xalma.collate import sft_rows, tokenize_rows
+from xalma.data import Corpus, open_corpus, tokenizer_sample
+from xalma.generate import generate
+from xalma.languages import ENGLISH, GROUPS
+from xalma.mixing import PackedBlocks, mixture, pseudo_monolingual, sampling_probabilities
+from xalma.modules import adapter_name, attach_module, load_modules, merge_module, save_module
+from xalma.preferences import build_pairs
+from xalma.profiles import Profile
+from xalma.prompts import extract_translation, translation_prompt
+from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
+from xalma.train import evaluate_loss, train
+
+BASE = 0  # the group number under which stages 0 and 1 file the base
+STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
+NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_stage2_monolingual_modules",
+               "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo")  # fmt: skip
+TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
+
+# Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
+_COMMON = ("seed", "threads", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_", "dtype",
+           "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2", "micro_batch", "mixing", "block_tokens")  # fmt: skip
+_DECIDES = {
+    0: ("base", "vocab_size", "hidden_size", "layers", "heads"),
+    1: ("stage1_",),
+    2: ("lora_", "stage2_"),
+    3: ("lora_", "stage3_"),
+    4: ("lora_", "stage4_", "prompt_style", "max_length"),
+    5: ("lora_", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens", "generation_batch"),
+}
+_RECIPE = ("arpo", "backbone", "cldr", "collate", "data", "generate", "methods", "mixing", "modules", "pairs", "phrasebook",
+           "preferences", "prompts", "stages", "train")  # fmt: skip
+
+
+@cache
+def recipe_hash() -> str:
+    """Hash of the code that decides weights, comments and docstrings aside: changed code means a changed input."""
+    trees = {}
+    for room in _RECIPE:
+        tree = ast.parse((Path(__file__).parent / f"{room}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+            ):
+                body[0] = ast.Pass()
+        trees[room] = ast.dump(tree)
+    return fingerprint(trees)
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """run.json of a finished stage. Raises FileNotFoundError, saying what makes it, where there is none."""
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        number = next((n for n, name in enumerate(STAGE_NAMES) if f"stage{n}_{name}" in Path(folder).parts), None)
+        maker = "its stage" if number is None else f"notebooks/{NOTEBOOK_OF[number]}.ipynb"
+        raise FileNotFoundError(
+            f"no finished stage in {folder}: run {maker} first, or `xalma run`, which runs all in order"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The training log of a finished stage, one dict a logged step."""
+    read_run(folder)
+    return json.loads((Path(folder) / "log.json").read_text(encoding="utf-8"))
+
+
+def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:
+    """Where a stage's result lies; `branch` keeps the ablations' chains beside the main ladder."""
+    place = "base" if group == BASE else adapter_name(group)
+    return home() / p.run_dir / p.name / branch / f"stage{number}_{STAGE_NAMES[number]}" / place
+
+
+def _stage(number: int) -> Callable:
+    """Turn a stage's body into the stage: skip if done, make aside, time it, file its run.json, rename.
+
+    `previous` defaults to the main ladder's folder one stage earlier; the ablations pass another.
+    """
+
+    def wrap(body: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+        @wraps(body)
+        def run(p: Profile, group: int = BASE, previous: str | Path | None = None, *, branch: str = "ladder") -> Path:
+            out = stage_folder(p, number, group, branch)
+            if previous is None and number > 0:
+                previous = stage_folder(p, number - 1, BASE if number <= 2 else group)
+            before = {} if previous is None else read_run(previous)
+            inputs = {
+                "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
+                "languages": p.languages if group == BASE else GROUPS[group], "text": open_corpus(p).fingerprint(),
+                **p.values(*_COMMON, *_DECIDES[number]),
+            }  # fmt: skip
+            key = fingerprint(inputs)
+            if (out / "run.json").exists() and read_run(out)["fingerprint"] == key:
+                return out
+            started = time.perf_counter()
+            with new_directory(out) as partial_out:
+                facts = body(p, group, previous, partial_out)
+                base = str(out) if number <= 1 else before.get("base")
+                facts |= {
+                    "stage": STAGE_NAMES[number],
+                    "number": number,
+                    "group": group,
+                    "base": base,
+                    "fingerprint": key,
+                }
+                facts |= {"previous": previous and str(previous), "seconds": round(time.perf_counter() - started, 1)}
+                write_json(partial_out / "log.json", facts.pop("log", []))
+                write_json(partial_out / "run.json", facts | {"inputs": inputs} | provenance())
+            return out
+
+        return run
+
+    return wrap
+
+
+@_stage(0)
+def stage0_backbone(p: Profile, group: int, previous: Path | None, out: Path) -> dict[str, Any]:
+    """The base before any training: a hub or local model, or a small LLaMA with a tokenizer trained on our texts."""
+    if p.base:
+        model, tokenizer = load_base(p.base, p.dtype)
+    else:
+        languages = (ENGLISH, *p.languages)
+        texts = [*tokenizer_sample(open_corpus(p), languages, TOKENIZER_DOCUMENTS), *_prompt_frames(p)]
+        tokenizer = train_tokenizer(texts, p.vocab_size)
+        model = build_llama(
+            tokenizer, hidden_size=p.hidden_size, layers=p.layers, heads=p.heads,
+            max_positions=max(p.max_length + p.max_new_tokens, p.block_tokens), seed=p.seed,
+        )  # fmt: skip
+    save_base(model, tokenizer, out)
+    return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+
+@_stage(1)
+def stage1_monolingual_base(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+    """Full-weight training of the base on monolingual text of English and all languages of the profile's groups."""
+    model, tokenizer = load_base(previous, p.dtype)
+    corpus, languages = open_corpus(p), (ENGLISH, *p.languages)
+    blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
+    facts = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base")
+    save_base(model, tokenizer, out)
+    return facts
+
+
+@_stage(2)
+def stage2_monolingual_modules(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+    """The group's module on monolingual text of its languages and English; the base is frozen from here on."""
+    model, tokenizer = open_for_training(p, group, previous)
+    corpus, languages = open_corpus(p), (ENGLISH, *GROUPS[group])
+    blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
+    facts = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}")
+    save_module(model, group, out)
+    return facts
+
+
+@_stage(3)
+def stage3_pseudo_monolingual(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+    """The group's module on web bitext, each pair one running text in random order."""
+    model, tokenizer = open_for_training(p, group, previous)
+    corpus = open_corpus(p)
+    blocks = packed({code: partial(_pair_texts, corpus, code, p.seed) for code in GROUPS[group]}, tokenizer, p, 3)
+    facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}")
+    save_module(model, group, out)
+    return facts
+
+
+@_stage(4)
+def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+    """The group's module on prompted high-quality bitext, both directions, loss on the answer only."""
+    model, tokenizer = open_for_training(p, group, previous)
+    corpus = open_corpus(p)
+    rows, n_long = sft_dataset(corpus.sft, GROUPS[group], tokenizer, p)
+    held_out, _ = sft_dataset(corpus.dev, GROUPS[group], tokenizer, p)
+    steps = max(1, round(len(rows) * p.stage4_epochs / p.stage4_batch_size))
+    before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
+    log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+                label=f"stage 4, group {group}")  # fmt: skip
+    after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
+    save_module(model, group, out)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "tokens_seen": round(tokens * p.stage4_epochs),
+            "dev_loss_before": before, "dev_loss_after": after, "log": log}  # fmt: skip
+
+
+@_stage(5)
+def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+    """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected)."""
+    from xalma.methods import train_preference
+
+    rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
+    model, tokenizer = open_for_training(p, group, previous)
+    steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
+    model, log = train_preference(
+        "arpo", model, tokenizer, rows, learning_rate=p.stage5_learning_rate, batch_size=p.stage5_batch_size,
+        max_steps=steps, seed=p.seed, output_dir=out, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
+        detach_penalty=p.arpo_detach_penalty, nll_weight=p.arpo_nll_weight,
+    )  # fmt: skip
+    save_module(model, group, out)
+    return {"rows": len(rows), "pairs": report, "steps": steps, "log": log}
+
+
+def packed(sources: dict[str, Callable[[], Iterable[str]]], tokenizer, p: Profile, number: int) -> PackedBlocks:
+    """Blocks for the token budget of stage `number`, whole batches only. Raises ValueError for a budget below one."""
+    budget, batch = (p.values(f"stage{number}_")[f"stage{number}_{key}"] for key in ("tokens", "batch_size"))
+    steps = budget // (batch * p.block_tokens)
+    if steps < 1:
+        raise ValueError(f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens")
+    # equal sizes until a corpus says more: the split inside a group is not stated in the paper
+    shares = sampling_probabilities(dict.fromkeys(sources, 1.0), p.mixing, temperature=p.mixing_temperature)
+    return PackedBlocks(mixture(sources, shares, p.seed + number), tokenizer, p.block_tokens, steps * batch)
+
+
+def train_blocks(model, blocks: PackedBlocks, tokenizer, p: Profile, number: int, label: str) -> dict[str, Any]:
+    """Train on packed blocks; returns the facts for run.json: steps, tokens seen of each language, log."""
+    stage = f"stage{number}"
+    steps = blocks.n_blocks // p.values(stage)[f"{stage}_batch_size"]
+    log = train(
+        model, blocks, p, stage, steps=steps, seed=p.seed + number, pad_token_id=tokenizer.pad_token_id, label=label
+    )
+    tokens = dict(sorted(blocks.tokens.items()))
+    return {"steps": steps, "tokens_seen": sum(tokens.values()), "tokens_by_language": tokens, "log": log}
+
+
+def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Profile) -> tuple[list[dict], int]:
+    """(tokenised SFT rows of the languages, both directions; how many were too long). pairs_of: language -> pairs."""
+    rows = [row for code in languages for row in sft_rows(pairs_of(code), code, p.prompt_style)]
+    return tokenize_rows(rows, tokenizer, p.max_length)
+
+
+def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction of the group, and what was dropped.
+
+    X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
+    """
+    corpus, prompts, references, directions = open_corpus(p), [], [], []
+    for code in GROUPS[group]:
+        for english, other in corpus.sft(code)[:n]:
+            for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
+                prompts.append(translation_prompt(source, src, tgt, p.prompt_style))
+                references.append(target)
+                directions.append(f"{src}-{tgt}")
+    model, tokenizer = open_merged(previous)
+    outputs = generate(
+        model, tokenizer, prompts, beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch
+    )
+    return build_pairs(prompts, references, [extract_translation(text) for text in outputs], directions)
+
+
+def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """(frozen base with the group's trainable module, tokenizer): the module of `previous`, or a fresh one on a base."""
+    run = read_run(previous)
+    model, tokenizer = load_base(run["base"], p.dtype)
+    if run["group"] == BASE:
+        fresh = attach_module(
+            model, group, rank=p.lora_rank, alpha=p.lora_alpha, dropout=p.lora_dropout, seed=p.seed + group
+        )
+        return fresh, tokenizer
+    if run["group"] != group:
+        raise ValueError(
+            f"{previous} holds the module of group {run['group']}, not of group {group}: pass that group's folder"
+        )
+    return load_modules(model, {group: previous}, trainable=group), tokenizer
+
+
+def open_merged(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """(plain model for decoding, tokenizer) of any stage's folder; a module is merged into its base."""
+    run = read_run(folder)
+    model, tokenizer = load_base(run["base"])
+    return (model if run["group"] == BASE else merge_module(model, run["group"], folder)), tokenizer
+
+
+def _pair_texts(corpus: Corpus, code: str, seed: int) -> Iterable[str]:
+    return pseudo_monolingual(corpus.bitext(code), seed)
+
+
+def _prompt_frames(p: Profile) -> list[str]:
+    """The prompt with no text in it, often enough for its words to become tokens of the small vocabulary."""
+    frames = [
+        translation_prompt("", *pair, p.prompt_style) for c in p.languages for pair in ((ENGLISH, c), (c, ENGLISH))
+    ]
+    return frames * 30
