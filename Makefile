@@ -23,7 +23,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: reproduce test lab lint cards lock clean
+.PHONY: reproduce test lab lint cards readme lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -41,6 +41,10 @@ lint: $(READY)
 
 cards: $(READY)
 	.venv/bin/python -m xalma.cards
+
+# The measured numbers in README.md, from results/tiny.
+readme: $(READY)
+	.venv/bin/python -m xalma.readme
 
 # Keeps each version that still fits pyproject.toml; UPGRADE=--upgrade takes the newest that fits.
 # It reads metadata only, no wheels, so CUDA's packages are resolved on any machine.

@@ -4,6 +4,7 @@ The package's own front door is small; notebooks import the rooms they walk thro
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,9 @@ __version__ = "0.1.0"
 # Must be set before torch loads OpenMP: threads that spin while they wait make a two-core machine with anything else
 # running on it many times slower (a 512 x 192 x 192 product: 0.5 ms asleep, 16 ms spinning, beside one busy process).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# tqdm says so on import where ipywidgets is absent, with a machine path, in every executed notebook.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "ARPOConfig": "arpo",

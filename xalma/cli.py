@@ -14,12 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"xalma: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"xalma: {error}", file=sys.stderr)
-        return 1
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"xalma: {' '.join(str(error).split())}", file=sys.stderr)  # libraries' messages may have many lines
+        return 1 if isinstance(error, RuntimeError) else 2
     except KeyboardInterrupt:
         print(
             "\nxalma: stopped; finished notebooks and stages are kept, the same command goes on from there",
@@ -104,19 +101,9 @@ def _translate(arguments: argparse.Namespace) -> None:
 
 
 def _input_lines(file: str | None) -> list[str]:
-    if file is not None:
-        from xalma.evaluate import read_lines
+    from xalma.evaluate import lines_of, read_lines
 
-        return read_lines(Path(file))
-    try:
-        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"standard input is not UTF-8 (byte {error.start}): convert it first, for example with iconv"
-        ) from None
-    if not lines:
-        raise ValueError("standard input is empty: give text, one segment a line")
-    return lines
+    return lines_of(sys.stdin.buffer.read(), "standard input") if file is None else read_lines(Path(file))
 
 
 def _score(arguments: argparse.Namespace) -> None:

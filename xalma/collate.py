@@ -34,8 +34,10 @@ def tokenize_rows(
     """(rows of {"input_ids", "labels"}, how many were dropped as longer than max_length tokens).
 
     input_ids: BOS + prompt + completion + EOS; labels: the same with IGNORE over BOS and prompt
-    (X-ALMA: loss on the answer only). Raises ValueError if no row fits.
+    (X-ALMA: loss on the answer only). Raises ValueError if there is no row, or none fits.
     """
+    if not rows:
+        raise ValueError("there are no sentence pairs to train or measure on: give at least one")
     prompts = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
     whole = tokenizer([row["prompt"] + row["completion"] for row in rows], add_special_tokens=False)["input_ids"]
     kept = []
@@ -45,7 +47,7 @@ def tokenize_rows(
         input_ids = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
         if len(input_ids) <= max_length:
             kept.append({"input_ids": input_ids, "labels": [IGNORE] * (n_prompt + 1) + input_ids[n_prompt + 1 :]})
-    if rows and not kept:
+    if not kept:
         raise ValueError(f"all {len(rows)} rows are longer than max_length={max_length} tokens: raise max_length")
     return kept, len(rows) - len(kept)
 

@@ -237,24 +237,31 @@ def direction_class(direction: str) -> dict[str, int | str]:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The segments of a UTF-8 file, one a line, without LF or CRLF ends and byte order mark.
+    """The segments of a UTF-8 file, one a line, as `lines_of` cuts them.
 
-    Only line feeds end a segment: U+2028 and the like stay in the text, as sacreBLEU keeps them.
     Raises FileNotFoundError for no such file, ValueError for an empty file or bytes that are not
     UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: give a text file with one segment a line")
-    data = path.read_bytes()
+    return lines_of(path.read_bytes(), str(path))
+
+
+def lines_of(data: bytes, name: str) -> list[str]:
+    """The segments of UTF-8 text, one a line, without LF or CRLF ends and byte order mark.
+
+    Only line feeds end a segment: U+2028 and the like stay in the text, as sacreBLEU keeps them.
+    Raises ValueError, beginning with `name`, for no text or bytes that are not UTF-8.
+    """
     if not data:
-        raise ValueError(f"{path} is empty: give a text file with one segment a line")
+        raise ValueError(f"{name} is empty: give text with one segment a line")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, "
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, "
             f"line {line}; "
             f"convert it first, for example with `iconv -f latin1 -t utf-8`"
         ) from error

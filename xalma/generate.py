@@ -1,6 +1,6 @@
 """Batched decoding: texts in, translations out, in the same order.
 
-Decoding as in the papers' evaluation is beam 5 with at most 256 new tokens; greedy (beams=1) is the tiny profile's choice.
+The papers' evaluation decodes with beam 5 and at most 256 new tokens; greedy (beams=1) is the tiny profile's choice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The 50 languages of X-ALMA as one table, and the hard gate that maps a language to its module.
 
 Groups: X-ALMA §3 / `published` table d (paper and released code agree, French in group 4 included).
-Codes: `flores` as in the released `utils.py`; `oscar` are OSCAR-2301 configuration names; `ntrex` are NTREX-128 file codes.
+Codes: `flores` as in the released `utils.py`; `oscar` names OSCAR-2301 configurations, `ntrex` NTREX-128 files.
 `resource`: "high" = Joshi et al. (2020) classes 4-5 as Aya uses them. The X-ALMA text that lists the "High"
 subset could not be read, so most entries are `inferred`; the few seen on the Aya data card are `confirmed`.
 """

@@ -16,6 +16,8 @@ import torch
 from datasets import IterableDataset, interleave_datasets
 from transformers import PreTrainedTokenizerBase
 
+from xalma.collate import IGNORE
+
 ENCODE_DOCUMENTS = 64  # documents tokenised at once: the fast tokenizers gain nothing beyond this
 
 
@@ -121,7 +123,9 @@ class PackedBlocks(torch.utils.data.IterableDataset):
         self.tokens.update(self._langs[:size])
         del self._ids[:size], self._langs[:size]
         self._n_done += 1
-        return {"input_ids": block, "labels": block.clone()}
+        labels = block.clone()
+        labels[0] = IGNORE  # nothing stands before it; Trainer would count it in the mean's divisor
+        return {"input_ids": block, "labels": labels}
 
     def state_dict(self) -> dict[str, Any]:
         return {

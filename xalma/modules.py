@@ -31,7 +31,8 @@ def attach_module(
 ) -> PeftModel:
     """`base` frozen, with a fresh trainable module for `group`; the fresh module changes no output (B = 0)."""
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=list(PROJECTIONS),
+        task_type="CAUSAL_LM",
     )  # fmt: skip
     torch.manual_seed(seed)
     return get_peft_model(base, config, adapter_name=adapter_name(group))

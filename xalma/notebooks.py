@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nbformat
 
 from xalma.profiles import Profile, load_profile
 from xalma.recipe import results_folder
-from xalma.runtime import STATUS_VARIABLE, fingerprint, home, provenance, write_atomically, write_json
-
+from xalma.runtime import STATUS_VARIABLE, fingerprint, home, make_writable, provenance, write_atomically, write_json
 
 # glibc hands big tensors back to the system after every step and asks for them again; kept, a small model's step on
 # a CPU takes a sixth less time. Read when a process starts, so set here for the kernels.
@@ -74,7 +74,9 @@ def select(only: str | None) -> list[Path]:
 
 def code_hash() -> str:
     """Hash of the whole package: a notebook's outputs depend on any of it."""
-    return fingerprint({p.name: p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py"))})
+    package = Path(__file__).parent
+    files = sorted(f for kind in ("*.py", "*.csv") for f in package.rglob(kind))
+    return fingerprint({str(f.relative_to(package)): f.read_text(encoding="utf-8") for f in files})
 
 
 def tasks(profile: str, overrides: dict[str, Any], only: str | None) -> tuple[Profile, list[Task]]:
@@ -99,20 +101,19 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     from papermill.exceptions import PapermillExecutionError
 
     parameters = ({} if profile == "tiny" else {"profile": profile}) | overrides
-    task.done.parent.mkdir(parents=True, exist_ok=True)
-    failed = task.done.with_suffix(".failed.ipynb")
+    failed = make_writable(task.done.parent) / f"{task.source.stem}.failed.ipynb"
+    make_writable(task.executed.parent)  # found out before the notebook runs, not after
     started = time.perf_counter()
-    os.environ[STATUS_VARIABLE] = status
-    for name, value in ALLOCATOR.items():
-        os.environ.setdefault(name, value)
+    for_kernels = {STATUS_VARIABLE: status} | {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
     try:
-        papermill.execute_notebook(
-            task.source, failed, parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(home())
-        )
+        with mock.patch.dict(os.environ, for_kernels):
+            papermill.execute_notebook(
+                task.source, failed, parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(home())
+            )
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
         raise RuntimeError(
-            f"{task.source.name}, cell {error.exec_count}: {error.ename}: {message} (the notebook as it failed: {failed})"
+            f"{task.source.name}, cell {error.exec_count}: {error.ename}: {message} (kept for a look: {failed})"
         ) from error
     notebook = nbformat.read(failed, as_version=4)
     write_atomically(task.executed, nbformat.writes(_without_timings(notebook)))

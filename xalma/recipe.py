@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -73,7 +75,10 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xalma.recipe", "xalma.methods"])
-    return ProcessPoolExecutor(workers, mp_context=context)
+    # a kernel is shut down by an interrupt, which is the kernel's to answer, not its workers'
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    atexit.register(pool.shutdown, wait=False, cancel_futures=True)
+    return pool
 
 
 def _with_threads(threads: int, function: Callable[..., Any], arguments: tuple) -> Any:
@@ -158,12 +163,12 @@ def results_folder(p: Profile) -> Path:
 
 
 def ladder_records(p: Profile, stages: Iterable[str] = ("base", *(f"stage{n}" for n in range(1, 6)))) -> list[Record]:
-    """All records of the main ladder written so far. Raises FileNotFoundError naming the first stage that is missing."""
+    """All records of the main ladder. Raises FileNotFoundError, naming the file, for a stage not scored yet."""
     return [record for stage in stages for record in read_records(results_folder(p) / "scores" / f"{stage}.jsonl")]
 
 
 def run_chain(p: Profile, group: int, start: Path, stages: Sequence[int], branch: str) -> Path:
-    """Train a group's module through `stages` (of 2 to 5, in order) from the folder `start`; returns the last folder."""
+    """Train a group's module through `stages` (of 2 to 5, in order) from folder `start`; returns the last folder."""
     folder = start
     for number in stages:
         folder = MODULE_STAGES[number](p, group, folder, branch=branch)
@@ -177,5 +182,5 @@ def newest_stage(p: Profile, group: int) -> Path:
         if (folder / "run.json").exists():
             return folder
     raise FileNotFoundError(
-        f"no module of group {group} in profile {p.name}: train it first with `xalma run --profile {p.name} --set groups={group}`"
+        f"profile {p.name} has no module of group {group}: `xalma run --profile {p.name} --set groups={group}` trains it"
     )

@@ -9,8 +9,9 @@ import platform
 import random
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def fingerprint(value: Any) -> str:
 def write_atomically(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8 so that `path` is either the old file or the whole new one.
 
-    Raises PermissionError, in one sentence, where the folder can't be written.
+    Raises OSError (PermissionError, …), in one sentence, where the folder can't be written.
     """
     path = Path(path)
     partial = path.parent / f".partial-{os.getpid()}-{path.name}"
@@ -129,10 +130,11 @@ def write_atomically(path: str | Path, text: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except PermissionError as error:
-        raise PermissionError(f"can't write {path}: choose a folder you may write") from error
+    except OSError as error:
+        raise type(error)(f"can't write {path} ({error.strerror}): choose a folder you may write") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made there is nothing to take away
+            partial.unlink()
     return path
 
 
@@ -141,21 +143,32 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def make_writable(folder: str | Path) -> Path:
+    """`folder`, made if need be, after a file could be written in it. Raises OSError in one sentence otherwise."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"can't write in {folder} ({error.strerror}): choose a folder you may write") from error
+    return folder
+
+
 @contextmanager
 def new_directory(path: str | Path) -> Iterator[Path]:
     """A folder to fill that becomes `path` only when the block ends without error.
 
     A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`.
-    Raises PermissionError, in one sentence, where the parent can't be written.
+    Raises OSError (PermissionError, …), in one sentence, where the parent can't be written.
     """
     path = Path(path)
     partial = path.parent / f".partial-{path.name}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    except PermissionError as error:
-        raise PermissionError(
-            f"can't write in {path.parent}: choose a folder you may write, with --set run_dir=…"
+    except OSError as error:
+        raise type(error)(
+            f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with --set run_dir=…"
         ) from error
     yield partial
     old = path.parent / f".partial-old-{path.name}"

@@ -1,4 +1,4 @@
-"""The five stages of X-ALMA, each one short function whose body is the stage (paper: table of stages, FACTS in README).
+"""The five stages of X-ALMA, each one short function whose body is the stage (X-ALMA, figure and table of stages).
 
     stage 0  the backbone as it came (built here, or read from hub or disk)
     stage 1  monolingual fine-tuning of the base, full weights, all languages
@@ -7,9 +7,9 @@
     stage 4  supervised fine-tuning of the module on high-quality bitext, loss on the answer
     stage 5  ARPO: chosen is the reference, rejected the stage-4 model's own translation
 
-A stage takes a profile, a group (0 for the base) and the previous stage's folder, and returns its own folder with weights
-(safetensors), log.json and run.json. It is skipped when its folder was made from the same inputs; it is made aside and
-renamed, so that a folder that is there is whole.
+A stage takes a profile, a group (0 for the base) and the previous stage's folder, and returns its own folder with
+weights (safetensors), log.json and run.json. It is skipped when its folder was made from the same inputs; it is made
+aside and renamed, so that a folder that is there is whole.
 """
 
 from __future__ import annotations
@@ -45,18 +45,19 @@ NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_s
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
 
 # Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
-_COMMON = ("seed", "threads", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_", "dtype",
-           "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2", "micro_batch", "mixing", "block_tokens")  # fmt: skip
+_COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_",
+           "dtype", "mixed_precision", "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2", "micro_batch", "mixing",
+           "block_tokens")  # fmt: skip
 _DECIDES = {
-    0: ("base", "vocab_size", "hidden_size", "layers", "heads"),
+    0: ("base", "vocab_size", "hidden_size", "layers", "heads", "prompt_style"),  # the tokenizer reads prompts
     1: ("stage1_",),
     2: ("lora_", "stage2_"),
     3: ("lora_", "stage3_"),
     4: ("lora_", "stage4_", "prompt_style", "max_length"),
     5: ("lora_", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens", "generation_batch"),
 }
-_RECIPE = ("arpo", "backbone", "cldr", "collate", "data", "generate", "methods", "mixing", "modules", "pairs", "phrasebook",
-           "preferences", "prompts", "stages", "train")  # fmt: skip
+_RECIPE = ("arpo", "backbone", "cldr", "collate", "data", "draws", "generate", "methods", "mixing", "modules", "pairs",
+           "phrasebook", "preferences", "prompts", "stages", "train")  # fmt: skip
 
 
 @cache
@@ -114,6 +115,7 @@ def _stage(number: int) -> Callable:
             out = stage_folder(p, number, group, branch)
             if previous is None and number > 0:
                 previous = stage_folder(p, number - 1, BASE if number <= 2 else group)
+                _check_current(p, previous)
             before = {} if previous is None else read_run(previous)
             inputs = {
                 "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
@@ -144,6 +146,17 @@ def _stage(number: int) -> Callable:
     return wrap
 
 
+def _check_current(p: Profile, folder: Path) -> None:
+    """Raises ValueError if the stage in `folder` was made with other values or code than now."""
+    run, now = read_run(folder), p.values() | {"recipe": recipe_hash()}
+    changed = [key for key, value in run["inputs"].items() if key in now and now[key] != value]
+    if changed:
+        raise ValueError(
+            f"{folder} was made with other inputs ({', '.join(changed)}): "
+            f"run notebooks/{NOTEBOOK_OF[run['number']]}.ipynb again first"
+        )
+
+
 @_stage(0)
 def stage0_backbone(p: Profile, group: int, previous: Path | None, out: Path) -> dict[str, Any]:
     """The base before any training: a hub or local model, or a small LLaMA with a tokenizer trained on our texts."""
@@ -164,7 +177,7 @@ def stage0_backbone(p: Profile, group: int, previous: Path | None, out: Path) ->
 @_stage(1)
 def stage1_monolingual_base(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """Full-weight training of the base on monolingual text of English and all languages of the profile's groups."""
-    model, tokenizer = load_base(previous, p.dtype)
+    model, tokenizer = load_base(previous, "float32")  # full weights are trained in float32, products may be bfloat16
     corpus, languages = open_corpus(p), (ENGLISH, *p.languages)
     blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
     facts = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base")
@@ -231,7 +244,7 @@ def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, 
 
 def packed(sources: dict[str, Callable[[], Iterable[str]]], tokenizer, p: Profile, number: int) -> PackedBlocks:
     """Blocks for the token budget of stage `number`, whole batches only. Raises ValueError for a budget below one."""
-    budget, batch = (p.values(f"stage{number}_")[f"stage{number}_{key}"] for key in ("tokens", "batch_size"))
+    budget, batch = (getattr(p, f"stage{number}_{key}") for key in ("tokens", "batch_size"))
     steps = budget // (batch * p.block_tokens)
     if steps < 1:
         raise ValueError(f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens")
@@ -243,7 +256,7 @@ def packed(sources: dict[str, Callable[[], Iterable[str]]], tokenizer, p: Profil
 def train_blocks(model, blocks: PackedBlocks, tokenizer, p: Profile, number: int, label: str) -> dict[str, Any]:
     """Train on packed blocks; returns the facts for run.json: steps, tokens seen of each language, log."""
     stage = f"stage{number}"
-    steps = blocks.n_blocks // p.values(stage)[f"{stage}_batch_size"]
+    steps = blocks.n_blocks // getattr(p, f"{stage}_batch_size")
     log = train(
         model, blocks, p, stage, steps=steps, seed=p.seed + number, pad_token_id=tokenizer.pad_token_id, label=label
     )
@@ -258,7 +271,7 @@ def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Prof
 
 
 def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction of the group, and what was dropped.
+    """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction, and the counts of dropped ones.
 
     X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
     """
@@ -277,7 +290,7 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
 
 
 def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """(frozen base with the group's trainable module, tokenizer): the module of `previous`, or a fresh one on a base."""
+    """(frozen base with the group's trainable module, tokenizer): `previous`' module, or a fresh one on a base."""
     run = read_run(previous)
     model, tokenizer = load_base(run["base"], p.dtype)
     if run["group"] == BASE:

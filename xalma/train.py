@@ -9,13 +9,12 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from xalma.collate import IGNORE, PadCollator
 from xalma.profiles import Profile
@@ -52,11 +51,32 @@ class StageTrainer(Trainer):
         return (loss, None) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None):  # type: ignore[override]
-        rows = train_dataset if train_dataset is not None else self.train_dataset
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return LengthGroupedSampler(
-            self.args.per_device_train_batch_size, lengths=[len(r["input_ids"]) for r in rows], generator=generator
-        )
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(row["input_ids"]) for row in rows]
+        return LikeLengths(lengths, self.args.per_device_train_batch_size, self.args.seed)
+
+
+class LikeLengths(torch.utils.data.Sampler):
+    """Row indices in a new random order each epoch, in which the rows of a batch are of like length.
+
+    transformers' own length grouping takes the batches of fifty from long to short, which shows as a saw-tooth in the
+    loss; here the batches are shuffled again.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size = torch.tensor(lengths), batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(len(self.lengths), generator=self.generator)
+        batches: list[torch.Tensor] = []
+        for pool in order.split(50 * self.batch_size):
+            batches += pool[self.lengths[pool].argsort(stable=True)].split(self.batch_size)
+        for i in torch.randperm(len(batches), generator=self.generator).tolist():
+            yield from batches[i].tolist()
 
 
 class _ShowProgress(TrainerCallback):
@@ -77,7 +97,7 @@ class _ShowProgress(TrainerCallback):
 
 def training_arguments(p: Profile, stage: str, *, steps: int, seed: int, kind: type = TrainingArguments, **more: Any):
     """TrainingArguments (or a TRL config class, as `kind`) with the profile's values of `stage` ("stage1" …)."""
-    batch = p.values(stage)[f"{stage}_batch_size"]
+    batch = getattr(p, f"{stage}_batch_size")
     micro = min(batch, p.micro_batch)
     if batch % micro:
         raise ValueError(f"{stage}_batch_size={batch} is no multiple of micro_batch={micro}: change one of the two")
@@ -85,8 +105,8 @@ def training_arguments(p: Profile, stage: str, *, steps: int, seed: int, kind: t
     return kind(
         output_dir=more.pop("output_dir", tempfile.gettempdir()), max_steps=steps, seed=seed, data_seed=seed,
         per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
-        learning_rate=p.values(stage)[f"{stage}_learning_rate"],
-        lr_scheduler_type=p.values(stage)[f"{stage}_schedule"], warmup_steps=math.ceil(p.warmup_ratio * steps),
+        learning_rate=getattr(p, f"{stage}_learning_rate"),
+        lr_scheduler_type=getattr(p, f"{stage}_schedule"), warmup_steps=math.ceil(p.warmup_ratio * steps),
         weight_decay=p.weight_decay, max_grad_norm=p.clip_norm, adam_beta2=p.adam_beta2, optim="adamw_torch_fused",
         use_cpu=not on_cuda, logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False, save_strategy="no", report_to="none", disable_tqdm=True,
@@ -120,7 +140,7 @@ def train(
         if "loss" in row
     ]
     if any(not math.isfinite(row["loss"]) for row in log):
-        rate = p.values(stage)[f"{stage}_learning_rate"]
+        rate = getattr(p, f"{stage}_learning_rate")
         raise FloatingPointError(f"{label}: the loss is not a number; lower {stage}_learning_rate, now {rate}")
     log[-1]["seconds"] = time.perf_counter() - started
     return log

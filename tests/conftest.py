@@ -1,0 +1,111 @@
+"""What all tests share: no network, one thread, a profile so small that a stage takes a second, and its stages."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are imported, so set before any of them.
+for _name, _value in {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+os.environ.pop("XALMA_STATUS", None)  # a watcher of another run
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# Group 6 has five scripts. Two steps of logging at least in every stage; budgets are whole batches.
+MICRO = {
+    "groups": "6",
+    "workers": 1,
+    "threads": 1,
+    "mixed_precision": "off",
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "layers": 1,
+    "heads": 2,
+    "lora_rank": 4,
+    "lora_alpha": 8,
+    "stage1_tokens": 8192,
+    "stage2_tokens": 2048,
+    "stage3_tokens": 2048,
+    "sft_pairs": 20,
+    "dev_pairs": 2,
+    "test_pairs": 2,
+    "max_length": 300,
+    "stage5_pairs": 3,
+    "stage5_batch_size": 2,
+    "max_new_tokens": 40,
+    "comparison_pairs": 2,
+    "comparison_steps": 2,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("XALMA_DATA"):
+        return
+    skip = pytest.mark.skip(reason="XALMA_DATA is not set: real text is not here")
+    for item in items:
+        if "data" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def micro_values() -> dict[str, object]:
+    """The overrides that make tiny a matter of seconds, without folders."""
+    return dict(MICRO)
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory):
+    """The profile all tests that need a model share; its folders hold what `ladder` and `finished` made."""
+    from xalma.profiles import load_profile
+
+    folder = tmp_path_factory.mktemp("micro")
+    return load_profile("tiny", **MICRO, run_dir=str(folder / "runs"), results_dir=str(folder / "results"))
+
+
+@pytest.fixture(scope="session")
+def ladder(micro) -> dict[int, Path]:
+    """Folders of stages 0 to 2 of group 6, made once a session. Read only: copy before changing one."""
+    from xalma import stages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "TOKENIZER_DOCUMENTS", 100)
+        folders = {0: stages.stage0_backbone(micro)}
+    folders[1] = stages.stage1_monolingual_base(micro)
+    folders[2] = stages.stage2_monolingual_modules(micro, 6)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def finished(micro, ladder) -> dict[int, Path]:
+    """Folders of all stages of group 6."""
+    from xalma.recipe import MODULE_STAGES
+
+    return ladder | {number: MODULE_STAGES[number](micro, 6) for number in (3, 4, 5)}
+
+
+@pytest.fixture
+def tokenizer(ladder):
+    """The micro tokenizer, fresh for each test."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(ladder[0])
+
+
+@pytest.fixture
+def base(ladder):
+    """The micro base after stage 1, in evaluation mode, fresh for each test."""
+    from xalma.backbone import load_base
+
+    return load_base(ladder[1])[0].eval()

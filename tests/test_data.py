@@ -1,0 +1,302 @@
+"""The corpora: splits that share nothing, files that are checked, and the hub's documented layouts."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from xalma.data import HubCorpus, NtrexCorpus, open_corpus, tokenizer_sample
+from xalma.evaluate import check_parallel, read_lines
+from xalma.profiles import load_profile
+
+SOME = ["fi", "zh", "ru", "mg", "ar"]  # Malagasy lacks phrase types
+
+
+@pytest.fixture(scope="module")
+def cldr():
+    return open_corpus(load_profile("tiny", sft_pairs=300, dev_pairs=30, test_pairs=50))
+
+
+@pytest.mark.parametrize("lang", SOME)
+def test_cldr_splits_are_disjoint(cldr, lang):
+    sft, dev, test = cldr.sft(lang), cldr.dev(lang), cldr.test(lang)
+    assert (len(sft), len(dev), len(test)) == (300, 30, 50)
+    parts = {
+        "sft": set(sft), "dev": set(dev), "test": set(test), "bitext": set(islice(cldr.bitext(lang), 2000)),
+    }  # fmt: skip
+    for held_out in ("test", "dev"):
+        targets = {other for _, other in parts[held_out]}
+        english = {text for text, _ in parts[held_out]}
+        for name in parts.keys() - {held_out}:
+            assert not targets & {other for _, other in parts[name]}, (held_out, name)
+            assert not english & {text for text, _ in parts[name]}, (held_out, name)
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_cldr_monolingual_says_nothing_of_the_test_set(cldr, lang):
+    lines = {line for text in islice(cldr.monolingual(lang), 1000) for line in text.split("\n")}
+    pairs = [pair for code in ("ja", "fi") for pair in cldr.test(code)]
+    held_out = {english for english, _ in pairs} if lang == "en" else {other for _, other in cldr.test("ja")}
+    assert len(lines) > 1000
+    assert not lines & held_out
+
+
+def test_cldr_monolingual_documents_repeat_their_first_phrase(cldr):
+    for text in islice(cldr.monolingual("fi"), 50):
+        first, second, third = text.split("\n")
+        assert first == third != second
+
+
+def test_cldr_bitext_has_the_noise_asked_for():
+    """Against the clean stream: English stays, a tenth of the targets are another row's."""
+    clean, noisy = (
+        list(islice(open_corpus(load_profile("tiny", bitext_noise=noise)).bitext("fi"), 1000)) for noise in (0.0, 0.1)
+    )
+    assert [english for english, _ in clean] == [english for english, _ in noisy]
+    wrong = [i for i, (a, b) in enumerate(zip(clean, noisy, strict=True)) if a != b]
+    assert len(wrong) == 100
+    assert {noisy[i][1] for i in wrong} <= {other for _, other in clean}
+
+
+def test_cldr_is_the_same_every_time_and_follows_the_seed(cldr):
+    again = open_corpus(load_profile("tiny", sft_pairs=300))
+    assert again.sft("fi") == cldr.sft("fi")
+    assert open_corpus(load_profile("tiny", sft_pairs=300, seed=1)).sft("fi") != cldr.sft("fi")
+
+
+def test_tokenizer_sample_takes_each_language():
+    class Two:
+        def monolingual(self, lang):
+            return iter([f"{lang}1", f"{lang}2", f"{lang}3"])
+
+    assert list(tokenizer_sample(Two(), ("en", "fi"), 2)) == ["en1", "en2", "fi1", "fi2"]
+
+
+# --- NTREX, in a folder made here ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_ntrex(tmp_path, monkeypatch) -> Path:
+    """40 documents of three lines in English and Finnish."""
+    folder = tmp_path / "ntrex"
+    folder.mkdir()
+    (folder / "DOCUMENT_IDS.tsv").write_text("".join(f"doc{i // 3}\n" for i in range(120)))
+    for code in ("en", "fi"):
+        (folder / f"{code}.txt").write_text("".join(f"{code} line {i}\n" for i in range(120)))
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    return folder
+
+
+def ntrex(**changes) -> NtrexCorpus:
+    return open_corpus(load_profile("ntrex", **changes))
+
+
+def document(text: str) -> int:
+    return int(text.split()[-1]) // 3
+
+
+def test_ntrex_is_split_by_document(small_ntrex):
+    corpus = ntrex(test_pairs=1000, dev_pairs=1000, sft_pairs=1000)
+    parts = {name: getattr(corpus, name)("fi") for name in ("sft", "dev", "test")}
+    assert all(english == other.replace("fi", "en") for pairs in parts.values() for english, other in pairs)
+    documents = {name: {document(english) for english, _ in pairs} for name, pairs in parts.items()}
+    assert {name: len(found) for name, found in documents.items()} == {"sft": 34, "dev": 2, "test": 4}
+    assert len(set.union(*documents.values())) == 40
+    assert sum(map(len, parts.values())) == 120
+    assert list(corpus.bitext("fi")) == parts["sft"]
+    texts = list(corpus.monolingual("fi"))
+    assert {document(text.split("\n")[0]) for text in texts} == documents["sft"]
+    assert all(len(text.split("\n")) == 3 for text in texts)
+
+
+def test_ntrex_training_repeats_no_held_out_line(small_ntrex):
+    """A line of a test document that stands in a training document too is taken out of training."""
+    corpus = ntrex(test_pairs=1000, sft_pairs=1000)
+    test, sft = corpus.test("fi"), corpus.sft("fi")
+    held, trained = test[0][1], sft[0][1]
+    lines = (small_ntrex / "fi.txt").read_text().replace(f"{trained}\n", f"{held}\n")
+    (small_ntrex / "fi.txt").write_text(lines)
+    again = ntrex(test_pairs=1000, sft_pairs=1000)
+    assert again.test("fi") == test
+    assert again.sft("fi") == list(again.bitext("fi")) == sft[1:]
+    assert held not in {line for text in again.monolingual("fi") for line in text.split("\n")}
+
+
+def test_ntrex_split_follows_the_seed(small_ntrex):
+    assert ntrex().test("fi") == ntrex().test("fi")
+    assert ntrex().test("fi") != ntrex(seed=1).test("fi")
+    assert len(ntrex(test_pairs=2).test("fi")) == 2
+
+
+def test_ntrex_fingerprint_follows_the_text(small_ntrex):
+    before = ntrex().fingerprint()
+    assert ntrex().fingerprint() == before
+    (small_ntrex / "fi.txt").write_text("".join(f"fi line {i}\n" for i in range(119)) + "fi line x\n")
+    assert ntrex().fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"one\ntwo\n", r"line counts differ: .*DOCUMENT_IDS.tsv has 120, .*fi.txt has 2"),
+        (b"", r"fi\.txt is empty"),
+        (b"good\nbad \xff\n", r"fi\.txt is not UTF-8: byte 0xff at offset 9, line 2"),
+        (None, r"no file .*fi\.txt"),
+    ],
+    ids=["count", "empty", "latin1", "missing"],
+)
+def test_bad_files_are_named(small_ntrex, content, why):
+    path = small_ntrex / "fi.txt"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=why) as caught:
+        ntrex().test("fi")
+    assert "\n" not in str(caught.value)
+    with pytest.raises((ValueError, FileNotFoundError), match=why):
+        check_parallel([small_ntrex / "DOCUMENT_IDS.tsv", path])
+
+
+def test_lines_end_at_line_feeds_only(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes("\ufeffa\r\nb\u2028c\n\nd".encode())
+    assert read_lines(path) == ["a", "b\u2028c", "", "d"]
+
+
+@pytest.mark.parametrize("corpus", ["ntrex", "real"])
+def test_without_the_data_the_folder_is_named(tmp_path, monkeypatch, corpus):
+    monkeypatch.delenv("XALMA_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="set XALMA_DATA to the folder that holds ntrex/"):
+        open_corpus(load_profile("tiny", corpus=corpus))
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="set XALMA_DATA"):
+        open_corpus(load_profile("tiny", corpus=corpus))
+
+
+def test_real_text_leaves_the_held_out_lines_out(small_ntrex):
+    """A web pair that repeats a test line on either side is no training text."""
+    held = ntrex().test("fi")[0]
+    folder = small_ntrex.parent / "mozilla"
+    folder.mkdir()
+    (folder / "en.tsv").write_text(f"a\tHome page\nb\t{held[0]}\nc\tOther\nd\tNo partner\n")
+    (folder / "fi.tsv").write_text(f"a\tKotisivu\nb\tJotain\nc\t{held[1]}\n")
+    corpus = open_corpus(load_profile("ntrex", corpus="real"))
+    assert next(corpus.bitext("fi")) == ("Home page", "Kotisivu")
+    assert not {text for pair in corpus.bitext("fi") for text in pair} & {
+        text for pair in corpus.test("fi") for text in pair
+    }
+    assert "Kotisivu" in set(corpus.monolingual("fi"))
+    assert corpus.fingerprint() != ntrex().fingerprint()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("lang", ["fi", "zh", "de", "da", "vi", "ja"])
+def test_real_ntrex(lang):
+    """Danish, Vietnamese and Japanese repeat a line across documents."""
+    corpus = ntrex(test_pairs=5000, dev_pairs=5000, sft_pairs=5000)
+    parts = {name: getattr(corpus, name)(lang) for name in ("sft", "dev", "test")}
+    assert sum(map(len, parts.values())) == 1997 - (lang in ("da", "vi", "ja"))
+    assert len(parts["test"]) > 100 and len(parts["dev"]) > 50
+    for side in (0, 1):
+        for held_out in ("test", "dev"):
+            assert not {p[side] for p in parts[held_out]} & {p[side] for p in parts["sft"]}
+    training = {line for text in corpus.monolingual(lang) for line in text.split("\n")}
+    assert {other for _, other in parts["sft"]} <= training
+    assert training.isdisjoint(other for name in ("dev", "test") for _, other in parts[name])
+    ids = read_lines(corpus.folder / "DOCUMENT_IDS.tsv")
+    split = {
+        line: corpus.split_of[name] for name, line in zip(ids, read_lines(corpus.folder / f"{lang}.txt"), strict=True)
+    }
+    assert all(split[other] == "test" for _, other in parts["test"])
+
+
+@pytest.mark.data
+def test_real_text_of_every_folder():
+    corpus = open_corpus(load_profile("small"))
+    for lang, least in (("de", 5_000), ("ka", 100)):
+        pairs = list(corpus.bitext(lang))
+        assert len(pairs) > least
+        held_out = {text for split in (corpus.test(lang), corpus.dev(lang)) for pair in split for text in pair}
+        assert held_out.isdisjoint(text for pair in pairs for text in pair)
+
+
+# --- the hub's layouts, as dataset repositories on disk -------------------------------------------------------------------
+
+
+def repository(folder: Path, config: str, split: str, rows: list[dict], form: str) -> None:
+    """One configuration of a dataset repository, declared in README.md as on the hub."""
+    folder.mkdir(exist_ok=True)
+    (folder / config).mkdir()
+    path = folder / config / f"{split}.{form}"
+    if form == "parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    card = folder / "README.md"
+    entries = card.read_text().splitlines()[2:-1] if card.exists() else []
+    entries += [
+        f"- config_name: {config}", "  data_files:", f"  - split: {split}", f"    path: {config}/{split}.{form}",
+    ]  # fmt: skip
+    card.write_text("\n".join(["---", "configs:", *entries, "---"]))
+
+
+def translations(english: str, other: str, name: str, n: int) -> list[dict]:
+    return [{"translation": {english: f"{name} en {i}", other: f"{name} xx {i}"}} for i in range(n)]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> HubCorpus:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    oscar = [
+        {"id": i, "text": f"dokument {i}\nzeile", "meta": {"warc_headers": {"warc-type": "conversion"}}}
+        for i in range(5)
+    ]
+    repository(tmp_path / "oscar", "de", "train", oscar, "jsonl")
+    repository(
+        tmp_path / "nllb", "deu_Latn-eng_Latn", "train", translations("eng_Latn", "deu_Latn", "nllb", 4), "parquet"
+    )
+    repository(
+        tmp_path / "nllb", "eng_Latn-zho_Hans", "train", translations("eng_Latn", "zho_Hans", "nllb", 4), "parquet"
+    )
+    repository(tmp_path / "opus", "en-th", "train", translations("en", "th", "opus", 4), "parquet")
+    flores = [{"en-de": {"en": f"flores en {i}", "de": f"flores xx {i}"}} for i in range(6)]
+    repository(tmp_path / "flores", "en-de", "test", flores, "parquet")
+    sft = translations("en", "de", "sft", 10)
+    sft[4]["translation"]["en"] = "flores en 1"  # a test sentence among the training pairs
+    sft[7]["translation"]["de"] = "flores xx 5"
+    repository(tmp_path / "sft", "de-en", "train", sft, "parquet")
+    ids = {key: str(tmp_path / value) for key, value in {
+        "monolingual_id": "oscar", "bitext_id": "nllb", "bitext_id_th": "opus", "sft_id": "sft", "test_id": "flores",
+    }.items()}  # fmt: skip
+    return open_corpus(load_profile("full", **ids, dev_pairs=2, sft_pairs=5))
+
+
+def test_hub_monolingual(hub):
+    assert list(hub.monolingual("de")) == [f"dokument {i}\nzeile" for i in range(5)]
+
+
+@pytest.mark.parametrize(("lang", "name"), [("de", "nllb"), ("zh", "nllb"), ("th", "opus")])
+def test_hub_bitext(hub, lang, name):
+    assert list(hub.bitext(lang)) == [(f"{name} en {i}", f"{name} xx {i}") for i in range(4)]
+
+
+def test_hub_test_set_is_cut_and_kept_out_of_training(hub):
+    assert hub.test("de") == [(f"flores en {i}", f"flores xx {i}") for i in range(6)]
+    assert HubCorpus(hub.p.but(test_pairs=2)).test("de") == hub.test("de")[:2]
+    dev, sft = hub.dev("de"), hub.sft("de")
+    assert dev == [("sft en 0", "sft xx 0"), ("sft en 1", "sft xx 1")]
+    assert sft == [(f"sft en {i}", f"sft xx {i}") for i in (2, 3, 5, 6, 8)]
+
+
+def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path):
+    with pytest.raises(
+        RuntimeError, match=r"can't read .*oscar \(fi, train\) from the hub.*or use another corpus"
+    ) as caught:
+        next(iter(hub.monolingual("fi")))
+    assert "\n" not in str(caught.value)
+    offline = HubCorpus(load_profile("full"))
+    with pytest.raises(RuntimeError, match=r"can't read oscar-corpus/OSCAR-2301 \(de, train\)") as caught:
+        next(iter(offline.monolingual("de")))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,123 @@
+"""Decoding in batches gives what decoding one by one gives, in the order asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xalma.generate import generate, translate
+from xalma.modules import load_modules
+from xalma.prompts import translation_prompt
+
+TEXTS = [
+    "in 3 weeks",
+    "Germany, France and Japan",
+    "5 days ago: Finland",
+    "x",
+    "Monday, 4 May 2020 (12 metres)",
+    "Japan",
+]
+PROMPTS = [translation_prompt(text, "en", "fi") for text in TEXTS]
+
+
+def greedy(model, tokenizer, prompt: str, n: int) -> str:
+    """One token at a time, by hand and without cache or padding."""
+    ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    start = len(ids)
+    with torch.no_grad():
+        while len(ids) < start + n:
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_batches_equal_greedy_by_hand(base, tokenizer, batch_size):
+    expected = [greedy(base, tokenizer, prompt, 12) for prompt in PROMPTS]
+    assert len(set(expected)) > 1, "outputs that are all equal would hide a wrong order"
+    assert generate(base, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size) == expected
+
+
+def test_longest_first(base, tokenizer, monkeypatch):
+    lengths = []
+    inner = base.generate
+
+    def spy(**batch):
+        lengths.append(batch["attention_mask"].sum(1).tolist())
+        return inner(**batch)
+
+    monkeypatch.setattr(base, "generate", spy)
+    generate(base, tokenizer, PROMPTS, max_new_tokens=1, batch_size=2)
+    flat = [n for batch in lengths for n in batch]
+    assert [len(batch) for batch in lengths] == [2, 2, 2]
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_beams_find_nothing_less_likely(base, tokenizer):
+    """Beam search may not end on a worse continuation than greedy; without EOS both have the same length."""
+    base.generation_config.eos_token_id = None
+
+    def log_probability(prompt: str, output: str) -> float:
+        start = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+        ids = torch.tensor([start + tokenizer(output, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            steps = base(ids).logits[0, len(start) - 1 : -1].log_softmax(-1)
+        return steps.gather(1, ids[0, len(start) :, None]).mean().item()
+
+    one, five = (generate(base, tokenizer, PROMPTS[:3], beams=n, max_new_tokens=4) for n in (1, 5))
+    assert all(
+        log_probability(p, b) >= log_probability(p, a) - 0.2 for p, a, b in zip(PROMPTS, one, five, strict=False)
+    )
+    assert generate(base, tokenizer, PROMPTS[:3], beams=5, max_new_tokens=4, batch_size=1) == five
+
+
+def test_special_tokens_are_removed_and_the_mode_comes_back(base, tokenizer):
+    base.train()
+    outputs = generate(base, tokenizer, PROMPTS, max_new_tokens=30)
+    assert not any(token in text for text in outputs for token in ("<s>", "</s>", "<pad>"))
+    assert base.training
+
+
+def test_nothing_in_nothing_out(base, tokenizer):
+    assert generate(base, tokenizer, []) == []
+    assert translate(base, tokenizer, [], "en", "fi") == []
+
+
+def test_translate_is_prompt_generate_extract(base, tokenizer, monkeypatch):
+    seen = {}
+
+    def fake(model, tokenizer, prompts, **options):
+        seen.update(prompts=prompts, **options)
+        return [f"\n {i} käännös \nEnglish: more" for i in range(len(prompts))]
+
+    monkeypatch.setattr("xalma.generate.generate", fake)
+    assert translate(base, tokenizer, ["a", "b"], "fi", "en", prompt_style="alma", beams=3) == [
+        "0 käännös",
+        "1 käännös",
+    ]
+    assert seen["prompts"] == [f"Translate this from Finnish to English:\nFinnish: {t}\nEnglish:" for t in "ab"]
+    assert seen["beams"] == 3
+
+
+def test_translate_gates_by_the_non_english_side(base, tokenizer, finished):
+    model = load_modules(base, {3: finished[2], 6: finished[4]})
+    for src, tgt in (("en", "zh"), ("ko", "en")):
+        model.set_adapter("group3")
+        translate(model, tokenizer, ["x"], src, tgt, max_new_tokens=1)
+        assert model.active_adapter == "group6"
+    with pytest.raises(ValueError, match="module of group 1 is not loaded"):
+        translate(model, tokenizer, ["x"], "en", "de")
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "why"),
+    [
+        ("en", "xx", "unknown language code 'xx'"),
+        ("de", "fr", "not English-centric"),
+        ("en", "en", "not English-centric"),
+    ],
+)
+def test_bad_directions(base, tokenizer, src, tgt, why):
+    with pytest.raises(ValueError, match=why):
+        translate(base, tokenizer, ["x"], src, tgt)

@@ -1,0 +1,128 @@
+"""The language table against Unicode CLDR (through Babel), the papers' table d, and the gate's rules."""
+
+from __future__ import annotations
+
+import pytest
+from babel import Locale
+from babel.core import get_global
+from sacrebleu.metrics import BLEU
+
+from xalma.languages import (
+    GROUP_NAMES,
+    GROUPS,
+    LANGUAGES,
+    directions,
+    group_of,
+    language,
+    other_side,
+    parse_direction,
+    parse_groups,
+)
+from xalma.published import published
+
+# Norwegian: CLDR writes Bokmål "nb". Korean: "Kore" is Hangul with Han, ISO 15924 and FLORES say Hang.
+OWN_CODE = {"no": "nb"}
+OWN_SCRIPT = {"ko": "Kore"}
+
+
+def test_fifty_languages_in_eight_groups():
+    assert len(LANGUAGES) == 50
+    assert len(GROUPS) == len(GROUP_NAMES) == 8
+    assert sum(map(len, GROUPS.values())) == 49
+    assert "en" not in {code for codes in GROUPS.values() for code in codes}
+    assert LANGUAGES["en"].group == 0
+
+
+def test_groups_are_the_papers():
+    """Table d has one row a group and member, taken from the papers by another hand."""
+    rows = published("d").query("metric == 'member'")
+    for group, codes in GROUPS.items():
+        printed = rows.loc[rows["group_or_lang"].eq(f"group{group}"), "shown"]
+        assert set(printed) - {"en"} == set(codes)
+
+
+@pytest.mark.parametrize("row", LANGUAGES.values(), ids=LANGUAGES)
+def test_row_agrees_with_cldr(row):
+    assert Locale.parse(row.code).english_name == row.name
+    script = get_global("likely_subtags")[row.code].split("_")[1]
+    assert script == OWN_SCRIPT.get(row.code, row.script)
+    alias = get_global("language_aliases")  # three-letter code -> the two-letter one
+    assert alias[row.flores[:3]] == alias[row.ntrex[:3]] == OWN_CODE.get(row.code, row.code)
+    assert row.flores[4:] == row.script or row.code == "ja"
+    assert row.oscar == row.code
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_sacrebleu_knows_the_tokenizer(code):
+    name = language(code).sacrebleu_tokenizer
+    assert name in BLEU.TOKENIZERS
+    assert (name == "13a") == (code not in ("zh", "ja", "ko"))
+
+
+@pytest.mark.parametrize(("code", "group"), [("zh", 6), ("af", 1), ("fr", 4), ("uz", 8), ("hi", 7), ("bg", 3)])
+def test_group_of(code, group):
+    assert group_of(code) == group
+
+
+@pytest.mark.parametrize(
+    ("code", "near"),
+    [
+        ("zz", "zh (Chinese)"),
+        ("German", "de (German)"),
+        ("finnish", "fi (Finnish)"),
+        ("jp", "ja (Japanese)"),
+        ("", "af"),
+    ],
+)
+def test_unknown_code_names_near_ones(code, near):
+    with pytest.raises(ValueError, match="unknown language code") as caught:
+        language(code)
+    assert repr(code) in str(caught.value)
+    assert near in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_english_has_no_module():
+    with pytest.raises(ValueError, match="English belongs to every group"):
+        group_of("en")
+
+
+@pytest.mark.parametrize(
+    ("direction", "pair"), [("en-de", ("en", "de")), ("ja-en", ("ja", "en")), ("fi-zh", ("fi", "zh"))]
+)
+def test_parse_direction(direction, pair):
+    assert parse_direction(direction) == pair
+
+
+@pytest.mark.parametrize("direction", ["ende", "en_de", "en-de-fr", "en-xx", "de-de", "-", ""])
+def test_bad_direction(direction):
+    with pytest.raises(ValueError, match=r"direction|unknown language"):
+        parse_direction(direction)
+
+
+@pytest.mark.parametrize(("src", "tgt", "code"), [("en", "de", "de"), ("ko", "en", "ko")])
+def test_the_non_english_side_picks_the_module(src, tgt, code):
+    assert other_side(src, tgt) == code
+
+
+@pytest.mark.parametrize(("src", "tgt"), [("de", "fr"), ("en", "en")])
+def test_other_side_needs_english_once(src, tgt):
+    with pytest.raises(ValueError, match="not English-centric"):
+        other_side(src, tgt)
+
+
+def test_directions_are_both_ways():
+    assert directions(("fi", "zh")) == ["en-fi", "fi-en", "en-zh", "zh-en"]
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"), [("all", (1, 2, 3, 4, 5, 6, 7, 8)), ("6", (6,)), ("3, 6", (3, 6)), ("6,3,6", (6, 3))]
+)
+def test_parse_groups(text, groups):
+    assert parse_groups(text) == groups
+
+
+@pytest.mark.parametrize("text", ["0", "9", "", "3;6", "six", "3,", "-1"])
+def test_bad_groups(text):
+    with pytest.raises(ValueError, match="bad groups"):
+        parse_groups(text)

@@ -1,0 +1,194 @@
+"""Modules: a fresh one changes nothing, the gate picks exactly one, training one moves nothing else, others can read it."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+
+from xalma.backbone import load_base
+from xalma.languages import GROUPS
+from xalma.modules import (
+    PROJECTIONS,
+    adapter_name,
+    attach_module,
+    gate,
+    load_modules,
+    merge_module,
+    parameter_hash,
+    save_module,
+)
+from xalma.profiles import FULL
+from xalma.train import train
+
+IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+def disturbed(base, group: int, seed: int):
+    """A module whose B is not zero, as after training."""
+    model = attach_module(copy.deepcopy(base), group, rank=4, alpha=8, dropout=0.0, seed=seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    return model
+
+
+@pytest.fixture
+def folders(base, tmp_path):
+    """Saved modules of groups 3 and 6, and the logits each gives."""
+    expected = {}
+    for group in (3, 6):
+        model = disturbed(base, group, seed=group)
+        expected[group] = logits(model)
+        save_module(model, group, tmp_path / f"g{group}")
+    return {group: tmp_path / f"g{group}" for group in (3, 6)}, expected
+
+
+def test_a_fresh_module_changes_no_output(base):
+    before = logits(base)
+    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.3, seed=0)
+    assert torch.equal(logits(model), before)
+
+
+def test_a_fresh_module_is_all_that_trains(base):
+    n_layers = base.config.num_hidden_layers
+    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == n_layers * 7 * 2
+    assert all(".group6." in name and ".lora_" in name for name in trained)
+    assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trained} == set(PROJECTIONS)
+
+
+def test_the_seed_decides_a_module(base):
+    hashes = {
+        seed: parameter_hash(attach_module(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=seed))
+        for seed in (1, 2)
+    }
+    again = attach_module(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=1)
+    assert hashes[1] == parameter_hash(again) != hashes[2]
+
+
+def test_published_configuration(base):
+    """rank 512, alpha 1024: scale 2, dropout 0.05, no bias, all seven projections (X-ALMA-13B-Group1)."""
+    config = attach_module(base, 1, rank=FULL.lora_rank, alpha=FULL.lora_alpha, dropout=FULL.lora_dropout).peft_config[
+        "group1"
+    ]
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (512, 1024, 0.05, "none")
+    assert config.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert not config.use_rslora and not config.modules_to_save
+
+
+def test_saved_layout_is_one_peft_reads_alone(folders, base):
+    paths, expected = folders
+    files = {f.name for f in paths[6].iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert not [f for f in paths[6].iterdir() if f.is_dir()]
+    with safe_open(paths[6] / "adapter_model.safetensors", "pt") as tensors:
+        assert not [key for key in tensors.keys() if "group6" in key], "names as in the released adapters"  # noqa: SIM118
+        assert len(list(tensors.keys())) == base.config.num_hidden_layers * 14
+    assert torch.equal(logits(PeftModel.from_pretrained(base, str(paths[6]))), expected[6])
+
+
+def test_gate_picks_exactly_one_module(folders, base):
+    paths, expected = folders
+    plain = logits(base)
+    model = load_modules(base, paths)
+    for choice, group in ((6, 6), ("zh", 6), (3, 3), ("ru", 3), ("fi", 6)):
+        assert gate(model, choice) == group
+        assert torch.equal(logits(model), expected[group])
+    assert not any(p.requires_grad for p in model.parameters()), "the gate makes nothing trainable"
+    assert not torch.equal(expected[6], plain)
+    assert not torch.equal(expected[6], expected[3])
+
+
+def test_gate_keeps_what_is_trainable(folders, base):
+    model = load_modules(base, folders[0], trainable=6)
+    gate(model, "ru")
+    assert {name.split(".lora_")[1].split(".")[1] for name, p in model.named_parameters() if p.requires_grad} == {
+        "group6"
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "why"),
+    [
+        ("en", "English belongs to every group"),
+        ("xx", "unknown language code 'xx'"),
+        ("de", r"module of group 1 is not loaded \(loaded: group3, group6\)"),
+        (1, "module of group 1 is not loaded"),
+        (9, "no language group 9: choose 1 to 8"),
+    ],
+)
+def test_gate_errors(folders, base, choice, why):
+    with pytest.raises(ValueError, match=why):
+        gate(load_modules(base, folders[0]), choice)
+
+
+def test_load_errors(base):
+    with pytest.raises(ValueError, match="no modules to load"):
+        load_modules(base, {})
+    with pytest.raises(ValueError, match="no language group 0"):
+        adapter_name(0)
+
+
+def test_merged_equals_gated(folders, base):
+    paths, expected = folders
+    merged = merge_module(base, 6, paths[6])
+    assert not isinstance(merged, PeftModel)
+    assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+    torch.testing.assert_close(logits(merged), expected[6], atol=1e-5, rtol=1e-5)
+
+
+def test_training_one_module_leaves_the_rest_bit_for_bit(folders, base, micro):
+    """By hash, and by the tensors themselves."""
+    paths, _ = folders
+    model = load_modules(base, paths, trainable=6)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    hashes = {part: parameter_hash(model, **part_of(part)) for part in ("base", "group3", "group6")}
+    rows = [{"input_ids": IDS[0].tolist(), "labels": IDS[0].tolist()}] * 8
+    train(model, rows, micro.but(stage4_batch_size=4), "stage4", steps=3, seed=0, pad_token_id=0, label="three steps")
+    after = {part: parameter_hash(model, **part_of(part)) for part in hashes}
+    assert after["base"] == hashes["base"]
+    assert after["group3"] == hashes["group3"]
+    assert after["group6"] != hashes["group6"]
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if ".group6." in name}
+
+
+def part_of(part: str) -> dict[str, str]:
+    return {"excludes": ".lora_"} if part == "base" else {"contains": f".{part}."}
+
+
+def test_hash_sees_a_single_bit(base):
+    before = parameter_hash(base)
+    weight = next(base.parameters()).data
+    assert parameter_hash(copy.deepcopy(base)) == before
+    weight.view(torch.int32)[0, 0] ^= 1
+    assert parameter_hash(base) != before
+
+
+def test_stages_move_only_their_module(ladder, finished):
+    """The base of run.json is stage 1's, untouched; each module names that base and its own group alone."""
+    for number in (2, 3, 4, 5):
+        run = json.loads((finished[number] / "run.json").read_text())
+        assert run["base"] == str(ladder[1])
+        model = load_modules(load_base(ladder[1])[0], {6: finished[number]})
+        assert parameter_hash(model.unload()) == parameter_hash(load_base(ladder[1])[0])
+    adapters = [(finished[n] / "adapter_model.safetensors").read_bytes() for n in (2, 3, 4, 5)]
+    assert len(set(adapters)) == 4, "every stage trains"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_adapter_names(group):
+    assert adapter_name(group) == f"group{group}"

@@ -1,0 +1,277 @@
+"""The runner of the notebooks, and the notebooks as files: what each must have, and that all five stages run in them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from xalma import notebooks, recipe
+from xalma.notebooks import cost_file, execute, run, select, tasks
+from xalma.profiles import Profile
+from xalma.results import STAGES, read_records
+from xalma.runtime import REPOSITORY
+from xalma.stages import read_run, stage_folder
+
+SOURCES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+NAMES = [
+    "00_start_here", "01_data_mixing", "02_language_grouping", "03_stage1_monolingual_base",
+    "04_stage2_monolingual_modules", "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo",
+    "08_preference_methods", "09_ablations", "10_tables_and_figures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("only", "numbers"),
+    [
+        (None, range(11)),
+        ("08", [8]),
+        ("00,03-07", [0, 3, 4, 5, 6, 7]),
+        ("07,03", [3, 7]),
+        ("03-03,03", [3]),
+        ("06_stage4_sft.ipynb", [6]),
+        ("05_stage3", [5]),
+        (" 09 , 10", [9, 10]),
+    ],
+)
+def test_select(only, numbers):
+    assert [source.stem for source in select(only)] == [NAMES[number] for number in numbers]
+
+
+@pytest.mark.parametrize("only", ["", "77", "stage4", "03,", "07-03", "20-30"])
+def test_select_names_what_there_is(only):
+    with pytest.raises(ValueError, match=r"no notebook '.*': choose a number or name, for example \d\d_"):
+        select(only)
+
+
+# --- the runner, on notebooks of one cell ---------------------------------------------------------------------------------
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made.cells[0].metadata["tags"] = ["parameters"]
+    made.metadata["language_info"] = {"name": "python"}
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(made, path)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A checkout with two notebooks, and a papermill that only counts; `ran` lists what it was asked to run."""
+    for name in ("00_one", "01_two"):
+        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "profile: str = 'tiny'", "1 + 1")
+    monkeypatch.setattr(notebooks, "home", lambda: tmp_path)
+    monkeypatch.setattr(recipe, "home", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def ran(checkout, monkeypatch) -> list[str]:
+    def pretend(source, target, **options):
+        names.append(Path(source).stem)
+        names.status = os.environ.get("XALMA_STATUS")
+        Path(target).write_text(Path(source).read_text())
+
+    class Names(list):
+        status = None
+
+    names = Names()
+    monkeypatch.setattr("papermill.execute_notebook", pretend)
+    return names
+
+
+def test_what_is_done_is_not_run_again(checkout, ran, capsys):
+    folder = run("tiny", {})
+    assert ran == ["00_one", "01_two"]
+    assert folder == checkout / "results" / "tiny"
+    assert sorted(f.name for f in (folder / "notebooks").iterdir()) == ["00_one.ipynb", "01_two.ipynb"]
+    run("tiny", {})
+    assert ran == ["00_one", "01_two"]
+    assert "2 notebooks, 2 already done, 0 to run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ("other cell", ["00_one"]),
+        ("other code", ["00_one", "01_two"]),
+        ("other value", ["00_one", "01_two"]),
+        ("executed copy gone", ["01_two"]),
+        ("outputs in the source", []),
+        ("force", ["00_one", "01_two"]),
+    ],
+)
+def test_what_is_run_again(checkout, ran, monkeypatch, change, again):
+    run("tiny", {})
+    ran.clear()
+    overrides, first = {}, checkout / "notebooks" / "00_one.ipynb"
+    if change == "other cell":
+        write_notebook(first, "profile: str = 'tiny'", "1 + 2")
+    elif change == "other code":
+        monkeypatch.setattr(notebooks, "code_hash", lambda: "changed")
+    elif change == "other value":
+        overrides = {"seed": 5}
+    elif change == "executed copy gone":
+        (checkout / "results" / "tiny" / "notebooks" / "01_two.ipynb").unlink()
+    elif change == "outputs in the source":
+        made = nbformat.read(first, as_version=4)
+        made.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
+        nbformat.write(made, first)
+    run("tiny", overrides, force=change == "force")
+    assert ran == again
+
+
+def test_each_profile_has_its_own_results(checkout, ran):
+    run("tiny", {})
+    run("ntrex", {})
+    assert ran == ["00_one", "01_two"] * 2
+    assert (checkout / "results" / "ntrex" / "notebooks" / "01_two.ipynb").exists()
+
+
+def test_code_hash_covers_the_whole_package(tmp_path, monkeypatch):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "notebooks.py").write_text("")
+    (tmp_path / "plots" / "curves.py").write_text("a = 1")
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "notebooks.py"))
+    before = notebooks.code_hash()
+    (tmp_path / "plots" / "curves.py").write_text("a = 2")
+    assert notebooks.code_hash() != before
+
+
+def test_kernels_report_to_the_status_file_and_later_code_does_not(checkout, ran, monkeypatch):
+    """Left set, the variable would send the progress of this process to a folder that is gone."""
+    monkeypatch.delenv("XALMA_STATUS", raising=False)
+    run("tiny", {})
+    assert ran.status and ran.status.endswith("/status")
+    assert "XALMA_STATUS" not in os.environ
+
+
+def test_the_cost_is_filed_and_told_next_time(checkout, ran, capsys):
+    p, _ = tasks("tiny", {}, None)
+    run("tiny", {"seed": 5}, only="01")
+    cost = json.loads(cost_file(p).read_text())
+    assert cost["seconds"].keys() == {"01_two"}
+    assert cost["command"] == "xalma run --profile tiny --set seed=5"
+    run("tiny", {"seed": 5}, only="00")
+    assert json.loads(cost_file(p).read_text())["seconds"].keys() == {"00_one", "01_two"}
+    assert "the committed run took" in capsys.readouterr().out
+
+
+def test_a_failing_cell_is_named_and_kept(checkout):
+    """With a real kernel: the error's kind and message, the cell's number, and the notebook as it failed."""
+    source = checkout / "notebooks" / "00_one.ipynb"
+    write_notebook(source, "profile: str = 'tiny'", "x = 1", "raise FileNotFoundError('no finished stage in x')")
+    _, found = tasks("tiny", {}, "00")
+    with pytest.raises(
+        RuntimeError, match=r"00_one\.ipynb, cell 3: FileNotFoundError: no finished stage in x"
+    ) as caught:
+        execute(found[0], "tiny", {}, str(checkout / "status"))
+    (kept,) = (checkout / "runs").rglob("*.failed.ipynb")
+    assert str(kept) in str(caught.value)
+    assert not found[0].is_done and not found[0].executed.exists()
+    # mended, it runs with its parameters, leaves no failed copy and no clock readings
+    write_notebook(source, "profile: str = 'tiny'\nseed: int = 0", "print('seed', seed, profile)")
+    _, found = tasks("ntrex", {"seed": 5}, "00")
+    execute(found[0], "ntrex", {"seed": 5}, str(checkout / "status"))
+    made = nbformat.read(found[0].executed, as_version=4)
+    assert made.cells[-1].outputs[0]["text"] == "seed 5 ntrex\n"
+    assert found[0].is_done
+    assert "papermill" not in made.metadata and not any("execution" in cell.metadata for cell in made.cells)
+    assert not list((checkout / "runs" / "ntrex").rglob("*.failed.ipynb"))
+
+
+def test_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "home", lambda: tmp_path)
+    with pytest.raises(FileNotFoundError, match="run from a checkout of the repository"):
+        select(None)
+
+
+# --- the notebooks as files -----------------------------------------------------------------------------------------------
+
+
+def test_all_eleven_are_there():
+    assert [source.stem for source in SOURCES] == NAMES
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_notebook_form(source):
+    """Issue 2: claim and cost on top, one parameters cell, no outputs, no code of its own, a question with its answer."""
+    made = nbformat.read(source, as_version=4)
+    nbformat.validate(made)
+    code = [cell for cell in made.cells if cell.cell_type == "code"]
+    text = [cell.source for cell in made.cells if cell.cell_type == "markdown"]
+    assert text[0].startswith(f"# {source.stem[:2]} · ")
+    for word in ("Claim.", "Paper.", "Needs.", "Makes.", "Time and cost."):
+        assert word in text[0], f"the first cell says nothing of {word}"
+    assert "arxiv.org/abs/2410.03115" in text[0]
+    assert all(cell.execution_count is None and not cell.outputs for cell in code)
+    (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert any(word in parameters.source for word in ('profile: str = "tiny"', 'profile = "tiny"'))
+    after = code[code.index(parameters) + 1]
+    assert "profile_from_parameters(globals())" in after.source
+    for cell in code:
+        tree = ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith("%")))
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        assert not [node.name for node in ast.walk(tree) if isinstance(node, kinds)], "code belongs in the package"
+    assert "heck your understanding" in "\n".join(text) and "<details>" in "\n".join(text)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_links_between_notebooks_lead_somewhere(source):
+    for cell in nbformat.read(source, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            for name in re.findall(r"\]\(([^)#]+\.ipynb)\)", cell.source):
+                assert (source.parent / name).exists(), name
+
+
+# --- the whole recipe -----------------------------------------------------------------------------------------------------
+
+
+def check_recipe(p: Profile, folder: Path) -> None:
+    """What five notebooks must have left behind."""
+    assert sorted(f.stem for f in (folder / "notebooks").glob("*.ipynb")) == NAMES[3:8]
+    for source in (folder / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in cells)
+        assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs), source.stem
+    for stage in STAGES:
+        records = read_records(folder / "scores" / f"{stage}.jsonl")
+        assert len({r.direction for r in records}) == 12
+        assert {r.profile for r in records} == {p.name}
+    for n in range(1, 6):
+        assert list((folder / "figures").glob(f"stage{n}_*.png"))
+        assert list((folder / "tables").glob(f"stage{n}_*.csv")) and list((folder / "tables").glob(f"stage{n}_*.md"))
+
+
+@pytest.mark.slow
+def test_the_five_stages_through_papermill(micro_values, tmp_path, capsys):
+    """Issue 2's mini recipe: notebooks 03 to 07 in their kernels, then once more with nothing left to do."""
+    overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
+    folder = run("tiny", overrides, only="03-07")
+    p, found = tasks("tiny", overrides, "03-07")
+    assert folder == tmp_path / "results" / "tiny"
+    assert all(task.is_done for task in found)
+    check_recipe(p, folder)
+    assert "5 notebooks, 0 already done, 5 to run" in capsys.readouterr().out
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
+    run("tiny", overrides, only="03-07")
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_same_notebooks_on_real_text(micro_values, tmp_path):
+    """Profile ntrex, mini: real text goes all the way through, and the loss falls on held-out documents."""
+    overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
+    overrides |= {"sft_pairs": 100, "max_length": 600}
+    folder = run("ntrex", overrides, only="03-07")
+    p, _ = tasks("ntrex", overrides, "03-07")
+    check_recipe(p, folder)
+    sft = read_run(stage_folder(p, 4, 6))
+    assert sft["dev_loss_after"] < sft["dev_loss_before"] - 0.05
+    assert sft["inputs"]["corpus"] == "ntrex"

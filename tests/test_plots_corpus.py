@@ -1,0 +1,111 @@
+"""Figures of notebooks 00 to 02: what is drawn is what was measured, in the order and colours of the groups."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from xalma import plots
+from xalma.languages import GROUPS, LANGUAGES, language
+from xalma.plots import corpus
+from xalma.results import save_figure
+
+
+def test_eight_colours_told_apart_and_english_grey() -> None:
+    assert set(plots.GROUP_COLOURS) == {0, *GROUPS} and len(set(plots.GROUP_COLOURS.values())) == 9
+    assert plots.colour_of("ja") == plots.GROUP_COLOURS[6] and plots.colour_of("en") == plots.GROUP_COLOURS[0]
+
+
+def test_by_group_follows_the_table() -> None:
+    assert plots.by_group(["zh", "en", "tr", "de"]) == ["en", "de", "zh", "tr"]
+
+
+def test_a_figure_is_closed_so_that_a_notebook_shows_it_once() -> None:
+    plots.subplots()
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(("direction", "group"), [("en-ja", 6), ("fr-en", 4)])
+def test_the_idea_lights_one_module(direction: str, group: int) -> None:
+    ax = corpus.idea(direction).axes[0]
+    boxes = {text.get_text(): patch for text, patch in zip(ax.texts, ax.patches, strict=False)}
+    assert f"hard gate\nnon-English side:\ngroup {group}" in boxes
+    modules = [p for p in ax.patches if to_hex(p.get_facecolor()) == plots.PALE.lower()]
+    assert len(modules) == 7
+    assert sum("stage" in text.get_text() and "module" in text.get_text() for text in ax.texts) == 4
+
+
+def test_every_language_has_its_cell() -> None:
+    texts = {text.get_text() for text in corpus.group_sizes().axes[0].texts}
+    assert texts == {f"{code}\n{row.script}" for code, row in LANGUAGES.items() if code != "en"}
+
+
+def test_token_costs_are_hatched_where_unseen() -> None:
+    sizes = pd.DataFrame(
+        {"language": ["fi", "de"], "x English": [0.9, 1.5], "in tokenizer": [True, False], "sentences": 7}
+    )
+    ax = corpus.token_costs(sizes).axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [1.5, 0.9]  # de is of group 1
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False]
+    assert "n = 7" in ax.get_xlabel()
+
+
+def test_mixing_heatmap_holds_percent_and_epochs() -> None:
+    rows = [("fi", "a", 0.75, 3.0), ("de", "a", 0.25, 1.0), ("fi", "b", 0.5, 2.0), ("de", "b", 0.5, 4.0)]
+    mixing = pd.DataFrame(rows, columns=["language", "rule", "tokens", "epochs"])
+    shares, epochs = corpus.mixing_heatmap(mixing).axes[:2]
+    assert shares.images[0].get_array().tolist() == [[25, 75], [50, 50]]
+    assert epochs.images[0].get_array().tolist() == [[1, 3], [4, 2]]
+
+
+def test_packing_changes_its_shade_at_each_document() -> None:
+    blocks = [{"input_ids": torch.tensor(ids)} for ids in ([1, 5, 6, 1], [7, 8, 1, 9])]
+    ax = corpus.packing_strip(blocks, bos_token_id=1).axes[0]
+    shade = ax.images[0].get_array().ravel()
+    assert np.flatnonzero(np.diff(shade)).tolist() == [2, 5]  # after tokens 3 and 6, not at the block's end
+    assert "begin in 2 blocks: 3" in ax.get_title(loc="left")
+
+
+def test_token_accounting_draws_the_counts() -> None:
+    ax = corpus.token_accounting({"zh": 30, "en": 50}).axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [50, 30]
+    assert "80 in all" in ax.get_title(loc="left")
+
+
+@pytest.mark.parametrize(("wrong", "kinds"), [(True, 2), (False, 1)])
+def test_length_ratios_of_each_kind_sum_to_100_percent(wrong: bool, kinds: int) -> None:
+    pairs = pd.DataFrame(
+        {"English": ["ab", "abcd", "ab"], "other": ["ab", "ab", "abcd"], "misaligned": [False, False, wrong]}
+    )
+    ax = corpus.length_ratios(pairs, "Finnish").axes[0]
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(100 * kinds)
+    assert len(ax.get_legend().get_texts()) == kinds
+
+
+def test_similarity_heatmap_is_sorted_by_group() -> None:
+    matrix = pd.DataFrame(np.eye(3), index=["zh", "de", "fr"], columns=["zh", "de", "fr"])
+    matrix.loc["zh", "fr"] = 0.5
+    ax = corpus.similarity_heatmap(matrix, n=9).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["de", "fr", "zh"]
+    assert ax.images[0].get_array()[2, 1] == 0.5
+
+
+def test_affinity_rings_the_own_group() -> None:
+    affinity = pd.DataFrame({2: [0.4], 4: [0.1]}, index=["fr"])
+    ring = corpus.group_affinity(affinity, ["fr"]).axes[0].collections[-1]
+    assert ring.get_offsets().tolist() == [[affinity.loc["fr", language("fr").group], 0]]
+
+
+def test_chance_has_all_groupings_and_both_lines() -> None:
+    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4).axes[0]
+    assert sum(bar.get_height() for bar in ax.patches) == 3
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4]
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path) -> None:
+    first, second = (save_figure(corpus.idea(), tmp_path / f"{name}.png") for name in "ab")
+    assert first.read_bytes() == second.read_bytes()

@@ -1,0 +1,83 @@
+"""Figures hold what the frames hold, with labelled axes and no missing glyphs."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xalma.arpo import TAU_EDGES, Z_EDGES
+from xalma.plots import preference
+from xalma.rejection import gradient_frame
+from xalma.results import save_figure
+
+
+def drawn(fig, tmp_path) -> list:
+    """The axes of a figure, after a save that must not warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert save_figure(fig, tmp_path / "figure.png").stat().st_size > 1000
+    return fig.axes
+
+
+def test_tau_curves(tmp_path):
+    (ax,) = drawn(preference.tau_curves(), tmp_path)
+    paper, code = ax.lines[:2]
+    assert paper.get_ydata()[[0, -1]].tolist() == [0.0, 1.0]
+    assert code.get_ydata()[0] == pytest.approx(-0.1)
+    assert ax.get_xlabel() and ax.get_ylabel()
+
+
+def test_gradient_curves_break_at_zero(tmp_path):
+    frame = gradient_frame()
+    axes = drawn(preference.gradient_curves(frame), tmp_path)
+    curves = [line for line in axes[1].lines if len(line.get_xdata()) > 2]
+    assert len(curves) == 2 * frame["label"].nunique()
+    for line in curves:
+        x = np.asarray(line.get_xdata())
+        assert (x < 0).all() or (x > 0).all()
+
+
+@pytest.mark.parametrize(("n_labels", "n_seeds"), [(1, 1), (10, 1), (6, 3)])
+def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
+    rows = [
+        {"label": f"M{i}", "seed": seed, "step": step, "chosen_avg_logp": -1.0 - seed, "rejected_avg_logp": -2.0 - step}
+        for i in range(n_labels)
+        for seed in range(n_seeds)
+        for step in (0, 2, 4)
+    ]
+    axes = drawn(preference.probe_curves(pd.DataFrame(rows)), tmp_path)
+    shown = [ax for ax in axes if ax.axison]
+    assert len(shown) == n_labels
+    assert shown[0].lines[0].get_ydata().tolist() == [-1.0 - (n_seeds - 1) / 2] * 3  # the mean of the seeds
+
+
+def test_tau_history_shows_shares(tmp_path):
+    counts = {"tau_counts": [0] * (len(TAU_EDGES) - 2) + [4], "z_counts": [3] + [0] * (len(Z_EDGES) - 3) + [1]}
+    frame = pd.DataFrame([{"seed": s, "step": n, "tau": 1.0, "z": 0.5, **counts} for s in (0, 1) for n in (1, 2)])
+    axes = drawn(preference.tau_history(frame), tmp_path)
+    shares = axes[0].collections[0].get_array().reshape(len(Z_EDGES) - 1, 2)
+    assert shares[0].tolist() == [0.75, 0.75] and shares[-1].tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("half", [float("nan"), 0.5])
+def test_interval_bars_follow_the_labels(tmp_path, half):
+    labels = {"b": "second", "a": "first"}
+    rows = [
+        {"system": name, "direction": direction, "metric": "bleu", "mean": mean, "half": half, "n_seeds": 3}
+        for name, mean in (("a", 1.0), ("b", 2.0))
+        for direction in ("en-xx", "xx-en")
+    ]
+    ax = drawn(preference.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[0]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["second", "first"]
+    assert [bar.get_width() for bar in ax.patches] == [2.0, 1.0, 2.0, 1.0]
+    assert bool([c for c in ax.collections if c.get_paths()]) == (not np.isnan(half))  # the error bars
+
+
+@pytest.mark.parametrize(
+    ("label", "family"), [("DPO+BC", "DPO"), ("ARPO detached", "ARPO"), ("SFT (continued)", "SFT")]
+)
+def test_a_family_shares_a_colour(label, family):
+    assert preference.colour_of_method(label) == preference.COLOURS[family]

@@ -1,0 +1,97 @@
+"""Figures of the stages, checked against the numbers that went in: what is drawn, not how it looks."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from xalma.arpo import PRESETS
+from xalma.plots.training import arpo_figure, direction_heatmap, ladder_figure, learning_curves, tau_figure
+from xalma.results import Record
+
+SCORES = {  # stage -> direction -> BLEU; groups 6 (ja, zh) and 3 (ru)
+    "base": {"en-ja": 1.0, "en-zh": 3.0, "en-ru": 5.0, "ja-en": 0.0, "zh-en": 0.0, "ru-en": 0.0},
+    "stage4": {"en-ja": 30.0, "en-zh": 40.0, "en-ru": 20.0, "ja-en": 10.0, "zh-en": 20.0, "ru-en": 60.0},
+}
+
+
+def records(groups: str = "ja zh ru") -> list[Record]:
+    return [
+        Record("tiny", stage, direction, "bleu", value, 7, "sig")
+        for stage, scores in SCORES.items()
+        for direction, value in scores.items()
+        if set(direction.split("-")) & set(groups.split())
+    ]
+
+
+def drawn(ax) -> dict[str, list[float]]:
+    return {line.get_label().split(" (")[0]: list(line.get_ydata()) for line in ax.get_lines()}
+
+
+def test_ladder_draws_means_of_directions():
+    outward, inward = ladder_figure(records()).axes
+    assert drawn(outward) == {
+        "3 Eastern and Southern Slavic": [5, 20],
+        "6 Eurasian mix": [2, 35],
+        "mean of all": [3, 30],
+    }
+    assert drawn(inward) == {
+        "3 Eastern and Southern Slavic": [0, 60],
+        "6 Eurasian mix": [0, 15],
+        "mean of all": [0, 30],
+    }
+    assert "7 segments" in outward.get_ylabel()
+
+
+def test_ladder_of_one_group_has_no_second_line_for_the_mean():
+    assert list(drawn(ladder_figure(records("ja zh")).axes[0])) == ["6 Eurasian mix"]
+
+
+def test_heatmap_rows_are_languages_group_by_group():
+    outward, inward = direction_heatmap(records()).axes[:2]
+    assert [label.get_text() for label in outward.get_yticklabels()] == ["Russian (3)", "Japanese (6)", "Chinese (6)"]
+    assert outward.images[0].get_array().tolist() == [[5, 20], [1, 30], [3, 40]]
+    assert inward.images[0].get_array().tolist() == [[0, 60], [0, 10], [0, 20]]
+
+
+def test_learning_curves_have_a_panel_a_stage_and_leave_out_probes():
+    rows = [
+        {"stage": 1, "group": 0, "kind": "train", "step": 1, "loss": 8.0},
+        {"stage": 1, "group": 0, "kind": "train", "step": 2, "loss": 7.0},
+        {"stage": 5, "group": 6, "kind": "probe", "step": 0},
+        {"stage": 5, "group": 6, "kind": "train", "step": 1, "loss": 3.0},
+        {"stage": 5, "group": 3, "kind": "train", "step": 1, "loss": 2.0},
+    ]
+    first, last = learning_curves(pd.DataFrame(rows)).axes
+    assert drawn(first) == {"base, all languages": [8, 7]}
+    assert drawn(last) == {"3 Eastern and Southern Slavic": [2], "6 Eurasian mix": [3]}
+    assert ("nats a token" in first.get_ylabel(), "ARPO" in last.get_ylabel()) == (True, True)
+
+
+def test_learning_curves_of_no_training_rows_are_an_error():
+    with pytest.raises(ValueError, match="log_rows"):
+        learning_curves(pd.DataFrame([{"stage": 5, "group": 6, "kind": "probe", "step": 0}]))
+
+
+# By hand from tau = min(c1 * exp(c2 * z) - 1, 1): value at z = 0, and the z at which it reaches 1.
+@pytest.mark.parametrize(
+    ("name", "at_zero", "full_at"),
+    [("paper", 0.0, math.log(2) / 1.5), ("released-code", -0.1, math.log(2 / 0.9) / 0.4)],
+)
+def test_tau_curve_starts_and_saturates_where_the_formula_says(name, at_zero, full_at):
+    line = tau_figure({name: PRESETS[name]}).axes[0].get_lines()[0]
+    assert line.get_ydata()[0] == pytest.approx(at_zero, abs=1e-6)
+    full = min(z for z, tau in zip(line.get_xdata(), line.get_ydata(), strict=True) if tau >= 1 - 1e-6)
+    assert full == pytest.approx(full_at, abs=0.011)  # the grid's step is 0.01
+
+
+def test_arpo_figure_draws_z_tau_and_both_sides_of_the_probe():
+    rows = [
+        {"group": 6, "kind": "train", "step": 1, "z": 0.5, "tau": 0.9},
+        {"group": 6, "kind": "probe", "step": 0, "chosen_avg_logp": -2.0, "rejected_avg_logp": -1.0},
+    ]
+    distance, weight, sides = arpo_figure(pd.DataFrame(rows)).axes
+    assert (drawn(distance), drawn(weight)) == ({"6 Eurasian mix": [0.5]}, {"6 Eurasian mix": [0.9]})
+    assert {line.get_linestyle(): list(line.get_ydata()) for line in sides.get_lines()} == {"-": [-2.0], "--": [-1.0]}

@@ -1,0 +1,177 @@
+"""Profiles: published values, a source beside every value, and one clear sentence for every bad override."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from xalma.languages import GROUPS
+from xalma.profiles import FULL, NTREX, PROFILES, SMALL, TINY, Profile, load_profile, profile_from_parameters
+
+# As printed or released (FACTS: X-ALMA's table of stages, §5.3, module configuration, evaluation).
+PUBLISHED = {
+    "base": "meta-llama/Llama-2-13b-hf",
+    "stage1_tokens": 20_000_000_000,
+    "stage2_tokens": 10_000_000_000,
+    "stage3_tokens": 1_250_000_000,
+    "lora_rank": 512,
+    "lora_alpha": 1024,
+    "lora_dropout": 0.05,
+    "arpo_eta": 1.5,
+    "arpo_eta_scale": 1.0,
+    "arpo_beta": 0.1,
+    "beams": 5,
+    "max_new_tokens": 256,
+    "test_pairs": 1012,
+    "prompt_style": "xalma",
+    "groups": "all",
+    "comparison_groups": "6",
+    "monolingual_id": "oscar-corpus/OSCAR-2301",
+    "sft_id": "haoranxu/X-ALMA-Parallel-Data",
+    "preference_id": "haoranxu/X-ALMA-Preference",
+    "test_id": "haoranxu/FLORES-200",
+}
+
+
+@pytest.mark.parametrize(("key", "value"), PUBLISHED.items())
+def test_full_is_the_papers(key, value):
+    assert getattr(load_profile("full"), key) == value
+
+
+@pytest.mark.parametrize("p", PROFILES.values(), ids=PROFILES)
+def test_every_value_has_a_source(p):
+    table = p.table()
+    assert list(table.index) == [f.name for f in fields(Profile)]
+    assert table["source"].str.match(r"(paper|released|our choice): \S").all()
+    changed = [f.name for f in fields(Profile) if getattr(p, f.name) != f.default]
+    assert table.loc[changed, "source"].str.startswith(f"our choice: profile {p.name}").all()
+    assert table["value"].to_dict() == p.values()
+
+
+def test_profiles_are_deltas_that_pass_their_own_checks():
+    assert set(PROFILES) == {"tiny", "ntrex", "small", "full"}
+    for p in PROFILES.values():
+        assert p.but(**p.values()) == p
+        assert p.hidden_size % p.heads == 0
+        for stage in range(1, 6):
+            batch = p.values(f"stage{stage}_")[f"stage{stage}_batch_size"]
+            assert batch % min(batch, p.micro_batch) == 0
+    assert (FULL.corpus, SMALL.corpus, NTREX.corpus, TINY.corpus) == ("hub", "real", "ntrex", "cldr")
+    assert TINY.base == NTREX.base == "", "the CPU profiles need no download"
+
+
+def test_a_profile_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        TINY.seed = 1
+    assert TINY.but(seed=5).seed == 5
+    assert TINY.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("sft_pair", "sft_pairs"), ("learning_rate", "stage4_learning_rate"), ("lora", "lora_"), ("zzzz", "name")],
+)
+def test_unknown_key_names_near_ones(key, near):
+    with pytest.raises(ValueError, match=f"unknown profile key '{key}': near keys are .*{near}"):
+        load_profile("tiny", **{key: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("Tiny", "near: tiny"), ("medium", "tiny, ntrex, small, full"), (3, "tiny")]
+)
+def test_unknown_profile_names_near_ones(name, near):
+    with pytest.raises(ValueError, match="unknown profile") as caught:
+        load_profile(name)
+    assert near in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "value"),
+    [
+        ("seed", "7", 7),  # --set gives text
+        ("stage1_tokens", "400_000", 400_000),
+        ("stage1_tokens", 4e5, 400_000),  # YAML reads 4e5 as a float
+        ("stage1_learning_rate", "1e-3", 1e-3),
+        ("stage1_learning_rate", 1, 1.0),
+        ("arpo_detach_penalty", "true", True),
+        ("arpo_detach_penalty", "False", False),
+        ("groups", 6, "6"),  # papermill reads groups: 6 as a number
+        ("groups", [3, 6], "3,6"),
+        ("groups", (3, 6), "3,6"),
+        ("methods", ["arpo", "dpo"], "arpo,dpo"),
+        ("base", "", ""),
+        ("bitext_noise", 0, 0.0),
+    ],
+)
+def test_values_are_read_into_the_fields_type(key, given, value):
+    found = getattr(load_profile("tiny", **{key: given}), key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("seed", "seven", "takes int"),
+        ("seed", -1, "0 or more"),
+        ("seed", 1.5, "takes int"),
+        ("seed", True, "takes int"),
+        ("layers", 0, "above 0"),
+        ("sft_pairs", "1e999", "takes int"),
+        ("stage4_learning_rate", 0.0, "above 0"),
+        ("stage4_learning_rate", float("nan"), "above 0"),
+        ("stage4_learning_rate", "fast", "takes float"),
+        ("arpo_detach_penalty", 1, "takes bool"),
+        ("beams", None, "takes int"),
+        ("beams", [5], "takes int"),
+        ("run_dir", None, "takes str"),
+        ("corpus", "clder", "choose one of hub, cldr, ntrex, real"),
+        ("prompt_style", "chat", "choose one of xalma, alma"),
+        ("dtype", "float16", "choose one of float32, bfloat16"),
+        ("mixing", "random", "choose one of uniform, temperature"),
+        ("groups", "9", "bad groups '9'"),
+        ("comparison_groups", "six", "bad groups 'six'"),
+    ],
+)
+def test_bad_value_is_one_sentence(key, value, why):
+    with pytest.raises(ValueError, match="bad") as caught:
+        load_profile("tiny", **{key: value})
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_and_languages():
+    p = load_profile("tiny", groups="6,3")
+    assert p.group_numbers == (6, 3)
+    assert p.languages == GROUPS[6] + GROUPS[3]
+    assert len(load_profile("tiny", groups="all").languages) == 49
+    assert load_profile("tiny").comparison_group_numbers == (6,)
+
+
+def test_values_by_prefix():
+    assert set(TINY.values("arpo_")) == {
+        "arpo_eta", "arpo_eta_scale", "arpo_beta", "arpo_detach_penalty", "arpo_nll_weight"
+    }  # fmt: skip
+    assert set(TINY.values("seed", "mixing", "stage2")) == {
+        "seed", "mixing", "mixing_temperature", "stage2_tokens", "stage2_batch_size", "stage2_learning_rate", "stage2_schedule"
+    }  # fmt: skip
+    assert TINY.values() == {f.name: getattr(TINY, f.name) for f in fields(Profile)}
+
+
+def test_profile_from_parameters():
+    """What stands in a notebook's namespace after its parameters cell, papermill's cell included."""
+    import pandas
+
+    namespace = {
+        "__name__": "__main__", "_i": "x", "In": [""], "Out": {}, "pd": pandas, "display": print, "load": load_profile,
+        "profile": "ntrex", "groups": 6, "seed": 3, "stage4_learning_rate": 1,
+    }  # fmt: skip
+    assert profile_from_parameters(namespace) == replace(NTREX, groups="6", seed=3, stage4_learning_rate=1.0)
+    assert profile_from_parameters({}) == TINY
+
+
+@pytest.mark.parametrize(("name", "near"), [("sed", "seed"), ("learning_rates", "learning_rate")])
+def test_a_parameter_no_profile_knows_is_an_error(name, near):
+    with pytest.raises(ValueError, match=f"unknown profile key '{name}'.*{near}"):
+        profile_from_parameters({"profile": "tiny", name: 1})

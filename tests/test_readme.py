@@ -1,0 +1,42 @@
+"""README's measured blocks come from the committed results."""
+
+import json
+
+import pytest
+
+from xalma import readme
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "ladder_bleu.md").write_text(
+        "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nnote\n"
+    )
+    hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
+    cost = {
+        "seconds": {"00_a": 60, "01_b": 90},
+        "seed": 7,
+        "provenance": {"hardware": hardware, "commit": "0123456789abcdef"},
+    }
+    (tmp_path / "cost.json").write_text(json.dumps(cost))
+    return tmp_path
+
+
+def test_blocks_are_filled_and_the_rest_is_left_alone(results):
+    text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
+    new = readme.refreshed(text, results)
+    assert "**2.5 minutes** on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
+    assert "00 1.0 · 01 1.5" in new and "Seed 7, commit `0123456789`" in new
+    assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "note" not in new
+    assert readme.refreshed(new, results) == new
+
+
+def test_missing_marker_is_named(results):
+    with pytest.raises(ValueError, match="no block cost"):
+        readme.refreshed("nothing here", results)
+
+
+def test_committed_readme_is_current():
+    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme.refreshed(text) == text, "run `make readme`"

@@ -1,0 +1,183 @@
+"""Files are whole or absent, whatever happens while they are written; provenance says where a number comes from."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xalma import runtime
+from xalma.runtime import (
+    data_root,
+    fingerprint,
+    git_commit,
+    mixed_precision,
+    new_directory,
+    progress,
+    provenance,
+    seed_everything,
+    write_atomically,
+    write_json,
+)
+
+
+def fail(*args, **kwargs):
+    raise PermissionError(errno.EACCES, "Permission denied", str(args[0]))
+
+
+def one_sentence(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    return text
+
+
+def test_writes_utf8_and_makes_folders(tmp_path):
+    path = write_atomically(tmp_path / "a" / "b.txt", "Größe 你好\n")
+    assert path.read_bytes() == "Größe 你好\n".encode()
+    assert [f.name for f in path.parent.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, broken):
+    path = write_atomically(tmp_path / "x.json", "old")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runtime.os, broken, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_text_that_is_no_utf8_keeps_the_old_file(tmp_path):
+    path = write_atomically(tmp_path / "x.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_no_permission_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(PermissionError) as caught:
+        write_atomically(tmp_path / "x.txt", "new")
+    assert one_sentence(caught.value) == (
+        f"can't write {tmp_path / 'x.txt'} (Permission denied): choose a folder you may write"
+    )
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with (
+        pytest.raises(PermissionError, match=r"can't write in .*choose a folder you may write"),
+        new_directory(tmp_path / "d"),
+    ):
+        pass
+
+
+def test_a_file_in_place_of_a_folder_is_one_sentence(tmp_path):
+    """The same for root, whom no permission stops."""
+    (tmp_path / "taken").write_text("a file")
+    for write in (lambda p: write_atomically(p, "new"), lambda p: new_directory(p).__enter__()):
+        for path in (tmp_path / "taken" / "x", tmp_path / "taken" / "deep" / "x"):
+            with pytest.raises(OSError, match="can't write") as caught:
+                write(path)
+            assert "taken" in one_sentence(caught.value)
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_new_directory_appears_whole(tmp_path):
+    with new_directory(tmp_path / "stage") as folder:
+        (folder / "weights").write_text("1")
+        assert not (tmp_path / "stage").exists()
+    assert [f.name for f in tmp_path.iterdir()] == ["stage"]
+    assert (tmp_path / "stage" / "weights").read_text() == "1"
+
+
+def test_new_directory_replaces_all_of_the_old_one(tmp_path):
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "old").write_text("0")
+    with new_directory(tmp_path / "stage") as folder:
+        (folder / "new").write_text("1")
+        assert (tmp_path / "stage" / "old").exists(), "the old one serves until the new one is whole"
+    assert [f.name for f in (tmp_path / "stage").iterdir()] == ["new"]
+    assert [f.name for f in tmp_path.iterdir()] == ["stage"]
+
+
+def test_a_failed_new_directory_is_no_directory(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "stage") as folder:
+        (folder / "half").write_text("1")
+        _ = 1 / 0
+    assert not (tmp_path / "stage").exists()
+    with new_directory(tmp_path / "stage") as folder:
+        assert list(folder.iterdir()) == [], "what the failed run left must not get into the next"
+
+
+def test_json_is_readable_and_stable(tmp_path):
+    path = write_json(tmp_path / "x.json", {"b": "日本", "a": [1, 2.5, None]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": "日本", "a": [1, 2.5, None]}
+    assert "日本" in path.read_text(encoding="utf-8")
+
+
+def test_fingerprint_follows_content_not_order():
+    assert fingerprint({"a": 1, "b": (1, 2)}) == fingerprint({"b": [1, 2], "a": 1})
+    assert len({fingerprint(v) for v in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [])}) == 5
+
+
+def test_seed_decides_every_generator():
+    def draws():
+        return random.random(), np.random.rand(), torch.rand(2).tolist()
+
+    seed_everything(3)
+    first = draws()
+    seed_everything(3)
+    assert draws() == first
+    seed_everything(4)
+    assert all(a != b for a, b in zip(draws(), first, strict=True))
+
+
+def test_provenance_names_commit_versions_and_hardware():
+    found = provenance()
+    head = subprocess.run(
+        ["git", "-C", str(runtime.REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    assert found["commit"].removesuffix("-dirty") == (head or "unknown")
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["hardware"]["cores"] == os.cpu_count()
+    json.dumps(found)
+
+
+def test_no_commit_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() == "unknown"
+
+
+def test_data_root(tmp_path, monkeypatch):
+    monkeypatch.delenv("XALMA_DATA", raising=False)
+    assert data_root() is None
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match=r"XALMA_DATA is .*absent.*no folder"):
+        data_root()
+
+
+def test_mixed_precision_can_be_forced():
+    assert mixed_precision("on") is True
+    assert mixed_precision("off") is False
+
+
+def test_progress_writes_the_status_file_and_takes_it_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("XALMA_STATUS", str(tmp_path / "status"))
+    with progress(10, "stage 4") as bar:
+        bar.update(3, "loss 1.5")
+        (file,) = tmp_path.iterdir()
+        assert file.read_text() == "stage 4 3/10 loss 1.5"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,248 @@
+"""Stages: each result says what it was made from, is made again only when that changes, and is never half there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from xalma import runtime, stages
+from xalma.data import open_corpus
+from xalma.languages import GROUPS
+from xalma.profiles import Profile
+from xalma.recipe import MODULE_STAGES
+
+# Fields that no stage's weights depend on; all others must be among some stage's inputs.
+DECIDE_NOTHING = {
+    "name", "run_dir", "results_dir", "workers", "seeds", "methods", "ablation_share", "preference_id",
+    "comparison_groups", "comparison_steps", "comparison_pairs", "groups",  # groups: by their languages
+}  # fmt: skip
+
+
+@pytest.fixture
+def copied(micro, finished, tmp_path) -> Profile:
+    """The micro profile on a copy of the finished stages that a test may spoil."""
+    shutil.copytree(Path(micro.run_dir), tmp_path / "runs")
+    return micro.but(run_dir=str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[str]:
+    """Labels of the trainings that really ran, which only pretend to."""
+    ran = []
+
+    def pretend(model, rows, p, stage, *, steps, seed, pad_token_id, label):
+        ran.append(stage)
+        return []
+
+    monkeypatch.setattr(stages, "train", pretend)
+    return ran
+
+
+def run_of(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def test_every_stage_leaves_weights_log_and_run(finished):
+    for number, folder in finished.items():
+        weights = "model.safetensors" if number <= 1 else "adapter_model.safetensors"
+        assert {weights, "log.json", "run.json"} <= {f.name for f in folder.iterdir()}
+        assert not list(folder.glob("*.bin")), "safetensors only"
+        assert folder.parent.name == f"stage{number}_{stages.STAGE_NAMES[number]}"
+    assert not list(finished[0].parent.parent.rglob(".partial*"))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_run_json(finished, micro, number):
+    run = run_of(finished[number])
+    assert (run["stage"], run["number"], run["group"]) == (stages.STAGE_NAMES[number], number, 0 if number < 2 else 6)
+    assert run["base"] == str(finished[min(number, 1)])
+    assert run["previous"] == (str(finished[number - 1]) if number else None)
+    assert run["seconds"] > 0
+    assert run["inputs"]["seed"] == 0
+    assert run["inputs"]["corpus"] == "cldr"
+    assert run["inputs"]["previous"] == (run_of(finished[number - 1])["fingerprint"] if number else None)
+    assert run["versions"]["torch"] and run["commit"] and run["hardware"]["cores"]
+    if number in (1, 2, 3):
+        budget = micro.values()[f"stage{number}_tokens"]
+        assert run["tokens_seen"] == sum(run["tokens_by_language"].values()) == budget
+        languages = set(GROUPS[6]) | ({"en"} if number < 3 else set())
+        assert set(run["tokens_by_language"]) <= languages
+        assert run["steps"] == budget // (8 * micro.block_tokens)
+    if number == 4:
+        assert (run["rows"], run["rows_too_long"]) == (2 * 6 * micro.sft_pairs, 0)
+        assert run["steps"] == run["rows"] / 16
+        assert run["dev_loss_after"] < run["dev_loss_before"]
+    if number == 5:
+        pairs = run["pairs"]
+        assert pairs["considered"] == 2 * 6 * micro.stage5_pairs
+        assert pairs["kept"] == run["rows"] == pairs["considered"] - sum(v for k, v in pairs.items() if "dropped" in k)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_log_has_a_loss_for_every_step_logged(finished, number):
+    log = [row for row in stages.read_log(finished[number]) if "loss" in row]
+    assert len(log) == run_of(finished[number])["steps"]  # below 50 updates every one is logged
+    assert all(0 < row["loss"] < 20 for row in log)
+
+
+def test_stage1_learns(finished):
+    log = stages.read_log(finished[1])
+    assert log[-1]["loss"] < log[0]["loss"] - 0.2
+
+
+def test_a_finished_stage_is_not_run_again(copied, counted):
+    before = {f: f.stat().st_mtime_ns for f in Path(copied.run_dir).rglob("*") if f.is_file()}
+    stages.stage0_backbone(copied)
+    stages.stage1_monolingual_base(copied)
+    for number in (2, 3, 4, 5):
+        MODULE_STAGES[number](copied, 6)
+    assert counted == []
+    assert {f: f.stat().st_mtime_ns for f in Path(copied.run_dir).rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        ({"stage3_learning_rate": 1e-4}, ["stage3", "stage4"]),
+        ({"prompt_style": "alma"}, ["stage1", "stage2", "stage3", "stage4"]),  # its words are in the tokenizer's text
+        ({"seed": 1}, ["stage1", "stage2", "stage3", "stage4"]),
+        ({"lora_rank": 8}, ["stage2", "stage3", "stage4"]),
+        ({"stage4_epochs": 0.5}, ["stage4"]),
+        ({"stage5_learning_rate": 1e-5}, []),
+        ({"seeds": 3, "comparison_steps": 7, "workers": 2, "methods": "dpo", "ablation_share": 0.5}, []),
+    ],
+    ids=lambda value: ",".join(value),
+)
+def test_what_is_redone_follows_what_changed(copied, counted, monkeypatch, changes, redone):
+    monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 10)
+    p = copied.but(**changes)
+    stages.stage0_backbone(p)
+    stages.stage1_monolingual_base(p)
+    for number in (2, 3, 4):
+        MODULE_STAGES[number](p, 6)
+    assert counted == redone
+
+
+def test_other_text_is_another_input(copied, counted, monkeypatch):
+    monkeypatch.setattr(type(open_corpus(copied)), "fingerprint", lambda self: "another release")
+    monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 10)
+    stages.stage0_backbone(copied)
+    stages.stage1_monolingual_base(copied)
+    assert counted == ["stage1"]
+
+
+def test_every_field_is_an_input_or_decides_nothing(finished):
+    """A new field must be put on one of the two sides, or stale weights would pass for new ones."""
+    inputs = {key for folder in finished.values() for key in run_of(folder)["inputs"]}
+    names = {f.name for f in fields(Profile)}
+    assert names - inputs == DECIDE_NOTHING
+    assert not inputs & DECIDE_NOTHING
+
+
+def test_changed_code_is_a_changed_input(tmp_path, monkeypatch):
+    """Comments and docstrings aside."""
+    for room in stages._RECIPE:
+        shutil.copy(Path(stages.__file__).parent / f"{room}.py", tmp_path)
+    monkeypatch.setattr(stages, "__file__", str(tmp_path / "stages.py"))
+    before = stages.recipe_hash.__wrapped__()
+    with (tmp_path / "arpo.py").open("a") as file:
+        file.write("# a comment\n")
+    assert stages.recipe_hash.__wrapped__() == before
+    with (tmp_path / "arpo.py").open("a") as file:
+        file.write("X = 1\n")
+    assert stages.recipe_hash.__wrapped__() != before
+
+
+def test_a_killed_stage_leaves_the_finished_one_and_no_other(copied, monkeypatch):
+    """Killed between weights and run.json, the stage is not there; the old result stays until the new one is whole."""
+    p = copied.but(stage3_learning_rate=1e-4)
+    done = stages.stage_folder(p, 3, 6)
+    before = run_of(done)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stages.stage3_pseudo_monolingual(p, 6)
+    assert run_of(done) == before
+    assert (done.parent / ".partial-group6" / "adapter_model.safetensors").exists(), "the test must kill late"
+    assert run_of(stages.stage3_pseudo_monolingual(p, 6))["inputs"]["stage3_learning_rate"] == 1e-4
+    assert not list(done.parent.glob(".partial*"))
+
+
+def test_weights_without_run_json_are_no_stage(copied):
+    folder = stages.stage_folder(copied, 3, 6)
+    (folder / "run.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no finished stage"):
+        stages.stage4_sft(copied, 6)
+    stages.stage3_pseudo_monolingual(copied, 6)
+    assert (folder / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "group", "notebook"),
+    [
+        (stages.stage1_monolingual_base, 0, "03_stage1_monolingual_base"),
+        (stages.stage2_monolingual_modules, 6, "03_stage1_monolingual_base"),
+        (stages.stage3_pseudo_monolingual, 6, "04_stage2_monolingual_modules"),
+        (stages.stage4_sft, 6, "05_stage3_pseudo_monolingual"),
+        (stages.stage5_arpo, 6, "06_stage4_sft"),
+    ],
+)
+def test_a_missing_previous_stage_is_one_sentence(micro, tmp_path, stage, group, notebook):
+    p = micro.but(run_dir=str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError) as caught:
+        stage(p, group)
+    text = str(caught.value)
+    assert f"run notebooks/{notebook}.ipynb first" in text
+    assert "\n" not in text
+    assert not (tmp_path / "empty").exists()
+
+
+def test_the_notebooks_named_exist():
+    names = {f.stem for f in (runtime.REPOSITORY / "notebooks").glob("*.ipynb")}
+    assert set(stages.NOTEBOOK_OF) <= names
+
+
+def test_a_module_of_another_group_is_refused(micro, finished):
+    with pytest.raises(ValueError, match="holds the module of group 6, not of group 3"):
+        stages.open_for_training(micro, 3, finished[2])
+
+
+def test_branches_lie_beside_the_ladder(copied, finished):
+    folder = stages.stage4_sft(copied, 6, stages.stage_folder(copied, 2, 6), branch="without-stage3")
+    assert folder == Path(copied.run_dir) / "tiny" / "without-stage3" / "stage4_sft" / "group6"
+    assert run_of(folder)["previous"].endswith("stage2_monolingual_modules/group6")
+    ladder = run_of(stages.stage_folder(copied, 4, 6))
+    assert ladder["fingerprint"] == run_of(finished[4])["fingerprint"] != run_of(folder)["fingerprint"]
+
+
+def test_too_small_a_budget_is_one_sentence(micro, tokenizer):
+    corpus = open_corpus(micro)
+    with pytest.raises(ValueError, match="stage2_tokens=500 is less than one batch of 8 × 64 tokens"):
+        stages.packed({"fi": lambda: corpus.monolingual("fi")}, tokenizer, micro.but(stage2_tokens=500), 2)
+
+
+def test_a_hub_or_local_model_can_be_the_base(micro, ladder, tmp_path):
+    """`base` takes a folder as it takes an id: stage 0 then copies, and trains no tokenizer."""
+    p = micro.but(run_dir=str(tmp_path / "runs"), base=str(ladder[1]))
+    folder = stages.stage0_backbone(p)
+    assert (folder / "model.safetensors").read_bytes() == (ladder[1] / "model.safetensors").read_bytes()
+    assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 32
+
+
+def test_preference_pairs_are_reference_over_output(micro, finished):
+    """With identical and unusable outputs dropped, each row's answers are a reference and what stage 4 says."""
+    rows, report = stages.preference_pairs(micro, 6, finished[4], micro.stage5_pairs)
+    references = {text for code in GROUPS[6] for pair in open_corpus(micro).sft(code)[:3] for text in pair}
+    assert len(rows) == report["kept"] > 0
+    for row in rows:
+        assert row["chosen"].strip() in references
+        assert row["rejected"].strip() not in ("", row["chosen"].strip())

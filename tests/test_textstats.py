@@ -1,0 +1,89 @@
+"""Measuring a corpus: counts against a tokenizer of one byte a token, mixing rules against hand-made shares."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from xalma import textstats
+from xalma.languages import group_of
+from xalma.profiles import load_profile
+
+P = load_profile("tiny", bitext_noise=0.2)
+
+
+class ByteTokenizer:
+    """One token a byte."""
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        assert not add_special_tokens
+        return {"input_ids": [list(text.encode()) for text in texts]}
+
+
+def test_text_sizes_by_hand() -> None:
+    sizes = textstats.text_sizes(
+        {"de": [("day", "Tag"), ("dot", "Punkt")], "ru": [("day", "день")]}, ByteTokenizer(), ["ru"]
+    )
+    german, russian = sizes.to_dict("records")
+    assert (german["sentences"], german["characters"], german["tokens"]) == (2, 4.0, 4.0)
+    assert german["x English"] == pytest.approx(8 / 6) and not german["in tokenizer"]
+    assert (russian["characters"], russian["bytes"], russian["x English"]) == (4.0, 8.0, pytest.approx(8 / 3))
+    assert russian["in tokenizer"]
+
+
+def test_mixing_rules_by_hand() -> None:
+    rules = textstats.mixing_rules({"de": 10.0, "th": 30.0}, documents=5, budget=400).set_index(["rule", "language"])
+    assert rules.loc[("uniform", "de")].tolist() == pytest.approx([0.5, 0.25, 2.0])
+    assert rules.loc[("uniform", "th")].tolist() == pytest.approx([0.5, 0.75, 2.0])
+    assert rules.loc[("equal tokens", "th")].tolist() == pytest.approx([0.25, 0.5, 400 / 15 * 0.25 / 5])
+    assert rules.loc[("proportional to tokens", "th"), "documents"] == pytest.approx(0.75)
+    assert rules.loc[("proportional to tokens", "th"), "tokens"] == pytest.approx(0.9)
+
+
+def test_every_rule_spends_the_whole_budget() -> None:
+    sizes = {"de": 12.0, "fi": 17.5, "th": 110.0}
+    rules = textstats.mixing_rules(sizes, documents=300, budget=400_000)
+    spent = (rules["epochs"] * 300 * rules["language"].map(sizes)).groupby(rules["rule"]).sum()
+    assert spent.tolist() == pytest.approx([400_000] * 4)
+
+
+def test_alma_shares() -> None:
+    shares = textstats.shares_by_rule(textstats.ALMA_SHARES)
+    assert sum(textstats.ALMA_SHARES.values()) == 100
+    assert shares["given"].to_dict() == pytest.approx(textstats.ALMA_SHARES)
+    assert shares["uniform"].tolist() == pytest.approx([100 / 6] * 6)
+    assert shares.sum().tolist() == pytest.approx([100] * 4)
+    # the ratio of two shares under temperature 2 is the square root of theirs
+    assert shares.loc["zh", "temperature 2"] / shares.loc["is", "temperature 2"] == pytest.approx((19 / 8) ** 0.5)
+
+
+@pytest.fixture(scope="module")
+def noisy() -> pd.DataFrame:
+    return textstats.bitext_with_noise(P, "fi", 500)
+
+
+def test_noise_is_the_share_asked_for(noisy: pd.DataFrame) -> None:
+    assert noisy["misaligned"].sum() == 100
+    # a wrong target is another pair's right one: the targets as a whole stay
+    clean = textstats.bitext_with_noise(P.but(bitext_noise=0.0), "fi", 500)
+    assert sorted(noisy["other"]) == sorted(clean["other"]) and not clean["misaligned"].any()
+
+
+def test_multiway_rows_are_translations_of_each_other() -> None:
+    class Corpus:
+        def test(self, lang: str) -> list[tuple[str, str]]:
+            words = {
+                "de": [("one", "eins"), ("two", "zwei"), ("six", "sechs")],
+                "fi": [("six", "kuusi"), ("one", "yksi")],
+            }
+            return words[lang]
+
+    table = textstats.multiway(Corpus(), ["de", "fi"], 5)
+    assert table.to_dict("split")["data"] == [["one", "six"], ["eins", "sechs"], ["yksi", "kuusi"]]
+    assert list(table.index) == ["en", "de", "fi"]
+
+
+def test_pairs_for_all_49_languages_with_enough_test_sentences() -> None:
+    pairs = textstats.pairs_by_language(P)
+    assert len(pairs) == 49 and {group_of(code) for code in pairs} == set(range(1, 9))
+    assert {len(both) for both in pairs.values()} == {textstats.SENTENCES}

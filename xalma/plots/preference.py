@@ -1,0 +1,145 @@
+"""Figures of notebooks 08 and 09: rejection weights and gradients, what training did to a pair, bars with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xalma.arpo import TAU_EDGES, Z_EDGES
+from xalma.plots import INK, PALE, subplots
+from xalma.rejection import tau_curve
+
+# Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.
+COLOURS = {
+    "SFT": "#777777", "DPO": "#4477AA", "KTO": "#66CCEE", "SimPO": "#228833", "ORPO": "#CCBB44", "CPO": "#AA3377",
+    "ARPO": "#EE6677",
+}  # fmt: skip
+STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
+PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
+CHOSEN, REJECTED = "#117733", "#CC6677"
+
+
+def colour_of_method(label: str) -> str:
+    """The colour of a method's family: "DPO+BC" has DPO's."""
+    return next((colour for family, colour in COLOURS.items() if label.startswith(family)), INK)
+
+
+def tau_curves() -> Figure:
+    """ARPO's rejection weight against the distance of the two answers, for both presets."""
+    fig, ax = subplots(size=(8, 3.6))
+    z = np.linspace(0, 2.5, 501)
+    for preset, style in zip(PRESET_LABELS, ("-", "--"), strict=True):
+        ax.plot(z, tau_curve(preset, z.tolist()), style, color=COLOURS["ARPO"], label=PRESET_LABELS[preset])
+    ax.axhline(1, color=COLOURS["CPO"], linewidth=1, label="1: CPO")
+    ax.axhline(0, color=COLOURS["SFT"], linewidth=1, label="0: rejected left alone")
+    ax.axhspan(-0.15, 0, color=PALE)
+    ax.annotate("τ < 0: rewarded", (2.45, -0.08), ha="right", va="center", fontsize=9)
+    ax.set(xlim=(0, 2.5), ylim=(-0.15, 1.1), title="How hard ARPO rejects, by how far apart the two answers are")
+    ax.set(xlabel="z, distance of the average log-probabilities (nats a token)", ylabel="rejection weight τ")
+    ax.legend(loc="center right")
+    return fig
+
+
+def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
+    """`rejection.gradient_frame` as two panels: the push on the chosen and on the rejected answer.
+
+    n_tokens: the answer length the frame was made with, for the likelihood term's own push, 1/n_tokens.
+    """
+    fig, axes = subplots(1, 2, size=(10, 4.2), sharey=True, sharex=True)
+    for ax, side, title in zip(axes, ("chosen", "rejected"), ("Chosen answer", "Rejected answer"), strict=True):
+        for label, rows in frame.groupby("label", sort=False):
+            # the kink of |z| at 0 is a jump, not a line
+            for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
+                ax.plot(part["difference"], part[side], STYLES.get(label, "-"), color=colour_of_method(label),
+                        label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
+        ax.axhline(0, color=INK, linewidth=1)
+        ax.axvline(0, color=INK, linewidth=1, linestyle=":")
+        ax.set(title=title, xlabel="avg log-prob: chosen − rejected (nats a token)")
+    axes[0].axhline(1 / n_tokens, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
+    axes[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return fig
+
+
+def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
+    """`rejection.probe_frame` as one small panel a method: average log-probs of chosen and rejected against updates."""
+    labels = list(dict.fromkeys(frame["label"]))
+    n_columns = min(5, len(labels))
+    n_rows = -(-len(labels) // n_columns)
+    fig, axes = subplots(n_rows, n_columns, size=(10, 0.9 + 2 * n_rows), sharex=True, sharey=True, squeeze=False)
+    for ax, label in zip(axes.flat, labels, strict=False):
+        rows = frame[frame["label"] == label]
+        for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
+            by_step = rows.groupby("step")[f"{side}_avg_logp"]
+            mean = by_step.mean()
+            ax.plot(mean.index, mean, color=colour, label=side)
+            if rows["seed"].nunique() > 1:
+                ax.fill_between(mean.index, by_step.min(), by_step.max(), color=colour, alpha=0.2, linewidth=0)
+            ax.axhline(mean.iloc[0], color=colour, linewidth=0.8, linestyle=":")
+        ax.set_title(label, fontsize=10)
+    for ax in axes.flat[len(labels) :]:
+        ax.set_axis_off()
+    n_seeds = frame["seed"].nunique()
+    fig.supxlabel("updates", fontsize=10)
+    fig.supylabel("avg log-prob (nats a token)", fontsize=10)
+    note = f"{n_pairs} fixed pairs" + (f", mean and range of {n_seeds} seeds" if n_seeds > 1 else "")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, title=note, title_fontsize=9
+    )
+    return fig
+
+
+def tau_history(frame: pd.DataFrame) -> Figure:
+    """`rejection.tau_frame`: share of a batch's pairs by z and by tau, update after update, with the means drawn in."""
+    fig, axes = subplots(1, 2, size=(10, 3.4), sharex=True)
+    for ax, name, edges in ((axes[0], "z", Z_EDGES), (axes[1], "tau", TAU_EDGES)):
+        counts = frame.groupby("step")[f"{name}_counts"].agg(lambda lists: np.sum(list(lists), axis=0))
+        shares = np.stack([np.asarray(c) / np.sum(c) for c in counts]).T  # (bins, steps)
+        steps = counts.index.to_numpy()
+        grid = np.append(steps, steps[-1] + 1) - 0.5
+        mesh = ax.pcolormesh(grid, edges, shares, cmap="Greys", vmin=0, vmax=1)
+        mean = frame.groupby("step")[name].mean()
+        ax.plot(mean.index, mean, color=COLOURS["ARPO"], label="mean of the batch")
+        symbol = "τ" if name == "tau" else "z (nats a token); top: all above"
+        ax.set(xlabel="updates", ylabel=symbol, ylim=(edges[0], edges[-1] + 0.02))
+        ax.grid(False)
+    axes[0].set_title("Distance of chosen and rejected")
+    axes[1].set_title("Rejection weight")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left")
+    fig.colorbar(mesh, ax=axes, label="share of pairs")
+    return fig
+
+
+def interval_bars(
+    summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str
+) -> Figure:
+    """Horizontal bars of means with intervals: a row a system of `labels`, a panel for each (metric, axis label).
+
+    summary: `verdicts.summary`, both direction classes as two bars. baseline: the system whose values run through as
+    dotted lines.
+    """
+    fig, axes = subplots(1, len(panels), size=(10, 1.4 + 0.42 * len(labels)), sharey=True, squeeze=False)
+    directions = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}
+    names = list(labels)
+    for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
+        for direction, (arrow, colour, shift) in directions.items():
+            rows = summary[(summary["metric"] == metric) & (summary["direction"] == direction)]
+            rows = rows.set_index("system").reindex(names)
+            half = None if rows["half"].isna().all() else rows["half"]
+            ax.barh(np.arange(len(names)) + shift, rows["mean"], 0.36, xerr=half, color=colour, label=arrow,
+                    error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+            ax.axvline(rows.loc[baseline, "mean"], color=colour, linestyle=":", linewidth=1.2)
+        ax.set_xlabel(axis_label)
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        ax.set_yticks(range(len(names)), [labels[name] for name in names])
+    axes[0, 0].invert_yaxis()
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    note = f"dotted: {labels[baseline]}" + ("; whiskers: 95 % over seeds" if summary["half"].notna().any() else "")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2, title=note, title_fontsize=9
+    )
+    return fig

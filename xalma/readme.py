@@ -1,0 +1,46 @@
+"""The measured parts of README.md, written from results/tiny by `python -m xalma.readme`; a test keeps them current."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from xalma.runtime import REPOSITORY, write_atomically
+
+RESULTS = REPOSITORY / "results" / "tiny"
+
+
+def cost_block(results: Path = RESULTS) -> str:
+    """Minutes of each notebook of the committed run, its hardware and seed, as Markdown."""
+    cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
+    hardware, seconds = cost["provenance"]["hardware"], cost["seconds"]
+    minutes = " · ".join(f"{name[:2]} {value / 60:.1f}" for name, value in seconds.items())
+    return (
+        f"`make reproduce` took **{sum(seconds.values()) / 60:.1f} minutes** on {hardware['cores']} cores "
+        f"({hardware['cpu']}, {hardware['memory_gib']} GiB, no GPU); minutes a notebook: {minutes}. "
+        f"Seed {cost['seed']}, commit `{cost['provenance']['commit'][:10]}`, from `results/tiny/cost.json`.\n\n"
+        "A GPU run: not measured."
+    )
+
+
+def ladder_block(results: Path = RESULTS) -> str:
+    """The ladder table of the committed run, as Markdown."""
+    lines = (results / "tables" / "ladder_bleu.md").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
+def refreshed(text: str, results: Path = RESULTS) -> str:
+    """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
+    for name, block in (("cost", cost_block(results)), ("ladder", ladder_block(results))):
+        pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it")
+        text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
+    return text
+
+
+if __name__ == "__main__":
+    readme = REPOSITORY / "README.md"
+    write_atomically(readme, refreshed(readme.read_text(encoding="utf-8")))
+    print(f"wrote {readme}")

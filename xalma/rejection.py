@@ -1,0 +1,132 @@
+"""What the rejected answer does to a model: each method's gradient on a pair, and the logs of what training did.
+
+`pair_losses` are the preference terms of `methods.METHODS` for one pair at the start of training, where policy and
+reference model are the same, so that DPO's and KTO's log-ratios are zero. Training itself goes through TRL's trainers;
+these formulas are for the picture, and the tests hold them against TRL's. X-ALMA §4 explains over-rejection in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch.nn.functional import logsigmoid
+
+from xalma.arpo import PRESETS, arpo_loss
+from xalma.comparisons import System, seeds_of, system_folder
+from xalma.methods import METHODS
+from xalma.profiles import Profile
+from xalma.stages import read_log
+
+PairLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def pair_losses() -> dict[str, PairLoss]:
+    """Preference term by label: (chosen_logps, rejected_logps, lengths), each (B,), -> losses (B,).
+
+    logps: summed, in nats; lengths: answer tokens, the same for both answers of a pair.
+    """
+    dpo, simpo, orpo, cpo = (METHODS[name].beta for name in ("dpo", "simpo", "orpo", "cpo"))
+    kto, gamma = METHODS["kto"].beta, METHODS["simpo"].options["simpo_gamma"]
+
+    def ratio(logps: torch.Tensor) -> torch.Tensor:
+        return logps - logps.detach()  # log-ratio to a reference that is still the same model
+
+    def odds(average: torch.Tensor) -> torch.Tensor:
+        return average - torch.log(-torch.expm1(average))  # log p / (1 - p)
+
+    return {
+        "DPO": lambda c, r, n: -logsigmoid(dpo * (ratio(c) - ratio(r))),
+        # KTO averages over single answers, two to a pair
+        "KTO": lambda c, r, n: (2 - torch.sigmoid(kto * ratio(c)) - torch.sigmoid(-kto * ratio(r))) / 2,
+        "SimPO": lambda c, r, n: -logsigmoid(simpo * (c - r) / n - gamma),
+        "ORPO": lambda c, r, n: -orpo * logsigmoid(odds(c / n) - odds(r / n)),
+        "CPO": lambda c, r, n: -logsigmoid(cpo * (c - r)),
+        "ARPO": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["paper"])[0],
+        "ARPO detached": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["paper"], detach_penalty=True)[0],
+        "ARPO released code": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["released-code"])[0],
+    }  # fmt: skip
+
+
+def gradient_frame(
+    chosen_avg: float = -1.0, n_tokens: int = 16, differences: Sequence[float] | None = None
+) -> pd.DataFrame:
+    """By autograd: label, difference, chosen, rejected; a row for each method and each similarity of the two answers.
+
+    difference: average log-prob of chosen minus that of rejected, nats a token; 0 is "equally likely".
+    chosen, rejected: minus the gradient on each summed log-prob: above 0 it is pushed up.
+    chosen_avg is held fixed. Raises ValueError where a difference would make the rejected answer's probability 1.
+    """
+    if differences is None:
+        # both sides of 0, not 0 itself: |z| has a kink there
+        differences = [x / 50 + 0.01 for x in range(round(-45 * min(1.0, -chosen_avg)), 125)]
+    if max(chosen_avg - x for x in differences) >= 0:
+        raise ValueError(f"differences must stay above chosen_avg={chosen_avg}: a log-probability is below 0")
+    d = torch.tensor(differences, dtype=torch.float64)
+    n = torch.full_like(d, n_tokens)
+    rows = []
+    for label, loss in pair_losses().items():
+        chosen = (torch.full_like(d, chosen_avg) * n).requires_grad_()
+        rejected = ((chosen_avg - d) * n).requires_grad_()
+        up, down = torch.autograd.grad(loss(chosen, rejected, n).sum(), (chosen, rejected))
+        frame = {"label": label, "difference": differences, "chosen": (-up).tolist(), "rejected": (-down).tolist()}
+        rows.append(pd.DataFrame(frame))
+    return pd.concat(rows, ignore_index=True)
+
+
+def tau_curve(preset: str, z: Sequence[float]) -> list[float]:
+    """tau of the preset ("paper" or "released-code") at each distance z, as `arpo_loss` computes it."""
+    distance = torch.tensor(z, dtype=torch.float64)
+    one = torch.ones_like(distance)
+    return arpo_loss(torch.zeros_like(distance), -distance, one, one, **PRESETS[preset])[1].tolist()
+
+
+def probe_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFrame:
+    """What training does to fixed pairs: system, label, seed, step, chosen_avg_logp, rejected_avg_logp (nats a token).
+
+    Raises FileNotFoundError for a system that is not trained yet.
+    """
+    rows = []
+    for system in chosen:
+        for seed in seeds_of(p):
+            log = read_log(system_folder(p, group, system, seed))
+            keys = ("step", "chosen_avg_logp", "rejected_avg_logp")
+            rows += [
+                {"system": system.name, "label": system.label, "seed": seed} | {key: entry[key] for key in keys}
+                for entry in log
+                if entry["kind"] == "probe"
+            ]
+    return pd.DataFrame(rows)
+
+
+def tau_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFrame:
+    """ARPO's log, for those of `chosen` that are ARPO: label, seed, step, mean tau and z, tau_counts, z_counts (pairs).
+
+    Empty where none is. Raises FileNotFoundError for a system that is not trained yet.
+    """
+    rows = []
+    for system in (system for system in chosen if system.method == "arpo"):
+        for seed in seeds_of(p):
+            log = read_log(system_folder(p, group, system, seed))
+            kept = ("step", "tau", "z", "tau_counts", "z_counts")
+            rows += [
+                {"label": system.label, "seed": seed} | {key: entry[key] for key in kept}
+                for entry in log
+                if "tau_counts" in entry
+            ]
+    return pd.DataFrame(rows)
+
+
+def push_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """First and last measurement of `probe_frame`, mean over seeds: method, then each answer before, after, change."""
+    ends = frame.groupby(["label", "seed"], sort=False)
+    first, last = (
+        part.groupby("label", sort=False)[["chosen_avg_logp", "rejected_avg_logp"]].mean()
+        for part in (ends.first().reset_index(), ends.last().reset_index())
+    )
+    table = pd.DataFrame(index=first.index)
+    for side in ("chosen", "rejected"):
+        before, after = first[f"{side}_avg_logp"], last[f"{side}_avg_logp"]
+        table[f"{side} before"], table[f"{side} after"], table[f"{side} change"] = before, after, after - before
+    return table.rename_axis("method").reset_index()
