@@ -1,4 +1,4 @@
-"""The small tokenizer loses nothing in any script; the small LLaMA has LLaMA's shape and comes back from disk as it was."""
+"""The small tokenizer loses nothing in any script; the small LLaMA has LLaMA's shape and is saved as it is."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_tokenizer_sample_takes_each_language():
     assert list(tokenizer_sample(Two(), ("en", "fi"), 2)) == ["en1", "en2", "fi1", "fi2"]
 
 
-# --- NTREX, in a folder made here ---------------------------------------------------------------------------------------
+# --- NTREX, in a folder made here ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_real_text_of_every_folder():
         assert held_out.isdisjoint(text for pair in pairs for text in pair)
 
 
-# --- the hub's layouts, as dataset repositories on disk -------------------------------------------------------------------
+# --- the hub's layouts, as dataset repositories on disk --------------------------------------------
 
 
 def repository(folder: Path, config: str, split: str, rows: list[dict], form: str) -> None:

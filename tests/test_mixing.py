@@ -1,4 +1,4 @@
-"""Mixing: closed forms, draws that follow them, tokens counted to the last one, and streams that go on where they were."""
+"""Mixing: closed forms, draws that follow them, tokens counted to the last, streams that go on where they were."""
 
 from __future__ import annotations
 

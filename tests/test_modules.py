@@ -1,4 +1,4 @@
-"""Modules: a fresh one changes nothing, the gate picks exactly one, training one moves nothing else, others can read it."""
+"""Modules: a fresh one changes nothing, the gate picks one, training one moves nothing else, peft can read it."""
 
 from __future__ import annotations
 

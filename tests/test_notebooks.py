@@ -1,4 +1,4 @@
-"""The runner of the notebooks, and the notebooks as files: what each must have, and that all five stages run in them."""
+"""The runner of the notebooks, and what each notebook must have as a file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ import pytest
 
 from xalma import notebooks, recipe
 from xalma.notebooks import cost_file, execute, run, select, tasks
-from xalma.profiles import Profile
-from xalma.results import STAGES, read_records
 from xalma.runtime import REPOSITORY
-from xalma.stages import read_run, stage_folder
 
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [
@@ -49,7 +46,7 @@ def test_select_names_what_there_is(only):
         select(only)
 
 
-# --- the runner, on notebooks of one cell ---------------------------------------------------------------------------------
+# --- the runner, on notebooks of one cell ----------------------------------------------------------
 
 
 def write_notebook(path: Path, *cells: str) -> None:
@@ -191,7 +188,7 @@ def test_outside_a_checkout(tmp_path, monkeypatch):
         select(None)
 
 
-# --- the notebooks as files -----------------------------------------------------------------------------------------------
+# --- the notebooks as files ------------------------------------------------------------------------
 
 
 def test_all_eleven_are_there():
@@ -200,7 +197,7 @@ def test_all_eleven_are_there():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_notebook_form(source):
-    """Issue 2: claim and cost on top, one parameters cell, no outputs, no code of its own, a question with its answer."""
+    """Claim and cost on top, one parameters cell, no outputs, no functions, a question with its answer (issue 2)."""
     made = nbformat.read(source, as_version=4)
     nbformat.validate(made)
     code = [cell for cell in made.cells if cell.cell_type == "code"]
@@ -227,51 +224,3 @@ def test_links_between_notebooks_lead_somewhere(source):
         if cell.cell_type == "markdown":
             for name in re.findall(r"\]\(([^)#]+\.ipynb)\)", cell.source):
                 assert (source.parent / name).exists(), name
-
-
-# --- the whole recipe -----------------------------------------------------------------------------------------------------
-
-
-def check_recipe(p: Profile, folder: Path) -> None:
-    """What five notebooks must have left behind."""
-    assert sorted(f.stem for f in (folder / "notebooks").glob("*.ipynb")) == NAMES[3:8]
-    for source in (folder / "notebooks").glob("*.ipynb"):
-        cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
-        assert all(cell.execution_count for cell in cells)
-        assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs), source.stem
-    for stage in STAGES:
-        records = read_records(folder / "scores" / f"{stage}.jsonl")
-        assert len({r.direction for r in records}) == 12
-        assert {r.profile for r in records} == {p.name}
-    for n in range(1, 6):
-        assert list((folder / "figures").glob(f"stage{n}_*.png"))
-        assert list((folder / "tables").glob(f"stage{n}_*.csv")) and list((folder / "tables").glob(f"stage{n}_*.md"))
-
-
-@pytest.mark.slow
-def test_the_five_stages_through_papermill(micro_values, tmp_path, capsys):
-    """Issue 2's mini recipe: notebooks 03 to 07 in their kernels, then once more with nothing left to do."""
-    overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
-    folder = run("tiny", overrides, only="03-07")
-    p, found = tasks("tiny", overrides, "03-07")
-    assert folder == tmp_path / "results" / "tiny"
-    assert all(task.is_done for task in found)
-    check_recipe(p, folder)
-    assert "5 notebooks, 0 already done, 5 to run" in capsys.readouterr().out
-    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
-    run("tiny", overrides, only="03-07")
-    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == before
-
-
-@pytest.mark.slow
-@pytest.mark.data
-def test_the_same_notebooks_on_real_text(micro_values, tmp_path):
-    """Profile ntrex, mini: real text goes all the way through, and the loss falls on held-out documents."""
-    overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
-    overrides |= {"sft_pairs": 100, "max_length": 600}
-    folder = run("ntrex", overrides, only="03-07")
-    p, _ = tasks("ntrex", overrides, "03-07")
-    check_recipe(p, folder)
-    sft = read_run(stage_folder(p, 4, 6))
-    assert sft["dev_loss_after"] < sft["dev_loss_before"] - 0.05
-    assert sft["inputs"]["corpus"] == "ntrex"

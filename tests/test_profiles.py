@@ -153,8 +153,8 @@ def test_values_by_prefix():
     assert set(TINY.values("arpo_")) == {
         "arpo_eta", "arpo_eta_scale", "arpo_beta", "arpo_detach_penalty", "arpo_nll_weight"
     }  # fmt: skip
-    assert set(TINY.values("seed", "mixing", "stage2")) == {
-        "seed", "mixing", "mixing_temperature", "stage2_tokens", "stage2_batch_size", "stage2_learning_rate", "stage2_schedule"
+    assert set(TINY.values("seed", "mixing", "arpo_eta", "test")) == {
+        "seed", "mixing", "mixing_temperature", "arpo_eta", "arpo_eta_scale", "test_id", "test_pairs"
     }  # fmt: skip
     assert TINY.values() == {f.name: getattr(TINY, f.name) for f in fields(Profile)}
 

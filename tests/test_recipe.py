@@ -137,7 +137,7 @@ def test_outputs_are_kept_and_read_back(micro, finished, monkeypatch):
 
 def test_newest_stage(micro, finished, tmp_path):
     assert newest_stage(micro, 6) == finished[5]
-    with pytest.raises(FileNotFoundError, match="no module of group 3: .*xalma run --profile tiny --set groups=3"):
+    with pytest.raises(FileNotFoundError, match=r"no module of group 3: .*xalma run --profile tiny --set groups=3"):
         newest_stage(micro, 3)
 
 

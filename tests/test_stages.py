@@ -18,7 +18,7 @@ from xalma.recipe import MODULE_STAGES
 
 # Fields that no stage's weights depend on; all others must be among some stage's inputs.
 DECIDE_NOTHING = {
-    "name", "run_dir", "results_dir", "workers", "seeds", "methods", "ablation_share", "preference_id",
+    "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share", "preference_id",
     "comparison_groups", "comparison_steps", "comparison_pairs", "groups",  # groups: by their languages
 }  # fmt: skip
 
@@ -235,13 +235,15 @@ def test_a_hub_or_local_model_can_be_the_base(micro, ladder, tmp_path):
     p = micro.but(run_dir=str(tmp_path / "runs"), base=str(ladder[1]))
     folder = stages.stage0_backbone(p)
     assert (folder / "model.safetensors").read_bytes() == (ladder[1] / "model.safetensors").read_bytes()
-    assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 32
+    assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == micro.hidden_size
 
 
 def test_preference_pairs_are_reference_over_output(micro, finished):
     """With identical and unusable outputs dropped, each row's answers are a reference and what stage 4 says."""
     rows, report = stages.preference_pairs(micro, 6, finished[4], micro.stage5_pairs)
-    references = {text for code in GROUPS[6] for pair in open_corpus(micro).sft(code)[:3] for text in pair}
+    references = {
+        text for code in GROUPS[6] for pair in open_corpus(micro).sft(code)[: micro.stage5_pairs] for text in pair
+    }
     assert len(rows) == report["kept"] > 0
     for row in rows:
         assert row["chosen"].strip() in references

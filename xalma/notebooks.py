@@ -5,6 +5,7 @@ papermill executes; this room skips what is done, shows progress from the kernel
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -103,12 +104,19 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     parameters = ({} if profile == "tiny" else {"profile": profile}) | overrides
     failed = make_writable(task.done.parent) / f"{task.source.stem}.failed.ipynb"
     make_writable(task.executed.parent)  # found out before the notebook runs, not after
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # warns of unknown parameters; profiles check them
     started = time.perf_counter()
     for_kernels = {STATUS_VARIABLE: status} | {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
     try:
         with mock.patch.dict(os.environ, for_kernels):
             papermill.execute_notebook(
-                task.source, failed, parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(home())
+                task.source,
+                failed,
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(home()),
+                extra_arguments=["--log-level=ERROR"],
             )
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()

@@ -182,5 +182,5 @@ def newest_stage(p: Profile, group: int) -> Path:
         if (folder / "run.json").exists():
             return folder
     raise FileNotFoundError(
-        f"profile {p.name} has no module of group {group}: `xalma run --profile {p.name} --set groups={group}` trains it"
+        f"no module of group {group} in profile {p.name}: train it, `xalma run --profile {p.name} --set groups={group}`"
     )

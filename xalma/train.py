@@ -26,16 +26,15 @@ def labelled_loss(
 ) -> torch.Tensor:
     """Mean cross-entropy in nats over labelled tokens; equals `model(**batch).loss`, without the other logits.
 
-    batch: input_ids, labels and optionally attention_mask, each (B, T). n_tokens: the divisor when a batch is
-    accumulated in parts; None for this batch's own count. bf16: matrix products in bfloat16, the loss in float32.
+    batch: input_ids and labels, each (B, T), padded on the right: a causal model needs no mask then, as no token that
+    counts sees padding. n_tokens: the divisor when a batch is accumulated in parts; None for this batch's own count.
+    bf16: matrix products in bfloat16, the loss in float32.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
     with torch.autocast(batch["labels"].device.type, dtype=torch.bfloat16, enabled=bf16):
-        hidden = plain.base_model(
-            input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False
-        ).last_hidden_state  # (B, T, D)
+        hidden = plain.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state  # (B, T, D)
         logits = plain.get_output_embeddings()(hidden[:, :-1][keep])  # (labelled, V)
     total = cross_entropy(logits.float(), targets[keep], reduction="sum")
     return total / (keep.sum() if n_tokens is None else n_tokens)
