@@ -79,8 +79,9 @@ def test_saved_and_loaded_gives_equal_logits(tokenizer, tmp_path):
     text = "5 päivää sitten: 德国 និង ia"
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
     assert torch.equal(ids, same(text, return_tensors="pt", add_special_tokens=False)["input_ids"])
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, again.eval()(ids).logits)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    with torch.no_grad():  # weights read from a file lie otherwise in memory, which may change the last bit
+        torch.testing.assert_close(model(ids).logits, again.eval()(ids).logits, atol=1e-6, rtol=1e-6)
 
 
 def test_dtype_is_followed(tokenizer, tmp_path):

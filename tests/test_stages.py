@@ -160,7 +160,7 @@ def test_changed_code_is_a_changed_input(tmp_path, monkeypatch):
 
 def test_a_killed_stage_leaves_the_finished_one_and_no_other(copied, monkeypatch):
     """Killed between weights and run.json, the stage is not there; the old result stays until the new one is whole."""
-    p = copied.but(stage3_learning_rate=1e-4)
+    p = copied.but(stage3_learning_rate=1e-4, stage3_tokens=1024)
     done = stages.stage_folder(p, 3, 6)
     before = run_of(done)
 
@@ -177,7 +177,7 @@ def test_a_killed_stage_leaves_the_finished_one_and_no_other(copied, monkeypatch
     assert not list(done.parent.glob(".partial*"))
 
 
-def test_weights_without_run_json_are_no_stage(copied):
+def test_weights_without_run_json_are_no_stage(copied, counted):
     folder = stages.stage_folder(copied, 3, 6)
     (folder / "run.json").unlink()
     with pytest.raises(FileNotFoundError, match="no finished stage"):
@@ -216,7 +216,7 @@ def test_a_module_of_another_group_is_refused(micro, finished):
         stages.open_for_training(micro, 3, finished[2])
 
 
-def test_branches_lie_beside_the_ladder(copied, finished):
+def test_branches_lie_beside_the_ladder(copied, finished, counted):
     folder = stages.stage4_sft(copied, 6, stages.stage_folder(copied, 2, 6), branch="without-stage3")
     assert folder == Path(copied.run_dir) / "tiny" / "without-stage3" / "stage4_sft" / "group6"
     assert run_of(folder)["previous"].endswith("stage2_monolingual_modules/group6")

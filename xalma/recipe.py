@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -75,10 +77,20 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xalma.recipe", "xalma.methods"])
-    # a kernel is shut down by an interrupt, which is the kernel's to answer, not its workers'
-    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(workers, context, _follow_parent)
     atexit.register(pool.shutdown, wait=False, cancel_futures=True)
     return pool
+
+
+def _follow_parent() -> None:
+    """Make this worker leave interrupts to its kernel, and end when the kernel does, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _with_threads(threads: int, function: Callable[..., Any], arguments: tuple) -> Any:
