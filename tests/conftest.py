@@ -37,7 +37,7 @@ MICRO = {
     "lora_rank": 16,
     "lora_alpha": 32,
     "stage1_tokens": 40_960,
-    "stage2_tokens": 4096,
+    "stage2_tokens": 2048,
     "stage3_tokens": 40_960,
     "sft_pairs": 100,
     "dev_pairs": 2,
