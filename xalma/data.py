@@ -239,7 +239,7 @@ class HubCorpus:
         yield from ((row["translation"][english], row["translation"][other]) for row in rows)
 
     def sft(self, lang: str) -> list[Pair]:
-        held_out = {text for pair in self.test(lang) for text in pair}
+        held_out = {text for pair in self._test(lang) for text in pair}
         rows = self._stream(self.p.sft_id, f"{lang}-en", "train")
         pairs = ((row["translation"][ENGLISH], row["translation"][lang]) for row in rows)
         kept = [pair for pair in pairs if held_out.isdisjoint(pair)]
@@ -250,8 +250,11 @@ class HubCorpus:
         return [(row["translation"][ENGLISH], row["translation"][lang]) for row in rows]
 
     def test(self, lang: str) -> list[Pair]:
+        return self._test(lang)[: self.p.test_pairs]
+
+    def _test(self, lang: str) -> list[Pair]:
         column = f"en-{lang}"
-        rows = islice(self._stream(self.p.test_id, column, "test"), self.p.test_pairs)
+        rows = self._stream(self.p.test_id, column, "test")
         return [(row[column][ENGLISH], row[column][lang]) for row in rows]
 
     def fingerprint(self) -> str:

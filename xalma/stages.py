@@ -45,7 +45,7 @@ NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_s
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
 
 # Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
-_COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_", "dtype",
+_COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_id", "dtype",
            "mixed_precision", "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2", "micro_batch", "mixing",
            "block_tokens")  # fmt: skip
 _DECIDES = {
