@@ -19,7 +19,7 @@ from xalma.recipe import MODULE_STAGES
 # Fields that no stage's weights depend on; all others must be among some stage's inputs.
 DECIDE_NOTHING = {
     "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share", "preference_id",
-    "comparison_groups", "comparison_steps", "comparison_pairs", "groups",  # groups: by their languages
+    "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "groups",  # groups: by their languages
 }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ def test_the_same_notebooks_on_real_text(micro_values, tmp_path):
     overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
     # real sentences are longer; with less text or another seed the model may answer nothing, and stage 5 has no pair
     overrides |= {"sft_pairs": 60, "max_length": 600, "max_new_tokens": 100, "vocab_size": 1200, "seed": 1}
-    overrides |= {"stage1_tokens": 102_400}
+    overrides |= {"stage1_tokens": 102_400, "block_tokens": 64, "stage4_batch_size": 16}
+    overrides |= {f"stage{number}_batch_size": 8 for number in (1, 2, 3)}
     folder = run("ntrex", overrides, only="03-07")
     p, _ = tasks("ntrex", overrides, "03-07")
     check_recipe(p, folder)
