@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import pytest
 
 from xalma import readme
@@ -11,7 +12,7 @@ from xalma import readme
 def results(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "ladder_bleu.md").write_text(
-        "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nnote\n"
+        "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nFOOTNOTE\n"
     )
     hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
     cost = {
@@ -28,7 +29,7 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     new = readme.refreshed(text, results)
     assert "**2.5 minutes** on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit `0123456789`" in new
-    assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "note" not in new
+    assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     assert readme.refreshed(new, results) == new
 
 
@@ -40,3 +41,16 @@ def test_missing_marker_is_named(results):
 def test_committed_readme_is_current():
     text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert readme.refreshed(text) == text, "run `make readme`"
+
+
+def test_committed_notebooks_were_made_from_these_sources():
+    sources = sorted((readme.REPOSITORY / "notebooks").glob("*.ipynb"))
+    assert len(sources) == 11
+    for source in sources:
+        executed = nbformat.read(readme.RESULTS / "notebooks" / source.name, as_version=4)
+        written = nbformat.read(source, as_version=4)
+        assert [c.source for c in executed.cells] == [c.source for c in written.cells], (
+            f"run `make reproduce`: {source.name}"
+        )
+        counts = [c.execution_count for c in executed.cells if c.cell_type == "code"]
+        assert counts == list(range(1, len(counts) + 1)), source.name

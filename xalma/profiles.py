@@ -233,7 +233,7 @@ TINY = FULL.but(
     stage4_batch_size=16, stage4_learning_rate=2e-3, stage4_schedule="cosine",
     stage5_batch_size=16, stage5_pairs=60, stage5_learning_rate=2e-4,
     beams=1, max_new_tokens=48, generation_batch=128,
-    seeds=1, ablation_share=0.1, comparison_steps=12, comparison_pairs=60,
+    seeds=1, ablation_share=0.05, comparison_steps=12, comparison_pairs=60,
 )  # fmt: skip
 
 # The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
