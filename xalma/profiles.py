@@ -219,7 +219,7 @@ def _checked(key: str, value: Any) -> Any:
 
 FULL = Profile()
 
-# A laptop: a LLaMA of about 0.6 M parameters, trained from nothing on the CLDR phrasebook, every budget cut to minutes.
+# A laptop: a small LLaMA, trained from nothing on the CLDR phrasebook, every budget cut to minutes.
 # Two layers, 128 wide, small batches and few words: what reached the best BLEU in the time of the sizes we tried.
 TINY = FULL.but(
     name="tiny", groups="3,6", corpus="cldr", base="", dtype="float32", threads=2, workers=2,
