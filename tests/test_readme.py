@@ -27,8 +27,8 @@ def results(tmp_path):
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
     new = readme.refreshed(text, results)
-    assert "**2.5 minutes** on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
-    assert "00 1.0 · 01 1.5" in new and "Seed 7, commit `0123456789`" in new
+    assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
+    assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     assert readme.refreshed(new, results) == new
 

@@ -17,9 +17,10 @@ def cost_block(results: Path = RESULTS) -> str:
     hardware, seconds = cost["provenance"]["hardware"], cost["seconds"]
     minutes = " · ".join(f"{name[:2]} {value / 60:.1f}" for name, value in seconds.items())
     return (
-        f"`make reproduce` took **{sum(seconds.values()) / 60:.1f} minutes** on {hardware['cores']} cores "
+        f"The notebooks took **{sum(seconds.values()) / 60:.1f} minutes** in sum on {hardware['cores']} cores "
         f"({hardware['cpu']}, {hardware['memory_gib']} GiB, no GPU); minutes a notebook: {minutes}. "
-        f"Seed {cost['seed']}, commit `{cost['provenance']['commit'][:10]}`, from `results/tiny/cost.json`.\n\n"
+        f"Seed {cost['seed']}, commit of the last start `{cost['provenance']['commit'][:10]}`, "
+        "from `results/tiny/cost.json`.\n\n"
         "A GPU run: not measured."
     )
 
