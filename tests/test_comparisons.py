@@ -9,7 +9,7 @@ from xalma.comparisons import System, compare_methods, systems
 from xalma.methods import METHODS
 from xalma.rejection import probe_frame, push_table, tau_frame
 
-METRICS = {"bleu", "chrf", "off_target", "empty", "drift_chrf", "length_ratio"}
+METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}
 
 
 # --- which systems ---

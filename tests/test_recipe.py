@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from sacrebleu.metrics import BLEU
 
 from xalma import recipe
+from xalma.backbone import load_base
+from xalma.collate import IGNORE
 from xalma.data import open_corpus
 from xalma.languages import GROUPS
 from xalma.recipe import (
@@ -19,6 +22,7 @@ from xalma.recipe import (
     for_each_group,
     ladder_records,
     newest_stage,
+    reference_rows,
     results_folder,
     run_chain,
     score_rows,
@@ -26,7 +30,7 @@ from xalma.recipe import (
     test_rows,
     translate_test,
 )
-from xalma.stages import stage_folder
+from xalma.stages import read_run, stage_folder
 
 test_rows.__test__ = False  # a function of the library, not of this file
 
@@ -93,6 +97,21 @@ def test_scores_are_sacrebleus(micro):
     assert (found["en-zh", "bleu"].n, found["fi-en", "bleu"].n) == (1, 2)
 
 
+def test_bits_a_byte_count_the_references_bytes(micro):
+    """Two answers of 8 ln 2 nats in all on 2 + 2 bytes ("é" has two): 2 bits a byte."""
+    rows = [{"direction": "en-fr", "output": "", "reference": text, "nats": 4 * math.log(2)} for text in ("ab", "é")]
+    (bits,) = [r for r in score_rows(rows, micro, "stage4", 0) if r.metric == "bits_per_byte"]
+    assert (bits.value, bits.n) == (2.0, 2)
+
+
+def test_the_reference_is_the_labelled_answer(micro, finished):
+    _, tokenizer = load_base(read_run(finished[4])["base"])
+    row = test_rows(micro, 6)[0]
+    (encoded,) = reference_rows([row], tokenizer)
+    learned = [token for token in encoded["labels"] if token != IGNORE]
+    assert tokenizer.decode(learned) == f" {row['reference']}{tokenizer.eos_token}"
+
+
 @pytest.fixture
 def own_results(micro, tmp_path):
     return micro.but(results_dir=str(tmp_path / "results"))
@@ -101,8 +120,8 @@ def own_results(micro, tmp_path):
 def test_evaluate_stage_files_its_records(own_results, finished):
     records = evaluate_stage(own_results, 4)
     assert {r.direction for r in records} == {d for c in GROUPS[6] for d in (f"en-{c}", f"{c}-en")}
-    assert {r.metric for r in records} == {"bleu", "chrf", "off_target", "empty"}
-    assert len(records) == 12 * 4
+    assert {r.metric for r in records} == {"bleu", "chrf", "off_target", "empty", "bits_per_byte"}
+    assert len(records) == 12 * 5
     assert {r.stage for r in records} == {"stage4"}
     assert sorted(ladder_records(own_results, ["stage4"]), key=lambda r: r.key) == sorted(records, key=lambda r: r.key)
     rows = [row for row in translate_test(own_results, finished[4], 6) if row["direction"] == "en-fi"]

@@ -13,7 +13,7 @@ from xalma import stages
 from xalma.batches import RowBatches, sizes
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.data import open_corpus
-from xalma.losses import evaluate_loss, labelled_loss
+from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
 from xalma.train import Run, train
 
@@ -116,14 +116,21 @@ def test_the_loss_falls(base, micro):
     assert log[-1]["seconds"] > 0
 
 
+@torch.no_grad()
+def summed_by_hand(model, row: dict) -> float:
+    ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
+    return cross_entropy(model(ids).logits[0, :-1], labels[0, 1:], ignore_index=IGNORE, reduction="sum").item()
+
+
+def test_what_an_answer_costs_is_its_rows_own_sum(base):
+    """Rows of unequal length, in the order given, whatever they are batched with."""
+    assert answer_nats(base, rows(7), 0, batch_size=3) == pytest.approx([summed_by_hand(base, r) for r in rows(7)])
+
+
 def test_evaluate_loss_is_the_mean_over_tokens_not_batches(base):
     """Against one cross-entropy a row, summed by hand; batches of unequal size and length."""
-    total = count = 0.0
-    with torch.no_grad():
-        for row in rows(7):
-            ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
-            loss = cross_entropy(base(ids).logits[0, :-1], labels[0, 1:], ignore_index=IGNORE, reduction="sum")
-            total, count = total + loss.item(), count + int((labels[0, 1:] != IGNORE).sum())
+    total = sum(summed_by_hand(base, row) for row in rows(7))
+    count = sum(label != IGNORE for row in rows(7) for label in row["labels"][1:])
     base.train()
     assert evaluate_loss(base, rows(7), 0, batch_size=3) == pytest.approx(total / count, rel=1e-5)
     assert base.training, "the mode comes back as it was"

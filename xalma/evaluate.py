@@ -14,6 +14,7 @@ COMET and its kin are in `neural`, intervals and tests in `significance`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,16 @@ def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     if not reference_chars:
         raise ValueError("length ratio against references that are all empty: check the reference file")
     return sum(map(len, hypotheses)) / reference_chars
+
+
+def bits_per_byte(nats: Sequence[float], references: Sequence[str]) -> float:
+    """What a model pays for the references, in bits, over their UTF-8 bytes: comparable across tokenizers.
+
+    nats: summed -log p of each reference's tokens. It moves long before BLEU does, which is 0 for a small model on
+    news. A byte is not equally much in all languages (Devanagari letters have three), so compare within a direction.
+    """
+    check_counts(nats=nats, references=references)
+    return sum(nats) / math.log(2) / sum(len(text.encode()) for text in references)
 
 
 def group_means(records: Iterable[Record]) -> pd.DataFrame:

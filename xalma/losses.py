@@ -1,4 +1,5 @@
-"""The loss of stages 1 to 4, cross-entropy on labelled tokens, with logits made only where there is a label.
+"""The loss of stages 1 to 4, cross-entropy on labelled tokens, with logits made only where there is a label; and what
+a model pays for texts it is shown.
 
 In SFT that is about a third of the positions. Large vocabularies are done in chunks, made again in the backward pass.
 """
@@ -30,16 +31,21 @@ def labelled_loss(
     bf16: matrix products in bfloat16, the loss in float32.
     """
     plain = plain_model(model)
+    with torch.autocast(batch["labels"].device.type, dtype=torch.bfloat16, enabled=bf16):
+        hidden, targets = labelled_states(plain, batch)
+        total = summed_loss(plain.get_output_embeddings(), hidden, targets)
+    return total / (len(targets) if n_tokens is None else n_tokens)
+
+
+def labelled_states(plain: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(hidden states that predict a labelled token, (N, D); these tokens, (N,)), row after row."""
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
     if plain.config._attn_implementation == "flash_attention_2" and "position_ids" in inputs:
         inputs = {key: value.view(1, -1) for key, value in inputs.items()}  # its varlen kernel takes one row
-    with torch.autocast(batch["labels"].device.type, dtype=torch.bfloat16, enabled=bf16):
-        hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
-        hidden = hidden.view(*batch["labels"].shape, -1)[:, :-1][keep]  # (labelled, D)
-        total = summed_loss(plain.get_output_embeddings(), hidden, targets[keep])
-    return total / (keep.sum() if n_tokens is None else n_tokens)
+    hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
+    return hidden.view(*batch["labels"].shape, -1)[:, :-1][keep], targets[keep]
 
 
 def summed_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -75,3 +81,20 @@ def evaluate_loss(
         count += n
     model.train(was_training)
     return total / count
+
+
+@torch.inference_mode()
+def answer_nats(
+    model: PreTrainedModel, rows: Sequence[dict[str, Any]], pad_token_id: int, batch_size: int = 64
+) -> list[float]:
+    """Summed loss in nats over the labelled tokens of each row of {"input_ids", "labels"}, in order."""
+    plain, collate, found = plain_model(model).to(device()).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # rows of like length waste no padding
+    for start in range(0, len(rows), batch_size):
+        index = order[start : start + batch_size]
+        batch = {k: v.to(plain.device) for k, v in collate([rows[i] for i in index]).items()}
+        hidden, targets = labelled_states(plain, batch)
+        counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+        for i, states, tokens in zip(index, hidden.split(counts), targets.split(counts), strict=True):
+            found[i] = float(summed_loss(plain.get_output_embeddings(), states, tokens))
+    return found

@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from xalma.collate import completion, tokenize_rows
 from xalma.data import open_corpus
-from xalma.evaluate import empty_rate, off_target_rate, score
+from xalma.evaluate import bits_per_byte, empty_rate, off_target_rate, score
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUPS
+from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.results import Record, read_records, records_of, write_records
@@ -41,6 +45,7 @@ MODULE_STAGES: dict[int, Callable[..., Path]] = {
     4: stage4_sft,
     5: stage5_arpo,
 }
+BITS_SIGNATURE = "bits a UTF-8 byte of the reference after the prompt, end token included"
 _DECODING = (
     "beams",
     "max_new_tokens",
@@ -120,7 +125,10 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
 
 
 def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str, str]]:
-    """`test_rows` with the "output" of the stage in `folder`; kept beside the stage, and read back the next time."""
+    """`test_rows` with the "output" of the stage in `folder`, and the "nats" its model pays for the reference.
+
+    They are kept beside the stage, and read back the next time.
+    """
     run = read_run(folder)
     key = fingerprint([run["fingerprint"], group, recipe_hash(), p.values(*_DECODING)])
     kept = Path(folder) / f"outputs-group{group}-{key}.json"
@@ -134,23 +142,35 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
         model, tokenizer, [row["prompt"] for row in rows],
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
     )  # fmt: skip
-    rows = [row | {"output": extract_translation(text)} for row, text in zip(rows, outputs, strict=True)]
+    nats = answer_nats(model, reference_rows(rows, tokenizer), tokenizer.pad_token_id)
+    rows = [
+        row | {"output": extract_translation(text), "nats": paid}
+        for row, text, paid in zip(rows, outputs, nats, strict=True)
+    ]
     write_json(kept, rows)
     return rows
 
 
-def score_rows(rows: Sequence[dict[str, str]], p: Profile, stage: str, seed: int) -> list[Record]:
-    """BLEU, chrF, off-target and empty rates (percent) of each direction in `rows`."""
+def reference_rows(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
+    """The test rows with the reference as the labelled answer, none left out for its length."""
+    asked = [{"prompt": row["prompt"], "completion": completion(row["reference"])} for row in rows]
+    return tokenize_rows(asked, tokenizer, sys.maxsize)[0]
+
+
+def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
+    """BLEU, chrF, off-target and empty rates (percent) of each direction in `rows`; bits a byte if they have "nats"."""
     records = []
     for direction in dict.fromkeys(row["direction"] for row in rows):
-        outputs, references = zip(
-            *((r["output"], r["reference"]) for r in rows if r["direction"] == direction), strict=True
-        )
+        chosen = [row for row in rows if row["direction"] == direction]
+        outputs, references = ([row[key] for row in chosen] for key in ("output", "reference"))
         tgt = direction.split("-")[1]
-        records += records_of(score(list(outputs), list(references), tgt), p.name, stage, direction, seed)
+        records += records_of(score(outputs, references, tgt), p.name, stage, direction, seed)
         for metric, rate in (("off_target", off_target_rate(outputs, tgt)), ("empty", empty_rate(outputs))):
             signature = "script of letters, percent of segments" if metric == "off_target" else "percent of segments"
             records.append(Record(p.name, stage, direction, metric, 100 * rate, len(outputs), signature, seed))
+        if all("nats" in row for row in chosen):
+            bits = bits_per_byte([row["nats"] for row in chosen], references)
+            records.append(Record(p.name, stage, direction, "bits_per_byte", bits, len(outputs), BITS_SIGNATURE, seed))
     return records
 
 

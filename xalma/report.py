@@ -24,7 +24,8 @@ from xalma.stages import BASE, read_log, read_run, stage_folder
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
            "rejected_avg_logp", "margin", "accuracy")  # fmt: skip
 _INLINE_LINES = 70  # a table longer than this is linked from the index page, not printed in it
-_FIRST = ("ladder_bleu", "ladder_chrf", "ladder_off_target")  # tables and figures that open the index page
+# tables and figures that open the index page
+_FIRST = ("ladder_bleu", "ladder_chrf", "ladder_off_target", "ladder_bits_per_byte")
 
 
 def log_rows(p: Profile, number: int) -> pd.DataFrame:
@@ -123,7 +124,8 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
             f"{name} {old:.2f} → {new:.2f} ({new - old:+.2f}; {np.sum(gain > 0)} of {len(gain)} directions up, "
             f"{np.sum(gain < 0)} down)"
         )
-    label = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target, percent"}.get(metric, metric)
+    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target, percent", "bits_per_byte": "Bits a byte"}
+    label = labels.get(metric, metric)
     return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
 
 
