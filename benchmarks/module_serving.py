@@ -10,8 +10,10 @@
 
 Random weights of the size that the options state, the same for all ways: their first logits are compared. Each way runs
 in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run once, two steps.
-Floor: bytes of the base and of the modules in the batch over the memory bandwidth measured before and after. The whole
-takes a few minutes on two cores.
+Floor: bytes of the base and of the modules in the batch over the memory bandwidth, which is measured again after every
+timed step, since a virtual machine's changes from one second to the next: the distance to the floor is the median over
+steps of step × bandwidth / bytes. On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from xalma.bank import ModuleBank
+from xalma.grouped import can_pack
 from xalma.modules import PROJECTIONS, adapter_name
 from xalma.plots.serving import serving_figure, serving_note, serving_sentence, serving_table
 from xalma.results import save_figure, write_table
@@ -90,6 +93,8 @@ class Gated(InTurn):
 
     def prepare(self) -> None:
         self.model = ModuleBank(self.base, list(self.layers))
+        if can_pack(next(iter(self.layers.values())).weight):
+            self.model.pack()
 
     def load(self, group: int) -> None:
         for shared in self.model.inputs:
@@ -170,6 +175,7 @@ def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
     """For each count of groups: seconds of prefill, first token and decode step of the whole batch, and memory."""
     torch.set_num_threads(o.threads)
     logging.set_verbosity_error()
+    probe = torch.ones(o.bandwidth_mib * 2**18, device=o.device)
     before, way, found, loaded = _memory_mib(peak=False), WAYS[kind](o), {}, 0
     for n_groups in GROUP_COUNTS:
         while loaded < n_groups:
@@ -178,43 +184,51 @@ def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
         batches = way.batches([1 + i * n_groups // o.batch for i in range(o.batch)])
         _reset_peak()
         with torch.no_grad():
-            found[n_groups] = measure_batches(way, batches)
+            found[n_groups] = measure_batches(way, batches, probe)
         found[n_groups]["peak_mib"] = _memory_mib(peak=True) - before
     return found
 
 
-def measure_batches(way: InTurn, batches: Batches) -> dict[str, Any]:
-    """Seconds for all rows, in one batch or in several, and the first logits of each row."""
+def measure_batches(way: InTurn, batches: Batches, probe: Tensor) -> dict[str, Any]:
+    """Seconds for all rows, in one batch or in several, bytes that a step of one batch could have read in its time, and
+    the first logits of each row.
+    """
     o = way.o
     ids = torch.randint(3, o.vocab, (o.batch, o.prompt), generator=torch.Generator().manual_seed(o.seed)).to(o.device)
     for_each = lambda run, *more: [run(way, ids[rows], told, *more) for rows, told in batches]  # noqa: E731
     logits = torch.cat([out.logits[:, -1] for out in for_each(run_prefill)]).float().cpu().tolist()
     seconds = {"prefill": fastest(lambda: for_each(run_prefill), 0 if way.slow else o.repeats)}
-    seconds["forward_step"] = sum(for_each(decode_steps, 2 if way.slow else o.steps))
+    timed = for_each(decode_steps, 2 if way.slow else o.steps, probe)
+    seconds["forward_step"] = sum(min(step for step, _ in steps) for steps in timed)
     if way.slow:
         seconds |= {"first_token": seconds["prefill"], "decode_step": seconds["forward_step"]}
     else:
         seconds["first_token"] = fastest(lambda: for_each(generate, 1), o.repeats)
         whole = fastest(lambda: for_each(generate, 1 + o.steps), o.repeats)
         seconds["decode_step"] = (whole - seconds["first_token"]) / o.steps
-    return {"seconds": seconds, "logits": logits}
+    rates = [rate for steps in timed for _, rate in steps]
+    readable = statistics.median(step * rate for step, rate in timed[0]) if len(timed) == 1 else None
+    return {"seconds": seconds, "readable_bytes": readable, "rate": statistics.median(rates), "logits": logits}
 
 
 def run_prefill(way: InTurn, ids: Tensor, more: dict[str, Any]) -> Any:
     return way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **_switched(way, more))
 
 
-def decode_steps(way: InTurn, ids: Tensor, more: dict[str, Any], steps: int) -> float:
-    """Seconds of one step of the model alone, greedy, without `generate` around it: the fastest."""
+def decode_steps(
+    way: InTurn, ids: Tensor, more: dict[str, Any], steps: int, probe: Tensor
+) -> list[tuple[float, float]]:
+    """(seconds of a step of the model alone, greedy, without `generate` around it; bytes a second read after it)."""
     more = _switched(way, more)
-    out, seconds = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more), []
+    out, timed = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more), []
     for _ in range(steps):
         started = time.perf_counter()
         ids = out.logits[:, -1:].argmax(-1)
         out = way.model(input_ids=ids, past_key_values=out.past_key_values, use_cache=True, **more)
         _wait()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+        seconds = time.perf_counter() - started
+        timed.append((seconds, probe.nbytes / fastest(probe.sum, 0)))
+    return timed
 
 
 def generate(way: InTurn, ids: Tensor, more: dict[str, Any], n: int) -> Tensor:
@@ -303,7 +317,7 @@ def with_merged(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[i
     return {"merged": dict.fromkeys(GROUP_COUNTS, found["in_turn"][1])} | found
 
 
-def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], rate: float, o: argparse.Namespace) -> dict[str, Any]:
+def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Namespace) -> dict[str, Any]:
     """Tidy rows, one a way and count of groups, medians over rounds; and how far the ways' logits are apart."""
     size, rows = sizes(o), []
     for kind in ("merged", *WAYS):
@@ -311,13 +325,16 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], rate: float, o: 
             runs = [found[kind][n] for found in rounds]
             seconds = {k: statistics.median(run["seconds"][k] for run in runs) for k in runs[0]["seconds"]}
             read = size["base_bytes"] + (kind in ("gated", "adapter_names")) * n * size["module_bytes"]
+            ratios = [run["readable_bytes"] / read for run in runs if run["readable_bytes"]]
+            rate = statistics.median(run["rate"] for run in runs)
             rows.append({
                 "way": kind, "groups": n,
                 "prefill_tokens_per_s": o.batch * o.prompt / seconds["prefill"],
                 "decode_tokens_per_s": o.batch / seconds["decode_step"],
                 "first_token_ms": 1e3 * seconds["first_token"], "step_ms": 1e3 * seconds["decode_step"],
                 "forward_step_ms": 1e3 * seconds["forward_step"],
-                "floor_ms": 1e3 * read / rate if kind in ("merged", "gated", "adapter_names") else None,
+                "floor_ms": 1e3 * read / rate if ratios else None,
+                "times_floor": statistics.median(ratios) if ratios else None,
                 "peak_mib": statistics.median(run["peak_mib"] for run in runs),
             })  # fmt: skip
     mixed = {kind: torch.tensor(rounds[0][kind][8]["logits"]) for kind in ("gated", "adapter_names", "rebuilt")}
@@ -355,13 +372,13 @@ def main() -> None:
         "options": {name: value for name, value in vars(o).items() if name != "out"},
         "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
         "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],
-        **summary(rounds, max(rates), o),
+        **summary(rounds, o),
         "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in found.items()}
                   for kind, (found, _) in one.items()} for one in runs],
         **provenance(),
     }  # fmt: skip
     for row in record["rows"]:
-        floor = "" if row["floor_ms"] is None else f"  floor {row['floor_ms']:6.1f}"
+        floor = "" if row["floor_ms"] is None else f"  floor {row['floor_ms']:6.1f} (x {row['times_floor']:.2f})"
         print(
             f"{row['way']:14s} {row['groups']} groups  prefill {row['prefill_tokens_per_s']:7.0f} t/s  decode "
             f"{row['decode_tokens_per_s']:6.1f} t/s  step {row['step_ms']:6.1f} ms (model alone "

@@ -362,6 +362,47 @@ def test_a_module_of_another_base_changes_nothing(folder, bank, tmp_path):
     assert bank.groups == (1, 3, 6, 8)
 
 
+def test_a_module_trained_in_a_mixed_batch_is_saved_for_peft(bank, folder, tmp_path):
+    """Two groups trained at once, saved, read by peft and by a bank: the trained matrices, bit for bit."""
+    bank.trainable([3, 6], dropout=0.0)
+    trained(bank, [(labelled(4), ["zh", "ru", "fi", "bg"])])
+    saved = {group: bank.save(group, tmp_path / f"group{group}") for group in (3, 6)}
+    again = xalma.load_modules(saved)
+    for group in (3, 6):
+        for mine, theirs in zip(parameters_of(bank, group), parameters_of(again, group), strict=True):
+            assert torch.equal(mine, theirs)
+    inputs, model = batch(3), load_with_peft(load_base(folder / "base")[0], saved)
+    gate(model, "zh")
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        torch.testing.assert_close(bank(**inputs, languages=["zh", "fi", 6]).logits, expected, **EXACT)
+    with pytest.raises(ValueError, match="group 2 is not loaded"):
+        bank.save(2, tmp_path / "group2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["group3", "group6"]
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_packed_weights_give_the_same(bank, folder):
+    """Outputs and gradients; a merged copy, a moved bank and the base's own tensors don't see the packing."""
+    inputs, plain = labelled(7), xalma.load_modules(folder, only=[1, 3, 6, 8])
+    bank.pack()
+    assert parameter_hash(bank.base) == parameter_hash(plain.base)
+    for one in (bank, plain):
+        one.trainable([1, 3, 6, 8], dropout=0.0)
+    mine, theirs = (one(**inputs, languages=LANGUAGES) for one in (bank, plain))
+    torch.testing.assert_close(mine.logits, theirs.logits, **EXACT)
+    mine.loss.backward(), theirs.loss.backward()
+    for a, b in zip(parameters_of(bank, 6), parameters_of(plain, 6), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, **EXACT)
+    with torch.no_grad():
+        merged = bank.merge(6)(input_ids=inputs["input_ids"]).logits
+        assert torch.equal(merged, plain.merge(6)(input_ids=inputs["input_ids"]).logits)
+        expected = bank(**inputs, languages=LANGUAGES).logits
+        torch.testing.assert_close(bank.double()(**inputs, languages=LANGUAGES).logits.float(), expected, **EXACT)
+    with pytest.raises(ValueError, match="float32 on a CPU"):
+        bank.pack()
+
+
 def test_moving_keeps_matrices_and_parameters_together(bank):
     inputs = batch(7, "right")
     with torch.no_grad():

@@ -14,25 +14,27 @@ else passes. `xalma.modules` keeps peft's side, one module at a time, which the 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
-from xalma.grouped import SHARED_INPUT, Gate, Router, SharedInput
+from xalma.grouped import SHARED_INPUT, Gate, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
 from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.roworder import restore_rows, sort_rows
 from xalma.runtime import device as default_device
-from xalma.runtime import progress
+from xalma.runtime import new_directory, progress
 
 if TYPE_CHECKING:
     from xalma.interchange import Checkpoint
@@ -174,6 +176,45 @@ class ModuleBank(nn.Module):
             shared.dropout = dropout
             for group in shared.groups:
                 shared.modules_of[f"group{group}"].requires_grad_(group in groups)
+
+    def save(self, group: int, out: str | Path) -> Path:
+        """Writes the group's module to the folder `out` in the layout of haoranxu/X-ALMA-13B-Group{g}; returns `out`.
+
+        After training a mixed batch, one call a group. peft, `add` and `xalma convert` read it; a folder that is there
+        is replaced once the new one is whole. Raises ValueError if the module is not loaded.
+        """
+        from xalma.convert import adapter_config, adapter_key
+
+        self._check([group])
+        tensors = {
+            adapter_key(name, letter): matrix.detach().cpu().contiguous()
+            for shared in self.inputs
+            for name, pair in zip(shared.names, shared.matrices(group), strict=True)
+            for letter, matrix in zip("AB", pair, strict=True)
+        }
+        rank, scale = self.inputs[0].matrices(group)[0][0].shape[0], self.inputs[0].scales[group]
+        layers = [name for shared in self.inputs for name in shared.names]
+        base = self.base.name_or_path
+        base = os.path.relpath(base, out) if Path(base).is_dir() else base
+        with new_directory(out) as folder:
+            save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+            adapter_config(rank, scale, layers, base).save_pretrained(folder)
+        return Path(out)
+
+    def pack(self) -> None:
+        """Lays the base's weights out a second time, as oneDNN reads them fastest; for decoding on a CPU in float32.
+
+        Costs the memory of the base's linear layers once more. On AMD CPUs, where MKL is slow at few rows, the base's
+        share of a decoding step halves (`results/benchmarks/module_serving.md`). Outputs differ in rounding only.
+        Raises ValueError on another device or dtype: there torch has nothing faster.
+        """
+        weight = self.inputs[0].linears[0].weight
+        if not can_pack(weight):
+            raise ValueError(
+                f"packing is for float32 on a CPU with oneDNN; this base is {weight.dtype}, {weight.device}"
+            )
+        for shared in self.inputs:
+            shared.pack()
 
     def merge(self, group: int) -> PreTrainedModel:
         """A plain copy of the base with the group's module folded in, W + scale · BA; the bank stays as it is."""

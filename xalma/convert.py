@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +19,9 @@ from xalma.languages import PAPER_GROUPS
 from xalma.modules import PROJECTIONS
 from xalma.runtime import new_directory, progress
 from xalma.shards import write_tensors
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 DROPOUT = 0.05  # of the released adapters; the all-modules layout does not keep it
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
@@ -108,28 +112,30 @@ def write_adapters(checkpoint: Checkpoint, folder: Path, groups: Sequence[int], 
     for group in groups:
         adapter = folder / f"group{group}"
         adapter.mkdir()
-        plan = {_adapter_name(*side): entry for side, (_, entry) in checkpoint.modules[group].items()}
-        tensors = ((_adapter_name(layer, side), tensor) for layer, side, tensor in checkpoint.module_tensors(group))
+        plan = {adapter_key(*side): entry for side, (_, entry) in checkpoint.modules[group].items()}
+        tensors = ((adapter_key(layer, side), tensor) for layer, side, tensor in checkpoint.module_tensors(group))
         # peft reads one file only
         write_tensors(adapter, plan, _counted(tensors, done), stem="adapter_model", max_shard_size=2**62)
-        _lora_config(checkpoint).save_pretrained(adapter)
+        adapter_config(checkpoint.rank, checkpoint.scale, checkpoint.layers, "../base").save_pretrained(adapter)
 
 
 def _merged_name(layer: str, side: str, group: int) -> str:
     return f"{layer.removesuffix('_proj')}_lora_{side}.{group}.weight"
 
 
-def _adapter_name(layer: str, side: str) -> str:
+def adapter_key(layer: str, side: str) -> str:
+    """What peft calls the A or B of a layer in an adapter's file."""
     return f"base_model.model.{layer}.lora_{side}.weight"
 
 
-def _lora_config(checkpoint: Checkpoint):
+def adapter_config(rank: int, scale: float, layers: Iterable[str], base: str) -> LoraConfig:
+    """adapter_config.json of a module on these layers; base: folder, seen from the adapter's, or hub id."""
     from peft import LoraConfig
 
     return LoraConfig(
-        r=checkpoint.rank, lora_alpha=round(checkpoint.scale * checkpoint.rank), lora_dropout=DROPOUT, bias="none",
-        target_modules=sorted({layer.rsplit(".", 1)[-1] for layer in checkpoint.layers}), task_type="CAUSAL_LM",
-        base_model_name_or_path="../base", inference_mode=True,
+        r=rank, lora_alpha=round(scale * rank), lora_dropout=DROPOUT, bias="none",
+        target_modules=sorted({layer.rsplit(".", 1)[-1] for layer in layers}), task_type="CAUSAL_LM",
+        base_model_name_or_path=base, inference_mode=True,
     )  # fmt: skip
 
 

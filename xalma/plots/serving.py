@@ -29,7 +29,8 @@ COLOURS = {
 COLUMNS = {
     "groups": "groups in the batch", "prefill_tokens_per_s": "prefill, tokens/s", "first_token_ms": "first token, ms",
     "decode_tokens_per_s": "decode, tokens/s", "step_ms": "step in generate, ms",
-    "forward_step_ms": "step, model alone, ms", "floor_ms": "floor, ms", "peak_mib": "peak memory, MiB",
+    "forward_step_ms": "step, model alone, ms", "floor_ms": "floor, ms", "times_floor": "step over floor",
+    "peak_mib": "peak memory, MiB",
 }  # fmt: skip
 
 
@@ -45,9 +46,10 @@ def serving_table(record: dict[str, Any]) -> pd.DataFrame:
     """One row a way and count of groups; speeds in tokens/s of the whole batch, times in ms, memory in MiB.
 
     The floor is the time to read the base and the batch's modules once; a step is timed in `generate` and without it.
+    Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
     """
     frame = pd.DataFrame(record["rows"])
-    table = frame[["way", *COLUMNS]].rename(columns=COLUMNS).astype({"floor, ms": float})
+    table = frame[["way", *COLUMNS]].rename(columns=COLUMNS).astype({"floor, ms": float, "step over floor": float})
     return table.assign(way=frame["way"].map(LABELS))
 
 
@@ -55,10 +57,11 @@ def serving_note(record: dict[str, Any]) -> str:
     """What was measured on what, for under a table or figure."""
     o, machine = record["options"], record["hardware"]
     where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} threads"
+    rates = record["bandwidth_gb_per_s"]
     gpu = "" if machine["gpu"] else " On a GPU: not measured."
     return (
         f"Random weights, {o['layers']} layers of {o['hidden']}, rank {o['rank']}, {o['dtype']}; batch {o['batch']}, "
-        f"prompts of {o['prompt']} tokens; {where}, {max(record['bandwidth_gb_per_s']):.0f} GB/s read; commit "
+        f"prompts of {o['prompt']} tokens; {where}, {min(rates):.0f} to {max(rates):.0f} GB/s read; commit "
         f"{record['commit'][:10]}; `{COMMAND}`.{gpu}"
     )
 
@@ -71,9 +74,9 @@ def serving_sentence(record: dict[str, Any]) -> str:
     row = {(r["way"], r["groups"]): r for r in record["rows"]}
     step = {key: r["forward_step_ms"] for key, r in row.items()}
     most = max(groups for _, groups in row)
-    bank, floor = step["gated", most], row["gated", most]["floor_ms"]
+    bank, times = step["gated", most], row["gated", most]["times_floor"]
     return (
-        f"With {most} groups in a batch a decoding step of the bank takes {bank:.0f} ms, {bank / floor:.2f} times the "
+        f"With {most} groups in a batch a decoding step of the bank takes {bank:.0f} ms, {times:.2f} times the "
         f"time to read its weights once; PEFT's mixed batch takes {step['adapter_names', most] / bank:.2f} times as "
         f"long, rebuilding weights language by language {step['rebuilt', most] / bank:.0f} times. With one group the "
         f"bank takes {step['gated', 1] / step['merged', 1]:.2f} times the step of a merged model."
