@@ -7,6 +7,7 @@ In SFT that is about a third of the positions. Large vocabularies are done in ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,10 +43,23 @@ def labelled_states(plain: PreTrainedModel, batch: dict[str, torch.Tensor]) -> t
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
-    if plain.config._attn_implementation == "flash_attention_2" and "position_ids" in inputs:
+    attention = plain.config._attn_implementation
+    if attention == "flash_attention_2" and "position_ids" in inputs:
         inputs = {key: value.view(1, -1) for key, value in inputs.items()}  # its varlen kernel takes one row
+    elif attention == "eager" and "position_ids" not in inputs:
+        inputs["attention_mask"] = causal_mask(
+            targets.shape[1] + 1, targets.device, torch.is_autocast_enabled(targets.device.type)
+        )
     hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
     return hidden.view(*batch["labels"].shape, -1)[:, :-1][keep], targets[keep]
+
+
+@lru_cache(maxsize=64)
+def causal_mask(n: int, device: torch.device, bf16: bool) -> torch.Tensor:
+    """(1, 1, n, n) to add to attention's scores: transformers makes one a call, a tenth of a small model's update."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    with torch.inference_mode(False):  # it is kept, and training may be next to take it
+        return torch.full((n, n), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)[None, None]
 
 
 def summed_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
