@@ -24,7 +24,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: reproduce test test-long lab lint cards readme lock clean
+.PHONY: reproduce test test-long test-gpu lab lint cards readme lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -35,6 +35,10 @@ test: $(READY)
 
 test-long: $(READY)
 	$(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m long $(PYTEST_ARGS)
+
+# On a machine with a GPU; elsewhere they are skipped.
+test-gpu: $(READY)
+	$(OFFLINE) .venv/bin/python -m pytest -m gpu
 
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks

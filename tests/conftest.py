@@ -54,12 +54,15 @@ MICRO = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" not in item.keywords)  # first, so that no worker is left alone with one
-    if os.environ.get("XALMA_DATA"):
-        return
-    skip = pytest.mark.skip(reason="XALMA_DATA is not set: real text is not here")
+    skips = {}
+    if not os.environ.get("XALMA_DATA"):
+        skips["data"] = "XALMA_DATA is not set: real text is not here"
+    if not torch.cuda.is_available() and os.environ.get("XALMA_GPU_TESTS") != "cpu":
+        skips["gpu"] = "torch sees no CUDA device"
     for item in items:
-        if "data" in item.keywords:
-            item.add_marker(skip)
+        for mark, reason in skips.items():
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,177 @@
+"""On a CUDA device: what it computes is what a CPU computes, and what only a GPU runs gives the same too.
+
+`make test-gpu`. Without a GPU these are skipped; XALMA_GPU_TESTS=cpu runs them on the CPU, against itself.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from test_bank import LANGUAGES, batch, by_group, folder, labelled, parameters_of, rows_of  # noqa: F401
+from test_train import rows
+from torch.nn.functional import cosine_similarity
+
+import xalma
+from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
+from xalma.grouped import SharedInput
+from xalma.losses import labelled_loss
+from xalma.modules import attach_module
+from xalma.runtime import device
+from xalma.train import train
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """TF32 off: its products are right to three digits."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def on_device(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.to(device()) for name, value in inputs.items()}
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """Call it to hide the GPU from the library for the rest of the test."""
+    return lambda: monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+# -- the bank ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "gap"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_a_mixed_batch_is_each_groups_own(folder, dtype, gap):  # noqa: F811
+    """In bfloat16 a GPU takes the grouped kernel for several groups and plain products for one."""
+    bank = xalma.load_modules(folder, only=[1, 3, 6, 8], dtype=dtype)
+    inputs = on_device(batch(len(LANGUAGES)))
+    with torch.no_grad():
+        mixed = bank(**inputs, languages=LANGUAGES).logits.float()
+        for group, index in by_group(LANGUAGES):
+            alone = bank(**rows_of(inputs, index), languages=[group] * len(index)).logits.float()
+            torch.testing.assert_close(mixed[index], alone, atol=gap * alone.abs().max().item(), rtol=0)
+
+
+def test_generate_is_the_cpus(folder, without_gpu):  # noqa: F811
+    bank, inputs = xalma.load_modules(folder, only=[1, 3, 6, 8], dtype="float32"), batch(len(LANGUAGES))
+    options = {"languages": LANGUAGES, "do_sample": False, "max_new_tokens": 8}
+    found = bank.generate(**on_device(inputs), **options).cpu()
+    beams = bank.generate(**on_device(inputs), **options, num_beams=3).cpu()
+    without_gpu()
+    expected = xalma.load_modules(folder, only=[1, 3, 6, 8])
+    assert torch.equal(found, expected.generate(**inputs, **options))
+    assert torch.equal(beams, expected.generate(**inputs, **options, num_beams=3))
+
+
+def test_a_mixed_training_step_is_the_cpus(folder, without_gpu):  # noqa: F811
+    def gradients(bank):
+        bank.trainable([1, 3, 6, 8], dropout=0.0)
+        bank(
+            **{name: value.to(bank.base.device) for name, value in labelled(7).items()}, languages=LANGUAGES
+        ).loss.backward()
+        return [p.grad.cpu() for p in parameters_of(bank, 6)]
+
+    mine = gradients(xalma.load_modules(folder, only=[1, 3, 6, 8], dtype="float32"))
+    without_gpu()
+    for a, b in zip(mine, gradients(xalma.load_modules(folder, only=[1, 3, 6, 8])), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_the_grouped_kernel_is_what_a_gpu_runs(folder, monkeypatch):  # noqa: F811
+    if device() != "cuda":
+        pytest.skip("the kernel is CUDA's")
+    bank, taken = xalma.load_modules(folder, only=[1, 6], dtype="bfloat16"), []
+    plain = SharedInput._takes_grouped
+    monkeypatch.setattr(SharedInput, "_takes_grouped", lambda self, x: taken.append(plain(self, x)) or taken[-1])
+    with torch.no_grad():
+        bank(**on_device(batch(2)), languages=["zh", "de"])
+    assert taken and all(taken)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def losses(base, p, *, adapter: bool, steps: int = 6) -> list[float]:
+    model = copy.deepcopy(base)
+    if adapter:
+        model = attach_module(model, 6, rank=8, alpha=16, dropout=0.0)
+    p = p.but(stage4_batch_size=8, stage4_schedule="constant", warmup_ratio=0.0, stage4_learning_rate=1e-2)
+    log = train(model, rows(8), p, "stage4", steps=steps, seed=0, pad_token_id=0, label="test")
+    return [row["loss"] for row in log]
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["base", "module"])
+def test_training_is_the_cpus(base, micro, adapter, without_gpu):
+    found = losses(base, micro, adapter=adapter)
+    without_gpu()
+    assert found == pytest.approx(losses(base, micro, adapter=adapter), abs=2e-3)
+    assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "gap"),
+    [
+        ({"gradient_checkpointing": True}, 2e-3),
+        ({"attention": "sdpa"}, 2e-3),
+        ({"attention": "eager"}, 2e-3),
+        ({"micro_batch": 2}, 2e-3),
+        ({"torch_compile": True}, 2e-3),
+        ({"mixed_precision": "on"}, 5e-2),
+    ],
+    ids=str,
+)
+def test_choices_of_speed_and_memory_change_no_loss(base, micro, changes, gap):
+    if "torch_compile" in changes and device() != "cuda":
+        pytest.skip("compiling for a CPU takes a minute")
+    found = losses(base, micro.but(**changes), adapter=True)
+    assert found == pytest.approx(losses(base, micro, adapter=True), abs=gap)
+
+
+def test_a_document_does_not_see_its_neighbour(base):
+    """Two documents in one block: changing the first leaves every loss of the second as it was, to the last bit."""
+    base.to(device()).set_attn_implementation("sdpa")
+    ids = torch.randint(5, 500, (1, 24), generator=torch.Generator().manual_seed(0))
+    ids[0, [0, 10]], ids[0, [9, 23]] = 1, 2
+
+    def second(ids: torch.Tensor) -> torch.Tensor:
+        block = IsolatedDocuments(1, 2)([{"input_ids": ids[0], "labels": ids[0]}])
+        block["labels"][:, :11] = IGNORE
+        return labelled_loss(base, on_device(block))
+
+    changed = ids.clone()
+    changed[0, 3] = 7 if ids[0, 3] != 7 else 8
+    with torch.no_grad():
+        assert torch.equal(second(ids), second(changed))
+        alone = labelled_loss(base, on_device(PadCollator(0)([{"input_ids": ids[0, 10:], "labels": ids[0, 10:]}])))
+    assert second(ids).item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+def test_a_module_needs_less_memory_than_the_base(base, micro):
+    """Gradients and moments of what is trained alone: a module's update peaks below a full one."""
+    if device() != "cuda":
+        pytest.skip("torch counts no memory on a CPU")
+    peaks = []
+    for adapter in (False, True):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        losses(base, micro, adapter=adapter, steps=2)
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[1] < peaks[0]
+
+
+def test_bfloat16_gradients_point_the_same_way(base):
+    inputs = on_device(PadCollator(0)(rows()))
+    base.to(device())
+    found = []
+    for bf16 in (False, True):
+        base.zero_grad()
+        labelled_loss(base, inputs, bf16=bf16).backward()
+        found.append(torch.cat([p.grad.flatten() for p in base.parameters()]))
+    assert cosine_similarity(*found, dim=0).item() > 0.99
