@@ -7,7 +7,8 @@ Both train the same random weights on the same made-up rows in the same micro-ba
 schedule, precision and recomputation, so that their losses must agree; each measurement is a process of its own, the
 two taking turns. Trainer has its default settings otherwise: its loss over all positions, its attention, its data
 loader. "packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss
-on the last third. The ceiling is a large square matrix product, measured in the same run.
+on the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured in
+the same run.
 """
 
 from __future__ import annotations
@@ -202,6 +203,12 @@ def _peak_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
+def sized(options: argparse.Namespace, data: str) -> argparse.Namespace:
+    """The options with a batch: the profile tiny's own where none is given, 8 packed blocks or 16 rows of SFT."""
+    batch = options.batch or (TINY.stage1_batch_size if data == "packed" else TINY.stage4_batch_size)
+    return argparse.Namespace(**vars(options) | {"batch": batch, "micro": min(options.micro, batch)})
+
+
 def compare(case: tuple[str, str, str, int], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of both systems for a case: medians over the repeats, which take turns."""
     context = multiprocessing.get_context("spawn")
@@ -231,7 +238,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
     parser.add_argument("--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens")
     for name, value in {
-        "batch": 16,
+        "batch": 0,
         "micro": 16,
         "steps": 40,
         "warmup": 5,
@@ -239,7 +246,7 @@ def main() -> None:
         "seed": 0,
         "threads": 1,
     }.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+        parser.add_argument(f"--{name}", type=int, default=value)  # batch 0: see `sized`
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true", help="xalma's torch_compile")
     options = parser.parse_args()
@@ -249,7 +256,7 @@ def main() -> None:
     cases = [(shape, kind, *one) for shape in options.shapes for kind in options.kinds for one in rows_of]
     rows = []
     for case in cases:
-        for row in compare(case, options):
+        for row in compare(case, sized(options, case[2])):
             rows.append(row | {"utilisation_of_ceiling": row["model_flops"] / most})
             print(*case, row["system"], f"{row['tokens_per_s']:,.0f} tokens/s,", f"{row['peak_mib']:,.0f} MiB,",
                   f"{row['model_flops'] / most:.0%} of the ceiling", f"{row.get('speedup', 1):.2f} ×")  # fmt: skip
