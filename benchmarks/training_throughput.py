@@ -7,8 +7,8 @@ Both train the same random weights on the same made-up rows in the same micro-ba
 schedule, precision and recomputation, so that their losses must agree; each measurement is a process of its own, the
 two taking turns. Trainer has its default settings otherwise: its loss over all positions, its attention, its data
 loader. "packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss
-on the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured in
-the same run.
+on the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product,
+measured in the same run.
 """
 
 from __future__ import annotations

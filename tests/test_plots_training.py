@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -43,6 +44,13 @@ def test_ladder_draws_means_of_directions():
         "mean of all": [0, 30],
     }
     assert "7 segments" in outward.get_ylabel()
+
+
+def test_ladder_of_two_metrics_has_a_row_each():
+    bits = [replace(record, metric="bits_per_byte", value=record.value / 10) for record in records()]
+    fig = ladder_figure([*records(), *bits], ("bleu", "bits_per_byte"))
+    assert drawn(fig.axes[2])["mean of all"] == [0.3, 3.0]
+    assert [ax.get_ylabel().split("\n")[0] for ax in fig.axes[::2]] == ["BLEU", "bits a byte of the reference"]
 
 
 def test_ladder_of_one_group_has_no_second_line_for_the_mean():

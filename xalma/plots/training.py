@@ -64,14 +64,26 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
     return fig
 
 
-def ladder_figure(records: Iterable[Record], metric: str = "bleu") -> Figure:
-    """Score after each stage, a panel for en→xx and one for xx→en, one line a group and a dashed one for their mean."""
-    records = [record for record in records if record.metric == metric]
+def ladder_figure(records: Iterable[Record], metrics: Sequence[str] = ("bleu",)) -> Figure:
+    """Scores after each stage, a row a metric, a panel for en→xx and one for xx→en, one line a group and a dashed one
+    for their mean.
+    """
+    records = list(records)
+    fig, axes = _panels(2 * len(metrics), columns=2, height=3.6, sharey="row")
+    for metric, row in zip(metrics, zip(axes[::2], axes[1::2], strict=True), strict=True):
+        _ladder_row(row, [record for record in records if record.metric == metric], metric)
+    for ax, title in zip(axes, DIRECTIONS.values(), strict=False):
+        ax.set_title(title)
+    for ax in axes[-2:]:
+        ax.set_xlabel("after stage")
+    _legend(fig, axes[:2])
+    return fig
+
+
+def _ladder_row(axes: Sequence[Axes], records: list[Record], metric: str) -> None:
     table = ladder_table(records, metric)
     stages = [stage for stage in STAGES if stage in table]
-    segments = sorted({record.n for record in records})
-    fig, axes = _panels(2, columns=2, height=4.0, sharey=True)
-    for ax, (direction, title) in zip(axes, DIRECTIONS.items(), strict=True):
+    for ax, direction in zip(axes, DIRECTIONS, strict=True):
         rows = table[table["direction"] == direction]
         for _, row in rows.iterrows():
             is_mean = row["group"] == "all"
@@ -81,14 +93,12 @@ def ladder_figure(records: Iterable[Record], metric: str = "bleu") -> Figure:
             ax.plot(stages, row[stages], color=_colour(group), marker="o", ls="--" if is_mean else "-",
                     label=f"{'mean of all' if is_mean else row['group']} (n = {row['n']} directions)")  # fmt: skip
         _write_values(ax, stages, rows[rows["group"] == "all"].iloc[0][stages])
-        ax.set(title=title, xlabel="after stage", xticks=range(len(stages)))
-        ax.set_xticklabels([STAGE_LABELS[stage] for stage in stages])
+        ax.set_xticks(range(len(stages)), [STAGE_LABELS[stage] for stage in stages])
         ax.margins(x=0.08)
         ax.set_ylim(bottom=0, top=max(1.0, 1.15 * table[stages].max().max()))
+    segments = sorted({record.n for record in records})
     counts = "–".join(map(str, dict.fromkeys((segments[0], segments[-1]))))
-    axes[0].set_ylabel(f"{METRIC_LABELS.get(metric, metric)}, {counts} segments a direction")
-    _legend(fig, axes)
-    return fig
+    axes[0].set_ylabel(f"{METRIC_LABELS.get(metric, metric)}\n{counts} segments a direction")
 
 
 def direction_heatmap(records: Iterable[Record], metric: str = "bleu") -> Figure:
@@ -160,7 +170,7 @@ def arpo_figure(logs: pd.DataFrame) -> Figure:
     return fig
 
 
-def _panels(n: int, columns: int, height: float = 3.4, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
+def _panels(n: int, columns: int, height: float = 3.4, sharey: bool | str = False) -> tuple[Figure, Sequence[Axes]]:
     """A figure of n panels, at most `columns` in a row, empty places taken away."""
     columns = min(n, columns)
     rows = -(-n // columns)
@@ -184,7 +194,7 @@ def _write_values(ax: Axes, stages: Sequence[str], values: pd.Series) -> None:
         if value == value:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             ax.annotate(
-                f"{value:.1f}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=box
+                f"{value:.3g}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=box
             )
 
 
