@@ -50,7 +50,7 @@ def test_ladder_of_two_metrics_has_a_row_each():
     bits = [replace(record, metric="bits_per_byte", value=record.value / 10) for record in records()]
     fig = ladder_figure([*records(), *bits], ("bleu", "bits_per_byte"))
     assert drawn(fig.axes[2])["mean of all"] == [0.3, 3.0]
-    assert [ax.get_ylabel().split("\n")[0] for ax in fig.axes[::2]] == ["BLEU", "bits a byte of the reference"]
+    assert [ax.get_ylabel().split("\n")[0] for ax in fig.axes[::2]] == ["BLEU", "bits a byte (less is better)"]
 
 
 def test_ladder_of_one_group_has_no_second_line_for_the_mean():

@@ -39,7 +39,7 @@ METRIC_LABELS = {
     "chrf": "chrF",
     "off_target": "off-target (% of segments)",
     "empty": "empty (% of segments)",
-    "bits_per_byte": "bits a byte of the reference",
+    "bits_per_byte": "bits a byte (less is better)",
 }
 
 
