@@ -145,13 +145,16 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
 
     Raises FileNotFoundError for an unknown configuration, RuntimeError if the launched stage failed.
     """
+    from xalma.live import view
+
     named = CONFIGURATIONS / f"{p.launch}.yaml"
     configuration = named if named.exists() else Path(p.launch)
     if not configuration.exists():
         known = ", ".join(sorted(f.stem for f in CONFIGURATIONS.glob("*.yaml")))
         raise FileNotFoundError(f"launch={p.launch!r} is no file and none of {known}: give one of these, or a file")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
-    ended = subprocess.run([*command, "-m", "xalma.cli", *stage_arguments(p, number, group, previous, branch)])
+    with view(p):
+        ended = subprocess.run([*command, "-m", "xalma.cli", *stage_arguments(p, number, group, previous, branch)])
     if ended.returncode:
         raise RuntimeError(f"stage {number}, group {group}: the launched run ended with {ended.returncode}; see above")
 
