@@ -72,8 +72,9 @@ def train(
             row = run.update(parts)
             if row:
                 run.log.append(_checked(row, label, p, stage))
-                meter.log(row)
             meter.step(sum(n_read(part) for part in parts), run.recent_loss)
+            if row:
+                meter.log(row)
             if kept and kept.due(run.step) and run.step < steps:
                 _checked({"loss": mean(run.window).item()}, label, p, stage)
                 run.seconds = earlier + time.perf_counter() - started
