@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,16 @@ class Size:
 
 
 @cache
+def lines(code: str) -> list[str]:
+    """The language's sentences in random order, so that the first few are as long as all."""
+    return random.Random(0).sample(sentences(code), len(sentences(code)))
+
+
+@cache
 def documents(code: str, n_bytes: int) -> list[str]:
     """At least `n_bytes` of text as documents of three sentences, each made of the halves of two."""
-    lines, found, size = sentences(code), [], 0
-    halves = [(line[: len(line) // 2], line[len(line) // 2 :]) for line in lines]
+    found, size = [], 0
+    halves = [(line[: len(line) // 2], line[len(line) // 2 :]) for line in lines(code)]
     for number in count():
         rng = random.Random(f"{code} {number}")
         text = " ".join(rng.choice(halves)[0] + rng.choice(halves)[1] for _ in range(3))
@@ -146,8 +152,8 @@ def prepare_text(bench: Bench, size: Size) -> Callable[[], Any]:
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
 
     def run() -> None:
-        for code, lines in texts.items():
-            rows = ((f"{code}:{n}", text) for n, text in enumerate(lines))
+        for code, written in texts.items():
+            rows = ((f"{code}:{n}", text) for n, text in enumerate(written))
             write_tokens(rows, folder / code, make_job(bench.tokenizer, code), TINY.block_tokens, partial(processes, 1))
 
     return run
@@ -156,7 +162,7 @@ def prepare_text(bench: Bench, size: Size) -> Callable[[], Any]:
 def guard(bench: Bench, size: Size) -> Callable[[], Any]:
     """The index of test sentences, and every row of training text looked up in it."""
     texts = [text for code in size.codes for text in documents(code, size.data * bench.amounts.guard_bytes)]
-    sides = {code: sentences(code)[: bench.amounts.test_sentences] for code in size.codes}
+    sides = {code: lines(code)[: bench.amounts.test_sentences] for code in size.codes}
     return lambda: sum(1 for _ in Guard(TestIndex(sides), "drop").watch(texts, "text"))
 
 
@@ -203,7 +209,7 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
 
 def generation(bench: Bench, size: Size) -> Callable[[], Any]:
     """Translations from English by the bank, its batches mixing the groups' languages."""
-    texts = [line[:40] for line in islice(sentences(ENGLISH), size.data * bench.amounts.prompts)]
+    texts = [line[:40] for line in lines(ENGLISH)[: size.data * bench.amounts.prompts]]
     tgts = [GROUPS[group][0] for group in range(1, 1 + size.groups) for _ in texts]
     bank = bench.bank(TINY.hidden_size, TINY.layers)
     options = {"max_new_tokens": bench.amounts.new_tokens, "batch_size": 64}
@@ -215,11 +221,11 @@ def scoring(bench: Bench, size: Size) -> Callable[[], Any]:
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     files: dict[str, Path] = {}
     for code in size.codes:
-        references = sentences(code)[: size.data * bench.amounts.segments]
+        references = lines(code)[: size.data * bench.amounts.segments]
         outputs = [line[: 3 * len(line) // 4] for line in references]
         direction = f"{ENGLISH}-{code}"
-        for name, lines in (("src", references), ("ref", references), ("out", outputs)):
-            write_atomically(folder / "set" / direction / f"{name}.txt", "\n".join(lines) + "\n")
+        for name, texts in (("src", references), ("ref", references), ("out", outputs)):
+            write_atomically(folder / "set" / direction / f"{name}.txt", "\n".join(texts) + "\n")
         files[direction] = folder / "set" / direction / "out.txt"
     return lambda: score_all({"system": files}, str(folder / "set"), workers=1, cache=None)
 
@@ -273,9 +279,9 @@ def measure(bench: Bench, step: str, axis: str, repeats: int) -> list[dict[str, 
             run()
             found[n].append((time.perf_counter() - started, time.process_time() - used))
     return [
-        {"step": step, "axis": axis, "size": n, "seconds": min(runs)[0], "cpu_seconds": min(runs)[1],
-         "seconds_of_runs": [seconds for seconds, _ in runs]}
-        for n, runs in found.items()
+        {"step": step, "axis": axis, "size": n, "seconds": min(taken)[0], "cpu_seconds": min(taken)[1],
+         "seconds_of_runs": [seconds for seconds, _ in taken]}
+        for n, taken in found.items()
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from xalma.plots import INK, subplots
 from xalma.runtime import home
@@ -21,7 +22,9 @@ AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 4
 COLOURS = {"data": "#4477AA", "groups": "#EE6677", "languages": "#228833"}
 LINEAR = 1.1  # an exponent up to here counts as linear: timings on a shared machine are no better
 # What is known of steps that grow faster than linearly.
-WHY_WORSE: dict[tuple[str, str], str] = {}
+WHY_WORSE: dict[tuple[str, str], str] = {
+    ("generation", "groups"): "batches mix the groups, and one that does reads the weights of each of their modules",
+}
 
 
 def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
@@ -95,6 +98,8 @@ def scaling_figure(record: dict[str, Any]) -> Figure | None:
     for step, ax in panels.items():
         ax.set(title=step.capitalize(), xscale="log", yscale="log")
         ax.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.tick_params(labelbottom=True)
         ax.minorticks_off()
     for ax in grid.flat[len(steps) :]:
@@ -106,6 +111,7 @@ def scaling_figure(record: dict[str, Any]) -> Figure | None:
     found = {
         label: handle for ax in panels.values() for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
+    found["linear"] = found.pop("linear")  # last
     fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)
     return fig
 
