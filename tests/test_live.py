@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from xalma import live, recipe
+from xalma import live, parallel, recipe
 from xalma.checkpoints import checkpoint_folder
 from xalma.meter import PROGRESS_FILE, Meter
 from xalma.stages import stage_folder
@@ -130,6 +130,12 @@ def test_nothing_happens_where_nobody_looks(micro, shown, monkeypatch):
 def test_the_pool_s_wait_is_a_view(micro, shown, monkeypatch):
     monkeypatch.setattr(recipe, "_pool", ThreadPoolExecutor)
     assert recipe.side_by_side(micro.but(workers=2), [(abs, (-1,)), (abs, (-2,))]) == [1, 2]
+    assert shown == [[{}, {}]]
+
+
+def test_the_wait_for_a_launched_stage_is_a_view(micro, shown, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 0))
+    parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
     assert shown == [[{}, {}]]
 
 
