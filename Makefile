@@ -60,7 +60,7 @@ lock: $(READY)
 	trap 'rm -rf "$$tmp"' EXIT
 	.venv/bin/python -m pip install --quiet --target "$$tmp/uv" uv==0.13.9
 	grep == requirements.lock > "$$tmp/pins"
-	"$$tmp/uv/bin/uv" pip compile pyproject.toml --all-extras $(UPGRADE) --output-file "$$tmp/pins" \
+	"$$tmp/uv/bin/uv" pip compile pyproject.toml --extra comet --extra lab --extra dev $(UPGRADE) --output-file "$$tmp/pins" \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --native-tls --no-header --annotation-style line --quiet
 	{ sed '/^$$/,$$d' requirements.lock; echo; cat "$$tmp/pins"; } > "$$tmp/lock"

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# `cluster` (Ray) is installed by who has one: neither the lock nor the conda environment holds it.
-SET_UP = [extra for name, extra in EXTRAS.items() if name != "cluster"]
+# The other extras are installed by who wants them: neither the lock nor the conda environment holds them.
+SET_UP = [EXTRAS[name] for name in ("comet", "lab", "dev")]
 RANGES = [Requirement(r) for r in chain(PROJECT["dependencies"], *SET_UP)]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 

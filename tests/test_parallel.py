@@ -15,18 +15,21 @@ import two_processes
 import yaml
 from safetensors.torch import load_file
 
-from xalma import cli, parallel, stages
+from xalma import cli, parallel, stages, train
 from xalma.profiles import load_profile
 
 
 @pytest.mark.long
-def test_two_processes_train_what_one_trains(tmp_path):
-    """Full weights and a module, replicated (DDP) and sharded (FSDP2), resumed by two and by one."""
-    command = [sys.executable, two_processes.__file__, str(tmp_path)]
+@pytest.mark.parametrize(("shardings", "n"), [(("none", "full"), 4 + 4), (("deepspeed",), 2 + 2)])
+def test_two_processes_train_what_one_trains(tmp_path, shardings, n):
+    """Full weights and a module, replicated (DDP) and sharded (FSDP2, resumed by two and by one; DeepSpeed)."""
+    if "deepspeed" in shardings:
+        pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install 'xalma[deepspeed]'")
+    command = [sys.executable, two_processes.__file__, str(tmp_path), *shardings]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert len(found) == 4 + 4
+    found = json.loads(done.stdout.splitlines()[-1])  # DeepSpeed prints too
+    assert len(found) == n
     for case, gap in found.items():
         assert gap["losses"] < 1e-5, (case, gap)
         assert gap["weights"] < 1e-5, (case, gap)
@@ -77,14 +80,14 @@ def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
 
 
 def test_a_failed_launch_and_an_unknown_configuration_are_errors(micro, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"launch='9x' is no file and none of 1x, 2cpu, 2x8, 8x"):
+    with pytest.raises(FileNotFoundError, match=r"launch='9x' is no file and none of 1x, 2cpu, 2x8, 8x, 8x-deepspeed"):
         parallel.launch(micro.but(launch="9x"), 2, 6, None, "ladder")
     monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 3))
     with pytest.raises(RuntimeError, match="stage 2, group 6: the launched run ended with 3"):
         parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
 
 
-@pytest.mark.parametrize(("name", "processes"), [("1x", 1), ("8x", 8), ("2x8", 16), ("2cpu", 2)])
+@pytest.mark.parametrize(("name", "processes"), [("1x", 1), ("8x", 8), ("8x-deepspeed", 8), ("2x8", 16), ("2cpu", 2)])
 def test_configurations_are_accelerates(name, processes):
     from accelerate.commands.config.config_args import load_config_from_file
 
@@ -103,7 +106,7 @@ def test_the_sbatch_file_is_bash():
     ("sharding", "everything", "world", "expected"),
     [
         ("auto", True, 2, True), ("auto", False, 2, False), ("full", False, 2, True), ("none", True, 2, False),
-        ("full", True, 1, False),
+        ("full", True, 1, False), ("deepspeed", True, 2, False),
     ],
 )  # fmt: skip
 def test_what_is_sharded(micro, monkeypatch, sharding, everything, world, expected):
@@ -111,6 +114,29 @@ def test_what_is_sharded(micro, monkeypatch, sharding, everything, world, expect
     model.bias.requires_grad_(everything)
     monkeypatch.setattr(parallel, "world_size", lambda: world)
     assert parallel.sharded(model, micro.but(sharding=sharding)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sharding", "everything", "world", "launcher", "expected"),
+    [
+        ("deepspeed", True, 2, "", True), ("deepspeed", False, 2, "", True), ("deepspeed", True, 1, "", False),
+        ("auto", True, 2, "true", True), ("auto", False, 2, "true", False), ("auto", True, 2, "", False),
+        ("full", True, 2, "true", False),
+    ],
+)  # fmt: skip
+def test_what_deepspeed_trains(micro, monkeypatch, sharding, everything, world, launcher, expected):
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(everything)
+    monkeypatch.setattr(parallel, "world_size", lambda: world)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", launcher)
+    assert parallel.by_deepspeed(model, micro.but(sharding=sharding)) == expected
+
+
+def test_deepspeed_without_its_package_is_one_sentence(micro, base, monkeypatch):
+    monkeypatch.setattr("xalma.train.by_deepspeed", lambda model, p: True)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ImportError, match=r"sharding=deepspeed needs the package: pip install 'xalma\[deepspeed\]'"):
+        train.make_run(base, micro, "stage1", 2)
 
 
 def test_one_process_is_the_first_of_one():

@@ -175,9 +175,19 @@ def test_mixed_precision_can_be_forced():
 
 
 def test_progress_writes_the_status_file_and_takes_it_away(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setenv("XALMA_STATUS", str(tmp_path / "status"))
     with progress(10, "stage 4") as bar:
+        now[0] += 6.0
         bar.update(3, "loss 1.5")
         (file,) = tmp_path.iterdir()
-        assert file.read_text() == "stage 4 3/10 loss 1.5"
+        assert file.read_text() == "stage 4 3/10 0:00:14 left loss 1.5"
     assert list(tmp_path.iterdir()) == []
+    with progress(1000, "stage 4", done=990) as bar:  # gone on with: what was done before took no time now
+        now[0] += 20.0
+        bar.update(2)
+        assert file.read_text() == "stage 4 992/1000 0:01:20 left"
+    with progress(0, "tokens") as bar:  # nobody knows how many
+        bar.update(7)
+        assert file.read_text() == "tokens 7/0"

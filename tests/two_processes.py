@@ -1,6 +1,6 @@
 """The small trainings of killed_runs.py in one and in two processes (gloo): a script, for test_parallel.py.
 
-    python tests/two_processes.py FOLDER
+    python tests/two_processes.py FOLDER SHARDING …
 
 It imports once and forks every process (it never trains itself: autograd can't be forked). It prints, as JSON, for
 each case the largest difference to one process of losses and of weights, and how far training moved the weights.
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from itertools import product
 from pathlib import Path
 
 import killed_runs
@@ -20,8 +21,6 @@ import torch
 
 from xalma import parallel
 from xalma import train as training
-
-CASES = [(kind, sharding) for kind in killed_runs.KINDS for sharding in ("none", "full")]
 
 
 def free_port() -> str:
@@ -76,14 +75,15 @@ def difference(a: dict, b: dict) -> dict[str, float]:
     }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, shardings: list[str]) -> None:
     found = {}
-    for i, (kind, sharding) in enumerate(CASES):
+    for i, (kind, sharding) in enumerate(product(killed_runs.KINDS, shardings)):
         one = outcome(folder / f"{i} one", 1, kind, "none")
         two = outcome(folder / f"{i} two", 2, kind, sharding)
         found[f"{kind}, sharding={sharding}"] = difference(one, two) | {"steps": len(one["losses"])}
-        if sharding == "full":  # both killed, resumed by two, and by one from what two had saved
-            for name, world in (("two", 2), ("one", 1)):
+        if sharding != "none":  # both killed, resumed by two, and by one from what two had saved
+            resumed = {"two": 2, "one": 1} if sharding == "full" else {"two": 2}  # one process has no DeepSpeed
+            for name, world in resumed.items():
                 place = folder / f"{i} killed, resumed by {name}"
                 outcome(place, 2, kind, sharding, kill_at=8)
                 found[f"{kind}, killed, resumed by {name}"] = difference(one, outcome(place, world, kind, sharding))
@@ -91,4 +91,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -126,9 +126,18 @@ class Checkpoints:
         return None
 
     def load(self, folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Fill `tensors` in place from a checkpoint, set this process's random state; returns the facts."""
+        """Fill `tensors` in place from a checkpoint, set this process's random state; returns the facts.
+
+        Raises ValueError if it holds others, as DeepSpeed's do.
+        """
         import torch.distributed.checkpoint as dcp
 
+        stored = dcp.FileSystemReader(folder / "tensors").read_metadata().state_dict_metadata
+        if stored.keys() != tensors.keys():
+            raise ValueError(
+                f"{folder} was saved with another kind of `sharding` (deepspeed or not): go on with that one, or "
+                f"remove {self.folder} to train the stage anew"
+            )
         with _alone():
             dcp.load(tensors, checkpoint_id=str(folder / "tensors"), no_dist=world_size() == 1)
         mine = folder / f"random-{rank()}.pt"

@@ -68,7 +68,7 @@ def summed_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tens
     def of(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return cross_entropy(head(hidden).float(), targets, reduction="sum")
 
-    n = max(1, LOGITS // head.weight.shape[0])
+    n = max(1, LOGITS // head.out_features)  # not of its weight, which DeepSpeed empties between uses
     if len(targets) <= n:
         return of(hidden, targets)
     parts = zip(hidden.split(n), targets.split(n), strict=True)

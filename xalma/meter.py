@@ -1,16 +1,18 @@
 """What can be watched while a stage trains: loss, tokens a second, utilisation, memory, and the time left.
 
 It goes to the progress bar (in a notebook, a terminal or `xalma run`'s status line), to progress.json for
-`xalma status`, and, if the profile asks, through accelerate's trackers to TensorBoard or W&B. None of it is an output
-of a notebook, none decides a weight.
+`xalma status` and the figure of xalma.live, and, if the profile asks, through accelerate's trackers to TensorBoard or
+W&B. None of it is an output of a notebook, none decides a weight.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,7 @@ from xalma.profiles import Profile
 from xalma.runtime import Progress, home, progress, write_json
 
 EVERY_S = 1.0  # between two looks at the loss, which stops a GPU's queue for a moment
+CURVE_POINTS = 200  # of the loss in progress.json, the newest closest together
 PROGRESS_FILE = "progress.json"
 
 
@@ -33,17 +36,21 @@ class Meter:
     """
 
     def __init__(self, label: str, steps: int, done: int, p: Profile, flops_per_token: float, folder: Path | None):
-        self.label, self.steps, self.done, self.folder = label, steps, done, folder
+        self.label, self.steps, self.done, self.p, self.folder = label, steps, done, p, folder
         self.flops_per_token, self.peak = flops_per_token, peak_flops()
-        self.tokens, self.started = 0, time.perf_counter()
+        self.tokens, self.begun, self.started = 0, done, time.perf_counter()
         self.looked, self.note = 0.0, ""
+        self.curve = [point for point in _said(folder).get("curve", []) if point[0] <= done]  # goes on after a resume
         self.tracker = _tracker(p, label) if rank() == 0 else None
 
     def __enter__(self) -> Meter:
-        self.context = progress(self.steps, self.label) if rank() == 0 else nullcontext()
-        self.bar: Progress | None = self.context.__enter__()
-        if self.bar:
-            self.bar.update(self.done)
+        from xalma.live import view
+
+        self.context = ExitStack()
+        self.bar: Progress | None = None
+        if rank() == 0:  # the first process speaks for all
+            self.bar = self.context.enter_context(progress(self.steps, self.label, self.done))
+            self.context.enter_context(view(self.p))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -54,27 +61,40 @@ class Meter:
     def step(self, n_tokens: int, loss: Callable[[], float]) -> None:
         """One update more. n_tokens: of all processes. loss: asked for only when it is time to look."""
         self.done, self.tokens = self.done + 1, self.tokens + n_tokens
-        if self.bar is None:  # the first process speaks for all
+        if self.bar is None:
             return
         now = time.perf_counter()
-        if now - self.looked >= EVERY_S:
+        if now - self.looked >= EVERY_S or self.done == self.steps:
             self.looked = now
-            seen = {"loss": round(loss(), 4)} | self.seen()
-            self.note = ", ".join(f"{key} {value:,}" for key, value in seen.items())
-            if self.folder:
-                left = (self.steps - self.done) * (now - self.started) / max(1, self.tokens / n_tokens)
-                seen |= {"label": self.label, "step": self.done, "steps": self.steps, "seconds_left": round(left)}
-                write_json(self.folder / PROGRESS_FILE, seen | {"pid": os.getpid(), "at": time.time()})
+            self._look(round(loss(), 4))
         self.bar.update(1, self.note)
 
+    def _look(self, loss: float) -> None:
+        seen = {"loss": loss} | self.seen()
+        # the bar has the time left itself
+        self.note = ", ".join(f"{key} {value:,}" for key, value in seen.items() if key != "seconds_left")
+        if self.folder:
+            self.curve.append([self.done, loss])
+            if len(self.curve) > CURVE_POINTS:
+                self.curve = self.curve[: CURVE_POINTS // 2 : 2] + self.curve[CURVE_POINTS // 2 :]
+            said = {"label": self.label, "step": self.done, "steps": self.steps, "curve": self.curve}
+            write_json(self.folder / PROGRESS_FILE, seen | said | {"pid": os.getpid(), "at": time.time()})
+
     def seen(self) -> dict[str, Any]:
-        """Tokens a second of all processes since the start, utilisation in percent, peak memory of this device."""
-        rate = self.tokens / max(1e-9, time.perf_counter() - self.started)
+        """Tokens a second of all processes since the start, utilisation in percent, peak memory, seconds left.
+
+        Memory is that of this process's device, on a CPU of the process.
+        """
+        passed = max(1e-9, time.perf_counter() - self.started)
+        rate = self.tokens / passed
         found: dict[str, Any] = {"tokens/s": round(rate)}
         if self.peak:
             found["utilisation_%"] = round(100 * rate * self.flops_per_token / self.peak / world_size(), 1)
-        if torch.cuda.is_available():
-            found["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        cuda = torch.cuda.is_available()
+        peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found["memory_gib"] = round(peak / 2**30, 1)
+        # what was done before a resume says nothing of the speed now
+        found["seconds_left"] = round((self.steps - self.done) * passed / max(1, self.done - self.begun))
         return found
 
     def log(self, row: dict[str, float]) -> None:
@@ -82,6 +102,18 @@ class Meter:
         if self.tracker:
             values = {key: value for key, value in row.items() if key != "step"} | self.seen()
             self.tracker.log(values, step=int(row["step"]))
+
+
+def trainings(p: Profile, since: float) -> list[dict[str, Any]]:
+    """What progress.json says of each training of the profile, in any process, that spoke after `since` (Unix time)."""
+    files = sorted((home() / p.run_dir / p.name).rglob(f".checkpoints-*/{PROGRESS_FILE}"))
+    return [said for file in files if (said := _said(file.parent)).get("at", 0.0) >= since]
+
+
+def _said(folder: Path | None) -> dict[str, Any]:
+    with suppress(OSError, ValueError):  # none yet, or gone since
+        return json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")) if folder else {}
+    return {}
 
 
 def peak_flops() -> float | None:
@@ -98,8 +130,10 @@ def _tracker(p: Profile, label: str) -> Any:
     """accelerate's tracker named by the profile, started. Raises ImportError, in one sentence, without its package."""
     if not p.track:
         return None
+    from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
+    PartialState()  # without it accelerate's logger, which the trackers call, raises
     run = label.replace(", ", "-").replace(" ", "")
     try:
         if p.track == "tensorboard":

@@ -100,8 +100,10 @@ class Profile:
     gradient_checkpointing: bool = ours(True, "activations are computed again in the backward pass: 13B needs it")
     torch_compile: bool = ours(False, "layer by layer; pays on a GPU when rows have one length")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
-    launch: str = ours("", "accelerate configuration (1x, 8x, 2x8 or a file) for stages 1 to 4; '': this process")
-    sharding: str = ours("auto", "on many devices: full (FSDP2) | none (DDP) | auto: full if all weights are trained")
+    launch: str = ours(
+        "", "accelerate configuration (1x, 8x, 2x8, 8x-deepspeed or a file) for stages 1 to 4; '': this process"
+    )
+    sharding: str = ours("auto", "many devices: full (FSDP2) | none (DDP) | deepspeed | auto: full if all are trained")
     track: str = ours("", "tensorboard | wandb; '': the progress bar only")
 
     # optimisation common to all stages
@@ -203,7 +205,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "mixed_precision": ("auto", "on", "off"),
     "attention": ("auto", "eager", "sdpa", "flash_attention_2"),
-    "sharding": ("auto", "full", "none"),
+    "sharding": ("auto", "full", "none", "deepspeed"),
     "track": ("", "tensorboard", "wandb"),
 }
 _MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",

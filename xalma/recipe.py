@@ -22,6 +22,7 @@ from xalma.data import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, off_target_rate, score
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUPS
+from xalma.live import view
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
@@ -74,7 +75,8 @@ def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -
         finally:
             torch.set_num_threads(before)
     futures = [_pool(p.workers).submit(_with_threads, share, function, arguments) for function, arguments in jobs]
-    return [future.result() for future in futures]
+    with view(p):
+        return [future.result() for future in futures]
 
 
 @cache

@@ -10,8 +10,10 @@ import random
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -183,16 +185,20 @@ STATUS_VARIABLE = "XALMA_STATUS"  # file that `xalma run` watches; progress bars
 
 
 class Progress:
-    """A tqdm bar, or, under `xalma run`, lines in the status file that the terminal shows."""
+    """A tqdm bar, or, under `xalma run`, lines in the status file that the terminal shows; both with the time left.
 
-    def __init__(self, total: int, label: str) -> None:
-        self.total, self.label, self.done = total, label, 0
+    done: units that an earlier run did, which say nothing of the speed of this one.
+    """
+
+    def __init__(self, total: int, label: str, done: int = 0) -> None:
+        self.total, self.label, self.done = total, label, done
+        self.begun, self.started = done, time.perf_counter()
         self.status = os.environ.get(STATUS_VARIABLE)
         self.bar = None
         if not self.status:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total, desc=label, leave=False)
+            self.bar = tqdm(total=total, initial=done, desc=label, leave=False)
 
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
@@ -200,14 +206,18 @@ class Progress:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(n)
         elif self.status:
-            line = f"{self.label} {self.done}/{self.total} {note}".strip()
-            Path(f"{self.status}.{os.getpid()}").write_text(line, encoding="utf-8")
+            parts = (self.label, f"{self.done}/{self.total}", self._left() if self.total else "", note)
+            Path(f"{self.status}.{os.getpid()}").write_text(" ".join(filter(None, parts)), encoding="utf-8")
+
+    def _left(self) -> str:
+        each = (time.perf_counter() - self.started) / max(1, self.done - self.begun)
+        return f"{timedelta(seconds=max(0, round((self.total - self.done) * each)))} left"
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Progress]:
-    """Progress of `total` units of work, shown where the person is looking."""
-    bar = Progress(total, label)
+def progress(total: int, label: str, done: int = 0) -> Iterator[Progress]:
+    """Progress of `total` units of work, of which `done` are behind, shown where the person is looking."""
+    bar = Progress(total, label, done)
     try:
         yield bar
     finally:

@@ -25,7 +25,7 @@ from xalma.checkpoints import Checkpoints
 from xalma.collate import IGNORE
 from xalma.losses import labelled_loss, plain_model
 from xalma.meter import Meter
-from xalma.parallel import Follower, accumulating, collect, distribute, mean, rank, sharded, world_size
+from xalma.parallel import Follower, accumulating, by_deepspeed, collect, distribute, mean, rank, sharded, world_size
 from xalma.plan import flops_per_token
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision, seed_everything
@@ -58,7 +58,7 @@ def train(
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
     stream = stream_of(rows, micro, seed, pad_token_id, borders)
-    run = Run(model, p, stage, steps)
+    run = make_run(model, p, stage, steps)
     kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
     if kept and (folder := kept.newest()):
         facts = kept.load(folder, run.tensors())
@@ -72,8 +72,9 @@ def train(
             row = run.update(parts)
             if row:
                 run.log.append(_checked(row, label, p, stage))
-                meter.log(row)
             meter.step(sum(n_read(part) for part in parts), run.recent_loss)
+            if row:
+                meter.log(row)
             if kept and kept.due(run.step) and run.step < steps:
                 _checked({"loss": mean(run.window).item()}, label, p, stage)
                 run.seconds = earlier + time.perf_counter() - started
@@ -88,11 +89,7 @@ class Run:
 
     def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int) -> None:
         self.p, self.every = p, max(1, steps // 50)
-        bf16 = mixed_precision(p.mixed_precision)
-        shard = sharded(model, p)
-        self.worker, self.trained = distribute(
-            Worker(model, bf16), lambda m: plain_model(m).base_model.layers, shard, bf16
-        )
+        self.worker, self.trained = self.spread(Worker(model, mixed_precision(p.mixed_precision)))
         self.worker.train()
         named = [(name, x) for name, x in self.trained.named_parameters() if x.requires_grad]
         groups = [  # norms and biases, the vectors, do not decay
@@ -101,6 +98,7 @@ class Run:
         ]
         self.names = {x: name for name, x in named}
         rate = getattr(p, f"{stage}_learning_rate")
+        groups = [group for group in groups if group["params"]]  # a module has no vectors
         self.optimizer = torch.optim.AdamW(groups, rate, betas=(0.9, p.adam_beta2), eps=1e-8, fused=True)
         self.schedule = get_scheduler(
             getattr(p, f"{stage}_schedule"), self.optimizer, math.ceil(p.warmup_ratio * steps), steps
@@ -108,6 +106,11 @@ class Run:
         self.step, self.n_window, self.seconds = 0, 0, 0.0
         self.window = torch.zeros((), device=device())  # summed loss since the last logged step
         self.log: list[dict[str, float]] = []
+
+    def spread(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """(worker on this process's device, sharded or replicated; what to save and optimise of it)."""
+        shard = sharded(worker.model, self.p)
+        return distribute(worker, lambda m: plain_model(m).base_model.layers, shard, worker.bf16)
 
     def update(self, parts: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         """One update on a whole batch, of which this process takes its share; returns the log's row if one is due."""
@@ -119,11 +122,8 @@ class Run:
                 loss = self.worker({key: value.to(device()) for key, value in part.items()}, n_tokens)
                 loss.backward()
             self.window = self.window + loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.names, self.p.clip_norm)
-        rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
+        norm, rate = self.apply(), self.schedule.get_last_lr()[0]
         self.schedule.step()
-        self.optimizer.zero_grad()
         self.step, self.n_window = self.step + 1, self.n_window + 1
         if self.step % self.every:
             return {}
@@ -131,6 +131,13 @@ class Run:
         self.window, self.n_window = torch.zeros_like(self.window), 0
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return {"step": self.step, "loss": round(loss, 4), "learning_rate": rate, "grad_norm": norm.item()}
+
+    def apply(self) -> torch.Tensor:
+        """Change the weights by the gradients, clipped; returns the norm they had."""
+        norm = torch.nn.utils.clip_grad_norm_(self.names, self.p.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
 
     def recent_loss(self) -> float:
         """Mean loss of this process since the last logged step, or that step's."""
@@ -173,6 +180,15 @@ class Run:
         collect(self.trained, model)
         if rank():
             raise Follower
+
+
+def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int) -> Run:
+    """The training, by DeepSpeed where it is asked for."""
+    if not by_deepspeed(model, p):
+        return Run(model, p, stage, steps)
+    from xalma.zero import ZeroRun
+
+    return ZeroRun(model, p, stage, steps)
 
 
 @contextmanager
