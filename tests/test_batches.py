@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from xalma.batches import RowBatches, like_lengths
+from xalma.batches import RowBatches, like_lengths, n_tokens
 
 LENGTHS = [3 + i * 7 % 40 for i in range(1003)]
 
@@ -18,6 +18,16 @@ def test_an_epoch_has_every_row_once_and_a_short_last_batch():
         assert sorted(i for batch in epoch for i in batch) == list(range(1003))
         assert [len(batch) for batch in epoch] == [8] * 125 + [3]
     assert epochs[0] != epochs[1]
+
+
+def test_a_pair_is_as_long_as_its_two_sides():
+    pair = {
+        "chosen_input_ids": [1, 2, 3],
+        "chosen_labels": [0] * 3,
+        "rejected_input_ids": [1, 2],
+        "rejected_labels": [],
+    }
+    assert n_tokens(pair) == 5 and n_tokens({"input_ids": [1, 2], "labels": [1, 2]}) == 2
 
 
 def test_batches_are_of_like_length_in_random_order():

@@ -89,6 +89,13 @@ def arpo_loss(
     return losses, tau, z
 
 
+def histogram(values: torch.Tensor, edges: tuple[float, ...]) -> torch.Tensor:
+    """Returns (len(edges) - 1,) counts of `values` (B,) between `edges`; what lies outside is in the first or last."""
+    bins = torch.tensor(edges[1:-1], device=values.device, dtype=values.dtype)
+    found = torch.bucketize(values.detach(), bins, right=True)
+    return torch.bincount(found, minlength=len(edges) - 1)
+
+
 @dataclass
 class ARPOConfig(CPOConfig):
     """TRL's CPO arguments plus ARPO's; TRL's defaults (bf16, gradient checkpointing) stay.
@@ -228,7 +235,5 @@ class ARPOTrainer(CPOTrainer):
         return chosen, rejected, *((part[:, 1:] != -100).sum(1) for part in labels), nll
 
     def _count(self, name: str, values: torch.Tensor, edges: tuple[float, ...]) -> None:
-        bins = torch.tensor(edges[1:-1], device=values.device, dtype=values.dtype)
-        found = torch.bucketize(values.detach(), bins, right=True)
-        counts = torch.bincount(found, minlength=len(edges) - 1)
+        counts = histogram(values, edges)
         self._counts[name] = self._counts[name] + counts if name in self._counts else counts
