@@ -2,7 +2,7 @@
 
 Full weights are sharded (FSDP2: weights, gradients and optimizer state), a module on its frozen base is replicated
 (DDP: only the module's gradients travel). The first process alone writes results: the others leave a stage with
-`Follower` when its training is over. Stages 0 and 5 run in one process; stage 5 is TRL's trainer.
+`Follower` when its training is over. Stage 0, which trains nothing, runs in one process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from xalma.profiles import PROFILES, Profile
 from xalma.runtime import device
 
-LAUNCHED_STAGES = (1, 2, 3, 4)
+LAUNCHED_STAGES = (1, 2, 3, 4, 5)
 CONFIGURATIONS = Path(__file__).parent / "launch"
 
 
