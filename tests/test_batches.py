@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from xalma.batches import RowBatches, like_lengths, n_tokens
+from xalma.batches import RowBatches, like_lengths
 
 LENGTHS = [3 + i * 7 % 40 for i in range(1003)]
 
@@ -20,14 +20,13 @@ def test_an_epoch_has_every_row_once_and_a_short_last_batch():
     assert epochs[0] != epochs[1]
 
 
-def test_a_pair_is_as_long_as_its_two_sides():
-    pair = {
-        "chosen_input_ids": [1, 2, 3],
-        "chosen_labels": [0] * 3,
-        "rejected_input_ids": [1, 2],
-        "rejected_labels": [],
-    }
-    assert n_tokens(pair) == 5 and n_tokens({"input_ids": [1, 2], "labels": [1, 2]}) == 2
+def test_pairs_are_shuffled_whole():
+    """Whatever their lengths: an epoch has every pair once, and what stands together is not of like length."""
+    rows = [{"chosen_input_ids": [i] * n, "rejected_input_ids": [i] * n} for i, n in enumerate(LENGTHS)]
+    stream = RowBatches(rows, 8, 1, lambda found: [row["chosen_input_ids"] for row in found])
+    epoch = list(islice(stream, 126))
+    assert sorted(ids[0] for batch in epoch for ids in batch) == list(range(1003))
+    assert sum(max(map(len, batch)) - min(map(len, batch)) for batch in epoch) / 126 > 25  # 31 at random
 
 
 def test_batches_are_of_like_length_in_random_order():

@@ -33,14 +33,15 @@ def like_lengths(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[
 
 
 class RowBatches:
-    """Micro-batches of `size` tokenised rows or pairs; the position is the number of micro-batches taken."""
+    """Micro-batches of `size` tokenised rows, of like length, or pairs; the position is the number of those taken."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], size: int, seed: int, collate: Collate) -> None:
         self.rows, self.size, self.seed, self.collate = rows, size, seed, collate
         self.n_taken = 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        order = like_lengths([n_tokens(row) for row in self.rows], self.size, self.seed)
+        lengths = [len(row.get("input_ids", ())) for row in self.rows]  # pairs are packed: any company is as good
+        order = like_lengths(lengths, self.size, self.seed)
         for indices in islice(order, self.n_taken, None):
             self.n_taken += 1
             yield self.collate([self.rows[i] for i in indices])
@@ -68,11 +69,6 @@ class BlockBatches:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.blocks.load_state_dict(state)
-
-
-def n_tokens(row: Mapping[str, Any]) -> int:
-    """Tokens of a row, or of both sides of a pair."""
-    return sum(len(ids) for name, ids in row.items() if name.endswith("input_ids"))
 
 
 def sizes(p: Profile, stage: str, n_processes: int = 1) -> tuple[int, int]:

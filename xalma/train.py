@@ -50,7 +50,7 @@ def train(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict a logged step.
 
-    rows: a list of tokenised rows or pairs (grouped by length) or a stream of packed blocks, taken as it comes.
+    rows: a list of tokenised rows (grouped by length) or pairs, or a stream of packed blocks, taken as it comes.
     borders: BOS and EOS, if documents in a block must not see each other.
     checkpoints: a folder for the state in between, every `checkpoint_steps` updates; what it holds is gone on from.
     objective: None is `Labelled`, cross-entropy. probe: rows whose measures are logged, as {"kind": "probe", …}, before
