@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import killed_runs
@@ -39,9 +40,10 @@ def process(rank: int, world: int, port: str, folder: Path, kind: str, sharding:
     parallel.start()
     training.round = lambda value, digits: value  # the log rounds to four digits: here five must agree
     kill = lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    try:
+    log = None
+    with suppress(parallel.Follower):  # it holds what was trained, which must go before the group does
         model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding)
-    except parallel.Follower:
+    if log is None:
         return parallel.stop()
     weights = {name: x.detach().clone() for name, x in model.named_parameters() if x.requires_grad}
     losses = [row[key] for row in log for key in ("loss", "z", "nll_loss", "margin") if key in row]

@@ -8,6 +8,7 @@ Full weights are sharded (FSDP2: weights, gradients and optimizer state), a modu
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def start() -> None:
 def stop() -> None:
     """Leave the processes joined by `start`."""
     if dist.is_initialized():
+        gc.collect()  # DDP that outlives its group may wait for ever: its end holds the lock that gloo's thread needs
         dist.destroy_process_group()
 
 
