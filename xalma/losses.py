@@ -1,4 +1,4 @@
-"""The loss of stages 1 to 4: cross-entropy on labelled tokens, with logits made only where there is a label.
+"""The loss of stages 1 to 4, cross-entropy on labelled tokens, with logits made only where there is a label.
 
 In SFT that is about a third of the positions. Large vocabularies are done in chunks, made again in the backward pass.
 """
