@@ -31,7 +31,7 @@ import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from xalma.arpo import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.backbone import build_llama, train_tokenizer
 from xalma.methods import in_order
 from xalma.pairs import tokenize_pair

@@ -3,7 +3,7 @@
     python tests/killed_runs.py FOLDER SEEDS
 
 The script imports everything once and forks for each training (it never trains itself: autograd can't be forked), so
-that twenty kills cost little more than one. It prints, as JSON, what became of each seed.
+that thirty kills cost little more than one. It prints, as JSON, what became of each seed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from xalma.backbone import build_llama, train_tokenizer
 from xalma.collate import IGNORE
 from xalma.mixing import PackedBlocks, mixture
 from xalma.modules import attach_module
+from xalma.objectives import Arpo
 from xalma.profiles import TINY
 
 STEPS, EVERY = 12, 3
-KINDS = ("full, packed", "module, rows")
+KINDS = ("full, packed", "module, rows", "module, pairs")
 
 
 def profile():
     return TINY.but(
         threads=1, mixed_precision="off", stage1_batch_size=4, stage4_batch_size=4, micro_batch=2, block_tokens=32,
-        checkpoint_steps=EVERY, warmup_ratio=0.2,
+        stage5_batch_size=4, checkpoint_steps=EVERY, warmup_ratio=0.2,
     )  # fmt: skip
 
 
@@ -46,17 +47,30 @@ def rows() -> list[dict[str, list[int]]]:
     return [{"input_ids": row, "labels": [IGNORE] * 3 + row[3:]} for row in ids]
 
 
+def pairs() -> list[dict[str, list[int]]]:
+    """21 pairs of two answers to one prompt, the rejected one token longer."""
+    generator, found = torch.Generator().manual_seed(1), []
+    for i in range(21):
+        ids = torch.randint(3, 250, (4 + 9,), generator=generator).tolist()
+        sides = {"chosen": ids[: 6 + i % 4], "rejected": ids[:4] + ids[5 : 8 + i % 4]}
+        found.append({f"{side}_input_ids": answer for side, answer in sides.items()})
+        found[-1] |= {f"{side}_labels": [IGNORE] * 4 + answer[4:] for side, answer in sides.items()}
+    return found
+
+
 def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: float = 0.2, **changes):
     """Train from the same start as ever, or from the checkpoint in `folder`; (model, log). Dropout needs the states."""
     tokenizer = train_tokenizer(texts("en") + texts("fi"), 300)
     model = build_llama(tokenizer, hidden_size=32, layers=2, heads=2, max_positions=64, seed=0)
-    p, data, stage = profile().but(**changes), rows(), "stage4"
+    p, data, stage, more = profile().but(**changes), rows(), "stage4", {}
     if kind == KINDS[0]:
         sources = {code: lambda code=code: texts(code) for code in ("en", "fi")}
         stream = mixture(sources, {"en": 0.4, "fi": 0.6}, 1)
         data, stage = PackedBlocks(stream, tokenizer, p.block_tokens, 4 * STEPS), "stage1"
-    else:
+    if kind.startswith("module"):
         model = attach_module(model, 6, rank=4, alpha=8, dropout=dropout)
+    if kind.endswith("pairs"):
+        data, stage, more = pairs(), "stage5", {"objective": Arpo(beta=0.1), "probe": pairs()[:5]}
     plain_update = training.Run.update
 
     def update(self, parts):
@@ -66,7 +80,7 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
     training.Run.update = update
     try:
         log = training.train(
-            model, data, p, stage, steps=STEPS, seed=3, pad_token_id=0, label="killed", checkpoints=folder
+            model, data, p, stage, steps=STEPS, seed=3, pad_token_id=0, label="killed", checkpoints=folder, **more
         )
     finally:
         training.Run.update = plain_update
@@ -100,7 +114,7 @@ def main(folder: Path, n_seeds: int) -> None:
     unbroken = {kind: forked(kind, folder / f"unbroken {i}", None) for i, kind in enumerate(KINDS)}
     found = []
     for seed in range(n_seeds):
-        draw, kind, place = random.Random(seed), KINDS[seed % 2], folder / f"seed {seed}"
+        draw, kind, place = random.Random(seed), KINDS[seed % 3], folder / f"seed {seed}"
         kills = sorted(draw.sample(range(1, STEPS), 2))  # killed, resumed, killed again, resumed
         ends = [forked(kind, place, at) for at in [*kills, None]]
         same = ends[-1] == unbroken[kind]

@@ -18,9 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import xalma.arpo
 import xalma.pairs
-from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, ARPOConfig, ARPOTrainer, CPOConfig, arpo_loss
-from xalma.arpo import CPOTrainer as TRLCPOTrainer
-from xalma.pairs import PairCollator, layout_for, pair_logps, sequence_logps, tokenize_pair
+from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss
+from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig
+from xalma.arpotrainer import CPOTrainer as TRLCPOTrainer
+from xalma.pairs import PairCollator, layout_for, pair_logps, sequence_logps, tokenize_pair, tokenize_pairs
 from xalma.runtime import REPOSITORY
 
 # tau worked out with 40 decimal digits: exp(1.5 z) - 1 and .9 exp(.4 z) - 1, both at most 1.
@@ -311,6 +312,21 @@ def test_tokenization_is_trls(tmp_path):
     for row, expected in zip(rows, trainer.train_dataset, strict=True):
         found = tokenize_pair(tiny_tokenizer(), row, 64)
         assert found == {name: expected[name] for name in found}
+
+
+def test_a_chosen_side_that_does_not_fit_drops_the_pair_and_a_rejected_one_is_cut():
+    tokenizer = tiny_tokenizer()
+    rows = [{"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in (
+        ("cd", "efghij"), ("cdefg", "h"), ("cdef", "g"),
+    )]  # fmt: skip
+    pairs, n_long = tokenize_pairs(rows, tokenizer, 1 + 2 + 5 + 1)  # BOS, prompt, the longest chosen answer, EOS
+    assert n_long == 0 and len(pairs[0]["rejected_input_ids"]) == 9
+    pairs, n_long = tokenize_pairs(rows, tokenizer, 8)
+    assert n_long == 1
+    assert [tokenizer.decode(pair["chosen_input_ids"]) for pair in pairs] == ["<s>abcd</s>", "<s>abcdef</s>"]
+    assert [tokenizer.decode(pair["rejected_input_ids"]) for pair in pairs] == ["<s>abefghi", "<s>abg</s>"]
+    with pytest.raises(ValueError, match="all 3 pairs are longer than max_length=4 tokens: raise max_length"):
+        tokenize_pairs(rows, tokenizer, 4)
 
 
 @pytest.mark.parametrize("options", [{"bf16": True}, {"gradient_checkpointing": True}])

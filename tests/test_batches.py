@@ -20,6 +20,15 @@ def test_an_epoch_has_every_row_once_and_a_short_last_batch():
     assert epochs[0] != epochs[1]
 
 
+def test_pairs_are_shuffled_whole():
+    """Whatever their lengths: an epoch has every pair once, and what stands together is not of like length."""
+    rows = [{"chosen_input_ids": [i] * n, "rejected_input_ids": [i] * n} for i, n in enumerate(LENGTHS)]
+    stream = RowBatches(rows, 8, 1, lambda found: [row["chosen_input_ids"] for row in found])
+    epoch = list(islice(stream, 126))
+    assert sorted(ids[0] for batch in epoch for ids in batch) == list(range(1003))
+    assert sum(max(map(len, batch)) - min(map(len, batch)) for batch in epoch) / 126 > 25  # 31 at random
+
+
 def test_batches_are_of_like_length_in_random_order():
     batches = [[LENGTHS[i] for i in batch] for batch in islice(like_lengths(LENGTHS[:1000], 8, 0), 125)]
     assert sum(max(batch) - min(batch) for batch in batches) / 125 < 5  # of 40 at random

@@ -42,9 +42,12 @@ def unbroken(tmp_path_factory) -> dict[str, dict]:
     return {kind: killed_runs.outcome(kind, folder / str(i)) for i, kind in enumerate(killed_runs.KINDS)}
 
 
-@pytest.mark.parametrize(("kind", "step"), zip(killed_runs.KINDS, (4, 8), strict=True))
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [*zip(killed_runs.KINDS, (4, 8, 8), strict=True), *((killed_runs.KINDS[2], n) for n in (2, 6, 11))],
+)
 def test_a_killed_run_goes_on_bit_for_bit(unbroken, tmp_path, kind, step):
-    """Mid-pack, and in the second epoch with dropout (21 rows: it begins within update 6)."""
+    """Mid-pack, and in the second epoch with dropout (21 rows: it begins within update 6); pairs with all their log."""
     with pytest.raises(Killed):
         killed_runs.outcome(kind, tmp_path / "c", stop_before(step))
     seen = []
@@ -62,12 +65,13 @@ def test_the_comparison_sees_a_lost_random_state(unbroken, tmp_path, monkeypatch
 
 
 @pytest.mark.long
-def test_twenty_runs_killed_twice(tmp_path):
-    command = [sys.executable, killed_runs.__file__, str(tmp_path), "20"]
+def test_thirty_runs_killed_twice(tmp_path):
+    """Ten of each kind."""
+    command = [sys.executable, killed_runs.__file__, str(tmp_path), "30"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert len(found) == 20
+    assert len(found) == 30
     assert all(row["killed"] and row["same"] for row in found), [row for row in found if not row["same"]]
 
 

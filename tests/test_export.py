@@ -27,7 +27,7 @@ FEW = 24  # sentences, where the number is not what is tested
 
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()(IDS).logits
+        return model.eval()(IDS.to(model.device)).logits.cpu()
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,20 @@ def test_batches_equal_greedy_by_hand(lively, tokenizer, batch_size):
     assert generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=batch_size) == expected
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_shares_are_the_batches_of_the_whole(lively, tokenizer, monkeypatch, n):
+    """Each batch is decoded in one share, with the same company, so that no output depends on their number."""
+    shapes, inner = [], lively.generate
+    spy = lambda **batch: shapes.append(tuple(batch["input_ids"].shape)) or inner(**batch)  # noqa: E731
+    monkeypatch.setattr(lively, "generate", spy)
+    whole = generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2)
+    expected, shapes[:] = sorted(shapes), []
+    shares = [generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2, share=(k, n)) for k in range(n)]
+    assert sorted(shapes) == expected
+    assert ["".join(texts) for texts in zip(*shares, strict=True)] == whole
+    assert all(sum(bool(text) for text in texts) == 1 for texts in zip(*shares, strict=True))
+
+
 def test_longest_first(base, tokenizer, monkeypatch):
     lengths = []
     inner = base.generate

@@ -20,9 +20,11 @@ from xalma.profiles import load_profile
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("shardings", "n"), [(("none", "full"), 4 + 4), (("deepspeed",), 2 + 2)])
+@pytest.mark.parametrize(("shardings", "n"), [(("none", "full"), 3 * (2 + 2) + (1 + 2)), (("deepspeed",), 3 * 2)])
 def test_two_processes_train_what_one_trains(tmp_path, shardings, n):
-    """Full weights and a module, replicated (DDP) and sharded (FSDP2, resumed by two and by one; DeepSpeed)."""
+    """Full weights, a module, and one on pairs: replicated (DDP) and sharded (FSDP2, resumed by two and by one;
+    DeepSpeed).
+    """
     if "deepspeed" in shardings:
         pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install 'xalma[deepspeed]'")
     command = [sys.executable, two_processes.__file__, str(tmp_path), *shardings]
@@ -50,6 +52,29 @@ def test_a_launched_stage_is_the_stage(micro, ladder, tmp_path):
     assert found[""].keys() == found["2cpu"].keys()
     for name, weight in found[""].items():
         torch.testing.assert_close(found["2cpu"][name], weight, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.long
+def test_a_launched_stage_5_is_the_stage(micro, finished, tmp_path):
+    """Two processes decode half the batches of rejected answers each, and train on the same pairs."""
+    found = {}
+    for launch in ("", "2cpu"):
+        shutil.copytree(Path(micro.run_dir), tmp_path / f"runs{launch}")
+        p = micro.but(run_dir=str(tmp_path / f"runs{launch}"), launch=launch, micro_batch=4, generation_batch=16)
+        folder = stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6))
+        found[launch] = (
+            stages.read_run(folder),
+            stages.read_log(folder),
+            load_file(folder / "adapter_model.safetensors"),
+        )
+        assert [file.name for file in folder.parent.iterdir()] == ["group6"]
+    (run, log, one), (run_two, log_two, two) = found.values()
+    assert (run["pairs"], run["rows"], run["steps"]) == (run_two["pairs"], run_two["rows"], run_two["steps"])
+    for row, row_two in zip(log, log_two, strict=True):
+        assert row_two.get("loss", 0) == pytest.approx(row.get("loss", 0), abs=2e-4)  # four digits are logged
+        assert row_two["nll_loss"] == pytest.approx(row["nll_loss"], abs=1e-5)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_a_launched_stage_is_told_the_whole_profile(micro):

@@ -54,6 +54,16 @@ def test_full_stages(unmeasured, number, tokens, flops):
     assert cost["GPU-hours"] == pytest.approx(8 * 24 * cost["days"])
 
 
+def test_stage_5_runs_on_all_gpus(unmeasured):
+    """Both directions of six languages, 4,000 pairs each, two answers of 128 tokens to a pair."""
+    cost = plan.stage_cost(FULL, 5, 6, 8, "h200")
+    assert cost["tokens"] == 12 * 4000 * 2 * 128
+    assert cost["steps"] == 12 * 4000 // 128
+    flops = cost["tokens"] * (4 * N + 6 * MODULE + 12 * 40 * 5120 * 128)
+    assert cost["days"] == pytest.approx(flops / (8 * 989e12 * 0.40) / 86_400)
+    assert plan.memory(FULL.but(sharding="full"), 5, 8)["frozen base"] == pytest.approx(2 * N / 8 / 2**30)
+
+
 def test_memory_of_weights():
     """Full weights in float32 on eight GPUs: 16 bytes a parameter, an eighth each. A module: 16, its base 2."""
     gib = 2**30
@@ -80,9 +90,13 @@ def test_a_plan_that_fits(unmeasured):
     ("changes", "gpus", "gpu", "advice"),
     [
         ({}, 1, "h200", "it fits with micro_batch=1 sharding=full on 2 GPUs"),
-        ({}, 8, "l40s", "no number of these GPUs helps"),  # stage 5 has one: 24 GiB of base, 30 of the module
+        ({}, 8, "l40s", "it fits with micro_batch=1 sharding=full"),
+        # whatever is sharded, two layers are whole: 2 × 12 × 32,768² weights in bfloat16 are 48 GiB
+        ({"base": "", "hidden_size": 32_768}, 8, "l40s", "no number of these GPUs helps"),
         ({"stage5_batch_size": 2, "sharding": "none"}, 8, "h100", "it fits with micro_batch=1 sharding=full"),
         ({"gradient_checkpointing": False}, 8, "h200", "it fits with gradient_checkpointing=true"),
+        # no batch of the other stages is too small for sixteen
+        ({"micro_batch": 8, "stage5_batch_size": 64}, 16, "h200", "stage 5: 16 GPUs can't share a batch of 64 evenly"),
         ({}, 7, "h200", "7 GPUs can't share a batch of 256 evenly: take a number of GPUs that divides 256"),
         ({"micro_batch": 32}, 16, "h200", "stage 1: 16 GPUs can't share a batch of 256 evenly: set micro_batch=16"),
     ],
@@ -132,7 +146,8 @@ def test_the_graph_goes_to_the_clusters_scheduler():
     (stage2,) = [line for line in lines if line.startswith("g3s2=")]
     assert "afterok:$s1 --nodes=2 --gpus-per-node=8 stage.sbatch 2 --group 3" in stage2
     (stage5,) = [line for line in lines if line.startswith("g3s5=")]
-    assert "afterok:$g3s4 --nodes=1 --gpus-per-node=1 stage.sbatch 5 --group 3" in stage5
+    assert "afterok:$g3s4 --nodes=2 --gpus-per-node=8 stage.sbatch 5 --group 3" in stage5
+    assert "--nodes=1 --gpus-per-node=1 stage.sbatch 0" in lines[0]
 
 
 def test_the_command(unmeasured, capsys):

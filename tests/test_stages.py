@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
+import killed_stage5
 import pytest
 from transformers import AutoModelForCausalLM
 
 from xalma import runtime, stages
 from xalma.data import open_corpus
 from xalma.languages import GROUPS
+from xalma.pairs import tokenize_pairs
 from xalma.profiles import Profile
 from xalma.recipe import MODULE_STAGES
 
@@ -83,6 +88,7 @@ def test_run_json(finished, micro, number):
         assert run["dev_loss_after"] < run["dev_loss_before"]
     if number == 5:
         pairs = run["pairs"]
+        assert run["rows_too_long"] == 0
         assert pairs["considered"] == 2 * 6 * micro.stage5_pairs
         assert pairs["kept"] == run["rows"] == pairs["considered"] - sum(v for k, v in pairs.items() if "dropped" in k)
 
@@ -256,6 +262,46 @@ def test_a_hub_or_local_model_can_be_the_base(micro, ladder, tmp_path):
     folder = stages.stage0_backbone(p)
     assert (folder / "model.safetensors").read_bytes() == (ladder[1] / "model.safetensors").read_bytes()
     assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == micro.hidden_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_stage_5_killed_while_it_decodes_and_trains(micro, finished, tmp_path, seeds):
+    """Bit for bit the unbroken stage: weights, log, counts of pairs; what was decoded in full is not decoded again."""
+    command = [sys.executable, killed_stage5.__file__, micro.run_dir, str(tmp_path), str(seeds)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert len(found) == seeds
+    for row in found:
+        assert row["killed"] == [True, True, True, False], row
+        assert row["decoded"] == row["expected"], row
+        assert row["same"] and row["left"] == ["group6"], row
+
+
+def test_damaged_pairs_are_named_and_not_used(tmp_path):
+    path, value = tmp_path / stages.PAIRS_FILE, {"rows": [{"prompt": "ü", "chosen": " a"}], "report": {"kept": 1}}
+    assert stages._read_pairs(path) is None, "there are none yet"
+    runtime.write_json(path, value | {"fingerprint": runtime.fingerprint(value)})
+    assert stages._read_pairs(path) == value
+    whole = path.read_bytes()
+    for harmed in (whole.replace(b" a", b" b"), whole[:-9], b"[]"):
+        path.write_bytes(harmed)
+        with pytest.warns(UserWarning, match=f"{path} is damaged"):
+            assert stages._read_pairs(path) is None
+
+
+def test_pairs_that_are_too_long_are_counted(copied, monkeypatch):
+    """As in SFT: the chosen side fits, or the pair is left out; the counts of pairs stay what they were."""
+    whole = run_of(stages.stage_folder(copied, 5, 6))
+    pairs, report = stages.preference_pairs(copied, 6, stages.stage_folder(copied, 4, 6), copied.stage5_pairs)
+    tokenizer = stages.open_merged(stages.stage_folder(copied, 4, 6))[1]
+    lengths = sorted(len(pair["chosen_input_ids"]) for pair in tokenize_pairs(pairs, tokenizer, 10_000)[0])
+    limit = lengths[len(lengths) // 2]
+    monkeypatch.setattr(stages, "preference_pairs", lambda *_: (pairs, report))
+    run = run_of(stages.stage5_arpo(copied.but(max_length=limit), 6, stages.stage_folder(copied, 4, 6)))
+    assert run["rows"] == sum(length <= limit for length in lengths) < whole["rows"]
+    assert run["rows_too_long"] == whole["rows"] - run["rows"] and run["pairs"] == whole["pairs"]
 
 
 def test_preference_pairs_are_reference_over_output(micro, finished):

@@ -15,6 +15,7 @@ from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.data import open_corpus
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
+from xalma.objectives import Labelled
 from xalma.train import Run, train
 
 
@@ -152,7 +153,7 @@ def test_a_batch_that_can_not_be_shared_is_one_sentence(micro, changes, message)
 def test_the_optimizer_is_the_profiles(base, micro):
     """Rates at given updates against the schedule's formula; vectors do not decay."""
     p = micro.but(stage2_learning_rate=0.5, stage2_schedule="linear", warmup_ratio=0.2, weight_decay=0.3, threads=1)
-    run = Run(base, p, "stage2", steps=10)
+    run = Run(base, p, "stage2", 10, Labelled())
     decayed, free = run.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {x.ndim for x in decayed["params"]} == {2} and {x.ndim for x in free["params"]} == {1}

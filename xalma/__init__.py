@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
-    "ARPOConfig": "arpo",
-    "ARPOTrainer": "arpo",
+    "ARPOConfig": "arpotrainer",
+    "ARPOTrainer": "arpotrainer",
     "arpo_loss": "arpo",
     "group_of": "languages",
     "load_modules": "bank",

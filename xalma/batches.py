@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from xalma.collate import IsolatedDocuments, PadCollator
 from xalma.profiles import Profile
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
@@ -34,14 +33,15 @@ def like_lengths(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[
 
 
 class RowBatches:
-    """Micro-batches of `size` rows of {"input_ids", "labels"}; the position is the number of micro-batches taken."""
+    """Micro-batches of `size` tokenised rows, of like length, or pairs; the position is the number of those taken."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], size: int, seed: int, collate: Collate) -> None:
         self.rows, self.size, self.seed, self.collate = rows, size, seed, collate
         self.n_taken = 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        order = like_lengths([len(row["input_ids"]) for row in self.rows], self.size, self.seed)
+        lengths = [len(row.get("input_ids", ())) for row in self.rows]  # pairs are packed: any company is as good
+        order = like_lengths(lengths, self.size, self.seed)
         for indices in islice(order, self.n_taken, None):
             self.n_taken += 1
             yield self.collate([self.rows[i] for i in indices])
@@ -72,7 +72,7 @@ class BlockBatches:
 
 
 def sizes(p: Profile, stage: str, n_processes: int = 1) -> tuple[int, int]:
-    """(batch, micro-batch) of a stage, in sequences. Raises ValueError if the processes can't share it evenly."""
+    """(batch, micro-batch) of a stage, in rows or pairs. Raises ValueError if the processes can't share it evenly."""
     batch = getattr(p, f"{stage}_batch_size")
     micro = min(batch, p.micro_batch)
     if batch % micro:
@@ -85,11 +85,8 @@ def sizes(p: Profile, stage: str, n_processes: int = 1) -> tuple[int, int]:
     return batch, micro
 
 
-def stream_of(
-    rows: Any, micro: int, seed: int, pad_token_id: int, borders: tuple[int, int] | None = None
-) -> RowBatches | BlockBatches:
-    """The stream of micro-batches of a stage, in the order of all processes together. borders: see `train`."""
-    pad = PadCollator(pad_token_id)
+def stream_of(rows: Any, micro: int, seed: int, collate: Collate) -> RowBatches | BlockBatches:
+    """The stream of micro-batches of a stage, in the order of all processes together."""
     if not isinstance(rows, torch.utils.data.IterableDataset):
-        return RowBatches(rows, micro, seed, pad)
-    return BlockBatches(rows, micro, IsolatedDocuments(*borders) if borders else pad)
+        return RowBatches(rows, micro, seed, collate)
+    return BlockBatches(rows, micro, collate)

@@ -6,6 +6,7 @@ The papers' evaluation decodes with beam 5 and at most 256 new tokens; greedy (b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,10 +26,12 @@ def generate(
     beams: int = 1,
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    share: tuple[int, int] = (0, 1),
 ) -> list[str]:
     """The continuation of each prompt (special tokens removed), in the order given.
 
     Prompts are sorted by length, so that a batch holds little padding, longest first, so that memory fails early.
+    share: (k, n) takes every n-th batch from the k-th on, and leaves "" for the prompts of the others.
     """
     encoded = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
     rows = [{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded]
@@ -41,15 +44,16 @@ def generate(
     was_training = model.training
     model.eval()
     outputs = [""] * len(rows)
-    with progress(len(rows), "translate") as bar:
-        for start in range(0, len(rows), batch_size):
-            index = order[start : start + batch_size]
+    parts = [order[start : start + batch_size] for start in range(0, len(rows), batch_size)][share[0] :: share[1]]
+    with progress(sum(map(len, parts)), "translate") if share[0] == 0 else nullcontext() as bar:  # one speaks for all
+        for index in parts:
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
             ids = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(index, texts, strict=True):
                 outputs[i] = text
-            bar.update(len(index))
+            if bar:
+                bar.update(len(index))
     model.train(was_training)
     return outputs
 

@@ -97,10 +97,11 @@ class Meter:
         found["seconds_left"] = round((self.steps - self.done) * passed / max(1, self.done - self.begun))
         return found
 
-    def log(self, row: dict[str, float]) -> None:
-        """A logged step, for the tracker."""
+    def log(self, row: dict[str, Any]) -> None:
+        """A logged step, for the tracker, histograms aside."""
         if self.tracker:
-            values = {key: value for key, value in row.items() if key != "step"} | self.seen()
+            scalars = {key: value for key, value in row.items() if key != "step" and not isinstance(value, list)}
+            values = scalars | self.seen()
             self.tracker.log(values, step=int(row["step"]))
 
 

@@ -31,10 +31,10 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from xalma.arpo import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.pairs import pair_logps
 
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpo silences the warning)
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpotrainer silences the warning)
 
 BC_WEIGHT = 1.0  # CPO paper and released code: cpo_alpha 1.0 [repo:utils/cpo_trainer.py]
 BETA = 0.1  # [repo:runs/cpo_ft.sh]; DPO, KTO, ORPO: TRL's default and the papers' usual value

@@ -118,6 +118,21 @@ def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[
     return fields
 
 
+def tokenize_pairs(
+    rows: Sequence[dict[str, str]], tokenizer: Any, max_length: int
+) -> tuple[list[dict[str, list[int]]], int]:
+    """Returns (`tokenize_pair` of the rows, how many were dropped because the chosen side is over max_length tokens).
+
+    As in SFT a chosen answer is learned whole or not at all; a longer rejected one is cut, as in the released code.
+    Raises: ValueError if no row is left.
+    """
+    pairs = [tokenize_pair(tokenizer, row, max_length) for row in rows]
+    kept = [pair for pair in pairs if pair["chosen_input_ids"][-1] == tokenizer.eos_token_id]  # it has its end
+    if not kept:
+        raise ValueError(f"all {len(rows)} pairs are longer than max_length={max_length} tokens: raise max_length")
+    return kept, len(pairs) - len(kept)
+
+
 @torch.no_grad()
 def pair_logps(
     model: torch.nn.Module,

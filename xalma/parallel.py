@@ -2,13 +2,13 @@
 
 Full weights are sharded (FSDP2: weights, gradients and optimizer state), a module on its frozen base is replicated
 (DDP: only the module's gradients travel); DeepSpeed is an option (xalma.zero). The first process alone writes results:
-the others leave a stage with `Follower` when its training is over. Stages 0 and 5 run in one process; stage 5 is TRL's
-trainer.
+the others leave a stage with `Follower` when its training is over. Stage 0, which trains nothing, runs in one process.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import subprocess
 import sys
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from xalma.profiles import PROFILES, Profile
 from xalma.runtime import device
 
-LAUNCHED_STAGES = (1, 2, 3, 4)
+LAUNCHED_STAGES = (1, 2, 3, 4, 5)
 CONFIGURATIONS = Path(__file__).parent / "launch"
 
 
@@ -45,6 +45,7 @@ def start() -> None:
 def stop() -> None:
     """Leave the processes joined by `start`."""
     if dist.is_initialized():
+        gc.collect()  # DDP that outlives its group may wait for ever: its end holds the lock that gloo's thread needs
         dist.destroy_process_group()
 
 

@@ -88,7 +88,7 @@ def flops_per_token(n_frozen: int, n_trained: int, layers: int, hidden: int, blo
 
 
 def stage_tokens(p: Profile, number: int, group: int) -> int:
-    """Tokens a stage trains on. Stages 4 and 5: sentences × an assumed length; three sequences a preference pair."""
+    """Tokens a stage trains on. Stages 4 and 5: sentences × an assumed length; two sequences a preference pair."""
     if number <= 3:
         return getattr(p, f"stage{number}_tokens")
     directions = 2 * len(GROUPS[group])
@@ -98,17 +98,16 @@ def stage_tokens(p: Profile, number: int, group: int) -> int:
 
 
 def stage_cost(p: Profile, number: int, group: int, gpus: int, gpu: str) -> dict[str, Any]:
-    """Tokens, steps, FLOPs, hours and GPU-hours of one stage. Stage 5 runs on one GPU, its decoding not counted."""
+    """Tokens, steps, FLOPs, hours and GPU-hours of one stage; of stage 5 without its decoding."""
     shape, tokens = shape_of(p), stage_tokens(p, number, group)
     module = 0 if number == 1 else shape.module(p.lora_rank)
     frozen, trained = (0, shape.parameters) if number == 1 else (shape.parameters, module)
     length = p.block_tokens if number <= 3 else ASSUMED_ROW_TOKENS
     flops = tokens * flops_per_token(frozen, trained, shape.layers, shape.hidden, length)
     batch_tokens = getattr(p, f"stage{number}_batch_size") * length * (2 if number == 5 else 1)
-    used = gpus if number < 5 else 1
-    seconds = flops / (used * GPUS[gpu].flops * utilisation(gpu, full=number == 1)[0])
+    seconds = flops / (gpus * GPUS[gpu].flops * utilisation(gpu, full=number == 1)[0])
     return {"stage": number, "group": group, "tokens": tokens, "steps": max(1, tokens // batch_tokens),
-            "FLOPs": flops, "days": seconds / 86_400, "GPU-hours": used * seconds / 3600}  # fmt: skip
+            "FLOPs": flops, "days": seconds / 86_400, "GPU-hours": gpus * seconds / 3600}  # fmt: skip
 
 
 def utilisation(gpu: str, *, full: bool) -> tuple[float, str]:
@@ -133,7 +132,6 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     n, wide = shape.parameters, 2 if p.dtype == "bfloat16" else 4
     module = 0 if full else shape.module(p.lora_rank)
     shards = gpus if p.sharding in ("full", "deepspeed") or (p.sharding == "auto" and full) else 1
-    shards = shards if number < 5 else 1
     trained = n if full else module
     parts = {
         "frozen base": 0 if full else wide * n / shards,
@@ -212,7 +210,7 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
 
 
 def _check_shares(p: Profile, gpus: int) -> None:
-    for number in range(1, 5):
+    for number in range(1, 6):
         batch = getattr(p, f"stage{number}_batch_size")
         if batch // min(batch, p.micro_batch) % gpus:
             best = next((m for m in range(min(p.micro_batch, batch), 0, -1) if batch % (m * gpus) == 0), None)
@@ -253,8 +251,7 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
         f"profile {p.name} on {gpus} × {gpu}: base {shape.parameters / 1e9:.3f} B parameters, "
         f"a module {shape.module(p.lora_rank) / 1e9:.3f} B",
         f"utilisation of {GPUS[gpu].flops / 1e12:.0f} TFLOP/s: full weights {full:.0%} {source}, modules {module:.0%} "
-        f"{other}; stages 4 and 5 at an assumed {ASSUMED_ROW_TOKENS} tokens a sequence; stage 5 on one GPU, "
-        f"its decoding not counted",
+        f"{other}; stages 4 and 5 at an assumed {ASSUMED_ROW_TOKENS} tokens a sequence; stage 5's decoding not counted",
         "", graph(p), "", shown.to_string(index=False), "",
         f"one after another: {table.days.sum():.1f} days, {table['GPU-hours'].sum():,.0f} GPU-hours; "
         f"chains side by side, each on {gpus} GPUs: {base + chain:.1f} days",
@@ -267,12 +264,12 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
 def slurm_lines(p: Profile, gpus: int, script: Path, arguments: str) -> str:
     """sbatch commands that hand the graph to the cluster: the base, then each chain, each job after the one it needs.
 
-    arguments: profile and overrides for `xalma stage`. Stages 0 and 5 take one GPU, the others `gpus` (8 a node).
+    arguments: profile and overrides for `xalma stage`. Stage 0 takes one GPU, the others `gpus` (8 a node).
     """
     nodes = math.ceil(gpus / 8)
 
     def job(name: str, number: int, group: int, after: str = "") -> str:
-        wide = f"--nodes={nodes} --gpus-per-node={min(gpus, 8)}" if 1 <= number <= 4 else "--nodes=1 --gpus-per-node=1"
+        wide = f"--nodes={nodes} --gpus-per-node={min(gpus, 8)}" if number else "--nodes=1 --gpus-per-node=1"
         needs = f" --dependency=afterok:${after}" if after else ""
         return (f"{name}=$(sbatch --parsable --job-name=xalma-{name}{needs} {wide} {script} "
                 f"{number} --group {group} {arguments})")  # fmt: skip

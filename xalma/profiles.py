@@ -92,16 +92,16 @@ class Profile:
     mixing_exhausted: str = ours("repeat", "a prepared language that runs out: repeat | stop (the others go on)")
     mixing_blocks: str = ours("", "folder of prepared text (xalma prepare); '': tokenised and packed while training")
     block_tokens: int = code(512, "max_source_length + max_new_tokens")
-    micro_batch: int = ours(16, "sequences on the device at once; more are accumulated")
+    micro_batch: int = ours(16, "sequences or pairs on the device at once; more are accumulated")
     isolate_documents: bool = ours(False, "released packing lets attention cross documents in a block; True: none does")
 
-    # how stages 1 to 4 run; none of these decides a weight but for rounding
+    # how stages 1 to 5 run; none of these decides a weight but for rounding
     checkpoint_steps: int = ours(500, "updates between checkpoints inside a stage, 66 M tokens; 0: none")
     gradient_checkpointing: bool = ours(True, "activations are computed again in the backward pass: 13B needs it")
     torch_compile: bool = ours(False, "layer by layer; pays on a GPU when rows have one length")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
-        "", "accelerate configuration (1x, 8x, 2x8, 8x-deepspeed or a file) for stages 1 to 4; '': this process"
+        "", "accelerate configuration (1x, 8x, 2x8, 8x-deepspeed or a file) for stages 1 to 5; '': this process"
     )
     sharding: str = ours("auto", "many devices: full (FSDP2) | none (DDP) | deepspeed | auto: full if all are trained")
     track: str = ours("", "tensorboard | wandb; '': the progress bar only")
@@ -139,6 +139,7 @@ class Profile:
     stage5_pairs: int = ours(4000, "source sentences a direction; the released set has about 3,980 a language")
     stage5_batch_size: int = ours(128, "preference pairs; not readable, CPO paper's 128 from memory")
     stage5_learning_rate: float = ours(1e-4, "not readable; CPO script's value")
+    stage5_schedule: str = ours("inverse_sqrt", "not readable; CPO script's value")
     arpo_eta: float = paper(1.5, "§5.3, quoted in ALMA issue 82")
     arpo_eta_scale: float = paper(1.0, "Eq. of tau; released code has 0.9 (and eta 0.4)")
     arpo_beta: float = code(0.1, "CPO script; the paper's value could not be read")

@@ -19,12 +19,14 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,11 +40,13 @@ from xalma.languages import ENGLISH, GROUPS
 from xalma.losses import evaluate_loss
 from xalma.mixing import PackedBlocks, mixture, profile_shares, pseudo_monolingual
 from xalma.modules import adapter_name, attach_module, load_modules, merge_module, save_module
-from xalma.parallel import LAUNCHED_STAGES, Follower, barrier, launch, rank, world_size
+from xalma.objectives import Arpo
+from xalma.pairs import tokenize_pairs
+from xalma.parallel import LAUNCHED_STAGES, Follower, barrier, launch, rank, together, world_size
 from xalma.preferences import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
+from xalma.runtime import device, fingerprint, home, new_directory, provenance, write_json
 from xalma.streams import MixedBlocks, prepared_blocks, prepared_fingerprint
 from xalma.train import train
 
@@ -50,6 +54,8 @@ BASE = 0  # the group number under which stages 0 and 1 file the base
 STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
 NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_stage2_monolingual_modules",
                "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo")  # fmt: skip
+PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
+PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
 
 # Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
@@ -64,9 +70,9 @@ _DECIDES = {
     4: ("lora_", "stage4_", "prompt_style", "max_length"),
     5: ("lora_", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens", "generation_batch"),
 }
-_RECIPE = ("arpo", "backbone", "batches", "cldr", "collate", "contamination", "data", "draws", "generate", "losses",
-           "methods", "mixing", "modules", "pairs", "phrasebook", "preferences", "prompts", "stages", "streams",
-           "train")  # fmt: skip
+_RECIPE = ("arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "data", "draws",
+           "generate", "losses", "methods", "mixing", "modules", "objectives", "pairs", "phrasebook", "preferences",
+           "prompts", "stages", "streams", "train")  # fmt: skip
 
 
 @cache
@@ -255,23 +261,18 @@ def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, A
 
 @_stage(5)
 def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
-    """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected).
-
-    TRL's trainer does it, in one process and without checkpoints: under an hour at full scale, a killed one restarts.
-    """
-    from xalma.methods import train_preference
-
-    rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
+    """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected)."""
+    pairs, report = pairs_made_once(p, group, previous, out)
     model, tokenizer = open_for_training(p, group, previous)
+    rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
     steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
-    model, log = train_preference(
-        "arpo", model, tokenizer, rows, learning_rate=p.stage5_learning_rate, batch_size=p.stage5_batch_size,
-        max_steps=steps, seed=p.seed, output_dir=out, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
-        detach_penalty=p.arpo_detach_penalty, nll_weight=p.arpo_nll_weight,
-        micro_batch=p.micro_batch, gradient_checkpointing=p.gradient_checkpointing,
-    )  # fmt: skip
+    objective = Arpo(p.arpo_nll_weight, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
+                     detach_penalty=p.arpo_detach_penalty)  # fmt: skip
+    log = train(model, rows, p, "stage5", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+                label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
+                probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
     save_module(model, group, out)
-    return {"rows": len(rows), "pairs": report, "steps": steps, "log": log}
+    return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log}
 
 
 def packed(
@@ -309,10 +310,34 @@ def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Prof
     return tokenize_rows(rows, tokenizer, p.max_length)
 
 
+def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """`preference_pairs` of stage 5, kept beside the checkpoints of `out`: a killed run does not decode again."""
+    path = checkpoint_folder(out) / PAIRS_FILE
+    found = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one looks, so that all do the same
+    if not found:
+        rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
+        found = {"rows": rows, "report": report}
+        together(lambda: rank() == 0 and write_json(path, found | {"fingerprint": fingerprint(found)}))
+    return found["rows"], found["report"]
+
+
+def _read_pairs(path: Path) -> dict[str, Any] | None:
+    """Rows and report as they were written; None where there are none or, with a warning, where they are damaged."""
+    if not path.exists():
+        return None
+    with suppress(ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("fingerprint") == fingerprint(found):
+            return found
+    warnings.warn(f"{path} is damaged: it is not used, the rejected answers are decoded again", stacklevel=2)
+    return None
+
+
 def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction, and the counts of dropped ones.
 
     X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
+    Of several processes each decodes its share of the batches, and all have all rows, those of one process alone.
     Raises NoPairs, with the counts, where none is left.
     """
     corpus, prompts, references, directions = guarded_corpus(p, GROUPS[group]), [], [], []
@@ -322,10 +347,12 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
                 prompts.append(translation_prompt(source, src, tgt, p.prompt_style))
                 references.append(target)
                 directions.append(f"{src}-{tgt}")
-    model, tokenizer = open_merged(previous)
-    outputs = generate(
-        model, tokenizer, prompts, beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch
-    )
+    model, tokenizer = open_merged(previous, p.dtype)
+    mine = generate(
+        model, tokenizer, prompts, beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+        share=(rank(), world_size()),
+    )  # fmt: skip
+    outputs = ["".join(texts) for texts in zip(*together(lambda: mine), strict=True)]
     rows, report = build_pairs(prompts, references, [extract_translation(text) for text in outputs], directions)
     require_pairs(rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)")
     return rows, report
@@ -347,11 +374,15 @@ def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel
     return load_modules(model, {group: previous}, trainable=group), tokenizer
 
 
-def open_merged(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(plain model for decoding, tokenizer) of any stage's folder; a module is merged into its base."""
+def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """(plain model for decoding, tokenizer) of any stage's folder; a module is merged into its base in float32.
+
+    The model is on this process's device, in torch dtype `dtype`.
+    """
     run = read_run(folder)
     model, tokenizer = load_base(run["base"])
-    return (model if run["group"] == BASE else merge_module(model, run["group"], folder)), tokenizer
+    model = model if run["group"] == BASE else merge_module(model, run["group"], folder)
+    return model.to(device(), getattr(torch, dtype)), tokenizer
 
 
 def _pair_texts(corpus: Corpus, code: str, seed: int) -> Iterable[str]:

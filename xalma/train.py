@@ -1,7 +1,7 @@
-"""The training loop of stages 1 to 4: the same updates on one device or on many, and resumable after any of them.
+"""The training loop of all stages: the same updates on one device or on many, and resumable after any of them.
 
-An update is a batch of `<stage>_batch_size` sequences in micro-batches, its loss the mean over all their labelled
-tokens; processes take the micro-batches in turn, so that losses and weights do not depend on how many there are.
+An update is a batch of `<stage>_batch_size` sequences or pairs in micro-batches, its loss a mean over the whole of it
+(`objectives`); processes take the micro-batches in turn: losses and weights do not depend on how many there are.
 The loop is ours, not transformers' Trainer: that one draws the order of later epochs anew after a resume, skips data
 by reading it, loses the losses since the last log, and calls the model so that logits are made where there is no
 label (in SFT two thirds of the positions). Optimizer, schedule, sharding and storage are torch's and transformers'.
@@ -22,9 +22,9 @@ from transformers import PreTrainedModel, get_scheduler
 
 from xalma.batches import sizes, stream_of
 from xalma.checkpoints import Checkpoints
-from xalma.collate import IGNORE
-from xalma.losses import labelled_loss, plain_model
+from xalma.losses import plain_model
 from xalma.meter import Meter
+from xalma.objectives import Labelled, Objective
 from xalma.parallel import Follower, accumulating, by_deepspeed, collect, distribute, mean, rank, sharded, world_size
 from xalma.plan import flops_per_token
 from xalma.profiles import Profile
@@ -32,53 +32,62 @@ from xalma.runtime import device, mixed_precision, seed_everything
 
 
 class Worker(torch.nn.Module):
-    """What a process runs: batch in, loss out, so that DDP and FSDP2 see one forward."""
+    """What a process runs: batch in, (1 + M,) loss and sums to be logged out, so that DDP and FSDP2 see one forward."""
 
-    def __init__(self, model: torch.nn.Module, bf16: bool) -> None:
+    def __init__(self, model: torch.nn.Module, objective: Objective, bf16: bool) -> None:
         super().__init__()
-        self.model, self.bf16 = model, bf16
+        self.model, self.objective, self.bf16 = model, objective, bf16
 
-    def forward(self, batch: dict[str, torch.Tensor], n_tokens: Any) -> torch.Tensor:
-        return labelled_loss(self.model, batch, n_tokens, self.bf16)
+    def forward(self, batch: dict[str, torch.Tensor], counts: torch.Tensor) -> torch.Tensor:
+        loss, sums = self.objective.loss(self.model, batch, counts, self.bf16)
+        return torch.cat([loss[None], sums])
 
 
 def train(
     model: PreTrainedModel, rows: Any, p: Profile, stage: str, *, steps: int, seed: int, pad_token_id: int, label: str,
     checkpoints: Path | None = None, borders: tuple[int, int] | None = None,
-) -> list[dict[str, float]]:  # fmt: skip
+    objective: Objective | None = None, probe: Sequence[dict[str, Any]] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict a logged step.
 
-    rows: a list of {"input_ids", "labels"} (padded, grouped by length) or a stream of packed blocks, taken as it comes.
+    rows: a list of tokenised rows (grouped by length) or pairs, or a stream of packed blocks, taken as it comes.
     borders: BOS and EOS, if documents in a block must not see each other.
     checkpoints: a folder for the state in between, every `checkpoint_steps` updates; what it holds is gone on from.
+    objective: None is `Labelled`, cross-entropy. probe: rows whose measures are logged, as {"kind": "probe", …}, before
+    training and eight times during it.
     Raises FloatingPointError if the loss stops being a number; `Follower` in all processes but the first.
     """
     batch_size, micro = sizes(p, stage, world_size())
     if p.threads:
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
-    stream = stream_of(rows, micro, seed, pad_token_id, borders)
-    run = make_run(model, p, stage, steps)
-    kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
-    if kept and (folder := kept.newest()):
-        facts = kept.load(folder, run.tensors())
-        run.go_on(facts)
-        stream.load_state_dict(facts["data"])
-    earlier, started = run.seconds, time.perf_counter()
-    taken = iter(stream)
-    with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter, settings(run.trained, p):
-        while run.step < steps:
-            parts = list(islice(taken, batch_size // micro))
-            row = run.update(parts)
-            if row:
-                run.log.append(_checked(row, label, p, stage))
-            meter.step(sum(n_read(part) for part in parts), run.recent_loss)
-            if row:
-                meter.log(row)
-            if kept and kept.due(run.step) and run.step < steps:
-                _checked({"loss": mean(run.window).item()}, label, p, stage)
-                run.seconds = earlier + time.perf_counter() - started
-                kept.save(run.step, run.tensors(), run.facts() | {"data": stream.state_dict()})
+    run = make_run(model, p, stage, steps, objective or Labelled(borders))
+    with settings(run.trained, p), dropout(run.trained, run.objective.dropout):
+        collate = run.objective.collator(run.trained, pad_token_id)
+        stream, fixed = stream_of(rows, micro, seed, collate), [collate(part) for part in _parts(probe, micro)]
+        kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
+        if kept and (folder := kept.newest()):
+            facts = kept.load(folder, run.tensors())
+            run.go_on(facts)
+            stream.load_state_dict(facts["data"])
+        else:
+            run.look(fixed)
+        earlier, started = run.seconds, time.perf_counter()
+        taken = iter(stream)
+        with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter:
+            while run.step < steps:
+                parts = list(islice(taken, batch_size // micro))
+                row = run.update(parts)
+                run.look(fixed)
+                if row:
+                    run.log.append(_checked(row, label, p, stage))
+                meter.step(sum(n_read(part) for part in parts), run.recent_loss)
+                if row:
+                    meter.log(row)
+                if kept and kept.due(run.step) and run.step < steps:
+                    _checked({"loss": mean(run.window)[0].item()}, label, p, stage)
+                    run.seconds = earlier + time.perf_counter() - started
+                    kept.save(run.step, run.tensors(), run.facts() | {"data": stream.state_dict()})
     run.finish(model)
     run.log[-1]["seconds"] = earlier + time.perf_counter() - started
     return run.log
@@ -87,9 +96,9 @@ def train(
 class Run:
     """Model, optimizer, schedule and log of one training, and all of their state."""
 
-    def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int) -> None:
-        self.p, self.every = p, max(1, steps // 50)
-        self.worker, self.trained = self.spread(Worker(model, mixed_precision(p.mixed_precision)))
+    def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int, objective: Objective) -> None:
+        self.p, self.objective, self.steps, self.every = p, objective, steps, max(1, steps // 50)
+        self.worker, self.trained = self.spread(Worker(model, objective, mixed_precision(p.mixed_precision)))
         self.worker.train()
         named = [(name, x) for name, x in self.trained.named_parameters() if x.requires_grad]
         groups = [  # norms and biases, the vectors, do not decay
@@ -104,8 +113,8 @@ class Run:
             getattr(p, f"{stage}_schedule"), self.optimizer, math.ceil(p.warmup_ratio * steps), steps
         )
         self.step, self.n_window, self.seconds = 0, 0, 0.0
-        self.window = torch.zeros((), device=device())  # summed loss since the last logged step
-        self.log: list[dict[str, float]] = []
+        self.window = torch.zeros(1, device=device())  # loss and sums since the last logged step, (1 + M,) after one
+        self.log: list[dict[str, Any]] = []
 
     def spread(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
         """(worker on this process's device, sharded or replicated; what to save and optimise of it)."""
@@ -114,23 +123,39 @@ class Run:
 
     def update(self, parts: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         """One update on a whole batch, of which this process takes its share; returns the log's row if one is due."""
-        # gradients are averaged over processes, the loss is a mean over the tokens of all
-        n_tokens = sum((part["labels"][:, 1:] != IGNORE).sum() for part in parts).to(device()) / world_size()
+        counts = self._counts(parts)
         mine = parts[rank() :: world_size()]
         for i, part in enumerate(mine):
             with accumulating(self.worker, last=i == len(mine) - 1):
-                loss = self.worker({key: value.to(device()) for key, value in part.items()}, n_tokens)
-                loss.backward()
-            self.window = self.window + loss.detach()
+                # gradients are averaged over processes, as is the window: what is wanted is the sum over all parts
+                found = self.worker(_here(part), counts) * world_size()
+                found[0].backward()
+            self.window = self.window + found.detach()
         norm, rate = self.apply(), self.schedule.get_last_lr()[0]
         self.schedule.step()
         self.step, self.n_window = self.step + 1, self.n_window + 1
         if self.step % self.every:
             return {}
-        loss = mean(self.window).item() / self.n_window
+        window, n = mean(self.window).cpu(), self.n_window
         self.window, self.n_window = torch.zeros_like(self.window), 0
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return {"step": self.step, "loss": round(loss, 4), "learning_rate": rate, "grad_norm": norm.item()}
+        loss = round(window[0].item() / n, 4)
+        row = {"step": self.step, "loss": loss, "learning_rate": rate, "grad_norm": norm.item()}
+        return row | self.objective.measures(window[1:])
+
+    @torch.no_grad()
+    def look(self, fixed: Sequence[dict[str, torch.Tensor]]) -> None:
+        """Log the measures of fixed batches, if it is time to; every process computes them all."""
+        if fixed and (self.step % max(1, self.steps // 8) == 0 or self.step == self.steps):
+            counts = self._counts(fixed)
+            sums = sum(self.worker(_here(part), counts)[1:] for part in fixed)
+            if hasattr(self.worker, "reshard"):  # FSDP2 leaves its root whole until the backward pass, and here is none
+                self.worker.reshard()
+            self.log.append({"kind": "probe", "step": self.step} | self.objective.measures(sums.cpu()))
+
+    def _counts(self, parts: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """(K,) what the terms of the loss are divided by. Integers: FSDP2 would round others to bfloat16."""
+        return sum(self.objective.counts(part) for part in parts).to(device())
 
     def apply(self) -> torch.Tensor:
         """Change the weights by the gradients, clipped; returns the norm they had."""
@@ -141,7 +166,7 @@ class Run:
 
     def recent_loss(self) -> float:
         """Mean loss of this process since the last logged step, or that step's."""
-        return self.window.item() / self.n_window if self.n_window else self.log[-1]["loss"] if self.log else math.nan
+        return self.window[0].item() / self.n_window if self.n_window else self.log[-1]["loss"]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What is trained and AdamW's two moments and step of it, by name: the tensors themselves, not copies."""
@@ -155,15 +180,15 @@ class Run:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """The state that is not in tensors; `window` is this process's own sum, which only the mean is logged of."""
+        """The state that is not in tensors; `window` is this process's own, which only the mean is logged of."""
         schedule = {key: self.schedule.state_dict()[key] for key in ("last_epoch", "_step_count", "_last_lr")}
-        return {"step": self.step, "window": mean(self.window).item(), "n_window": self.n_window, "log": self.log,
+        return {"step": self.step, "window": mean(self.window).tolist(), "n_window": self.n_window, "log": self.log,
                 "seconds": self.seconds, "schedule": schedule}  # fmt: skip
 
     def go_on(self, facts: dict[str, Any]) -> None:
         """Take up the state of `facts`, with `tensors` already filled."""
         self.step, self.n_window, self.log = facts["step"], facts["n_window"], facts["log"]
-        self.seconds, self.window = facts["seconds"], self.window + facts["window"]
+        self.seconds, self.window = facts["seconds"], torch.tensor(facts["window"], device=device())
         self.schedule.load_state_dict(self.schedule.state_dict() | facts["schedule"])
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -182,13 +207,13 @@ class Run:
             raise Follower
 
 
-def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int) -> Run:
+def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int, objective: Objective) -> Run:
     """The training, by DeepSpeed where it is asked for."""
     if not by_deepspeed(model, p):
-        return Run(model, p, stage, steps)
+        return Run(model, p, stage, steps, objective)
     from xalma.zero import ZeroRun
 
-    return ZeroRun(model, p, stage, steps)
+    return ZeroRun(model, p, stage, steps, objective)
 
 
 @contextmanager
@@ -216,9 +241,32 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
             layer._compiled_call_impl = None  # torch has no public way back
 
 
+@contextmanager
+def dropout(model: torch.nn.Module, on: bool) -> Iterator[None]:
+    """Inside, no unit is dropped unless `on`; not by `eval`, which would switch off gradient checkpointing too."""
+    found = [] if on else [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    for module, _ in found:
+        module.p = 0.0
+    try:
+        yield
+    finally:
+        for module, share in found:
+            module.p = share
+
+
 def n_read(batch: dict[str, torch.Tensor]) -> int:
     """Tokens of a batch, padding aside."""
+    if "pair" in batch:
+        return int((batch["pair"] >= 0).sum())
     return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+
+
+def _here(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.to(device()) for key, value in batch.items()}
+
+
+def _parts(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _checked(row: dict[str, float], label: str, p: Profile, stage: str) -> dict[str, float]:

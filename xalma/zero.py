@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
+from xalma.objectives import Objective
 from xalma.parallel import Follower, rank, world_size
 from xalma.profiles import Profile
 from xalma.runtime import device
@@ -29,9 +30,9 @@ class ZeroRun(Run):
     Raises ImportError, in one sentence, without the package.
     """
 
-    def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int) -> None:
+    def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int, objective: Objective) -> None:
         deepspeed = _deepspeed()
-        super().__init__(model, p, stage, steps)
+        super().__init__(model, p, stage, steps, objective)
         self.n_flops = super().flops()  # a partitioned weight has no elements
         config = {
             "train_micro_batch_size_per_gpu": 1,  # not used: the loop has its own batches, and their mean

@@ -1,0 +1,165 @@
+"""ARPO as a TRL trainer: a drop-in for `CPOTrainer`, for any rows of prompt, chosen and rejected.
+
+The loss is `arpo.arpo_loss`; stage 5 has it in xalma's own loop (`objectives.Arpo`), which can be resumed. TRL's CPO is
+experimental and changes from version to version: it is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss, histogram
+from xalma.pairs import PairCollator, layout_for, sequence_logps
+
+with warnings.catch_warnings():
+    # We know that TRL's CPO is experimental; other users of trl.experimental should still be told.
+    warnings.filterwarnings("ignore", message="You are importing from 'trl.experimental'")
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+
+@dataclass
+class ARPOConfig(CPOConfig):
+    """TRL's CPO arguments plus ARPO's; TRL's defaults (bf16, gradient checkpointing) stay.
+
+    eta, eta_scale, clamp_min, detach_penalty: see `arpo_loss`. nll_weight: weight of the token-mean
+    NLL of the chosen answers (TRL's `cpo_alpha`). efficient: packed pairs that share their prefix;
+    False is TRL's padded, concatenated forward (same losses, slower).
+    Raises: ValueError for CPO options that have no meaning in ARPO.
+    """
+
+    eta: float = field(default=1.5, metadata={"help": "Steepness of tau in z."})
+    eta_scale: float = field(default=1.0, metadata={"help": "Factor on exp(eta * z)."})
+    clamp_min: float | None = field(default=None, metadata={"help": "Lower bound of tau."})
+    detach_penalty: bool = field(default=False, metadata={"help": "No gradient through tau."})
+    nll_weight: float = field(default=1.0, metadata={"help": "Weight of the NLL of chosen."})
+    efficient: bool = field(default=True, metadata={"help": "Packed pairs instead of padding."})
+
+    def __post_init__(self) -> None:
+        if self.loss_type != "sigmoid" or self.label_smoothing or self.alpha:
+            raise ValueError(
+                f"loss_type={self.loss_type!r}, label_smoothing={self.label_smoothing}, "
+                f"alpha={self.alpha}: ARPO knows only 'sigmoid', 0 and 0; leave them out."
+            )
+        if self.cpo_alpha not in (1.0, self.nll_weight):
+            raise ValueError(f"cpo_alpha={self.cpo_alpha}: ARPO calls this weight nll_weight.")
+        self.cpo_alpha = self.nll_weight
+        self.remove_unused_columns = False  # the collator needs TRL's token columns
+        super().__post_init__()
+
+    @classmethod
+    def from_preset(cls, preset: str, **kwargs: Any) -> ARPOConfig:
+        """Returns a config with the tau of "paper" or "released-code"; `kwargs` as for `ARPOConfig`, and they win.
+
+        Raises: ValueError for another preset.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r} of ARPO: use one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[preset], **kwargs})
+
+
+class ARPOTrainer(CPOTrainer):
+    """Drop-in TRL trainer for rows of prompt, chosen, rejected (strings).
+
+    Takes what TRL's `CPOTrainer` takes, with an `ARPOConfig`. A `data_collator` of your own means
+    the plain forward and must then give TRL's padded batches.
+    `histograms`: for each log of training {"step", "tau", "z"}, counts between TAU_EDGES, Z_EDGES.
+    """
+
+    _tag_names: ClassVar = ["trl", "arpo"]
+    _name = "ARPO"
+    _paper: ClassVar = {
+        "title": "X-ALMA: Plug & Play Modules and Adaptive Rejection for Quality Translation at Scale",
+        "id": "2410.03115",
+    }
+
+    def __init__(self, model: Any = None, args: ARPOConfig | None = None, *more: Any, **kwargs: Any):
+        args = ARPOConfig() if args is None else args
+        if not isinstance(args, ARPOConfig):
+            raise TypeError(f"ARPOTrainer needs an ARPOConfig, got {type(args).__name__}.")
+        super().__init__(model, args, *more, **kwargs)
+        self.efficient = args.efficient and self.use_dpo_data_collator
+        if self.efficient:
+            self.data_collator = PairCollator(self.pad_token_id, layout_for(self.model))
+        self.histograms: list[dict[str, Any]] = []
+        self._counts: dict[str, torch.Tensor] = {}
+
+    def get_batch_loss_metrics(
+        self, model: torch.nn.Module, batch: Mapping[str, Any], train_eval: str = "train"
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Returns the scalar loss and the batch's metrics, all averaged over processes."""
+        chosen, rejected, n_chosen, n_rejected, nll = self._forward(model, batch)
+        args = self.args
+        losses, tau, z = arpo_loss(
+            chosen, rejected, n_chosen, n_rejected, beta=args.beta, eta=args.eta,
+            eta_scale=args.eta_scale, clamp_min=args.clamp_min, detach_penalty=args.detach_penalty,
+        )  # fmt: skip
+        loss = losses.mean() + args.nll_weight * nll
+        with torch.no_grad():
+            chosen_avg = chosen / n_chosen.clamp(min=1)
+            rejected_avg = rejected / n_rejected.clamp(min=1)
+            metrics = {
+                "tau": tau,
+                "z": z,
+                "avg_logps/chosen": chosen_avg,
+                "avg_logps/rejected": rejected_avg,
+                "avg_logps/margin": chosen_avg - rejected_avg,
+                "avg_logps/accuracy": (chosen_avg > rejected_avg).float(),
+                "logps/chosen": chosen,
+                "logps/rejected": rejected,
+                "rewards/chosen": args.beta * chosen,
+                "rewards/rejected": args.beta * rejected,
+                "rewards/margins": args.beta * (chosen - rejected),
+                "rewards/accuracies": (chosen > rejected).float(),
+                "nll_loss": nll,
+            }
+            if train_eval == "train":
+                self._count("tau", tau, TAU_EDGES)
+                self._count("z", z, Z_EDGES)
+            means = torch.stack([value.detach().float().mean() for value in metrics.values()])
+            means = self.accelerator.reduce(means, reduction="mean").tolist()
+        prefix = "eval_" if train_eval == "eval" else ""
+        return loss, {prefix + name: mean for name, mean in zip(metrics, means, strict=True)}
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict,
+        prediction_loss_only: bool,
+        ignore_keys: Any = None,
+    ) -> tuple[torch.Tensor, None, None]:
+        """Returns (loss, None, None): a pair has no single logits tensor to hand to metrics."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            loss, metrics = self.get_batch_loss_metrics(model, inputs, train_eval="eval")
+        self.store_metrics(metrics, train_eval="eval")
+        return loss.detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs as TRL does, and keeps the histograms of tau and z since the last log."""
+        if "loss" in logs and self._counts:
+            counts = {
+                name: self.accelerator.reduce(count, reduction="sum").tolist() for name, count in self._counts.items()
+            }
+            self.histograms.append({"step": self.state.global_step, **counts})
+            self._counts = {}
+        super().log(logs, start_time)
+
+    def _forward(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+        """(chosen sums, rejected sums, chosen lengths, rejected lengths), each (B,), and NLL."""
+        if self.efficient:
+            with self.accelerator.autocast():
+                chosen, rejected = sequence_logps(model, batch)
+            lengths = batch["chosen_lengths"], batch["rejected_lengths"]
+            return chosen, rejected, *lengths, -chosen.sum() / lengths[0].sum().clamp(min=1)
+        chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
+        labels = (batch["chosen_labels"], batch["rejected_labels"])
+        return chosen, rejected, *((part[:, 1:] != -100).sum(1) for part in labels), nll
+
+    def _count(self, name: str, values: torch.Tensor, edges: tuple[float, ...]) -> None:
+        counts = histogram(values, edges)
+        self._counts[name] = self._counts[name] + counts if name in self._counts else counts
