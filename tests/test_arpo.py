@@ -11,6 +11,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -85,6 +86,7 @@ def settings(tmp_path, **changes) -> dict:
 
 
 def trainer_for(tmp_path, model, rows, **options) -> ARPOTrainer:
+    AcceleratorState._reset_state(reset_partial_state=True)  # the process's first trainer decides on bf16 for all
     return ARPOTrainer(
         model,
         ARPOConfig(**settings(tmp_path, **options)),

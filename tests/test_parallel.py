@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from xalma import cli, parallel, stages, train
+from xalma.objectives import Labelled
 from xalma.profiles import load_profile
 
 
@@ -161,7 +162,7 @@ def test_deepspeed_without_its_package_is_one_sentence(micro, base, monkeypatch)
     monkeypatch.setattr("xalma.train.by_deepspeed", lambda model, p: True)
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ImportError, match=r"sharding=deepspeed needs the package: pip install 'xalma\[deepspeed\]'"):
-        train.make_run(base, micro, "stage1", 2)
+        train.make_run(base, micro, "stage1", 2, Labelled())
 
 
 def test_one_process_is_the_first_of_one():
