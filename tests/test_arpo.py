@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import os
 import random
 import re
 
@@ -86,7 +87,9 @@ def settings(tmp_path, **changes) -> dict:
 
 
 def trainer_for(tmp_path, model, rows, **options) -> ARPOTrainer:
-    AcceleratorState._reset_state(reset_partial_state=True)  # the process's first trainer decides on bf16 for all
+    # transformers and accelerate keep bf16 for all later trainers of a process
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    AcceleratorState._reset_state(reset_partial_state=True)
     return ARPOTrainer(
         model,
         ARPOConfig(**settings(tmp_path, **options)),
