@@ -139,7 +139,7 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
 
         return json.loads(kept.read_text(encoding="utf-8"))
     rows = test_rows(p, group)
-    model, tokenizer = open_merged(folder)
+    model, tokenizer = open_merged(folder, p.dtype)
     outputs = generate(
         model, tokenizer, [row["prompt"] for row in rows],
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
