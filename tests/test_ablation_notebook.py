@@ -22,13 +22,13 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
     assert {record.seed for study in long.studies for record in study.records} == {0, 1, 2}
     assert list(long.studies[2].systems) == ["of 1", "of 2", "of 3", "group"]
     tables = {file.stem for file in (long_folder(p) / "tables").glob("*.csv")}
-    assert tables == {"ablations", "ablations_gating", "ablations_modules", "ablations_modules_groups",
-                      "ablations_sizes_group6"}  # fmt: skip
-    assert not (tmp_path / "tiny" / "tables").exists(), "the long form leaves the short form's files alone"
+    figures = {file.stem for file in (long_folder(p) / "figures").glob("*.png")}
+    assert tables == figures == set(STUDIES)
     before = {file: file.read_bytes() for file in long_folder(p).rglob("*") if file.is_file()}
     executed = run_notebook(overrides, tmp_path, "09")
-    assert {file: file.read_bytes() for file in before} == before, "and the short form the long one's"
-    assert {file.stem for file in (tmp_path / "tiny" / "tables").glob("*.csv")} == tables
+    assert {file: file.read_bytes() for file in before} == before, "a short run leaves the long form as it was"
+    shown = {"ablations", "ablations_gating", "ablations_modules", "ablations_modules_groups", "ablations_sizes_group6"}
+    assert {file.stem for file in (tmp_path / "tiny" / "tables").glob("*.csv")} == shown
     assert said(executed).count("seeds [0, 1, 2], 0.2 of each stage's budget") == 1
     assert "Nothing to compare: this needs real text" in said(executed)
     assert "± is half the 95 % interval of the mean over 3 seeds." in said(executed)

@@ -8,10 +8,10 @@ import pytest
 from test_studies import study_records
 
 from xalma import longablations
-from xalma.longablations import file_long_form, long_folder, places, plan, read_long_form, training_seconds
+from xalma.longablations import file_long_form, long_folder, plan, read_long_form, training_seconds
 from xalma.profiles import load_profile
 from xalma.stages import stage_folder
-from xalma.studies import Study, file_study
+from xalma.studies import Study
 
 
 @pytest.fixture
@@ -20,21 +20,14 @@ def p(tmp_path):
     return load_profile("tiny", seeds=3, ablation_share=0.5, **folders)
 
 
-def test_long_and_short_form_lie_apart(p, tmp_path):
-    results = tmp_path / "results" / "tiny"
-    assert places(p.but(seeds=1)) == (results / "ablations", results / "tables", results / "figures")
-    long = results / "ablations" / "long"
-    assert places(p) == (long, long / "tables", long / "figures")
-
-
 def test_what_is_filed_is_read_back(p):
     assert read_long_form(p) is None
     systems = {"a": {"system": "A"}, "b": {"system": "B"}}
-    studies = [file_study(long_folder(p), Study(n, n, "a", systems, study_records(systems, {}))) for n in ("x", "y")]
-    file_long_form(p, studies)
+    file_long_form(p, [Study(name, name, "a", systems, study_records(systems, {})) for name in ("x", "y")])
     for asked in (p, p.but(seeds=1)):  # the short form shows it
         found = read_long_form(asked)
-        assert found.studies == studies and found.run["seeds"] == [0, 1, 2]
+        assert [study.name for study in found.studies] == ["x", "y"] and found.run["seeds"] == [0, 1, 2]
+        assert {(r.stage, r.seed) for r in found.studies[1].records} == {(n, seed) for n in "ab" for seed in range(3)}
     assert "--set seeds=3 --set ablation_share=0.5" in json.loads((long_folder(p) / "run.json").read_text())["command"]
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from xalma.results import Record
-from xalma.studies import Study, file_study, read_study, study_findings, study_note, study_table
+from xalma.studies import GAP, Study, file_study, read_study, study_findings, study_note, study_summary, study_table
 
 GIVEN = {"bleu": 5.0, "chrf": 30.0, "off_target": 10.0, "empty": 0.0}
 
@@ -53,6 +53,13 @@ def test_table_has_facts_scores_and_paired_differences(study):
     assert "paper COMET-22" not in table
     shown = study_table(study, {("en-xx", "b"): "90.1?"})["paper COMET-22"].tolist()
     assert shown == ["", "90.1?", "", ""]
+
+
+def test_summary_has_the_paired_difference_beside_the_scores(study):
+    frame = study_summary(study).set_index(["system", "direction", "metric"])
+    assert frame.loc[("b", "en-xx", GAP), "mean"] == pytest.approx(0.2)
+    assert frame.loc[("b", "en-xx", GAP), "half"] == pytest.approx(0.2484, abs=1e-4)
+    assert frame.loc[("a", "xx-en", GAP), "mean"] == 0 and frame.loc[("b", "xx-en", "bleu"), "mean"] == 5.0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The long form of notebook 09: all its studies over several seeds, filed, and read back from files.
 
-Under results/<profile>/ablations/long, which a short run leaves alone: <study>.jsonl and <study>.json (`studies`),
-tables/, figures/ and run.json with the command, versions and hardware.
+Under results/<profile>/ablations/long, which a short run leaves alone: <study>.jsonl and <study>.json (`studies`) and
+run.json with the command, versions and hardware; the notebook adds tables/ and figures/, made from these files.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Any
 
 from xalma.comparisons import command, seeds_of
 from xalma.groupsize import size_sets
-from xalma.longform import is_long
 from xalma.profiles import Profile
 from xalma.recipe import results_folder
 from xalma.results import write_run
 from xalma.sftdata import DATA, sft_languages, shared_updates
 from xalma.sharing import STAGES, sharing_labels
 from xalma.stages import BASE, read_run, stage_folder
-from xalma.studies import Study, read_study
+from xalma.studies import Study, file_study, read_study
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,6 @@ class LongForm:
 
     run: dict[str, Any]
     studies: list[Study]
-
-
-def places(p: Profile) -> tuple[Path, Path, Path]:
-    """Where notebook 09 writes records, tables and figures: the long form beside the short form's files."""
-    short, long = results_folder(p), long_folder(p)
-    return (long, long / "tables", long / "figures") if is_long(p) else (
-        short / "ablations", short / "tables", short / "figures"
-    )  # fmt: skip
 
 
 def long_folder(p: Profile) -> Path:
@@ -86,7 +77,9 @@ def _sft_seconds(p: Profile, group: int) -> float:
 
 
 def file_long_form(p: Profile, studies: Sequence[Study]) -> None:
-    """Write run.json, which names the studies, after they were filed in `places`."""
+    """Write the studies, and run.json, which names them."""
+    for study in studies:
+        file_study(long_folder(p), study)
     write_run(
         long_folder(p) / "run.json", command(p, "09"), profile=p.name, seeds=list(seeds_of(p)),
         studies=[study.name for study in studies], **p.values("ablation_share", "groups", "comparison_groups"),

@@ -19,12 +19,13 @@ from xalma.differences import paired
 from xalma.recipe import BITS_SIGNATURE
 from xalma.results import Record, footnote, read_records, write_records
 from xalma.runtime import write_json
-from xalma.verdicts import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds
+from xalma.verdicts import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, summary
 
 BITS = "bits_per_byte"
 SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
 RATES = {"off-target %": "off_target", "empty %": "empty"}
-PANELS = [("bleu", "BLEU"), ("chrf", "chrF"), (BITS, "bits a byte (less is better)")]  # of `plots.interval_bars`
+GAP = "gap"  # bits a byte minus the baseline's, seed by seed
+PANELS = [("bleu", "BLEU"), ("chrf", "chrF"), (BITS, "bits a byte,\nless is better"), (GAP, "bits a byte\n− baseline")]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,18 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             row["bits − baseline"], row["bits − baseline ±"] = paired(values, name, study.baseline, direction, BITS)
             rows.append(row | {column: mean[metric] for column, metric in RATES.items()})
     return pd.DataFrame(rows)
+
+
+def study_summary(study: Study) -> pd.DataFrame:
+    """`verdicts.summary` with `GAP` as a metric more, for the panels `PANELS` of `plots.preference.interval_bars`."""
+    values = by_seed(study.records).sort_index()
+    gaps = [
+        {"system": name, "direction": direction, "metric": GAP, "mean": mean, "half": half}
+        for direction in DIRECTIONS
+        for name in study.systems
+        for mean, half in [paired(values, name, study.baseline, direction, BITS)]
+    ]
+    return pd.concat([summary(study.records), pd.DataFrame(gaps)], ignore_index=True)
 
 
 def study_note(study: Study, made: str) -> str:
