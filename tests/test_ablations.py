@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_verdicts import records_of
+from test_studies import study_records
 
 from xalma import ablations
-from xalma.ablations import CHAINS, ablate_stages, chain_folders, n_updates, shortened
+from xalma.ablations import CHAINS, ablate_stages, n_tokens, n_updates, run_full_chains, sft_updates, shortened
 from xalma.preferences import NoPairs
 from xalma.results import Record
 from xalma.stages import read_run
+from xalma.studies import Study
 
 STAGES_OF = {
     "base": [], "full": [1, 2, 3, 4, 5], "no-stage1": [2, 3, 4, 5], "no-stage2": [1, 3, 4, 5],
@@ -29,6 +30,7 @@ def fake_stages(micro, tmp_path, monkeypatch):
         out = ablations.stage_folder(q, number, group if number > 1 else 0, branch)
         out.mkdir(parents=True, exist_ok=True)
         run = {"number": number, "steps": 10 if number else 0, "seed": q.seed, "tokens": q.stage1_tokens}
+        run |= {"tokens_seen": number} if number in (1, 2, 3, 4) else {}
         (out / "run.json").write_text(json.dumps(run | {"previous": previous and str(previous)}))
         made.append(out)
         return out
@@ -63,25 +65,42 @@ def stages_of(folder) -> list[int]:
     return numbers[1:]  # without stage 0
 
 
+def folders_of(p) -> dict:
+    """The last folder of each chain, for the profile's own seed."""
+    return {chain: ablations._chain_folder(p, 6, p.seed, chain) for chain in CHAINS}
+
+
 def test_chains_are_the_stages_they_say(fake_stages):
     p, made = fake_stages
-    records = ablate_stages(p.but(seeds=2), 6)
-    assert {(r.stage, r.seed) for r in records} == {(chain, seed) for chain in CHAINS for seed in (0, 1)}
+    study = ablate_stages(p.but(seeds=2), 6)
+    assert {(r.stage, r.seed) for r in study.records} == {(chain, seed) for chain in CHAINS for seed in (0, 1)}
     assert not any("ladder" in folder.parts for folder in made)
-    folders = chain_folders(p, 6)
+    folders = folders_of(p)
     assert {chain: stages_of(folder) for chain, folder in folders.items()} == STAGES_OF
-    assert {chain: n_updates(folder) for chain, folder in folders.items()} == {
+    assert {chain: facts["updates"] for chain, facts in study.systems.items()} == {
         c: 10 * len(s) for c, s in STAGES_OF.items()
     }
+    assert n_updates(folders["full"]) == 50 and n_tokens(folders["full"]) == 1 + 2 + 3 + 4  # stage 5 counts no tokens
+    assert study.labels == CHAINS and study.systems["no-stage5"]["ends with"] == 4
     assert read_run(folders["full"])["tokens"] == p.stage1_tokens // 2
 
 
 def test_a_whole_share_takes_the_ladder_for_the_full_chain(fake_stages):
     p, made = fake_stages
-    folders = chain_folders(p.but(ablation_share=1.0), 6)
+    folders = folders_of(p.but(ablation_share=1.0))
     assert folders["full"] == ablations.stage_folder(p, 5, 6)
     assert {chain: stages_of(folder) for chain, folder in folders.items()} == STAGES_OF
     assert not any("ladder" in folder.parts for folder in made)
+
+
+def test_full_chains_share_their_base(fake_stages):
+    p, made = fake_stages
+    run_full_chains(p.but(seeds=2), (3, 6))
+    ends = [ablations.full_folder(p, group, seed, 4) for seed in (0, 1) for group in (3, 6)]
+    assert [stages_of(folder) for folder in ends] == [[1, 2, 3, 4]] * 4
+    bases = {folder for folder in made if folder.name == "base"}
+    assert bases == {ablations.full_folder(p, 0, seed, 1) for seed in (0, 1)}
+    assert sft_updates(p, 3, 1) == 10
 
 
 def test_only_a_lack_of_pairs_ends_a_chain_early(fake_stages, monkeypatch):
@@ -102,23 +121,29 @@ def test_only_a_lack_of_pairs_ends_a_chain_early(fake_stages, monkeypatch):
 
 
 def test_shortened_scales_every_budget_and_keeps_a_batch(micro):
-    p = micro.but(ablation_share=0.25, stage5_pairs=40, stage4_epochs=2.0, stage1_tokens=100_000)
+    p = micro.but(ablation_share=0.25, sft_pairs=80, stage5_pairs=40, stage4_epochs=2.0, stage1_tokens=100_000)
     short = shortened(p, seed=7)
-    assert (short.seed, short.stage1_tokens, short.stage4_epochs, short.stage5_pairs) == (7, 25_000, 0.5, 10)
+    assert (short.seed, short.stage1_tokens, short.sft_pairs, short.stage5_pairs) == (7, 25_000, 20, 10)
     assert short.stage2_tokens == p.stage2_batch_size * p.block_tokens  # a quarter would be none
-    assert short.sft_pairs == p.sft_pairs
+    assert short.stage4_epochs == p.stage4_epochs and short.dev_pairs == 1
+    assert shortened(p.but(ablation_share=1.0), p.seed) == p.but(ablation_share=1.0)
 
 
 def test_ablation_table_and_findings():
-    bleu = {("no-stage4", "en-xx", seed): 3.0 for seed in range(3)}
-    records = records_of(bleu, CHAINS)
-    table = ablations.ablation_table(records, dict.fromkeys(CHAINS, 5)).set_index(["direction", "recipe"])
-    assert table.loc[("en→xx", CHAINS["no-stage4"]), "BLEU minus full"] == pytest.approx(-17)
+    bits = {("no-stage4", "en-xx", seed): 3.0 for seed in range(3)}
+    systems = {name: {"system": label, "updates": 5, "ends with": 5} for name, label in CHAINS.items()}
+    systems["no-stage1"]["ends with"] = 4
+    study = Study("stages", "title", "full", systems, study_records(CHAINS, bits))
+    table = ablations.ablation_table(study).set_index(["direction", "system"])
+    assert table.loc[("en→xx", CHAINS["no-stage4"]), "bits − baseline"] == pytest.approx(1.0)
     assert table.loc[("en→xx", CHAINS["no-stage5"]), "paper COMET-22"] == "90.1"
-    assert (
-        table.loc[("en→xx", CHAINS["no-stage1"]), "paper COMET-22"] == ""
-    )  # the paper adds stages, it leaves none out
-    last = {"base": 0, "no-stage5": 4, "full": 5, "no-stage1": 4}
-    text = "\n".join(ablations.ablation_findings(records, last))
-    assert "without stage 4, SFT scores lowest, 4.0 BLEU against 21.0" in text
+    assert table.loc[("en→xx", CHAINS["no-stage1"]), "paper COMET-22"] == ""  # the paper leaves no stage out
+    assert "ends with" not in table
+    text = "\n".join(ablations.ablation_findings(study))
+    assert "en→xx, in bits a byte: worst is the recipe without stage 4, SFT; " in text
     assert text.count("no preference pair passed") == 1
+
+
+def test_gating_table_has_bits(micro):
+    table = ablations.gating_table(study_records(["own", "other"], {("other", "xx-en", 1): 4.0}), ["own", "other"])
+    assert table["bits a byte"].round(3).tolist() == [2.0, 2.0, 2.0, 2.667]

@@ -22,8 +22,8 @@ FIGURES = {"methods.png", "logprobs.png", "eta.png", "tau.png"}
 TABLES = {"methods", "differences", "drift", "logprobs", "variants", "switches", "tau"}
 
 
-def run_notebook(overrides: dict, folder) -> nbformat.NotebookNode:
-    _, (task,) = tasks("tiny", overrides, "08")
+def run_notebook(overrides: dict, folder, number: str = "08") -> nbformat.NotebookNode:
+    _, (task,) = tasks("tiny", overrides, number)
     notebooks.execute(task, "tiny", overrides, str(folder / "status"))
     return nbformat.read(task.executed, as_version=4)
 

@@ -8,7 +8,7 @@ for all. The paper (its figure of stages, Group 6) says nothing of seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from xalma.comparisons import one_share, seeds_of
 from xalma.preferences import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
-from xalma.recipe import evaluate_folder, results_folder, run_chain, side_by_side
+from xalma.recipe import evaluate_folder, run_chain, side_by_side
 from xalma.results import Record
 from xalma.stages import BASE, read_run, stage1_monolingual_base, stage_folder
-from xalma.verdicts import DIRECTIONS, LEAST_BLEU, cells_of, on_seeds, printed
+from xalma.studies import BITS, Study, study_findings, study_table
+from xalma.verdicts import DIRECTIONS, cells_of, printed
 
 FULL = "full"
 CHAINS = {
@@ -39,8 +40,8 @@ PAPER_CHAINS = {
 }  # fmt: skip
 
 
-def ablate_stages(p: Profile, group: int) -> list[Record]:
-    """Scores of the chains of `CHAINS` for each seed, every stage with `ablation_share` of its budget.
+def ablate_stages(p: Profile, group: int) -> Study:
+    """The chains of `CHAINS` for each seed, every stage with `ablation_share` of its budget, scored.
 
     Finished stages are not run again. With ablation_share = 1 the full chain of the profile's own seed is the main
     ladder's. Raises FileNotFoundError where stage 0 of the ladder (or, then, its other stages) is missing.
@@ -50,23 +51,57 @@ def ablate_stages(p: Profile, group: int) -> list[Record]:
     for chains in ((FULL, "no-stage1"), ("no-stage2", "no-stage3", "no-stage4", "no-stage5", "base")):
         jobs = [(_ablate, (mine, group, seed, chain)) for chain in chains for seed in seeds_of(p)]
         found += [record for records in side_by_side(p, jobs) for record in records]
-    return found
+    folders = {chain: _chain_folder(mine, group, p.seed, chain) for chain in CHAINS}
+    systems = {
+        chain: {"system": label, "updates": n_updates(folders[chain]), "ends with": read_run(folders[chain])["number"]}
+        for chain, label in CHAINS.items()
+    }
+    return Study("stages", f"One stage left out, Group {group}", FULL, systems, found)
+
+
+def _ablate(p: Profile, group: int, seed: int, chain: str) -> list[Record]:
+    return evaluate_folder(p.but(seed=seed), _chain_folder(p, group, seed, chain), group, chain)
 
 
 def _chain_folder(p: Profile, group: int, seed: int, chain: str) -> Path:
     """The last folder of a chain, its stages run where they are not finished."""
     if chain == "base":
         return stage_folder(p, 0)
-    short, branch = shortened(p, seed), _branch(seed, chain)
-    left_out = None if chain == FULL else int(chain[-1])
-    if left_out is not None:
-        start, stages = _full_folder(p, group, seed, left_out - 1), range(left_out + 1, 6)
-    elif _is_ladder(p, seed):
-        start, stages = _full_folder(p, group, seed, 5), range(0)
-    else:
-        start, stages = stage1_monolingual_base(short, BASE, stage_folder(p, 0), branch=branch), range(2, 6)
+    short, branch = shortened(p, seed), branch_of(seed, chain)
+    if chain == FULL:
+        folder = full_stage(p, group, seed, 4)
+        return full_folder(p, group, seed, 5) if _is_ladder(p, seed) else _arpo(short, group, folder, branch)
+    left_out = int(chain[-1])
+    start, stages = full_folder(p, group, seed, left_out - 1), range(left_out + 1, 6)
     folder = run_chain(short, group, start, [number for number in stages if number < 5], branch)
     return _arpo(short, group, folder, branch) if 5 in stages else folder
+
+
+def full_stage(p: Profile, group: int, seed: int, number: int) -> Path:
+    """The folder of stage `number`, 1 to 4, of a group's full chain; what is not finished of it is run.
+
+    Stage 1 is one for all groups of a seed: run it before several of them side by side.
+    """
+    if not _is_ladder(p, seed):
+        short, branch = shortened(p, seed), branch_of(seed, FULL)
+        base = stage1_monolingual_base(short, BASE, stage_folder(p, 0), branch=branch)
+        run_chain(short, group, base, range(2, number + 1), branch)
+    return full_folder(p, group, seed, number)
+
+
+def full_folder(p: Profile, group: int, seed: int, number: int) -> Path:
+    """Where stage `number` of the full chain lies: in the main ladder if that has the same budget and seed."""
+    branch = "ladder" if number == 0 or _is_ladder(p, seed) else branch_of(seed, FULL)
+    return stage_folder(p, number, BASE if number <= 1 else group, branch)
+
+
+def _is_ladder(p: Profile, seed: int) -> bool:
+    return p.ablation_share == 1 and seed == p.seed
+
+
+def branch_of(seed: int, chain: str) -> str:
+    """Where the stages of a chain lie, beside the main ladder."""
+    return f"ablations/seed{seed}/{chain}"
 
 
 def _arpo(p: Profile, group: int, folder: Path, branch: str) -> Path:
@@ -78,31 +113,50 @@ def _arpo(p: Profile, group: int, folder: Path, branch: str) -> Path:
 
 
 def shortened(p: Profile, seed: int) -> Profile:
-    """The profile with `ablation_share` of every stage's budget, at least one update each."""
+    """The profile with `ablation_share` of every stage's tokens or pairs, at least one update or pair each."""
     changes: dict[str, Any] = {}
     for stage in ("stage1", "stage2", "stage3"):
         values = p.values(stage)
         least = values[f"{stage}_batch_size"] * p.block_tokens
         changes[f"{stage}_tokens"] = max(least, round(values[f"{stage}_tokens"] * p.ablation_share))
-    return p.but(
-        seed=seed, stage4_epochs=p.stage4_epochs * p.ablation_share,
-        stage5_pairs=max(1, round(p.stage5_pairs * p.ablation_share)), **changes,
-    )  # fmt: skip
+    for pairs in ("sft_pairs", "dev_pairs", "stage5_pairs"):
+        changes[pairs] = max(1, round(getattr(p, pairs) * p.ablation_share))
+    return p.but(seed=seed, **changes)
+
+
+def run_full_chains(p: Profile, groups: Sequence[int]) -> None:
+    """Stages 1 to 4 of the full chains of some groups, for each seed; what is finished is not run again.
+
+    Raises FileNotFoundError where stage 0 of the ladder is missing.
+    """
+    read_run(stage_folder(p, 0))
+    mine, seeds = one_share(p), seeds_of(p)
+    side_by_side(p, [(full_stage, (mine, BASE, seed, 1)) for seed in seeds])
+    side_by_side(p, [(full_stage, (mine, group, seed, 4)) for seed in seeds for group in groups])
+
+
+def sft_updates(p: Profile, group: int, seed: int) -> int:
+    """Updates of stage 4 in a group's full chain."""
+    return read_run(full_folder(p, group, seed, 4))["steps"]
 
 
 def n_updates(folder: str | Path) -> int:
     """Updates of a folder's stage and of all stages it was made from."""
-    total, place = 0, str(folder)
+    return sum(run.get("steps", 0) for run in _made_from(folder))
+
+
+def n_tokens(folder: str | Path) -> int:
+    """Tokens trained on in a folder's stage and in all stages it was made from; stage 5 counts none."""
+    return sum(run.get("tokens_seen", 0) for run in _made_from(folder))
+
+
+def _made_from(folder: str | Path) -> Iterable[dict[str, Any]]:
+    """run.json of a folder and of all that it was made from, the last stage first."""
+    place = str(folder)
     while place:
         run = read_run(place)
-        total, place = total + run.get("steps", 0), run.get("previous")
-    return total
-
-
-def chain_folders(p: Profile, group: int) -> dict[str, Path]:
-    """The last folder of each finished chain, for the profile's own seed; unfinished stages are run."""
-    mine = one_share(p)
-    return {chain: _chain_folder(mine, group, p.seed, chain) for chain in CHAINS}
+        yield run
+        place = run.get("previous")
 
 
 def gating_records(p: Profile, group: int) -> list[Record]:
@@ -114,37 +168,23 @@ def gating_records(p: Profile, group: int) -> list[Record]:
     return [record for found in side_by_side(p, jobs) for record in found]
 
 
-def ablation_file(p: Profile) -> Path:
-    """Where the records of notebook 09 lie."""
-    return results_folder(p) / "ablations" / "scores.jsonl"
-
-
-def ablation_table(records: Iterable[Record], updates: Mapping[str, int]) -> pd.DataFrame:
-    """One row a chain: updates in all, the paper's COMET-22 where it shows that chain, then ours and what is lost."""
-    found = cells_of(records)
-    rows = []
-    for direction, arrow in DIRECTIONS.items():
-        full = found[FULL, direction][0]["bleu"]
-        for name, label in CHAINS.items():
-            mean, half = found[name, direction]
-            rows.append({
-                "direction": arrow, "recipe": label, "updates": updates[name],
-                "paper COMET-22": printed("h", direction, PAPER_CHAINS.get(name), "COMET-22"),
-                "our BLEU": mean["bleu"], "BLEU ±": half["bleu"], "BLEU minus full": mean["bleu"] - full,
-                "our chrF": mean["chrf"], "chrF ±": half["chrf"],
-                "off-target %": mean["off_target"], "empty %": mean["empty"],
-            })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFrame:
-    """One row a direction class and module: BLEU, chrF, off-target rate."""
+    """One row a direction class and module: BLEU, chrF, bits a byte, off-target and empty rate."""
     found = cells_of(records)
-    columns = {"bleu": "BLEU", "chrf": "chrF", "off_target": "off-target %", "empty": "empty %"}
+    columns = {"bleu": "BLEU", "chrf": "chrF", BITS: "bits a byte", "off_target": "off-target %", "empty": "empty %"}
     return pd.DataFrame([
         {"direction": arrow, "module": name} | {columns[key]: found[name, direction][0][key] for key in columns}
         for direction, arrow in DIRECTIONS.items() for name in names
     ])  # fmt: skip
+
+
+def ablation_table(study: Study) -> pd.DataFrame:
+    """`study_table` of `ablate_stages`, with the paper's COMET-22 where it shows that chain."""
+    paper = {
+        (direction, chain): printed("h", direction, name, "COMET-22")
+        for direction in DIRECTIONS for chain, name in PAPER_CHAINS.items()
+    }  # fmt: skip
+    return study_table(study, paper).drop(columns="ends with")
 
 
 def published_stages() -> pd.DataFrame:
@@ -156,47 +196,20 @@ def published_stages() -> pd.DataFrame:
     return wide.rename_axis(columns=None).rename_axis("stages up to").reset_index()
 
 
-def ablation_findings(records: Iterable[Record], last_stages: Mapping[str, int]) -> list[str]:
-    """Sentences on which left-out stage costs most, whether the full chain is best, and which got no preference pairs.
-
-    last_stages: chain -> number of the stage it ended with.
-    """
-    found, sentences = cells_of(records), []
+def ablation_findings(study: Study) -> list[str]:
+    """`study_findings`, after which stage is missed most, whether the full chain is best, and who got no pairs."""
+    found, sentences = cells_of(study.records), []
     for direction, arrow in DIRECTIONS.items():
-        bleu = {name: found[name, direction][0]["bleu"] for name in CHAINS if name != "base"}
-        left_out = {name: value for name, value in bleu.items() if name != FULL}
-        if max(bleu.values()) < LEAST_BLEU:
-            sentences.append(f"{arrow}: no recipe reaches {LEAST_BLEU} BLEU at this size: there is nothing to compare.")
-            continue
-        worst = min(left_out, key=left_out.__getitem__)
-        best = FULL if bleu[FULL] >= max(left_out.values()) else max(left_out, key=left_out.__getitem__)
+        bits = {name: found[name, direction][0][BITS] for name in CHAINS if name != "base"}
+        worst, best = max(bits, key=bits.__getitem__), min(bits, key=bits.__getitem__)
         sentences.append(
-            f"{arrow}: the recipe {CHAINS[worst]} scores lowest, {bleu[worst]:.1f} BLEU "
-            f"against {bleu[FULL]:.1f} of the full one; "
-            + ("the full recipe is best." if best == FULL else f"best is the recipe {CHAINS[best]} ({bleu[best]:.1f}).")
+            f"{arrow}, in bits a byte: worst is the recipe {CHAINS[worst]}; "
+            + ("the full recipe is best." if best == FULL else f"best is the recipe {CHAINS[best]}.")
         )
     sentences += [
-        f"The recipe {CHAINS[chain]} ends with stage {number}: its translations were so far from the references "
-        f"that no preference pair passed the filters."
-        for chain, number in last_stages.items()
-        if chain not in ("base", "no-stage5") and number < 5
+        f"The recipe {CHAINS[chain]} ends with stage {facts['ends with']}: its translations were so far from the "
+        f"references that no preference pair passed the filters."
+        for chain, facts in study.systems.items()
+        if chain not in ("base", "no-stage5") and facts["ends with"] < 5
     ]
-    return [*sentences, on_seeds(int(found["n_seeds", "max"]))]
-
-
-def _ablate(p: Profile, group: int, seed: int, chain: str) -> list[Record]:
-    return evaluate_folder(p.but(seed=seed), _chain_folder(p, group, seed, chain), group, chain)
-
-
-def _full_folder(p: Profile, group: int, seed: int, number: int) -> Path:
-    """Stage `number` of the full chain."""
-    branch = "ladder" if number == 0 or _is_ladder(p, seed) else _branch(seed, FULL)
-    return stage_folder(p, number, BASE if number <= 1 else group, branch)
-
-
-def _is_ladder(p: Profile, seed: int) -> bool:
-    return p.ablation_share == 1 and seed == p.seed
-
-
-def _branch(seed: int, chain: str) -> str:
-    return f"ablations/seed{seed}/{chain}"
+    return [*sentences, *study_findings(study)]

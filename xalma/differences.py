@@ -40,7 +40,7 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
     for direction, arrow in DIRECTIONS.items():
         for one, other in DIFFERENCES:
             if one in labels and other in labels:
-                mean, half = _paired(values, one, other, direction)
+                mean, half = paired(values, one, other, direction)
                 number, text = _paper_difference(direction, one, other)
                 rows.append({
                     "direction": arrow, "difference in BLEU": f"{names[one]} − {names[other]}", "paper": text,
@@ -60,7 +60,7 @@ def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mappin
             continue
         row: dict[str, object] = {"switch": what}
         for direction, arrow in DIRECTIONS.items():
-            row[f"BLEU {arrow}"], row[f"± {arrow}"] = _paired(values, one, other, direction)
+            row[f"BLEU {arrow}"], row[f"± {arrow}"] = paired(values, one, other, direction)
         for side in ("chosen", "rejected"):
             row[f"{side} without"], row[f"{side} with"] = (
                 moved.loc[labels[name], f"{side} change"] for name in (other, one)
@@ -111,9 +111,12 @@ def switch_findings(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _paired(values: pd.Series, one: str, other: str, direction: str) -> tuple[float, float]:
-    """(mean over seeds of the difference in BLEU, half its interval); the SFT module is the same for all seeds."""
-    first, second = values[one, direction, "bleu"], values[other, direction, "bleu"]
+def paired(values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu") -> tuple[float, float]:
+    """(mean over seeds of the difference in a metric, half its interval); the SFT module is the same for all seeds.
+
+    values: `verdicts.by_seed`, sorted.
+    """
+    first, second = values[one, direction, metric], values[other, direction, metric]
     gap = first - (second.iloc[0] if other == SFT else second)
     return gap.mean(), half_width(list(gap))
 

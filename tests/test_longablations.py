@@ -1,0 +1,51 @@
+"""The long form of notebook 09 lies beside the short form, is read from files alone, and says before what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_studies import study_records
+
+from xalma import longablations
+from xalma.longablations import file_long_form, long_folder, plan, read_long_form, training_seconds
+from xalma.profiles import load_profile
+from xalma.stages import stage_folder
+from xalma.studies import Study
+
+
+@pytest.fixture
+def p(tmp_path):
+    folders = {"results_dir": str(tmp_path / "results"), "run_dir": str(tmp_path / "runs")}
+    return load_profile("tiny", seeds=3, ablation_share=0.5, **folders)
+
+
+def test_what_is_filed_is_read_back(p):
+    assert read_long_form(p) is None
+    systems = {"a": {"system": "A"}, "b": {"system": "B"}}
+    file_long_form(p, [Study(name, name, "a", systems, study_records(systems, {})) for name in ("x", "y")])
+    for asked in (p, p.but(seeds=1)):  # the short form shows it
+        found = read_long_form(asked)
+        assert [study.name for study in found.studies] == ["x", "y"] and found.run["seeds"] == [0, 1, 2]
+        assert {(r.stage, r.seed) for r in found.studies[1].records} == {(n, seed) for n in "ab" for seed in range(3)}
+    assert "--set seeds=3 --set ablation_share=0.5" in json.loads((long_folder(p) / "run.json").read_text())["command"]
+
+
+def test_cost_by_hand(p, monkeypatch):
+    """A ladder of 10 s for the base, and 1, 2, 3, 4 s for stages 2 to 5 of group 6, ten times that for group 3."""
+    assert "not known" in plan(p)
+    for number, group in [(1, 0), *((n, g) for g in (3, 6) for n in (2, 3, 4, 5))]:
+        folder = stage_folder(p, number, group)
+        folder.mkdir(parents=True)
+        seconds = 10 if number == 1 else (number - 1) * (10 if group == 3 else 1)
+        (folder / "run.json").write_text(json.dumps({"seconds": seconds, "steps": 5}))
+    stages = (10 + 10) + 10 + 9 + 7 + 4  # the full chain, without 1, 2, 3, 4; without 5 is part of the full one
+    own, sharing, sizes = 60, 3 * (60 + 6), 5 * 6
+    assert training_seconds(p) == pytest.approx(3 * 0.5 * (stages + own + sharing + sizes))
+    minutes = 1.5 * (stages + own + sharing + sizes) / 60 / p.workers
+    assert f"about {minutes:.0f} minutes on 2 worker(s)" in plan(p)
+    # real text: three trainings more a seed, whose updates are cut already
+    monkeypatch.setattr(longablations, "sft_languages", lambda *_: ("zh",))
+    monkeypatch.setattr(longablations, "shared_updates", lambda *_: 100)
+    more = training_seconds(p) - 1.5 * (stages + own + sharing + sizes)
+    assert more == pytest.approx(3 * 3 * 100 * 3 / 5)

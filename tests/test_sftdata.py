@@ -1,0 +1,117 @@
+"""The SFT sets grow as they say, hold nothing that is tested on, and are trained for the same number of updates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_studies import study_records
+
+from xalma import sftdata, stages
+from xalma.contamination import TestIndex
+from xalma.corpora.flores import FloresCorpus
+from xalma.corpora.ntrex import NtrexCorpus
+from xalma.corpora.wmt import WmtCorpus
+from xalma.data import open_corpus
+from xalma.evaluate import read_lines
+from xalma.profiles import load_profile
+from xalma.runtime import data_root
+from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
+from xalma.stages import read_run, stage_folder
+from xalma.studies import Study
+
+
+def test_a_phrasebook_has_nothing_to_compare(micro):
+    assert sft_languages(micro, 6) == () and compare_sft_data(micro, 6) == []
+
+
+def test_without_the_other_texts_there_is_nothing_to_compare(tmp_path, monkeypatch):
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    (tmp_path / "ntrex").mkdir()
+    assert sft_languages(load_profile("ntrex"), 6) == ()
+
+
+@pytest.mark.data
+def test_languages_that_have_all_three():
+    """Czech and Icelandic have no WMT'23 here, and ALMA's file of Icelandic is FLORES alone."""
+    p = load_profile("ntrex")
+    assert {group: sft_languages(p, group) for group in (1, 3, 5, 6, 7)} == {
+        1: ("de",), 3: ("ru",), 5: (), 6: ("zh",), 7: ()
+    }  # fmt: skip
+    assert sft_languages(load_profile("small"), 6) == ("zh",)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("group", "lang"), [(6, "zh"), (3, "ru"), (1, "de")])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_set_holds_what_is_tested_on(group, lang, seed):
+    """Every test sentence, whatever number of them is scored, by letters alone, on either side."""
+    p = load_profile("ntrex", test_pairs=10**6)
+    flores = read_lines(data_root() / "alma-human" / "is-en" / "train.en.txt")
+    tested = {
+        "NTREX": NtrexCorpus(p.but(seed=seed)).test(lang),
+        "WMT'23": WmtCorpus(p).test(lang),
+        "FLORES": FloresCorpus(p).test(lang),
+    }
+    assert [english for english, _ in tested["FLORES"]] == flores[-1012:]  # data README, warning 1
+    index = TestIndex({name: [text for pair in pairs for text in pair] for name, pairs in tested.items()})
+    sizes = {}
+    for data in DATA:
+        corpus = open_corpus(data_profile(p, group, data, seed))
+        pairs = corpus.sft(lang)
+        hits = [hit for hit in index.find([text for pair in pairs for text in pair])]
+        assert not [place for hit in hits for place, _ in hit.places if place != "NTREX"]
+        assert all(hit.kind == "normalised" for hit in hits)  # of NTREX: the guard drops these, and counts them
+        sizes[data] = len(pairs)
+    dev = set(flores[:997])
+    assert sizes[NTREX] < sizes[WMT] and sizes[FLORES] - sizes[WMT] == 997
+    assert {english for english, _ in pairs[-997:]} == dev
+
+
+@pytest.mark.data
+def test_all_sets_get_the_same_updates():
+    p = load_profile("ntrex", ablation_share=0.5)
+    profiles = [data_profile(p, 6, data, 3) for data in DATA]
+    assert {q.stage4_updates for q in profiles} == {sftdata.shared_updates(p, 6)}
+    rows = 2 * len(open_corpus(profiles[-1].but(seed=p.seed)).sft("zh"))
+    assert profiles[0].stage4_updates == round(rows * 0.5 / p.stage4_batch_size)
+    assert [(q.corpus, q.contamination, q.languages_of(6), q.seed) for q in profiles] == [
+        (data, "drop", ("zh",), 3) for data in DATA
+    ]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
+    """Mini, on a CPU: it shows that real text goes through, not which data is better."""
+    values = micro_values | {"run_dir": str(tmp_path / "runs"), "max_length": 300, "stage4_batch_size": 8}
+    p = load_profile("ntrex", **values | {"block_tokens": 64, "ablation_share": 0.1})
+    monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 20)
+    monkeypatch.setattr(sftdata, "EVERY_PAIR", 1760)  # NTREX's 1,700, and some of WMT: FLORES is cut off
+    monkeypatch.setattr(sftdata, "shared_updates", lambda *_: 3)
+    stages.stage0_backbone(p)
+    studies = compare_sft_data(p, 6)
+    assert [study.name for study in studies] == [f"sft_{test}_group6" for test in TESTS]
+    for study in studies:
+        assert {record.direction for record in study.records} == {"en-zh", "zh-en"}
+        assert {record.stage for record in study.records} == set(study.systems) == set(DATA)
+        assert {facts["updates"] for facts in study.systems.values()} == {3}
+    start = stage_folder(p, 3, 6, "ablations/seed0/full")
+    for data in DATA:
+        folder = stage_folder(p, 4, 6, f"ablations/seed0/sft-{data}")
+        assert Path(read_run(folder)["previous"]) == start and read_run(folder)["inputs"]["languages"] == ["zh"]
+    bits = {study.name: next(r.value for r in study.records if r.metric == "bits_per_byte") for study in studies}
+    assert len(set(bits.values())) == 3, "three different test sets"
+
+
+def test_each_test_set_is_a_panel():
+    systems = {"a": {"system": "A"}, "b": {"system": "B"}}
+    studies = [
+        Study(f"sft_{test}", f"SFT data, zh, tested on {label}", "a", systems,
+              study_records(systems, {("b", "en-xx", seed): 1.0 + n for seed in range(3)}))
+        for n, (test, label) in enumerate(TESTS.items())
+    ]  # fmt: skip
+    frame, panels = sftdata.by_test_set(studies, "bits_per_byte")
+    assert panels == [(f"sft_{test}", label) for test, label in TESTS.items()]
+    of_b = frame[(frame["system"] == "b") & (frame["direction"] == "en-xx")].set_index("metric")["mean"]
+    assert of_b.to_dict() == {"sft_ntrex": 1.0, "sft_wmt": 2.0, "sft_flores": 3.0}

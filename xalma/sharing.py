@@ -1,0 +1,124 @@
+"""Whose module: a group's own, one for all languages, or none (notebook 09). The paper has no such ablation (reviews).
+
+All chains start from one base after stage 1 and go through stages 2 to 4. Beside the groups' modules: one module for
+all of the profile's languages; one of as many times the rank as there are groups, which has as many parameters as their
+modules together; and no module, the base going on with all its weights.
+
+"The same updates" can mean two things. Here what serves all languages gets the groups' updates in sum, and draws each
+language as often as its group does, so that a language is trained on about equally much text in all systems. In
+`groupsize` every module has the updates of one. The short form, below `MIN_SEEDS` seeds, is without the wide module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
+from xalma.comparisons import MIN_SEEDS, one_share, seeds_of
+from xalma.languages import ENGLISH, language
+from xalma.mixing import profile_shares
+from xalma.profiles import Profile
+from xalma.recipe import evaluate_folder, run_chain, side_by_side
+from xalma.results import Record
+from xalma.stages import BASE, stage_folder
+from xalma.studies import Study
+
+STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
+OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
+
+
+def compare_sharing(p: Profile) -> Study:
+    """A module a group, one for all, a wider one for all, and none, for each seed, scored on all groups' sentences.
+
+    With one group there is nothing to share: its module, and no module. Finished stages are not run again. Raises
+    FileNotFoundError where stage 0 of the ladder is missing.
+    """
+    mine, labels = one_share(p), sharing_labels(p)
+    run_full_chains(p, p.group_numbers)
+    jobs = [(_score_joint, (mine, name, seed)) for name in labels if name != OWN for seed in seeds_of(p)]
+    jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
+    records = [record for found in side_by_side(p, jobs) for record in found]
+    systems = {name: {"system": label} | _facts(mine, name) for name, label in labels.items()}
+    return Study("modules", "A module a group, one for all, none", OWN, systems, records)
+
+
+def sharing_labels(p: Profile) -> dict[str, str]:
+    """The systems compared, by name."""
+    n = len(p.group_numbers)
+    joint = {SHARED: "one module for all"} if n > 1 else {}
+    joint |= {WIDE: f"one module for all, {n} × the rank"} if n > 1 and p.seeds >= MIN_SEEDS else {}
+    return {OWN: "a module for each group", **joint, DENSE: "no module, the base goes on"}
+
+
+def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
+    return evaluate_folder(p.but(seed=seed), full_folder(p, group, seed, STAGES[-1]), group, OWN)
+
+
+def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
+    q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
+    for number in STAGES:
+        folder = run_chain(drawn_as_in_groups(q, number), group, folder, [number], branch_of(seed, name))
+    return evaluate_folder(q, folder, group, name)
+
+
+def _group(p: Profile, name: str) -> int:
+    """The number under which one module for all is filed, the first group's; no module is the base."""
+    return BASE if name == DENSE else p.group_numbers[0]
+
+
+def joint_profile(p: Profile, name: str, seed: int) -> Profile:
+    """The profile of what takes the place of all groups' modules: their languages, their updates in sum.
+
+    Full weights are trained at the module's learning rates, but at none above stage 1's.
+    """
+    q, n = shortened(p, seed), len(p.group_numbers)
+    changes: dict[str, Any] = {"stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)}
+    for number in (2, 3):
+        update = getattr(q, f"stage{number}_batch_size") * p.block_tokens  # its tokens
+        changes[f"stage{number}_tokens"] = n * (getattr(q, f"stage{number}_tokens") // update) * update
+    if name == DENSE:
+        rates = [f"stage{number}_learning_rate" for number in STAGES]
+        return q.but(**changes, **{rate: min(getattr(p, rate), p.stage1_learning_rate) for rate in rates})
+    if name == WIDE:
+        changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
+    return q.but(**changes, module_languages=f"{_group(p, name)}:{'+'.join(p.languages)}")
+
+
+def drawn_as_in_groups(p: Profile, number: int) -> Profile:
+    """The profile whose mixture for stage `number` draws each language as often as the groups' mixtures in sum."""
+    shares: Counter[str] = Counter()
+    for group in p.group_numbers:
+        codes = tuple(code for code in p.languages if language(code).group == group)
+        shares.update(profile_shares(p, ((ENGLISH,) if number == 2 else ()) + codes))
+    return p.but(mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items()))
+
+
+def _facts(p: Profile, name: str) -> dict[str, int]:
+    """Parameters trained in all and used for a token, updates and tokens of stages 2 to 4, for the profile's seed."""
+    base = full_folder(p, BASE, p.seed, 1)
+    if name == OWN:
+        places = [full_folder(p, group, p.seed, STAGES[-1]) for group in p.group_numbers]
+    else:
+        places = [stage_folder(p, STAGES[-1], _group(p, name), branch_of(p.seed, name))]
+    sizes = [n_parameters(place) for place in places]
+    return {
+        "parameters trained": sum(sizes),
+        "parameters used": max(sizes) + (0 if name == DENSE else n_parameters(base)),
+        "updates": sum(n_updates(place) - n_updates(base) for place in places),
+        "tokens": sum(n_tokens(place) - n_tokens(base) for place in places),
+    }
+
+
+def n_parameters(folder: Path) -> int:
+    """Parameters in the safetensors files of a folder, from their headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return total
