@@ -1,4 +1,4 @@
-"""Whose module: a group's own, one for all languages, or none (notebook 09). The paper has no such ablation (reviews).
+"""Whose module: a group's own, one for all languages, or none (notebook 09). The paper has no such ablation.
 
 All chains start from one base after stage 1 and go through stages 2 to 4. Beside the groups' modules: one module for
 all of the profile's languages; one of as many times the rank as there are groups, which has as many parameters as their
