@@ -183,12 +183,26 @@ def test_real_text_leaves_the_held_out_lines_out(small_ntrex):
     (root / "mozilla" / "en.tsv").write_text(f"a\tHome page\nb\t{held[0]}\nc\tOther\nd\tNo partner\n")
     (root / "mozilla" / "fi.tsv").write_text(f"a\tKotisivu\nb\tJotain\nc\t{held[1]}\n")
     corpus = open_corpus(load_profile("ntrex", corpus="real"))
-    pairs, ntrex_pairs = list(corpus.bitext("fi")), list(ntrex().bitext("fi"))
-    assert sorted(pairs) == sorted([("Home page", "Kotisivu"), *ntrex_pairs])
-    assert pairs.index(("Home page", "Kotisivu")) < 20  # sources take turns by chance, not one after the other
-    assert list(corpus.bitext("fi")) == pairs
+    assert list(corpus.bitext("fi")) == [("Home page", "Kotisivu")]
+    texts = list(corpus.monolingual("fi"))
+    assert sorted(texts) == sorted(["Kotisivu", "Jotain", *ntrex().monolingual("fi")])
+    assert texts.index("Kotisivu") < 20  # sources take turns by chance, not one after the other
+    assert list(corpus.monolingual("fi")) == texts
     assert "Kotisivu" not in {line for text in corpus.monolingual("en") for line in text.split("\n")}
     assert corpus.fingerprint() != ntrex().fingerprint()
+
+
+def test_human_pairs_are_bitext_only_where_there_is_no_other(small_ntrex):
+    for folder in ("mozilla", "bible"):
+        (small_ntrex.parent / folder).mkdir()
+    (small_ntrex.parent / "mozilla" / "en.tsv").write_text("a\tHome page\n")
+    (small_ntrex.parent / "mozilla" / "fi.tsv").write_text("a\tKotisivu\n")
+    (small_ntrex / "ky.txt").write_text("".join(f"ky line {i}\n" for i in range(120)))
+    corpus = open_corpus(load_profile("ntrex", corpus="real"))
+    assert list(corpus.bitext("fi")) == [content for _, content in corpus.rows("bitext", "fi")]
+    assert sorted(corpus.bitext("ky")) == sorted(ntrex().bitext("ky"))
+    assert {content for _, content in corpus.rows("bitext", "ky")} == set(ntrex().bitext("ky"))
+    assert ("en line 0", "fi line 0") in corpus.sft("fi")
 
 
 def test_joined_sources_give_the_first_held_out_pairs_and_say_what_is_missing(small_ntrex):

@@ -36,6 +36,7 @@ class Corpus:
     """A source. A family overrides what it has; the rest is empty."""
 
     NAME: ClassVar[str] = ""
+    HUMAN: ClassVar[bool] = False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
 
     def __init__(self, p: Profile) -> None:
         self.p = p
@@ -130,7 +131,8 @@ class Together(Corpus):
     """Several sources as one: all their training text, the held-out pairs of the first that has some.
 
     Which source gives the next row is drawn with equal chances until all have ended. A training row that holds a
-    held-out sentence of any of them, as a whole line, is left out.
+    held-out sentence of any of them, as a whole line, is left out. Human-written pairs are SFT pairs, as in X-ALMA;
+    they serve as bitext only in a language for which no source has any other.
     """
 
     def __init__(self, p: Profile, parts: Sequence[Corpus]) -> None:
@@ -163,7 +165,11 @@ class Together(Corpus):
         return self._drawn([part.monolingual(lang) for part in self.parts], lang, "monolingual text")
 
     def bitext(self, lang: str) -> Iterator[Pair]:
-        return self._drawn([part.bitext(lang) for part in self.parts], lang, "bitext")
+        return self._drawn([part.bitext(lang) for part in self._bitext_parts(lang)], lang, "bitext")
+
+    def _bitext_parts(self, lang: str) -> Sequence[Corpus]:
+        found = [part for part in self.parts if not part.HUMAN and next(iter(part.bitext(lang)), None) is not None]
+        return found or self.parts
 
     def sft(self, lang: str) -> list[Pair]:
         held_out = self.held_out(lang)
@@ -177,7 +183,8 @@ class Together(Corpus):
         return next((pairs for part in self.parts if (pairs := part.test(lang))), [])
 
     def rows(self, kind: str, lang: str) -> Iterator[Row]:
-        return (row for part in self.parts for row in part.rows(kind, lang))
+        parts = self._bitext_parts(lang) if kind == "bitext" else self.parts
+        return (row for part in parts for row in part.rows(kind, lang))
 
     def fingerprint(self) -> str:
         return "+".join(part.fingerprint() for part in self.parts)
