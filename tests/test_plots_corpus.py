@@ -62,6 +62,21 @@ def test_mixing_heatmap_holds_percent_and_epochs() -> None:
     assert epochs.images[0].get_array().tolist() == [[1, 3], [4, 2]]
 
 
+def test_sizes_heatmap_is_white_where_a_rule_gives_nothing() -> None:
+    rows = [("fi", "a", 0.75, 3.0), ("de", "a", 0.25, 1.0), ("fi", "b", 1.0, 4.0), ("de", "b", 0.0, 0.0)]
+    rules = pd.DataFrame(rows, columns=["language", "rule", "tokens", "epochs"])
+    shares, epochs = corpus.sizes_heatmap(rules, "here").axes[:2]
+    assert shares.images[0].get_array().filled(-1).tolist() == [[25, 75], [-1, 100]]
+    assert epochs.images[0].get_array().filled(-1).tolist() == [[1, 3], [-1, 4]]
+
+
+def test_corpus_sizes_draw_every_language_on_a_logarithmic_scale() -> None:
+    sizes = pd.DataFrame({"web": [1e9, 1e6], "here": [1e5, 1e4]}, index=["zh", "de"])
+    ax = corpus.corpus_sizes(sizes).axes[0]
+    drawn = [dots.get_offsets()[:, 1].tolist() for dots in ax.collections if len(dots.get_offsets())]
+    assert drawn == [[1e6, 1e9], [1e4, 1e5]] and ax.get_yscale() == "log"
+
+
 def test_packing_changes_its_shade_at_each_document() -> None:
     blocks = [{"input_ids": torch.tensor(ids)} for ids in ([1, 5, 6, 1], [7, 8, 1, 9])]
     ax = corpus.packing_strip(blocks, bos_token_id=1).axes[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
@@ -115,6 +116,43 @@ def mixing_heatmap(mixing: pd.DataFrame) -> Figure:
         fig.colorbar(image, ax=ax, pad=0.01)
         ax.set_yticks(range(len(rules)), rules)
         ax.set_title(title)
+        ax.grid(False)
+        group_borders(ax, codes, "x")
+    axes[1].set_xlabel("language, in the order of the groups")
+    return fig
+
+
+def corpus_sizes(sizes: pd.DataFrame) -> Figure:
+    """Tokens of each language (rows) in some corpora (columns) as dots, a logarithmic scale."""
+    codes = by_group(sizes.index)
+    fig, ax = subplots(size=(10.5, 3.6))
+    for name, marker in zip(sizes, "os^D", strict=False):
+        colours = [colour_of(code) for code in codes]
+        ax.scatter(codes, sizes.loc[codes, name], c=colours, marker=marker, s=28)
+        ax.scatter([], [], color=INK, marker=marker, label=name)
+    ax.set_yscale("log")
+    ax.tick_params(axis="x", labelsize=8)
+    ax.margins(x=0.01)
+    ax.set(ylabel="tokens", xlabel="language, in the order of the groups", title="How much text a language has")
+    fig.legend(loc="outside upper right", ncols=sizes.shape[1])
+    return fig
+
+
+def sizes_heatmap(rules: pd.DataFrame, what: str) -> Figure:
+    """Two heat maps of `rules_on_sizes`: share of tokens in percent, and epochs on a logarithmic scale.
+
+    A language that a rule gives nothing is white.
+    """
+    codes, names = by_group(rules["language"]), list(dict.fromkeys(rules["rule"]))
+    fig, axes = subplots(2, 1, size=(10.5, 5.2), sharex=True)
+    panels = (("tokens", 100, "Share of the tokens (percent)"), ("epochs", 1, "Times the text is read (epochs)"))
+    for ax, (column, scale, title) in zip(axes, panels, strict=True):
+        cells = scale * rules.pivot(index="rule", columns="language", values=column).loc[names, codes]
+        cells = cells.where(cells > 0)
+        norm = LogNorm(cells.min(axis=None), cells.max(axis=None))
+        fig.colorbar(ax.imshow(cells, aspect="auto", norm=norm), ax=ax, pad=0.01)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_title(f"{title}, {what}")
         ax.grid(False)
         group_borders(ax, codes, "x")
     axes[1].set_xlabel("language, in the order of the groups")
