@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xalma.corpora.ntrex import NtrexCorpus
-from xalma.data import open_corpus, tokenizer_sample
+from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.evaluate import check_parallel, read_lines
 from xalma.profiles import load_profile
 
@@ -203,6 +203,20 @@ def test_human_pairs_are_bitext_only_where_there_is_no_other(small_ntrex):
     assert sorted(corpus.bitext("ky")) == sorted(ntrex().bitext("ky"))
     assert {content for _, content in corpus.rows("bitext", "ky")} == set(ntrex().bitext("ky"))
     assert ("en line 0", "fi line 0") in corpus.sft("fi")
+
+
+def test_mixing_by_size_knows_how_much_text_there_is(small_ntrex):
+    (small_ntrex.parent / "mozilla").mkdir()
+    (small_ntrex.parent / "mozilla" / "en.tsv").write_text("a\tHome page\n")
+    (small_ntrex.parent / "mozilla" / "fi.tsv").write_text("a\tKotisivu\n")
+    p = load_profile("ntrex", corpus="ntrex+mozilla", mixing="temperature")
+    lines = sum(len(text) for text in ntrex().monolingual("fi"))
+    assert mixing_sizes(p, "monolingual", ["fi"]) == {"fi": lines + len("Kotisivu")}
+    assert mixing_sizes(p, "bitext", ["fi"]) == {"fi": len("Home page") + len("Kotisivu")}
+    assert mixing_sizes(p.but(mixing="uniform"), "bitext", ["fi"]) is None
+    assert mixing_sizes(p.but(corpus="cldr"), "bitext", ["fi"]) is None  # endless
+    own = p.but(corpus="ntrex+own", corpus_path=str(small_ntrex))
+    assert mixing_sizes(own, "monolingual", ["fi"]) is None  # may be large
 
 
 def test_joined_sources_give_the_first_held_out_pairs_and_say_what_is_missing(small_ntrex):

@@ -37,6 +37,7 @@ class Corpus:
 
     NAME: ClassVar[str] = ""
     HUMAN: ClassVar[bool] = False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
+    SMALL: ClassVar[bool] = False  # its text is read whole in a second
 
     def __init__(self, p: Profile) -> None:
         self.p = p
@@ -59,6 +60,12 @@ class Corpus:
 
     def test(self, lang: str) -> list[Pair]:
         return []
+
+    def characters(self, kind: str, lang: str) -> int | None:
+        """Characters of "monolingual" or "bitext" text; None where counting would take a download, or for ever."""
+        if not (self.SMALL or self.HUMAN):  # human-written pairs are few
+            return None
+        return sum(map(len, _texts(self.monolingual(lang) if kind == "monolingual" else self.bitext(lang))))
 
     def held_out(self, lang: str) -> set[str]:
         """All held-out sentences of a language (English: of all), both sides, whatever number is asked of `test`."""
@@ -165,9 +172,11 @@ class Together(Corpus):
         return self._drawn([part.monolingual(lang) for part in self.parts], lang, "monolingual text")
 
     def bitext(self, lang: str) -> Iterator[Pair]:
-        return self._drawn([part.bitext(lang) for part in self._bitext_parts(lang)], lang, "bitext")
+        return self._drawn([part.bitext(lang) for part in self._parts("bitext", lang)], lang, "bitext")
 
-    def _bitext_parts(self, lang: str) -> Sequence[Corpus]:
+    def _parts(self, kind: str, lang: str) -> Sequence[Corpus]:
+        if kind == "monolingual":
+            return self.parts
         found = [part for part in self.parts if not part.HUMAN and next(iter(part.bitext(lang)), None) is not None]
         return found or self.parts
 
@@ -183,13 +192,21 @@ class Together(Corpus):
         return next((pairs for part in self.parts if (pairs := part.test(lang))), [])
 
     def rows(self, kind: str, lang: str) -> Iterator[Row]:
-        parts = self._bitext_parts(lang) if kind == "bitext" else self.parts
-        return (row for part in parts for row in part.rows(kind, lang))
+        return (row for part in self._parts(kind, lang) for row in part.rows(kind, lang))
+
+    def characters(self, kind: str, lang: str) -> int | None:
+        counts = [part.characters(kind, lang) for part in self._parts(kind, lang)]
+        return None if None in counts else sum(counts)
 
     def fingerprint(self) -> str:
         return "+".join(part.fingerprint() for part in self.parts)
 
 
+def _texts(contents: Iterable[str | Pair]) -> Iterator[str]:
+    for content in contents:
+        yield from content if isinstance(content, tuple) else (content,)
+
+
 def _lines(content: str | Pair) -> Iterator[str]:
-    for text in content if isinstance(content, tuple) else (content,):
+    for text in _texts([content]):
         yield from text.split("\n")

@@ -16,6 +16,7 @@ from xalma.languages import ENGLISH, language
 class KeyedCorpus(Corpus):
     """One file a language under FOLDER of XALMA_DATA; monolingual documents are the lines of one `document` of ids."""
 
+    SMALL: ClassVar = True
     FOLDER: ClassVar[str]
     SUFFIX: ClassVar = ".tsv"
 
