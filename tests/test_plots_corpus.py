@@ -115,10 +115,16 @@ def test_affinity_rings_the_own_group() -> None:
     assert ring.get_offsets().tolist() == [[affinity.loc["fr", language("fr").group], 0]]
 
 
-def test_chance_has_all_groupings_and_both_lines() -> None:
-    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4).axes[0]
+def test_chance_has_all_groupings_and_three_lines() -> None:
+    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4, scratch=0.5).axes[0]
     assert sum(bar.get_height() for bar in ax.patches) == 3
-    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4]
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4, 0.5]
+
+
+def test_groupings_have_the_colours_of_the_papers_groups() -> None:
+    ax = corpus.groupings(["fi de", "fr"], "x").axes[0]
+    drawn = {text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)}
+    assert drawn == {code: plots.colour_of(code).lower() for code in ("de", "fi", "fr")}
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path) -> None:

@@ -86,6 +86,12 @@ def test_sizes_of_all_fifty_languages() -> None:
     assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / (2.2e9 / textstats.BYTES_PER_TOKEN))
 
 
+def test_text_of_the_groups_adds_up_to_all_but_english() -> None:
+    table, oscar = textstats.group_text(), textstats.oscar_text()
+    assert table["languages"].sum() == 49
+    assert table["OSCAR-2301, B tokens"].sum() == pytest.approx((sum(oscar.values()) - oscar["en"]) / 1e9)
+
+
 def test_alma_shares() -> None:
     shares = textstats.shares_by_rule(textstats.ALMA_SHARES)
     assert sum(textstats.ALMA_SHARES.values()) == 100

@@ -19,6 +19,7 @@ from xalma.draws import CANDIDATES, dropped
 from xalma.languages import LANGUAGES
 from xalma.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
 from xalma.runtime import data_root, write_atomically
+from xalma.similarity import write_likeness
 
 SAMPLE = 1_000  # bitext sentences of a language behind each measured mean
 CHECKED = 500  # sentences of each training split compared with all held-out ones
@@ -214,14 +215,14 @@ def phrasebook_card() -> str:
 
 
 def main() -> None:
-    """Writes data_cards/cldr.md, and, with text under XALMA_DATA, the measured part of its cards and its sizes.
+    """Writes data_cards/cldr.md, and, with text under XALMA_DATA, the measured part of its cards, and results/corpora.
 
     It takes three minutes.
     """
     print(write_atomically(card_path("cldr"), phrasebook_card()))
     for name, corpus in MEASURED.items() if data_root() else ():
         print(write_atomically(card_path(name), refreshed(card_path(name))), f"from {corpus}")
-    for path in write_sizes() if data_root() else ():
+    for path in (*write_sizes(), *write_likeness()) if data_root() else ():
         print(path)
 
 

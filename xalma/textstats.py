@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xalma.corpuscards import SIZES
 from xalma.data import Corpus, Pair, open_corpus
-from xalma.languages import ENGLISH, LANGUAGES, language
+from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, LANGUAGES, language
 from xalma.mixing import sampling_probabilities
 from xalma.profiles import Profile
 from xalma.published import oscar_sizes
@@ -113,6 +113,19 @@ def text_at_hand() -> dict[str, float]:
 def oscar_text() -> dict[str, float]:
     """Tokens (BYTES_PER_TOKEN) each of the 50 languages has in OSCAR-2301, the papers' corpus, by its documentation."""
     return dict(zip(oscar_sizes()["code"], oscar_sizes()["bytes"] / BYTES_PER_TOKEN, strict=True))
+
+
+def group_text() -> pd.DataFrame:
+    """One row a group: its languages, those rich in text, and the text it has, in OSCAR-2301 and at hand (tokens)."""
+    oscar, hand, rows = oscar_text(), text_at_hand(), []
+    for group, codes in GROUPS.items():
+        rows.append({
+            "group": f"{group} {GROUP_NAMES[group]}", "languages": len(codes),
+            "rich": sum(language(code).resource == "high" for code in codes),
+            "OSCAR-2301, B tokens": sum(oscar[code] for code in codes) / 1e9,
+            "at hand, M tokens": sum(hand[code] for code in codes) / 1e6,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def rules_on_sizes(sizes: Mapping[str, float], budget: float) -> pd.DataFrame:

@@ -248,13 +248,31 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
     return fig
 
 
-def chance_histogram(chance: np.ndarray, paper: float, swapped: float) -> Figure:
-    """Mean similarity within groups: random groupings as a histogram, the paper's and the swapped groups as lines."""
+def groupings(lines: Sequence[str], title: str) -> Figure:
+    """Groups made from scratch as rows of cells, coloured by the paper's group: a row of one colour is a group kept."""
+    fig, ax = subplots(size=(8.0, 3.6))
+    for y, line in enumerate(lines):
+        for x, code in enumerate(sorted(line.split(), key=lambda code: language(code).group)):
+            group = language(code).group
+            ax.barh(y, 0.92, left=x, height=0.86, color=GROUP_COLOURS[group])
+            ax.text(x + 0.46, y, code, ha="center", va="center", fontsize=9,
+                    color="white" if group not in (4, 5) else INK)  # fmt: skip
+    ax.set_yticks([])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set(xlabel="languages of a group", title=title)
+    group_legend(fig, loc="outside right center", fontsize=8)
+    return fig
+
+
+def chance_histogram(chance: np.ndarray, paper: float, swapped: float, scratch: float) -> Figure:
+    """Mean similarity within groups: random groupings as a histogram; the paper's, swapped, new groups as lines."""
     fig, ax = subplots(size=(8.0, 3.2))
     ax.hist(chance, bins=30, color="#BBBBBB", label=f"random groupings of the same sizes (n = {len(chance):,})")
     ax.axvline(paper, color="#332288", label="the paper's groups")
     ax.axvline(swapped, color="#CC6677", linestyle="--", label="after swaps for this measure alone")
+    ax.axvline(scratch, color="#117733", linestyle=":", label="from scratch, for this measure alone")
     ax.set(xlabel="mean similarity within a group, over pairs", ylabel="groupings", title="The groups against chance")
-    ax.set_ylim(0, ax.get_ylim()[1] * 1.45)
+    ax.set_ylim(0, ax.get_ylim()[1] * 1.6)
     ax.legend(loc="upper right", frameon=True)
     return fig
