@@ -140,6 +140,9 @@ def test_values_are_read_into_the_fields_type(key, given, value):
         ("mixing", "random", "choose one of uniform, temperature"),
         ("groups", "9", "bad groups '9'"),
         ("comparison_groups", "six", "bad groups 'six'"),
+        ("module_languages", "6", "bad module_languages '6': write group and languages"),
+        ("module_languages", "6:et,6:fi", "bad module_languages '6:fi'"),
+        ("module_languages", "99:et", "bad module_languages '99:et'"),
     ],
 )
 def test_bad_value_is_one_sentence(key, value, why):
@@ -155,6 +158,15 @@ def test_groups_and_languages():
     assert p.languages == GROUPS[6] + GROUPS[3]
     assert len(load_profile("tiny", groups="all").languages) == 49
     assert load_profile("tiny").comparison_group_numbers == (6,)
+
+
+def test_a_module_may_serve_other_languages_than_its_groups():
+    p = load_profile("tiny", module_languages="6:fi+ru, 3:uk")
+    assert [p.languages_of(group) for group in (6, 3, 1)] == [("fi", "ru"), ("uk",), GROUPS[1]]
+    assert p.languages_of(0) == p.languages == GROUPS[3] + GROUPS[6]  # the base's stay
+    for wrong in ("6:en", "6:", "6:xx"):
+        with pytest.raises(ValueError, match=r"English belongs to every group|unknown language code"):
+            load_profile("tiny", module_languages=wrong)
 
 
 def test_values_by_prefix():

@@ -13,14 +13,17 @@ from transformers import AutoModelForCausalLM
 from xalma import runtime, stages
 from xalma.data import open_corpus
 from xalma.languages import GROUPS
+from xalma.modules import parameter_hash
 from xalma.profiles import Profile
-from xalma.recipe import MODULE_STAGES
+from xalma.recipe import MODULE_STAGES, test_rows
+
+test_rows.__test__ = False  # no test, whatever pytest thinks of the name
 
 # Fields that no stage's weights depend on; all others must be among some stage's inputs.
 DECIDE_NOTHING = {
     "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share", "preference_id",
     "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "notebooks",
-    "groups", "only_languages",  # by the languages they name
+    "groups", "only_languages", "module_languages",  # by the languages they name
     "alma_lora_learning_rate",  # notebook 11's own stage
     "checkpoint_steps", "gradient_checkpointing", "torch_compile", "attention", "launch", "sharding", "track",
 }  # fmt: skip
@@ -117,6 +120,8 @@ def test_a_finished_stage_is_not_run_again(copied, counted):
         ({"seed": 1}, ["stage1", "stage2", "stage3", "stage4"]),
         ({"lora_rank": 8}, ["stage2", "stage3", "stage4"]),
         ({"stage4_epochs": 0.5}, ["stage4"]),
+        ({"stage4_updates": 3}, ["stage4"]),
+        ({"module_languages": "6:et+fi"}, ["stage2", "stage3", "stage4"]),
         ({"stage5_learning_rate": 1e-5}, []),
         ({"seeds": 3, "comparison_steps": 7, "workers": 2, "methods": "dpo", "ablation_share": 0.5}, []),
     ],
@@ -226,6 +231,31 @@ def test_branches_lie_beside_the_ladder(copied, finished, counted):
     assert run_of(folder)["previous"].endswith("stage2_monolingual_modules/group6")
     ladder = run_of(stages.stage_folder(copied, 4, 6))
     assert ladder["fingerprint"] == run_of(finished[4])["fingerprint"] != run_of(folder)["fingerprint"]
+
+
+def test_a_module_for_other_languages_than_its_groups(micro, finished, tmp_path):
+    p = micro.but(run_dir=str(tmp_path), module_languages="6:fi+ru", stage4_updates=3, stage3_tokens=1024)
+    start = finished[1]
+    for number in (2, 3, 4):
+        start = MODULE_STAGES[number](p, 6, start, branch="two")
+        assert run_of(start)["inputs"]["languages"] == ["fi", "ru"]
+    assert set(run_of(stages.stage_folder(p, 3, 6, "two"))["tokens_by_language"]) == {"fi", "ru"}
+    assert run_of(start)["rows"] == 2 * 2 * p.sft_pairs and run_of(start)["steps"] == 3
+    assert {row["direction"] for row in test_rows(p, 6)} == {"en-fi", "fi-en", "en-ru", "ru-en"}
+
+
+def test_group_0_trains_the_base_on(micro, finished, tmp_path):
+    """All weights move, stage after stage, and each folder is a base of its own; the ladder's base stays."""
+    p, start = micro.but(run_dir=str(tmp_path), stage3_tokens=1024, stage4_updates=2), finished[1]
+    before, hashes = parameter_hash(stages.open_merged(start)[0]), set()
+    for number in (2, 3, 4):
+        start = MODULE_STAGES[number](p, 0, start, branch="dense")
+        assert stages.read_run(start)["base"] == str(start) and not (start / "adapter_config.json").exists()
+        hashes.add(parameter_hash(stages.open_merged(start)[0]))
+    assert len(hashes) == 3 and before not in hashes
+    assert parameter_hash(stages.open_merged(finished[1])[0]) == before
+    with pytest.raises(ValueError, match="holds the module of group 6, not of group 0"):
+        stages.open_for_training(p, 0, finished[2])
 
 
 def test_moved_stages_stay_whole(copied, finished, micro, counted, tmp_path):

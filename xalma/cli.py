@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one stage: what accelerate launch, torchrun or sbatch start")
     stage.add_argument("number", type=int, choices=range(6))
     stage.add_argument("--profile", default="tiny")
-    stage.add_argument("--group", type=int, default=0, help="1 to 8; 0, the base, for stages 0 and 1")
+    stage.add_argument("--group", type=int, default=0, help="1 to 8; 0, the base: all weights, all languages")
     stage.add_argument("--previous", help="folder of the stage before; default: the main ladder's")
     stage.add_argument("--branch", default="ladder")
     _add_set(stage)

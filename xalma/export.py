@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xalma.backbone import load_base, save_base
 from xalma.collate import PadCollator
 from xalma.generate import generate
-from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS
+from xalma.languages import ENGLISH, GROUP_NAMES
 from xalma.modelcard import model_card, stage_chain
 from xalma.modules import load_modules
 from xalma.profiles import Profile
@@ -142,7 +142,7 @@ def merge(gated: PeftModel) -> PreTrainedModel:
 
 def held_out_rows(p: Profile, group: int, n: int) -> list[dict[str, str]]:
     """n test rows, evenly from all directions of the group; fewer where the corpus has no more."""
-    pairs = max(p.test_pairs, -(-n // (2 * len(GROUPS[group]))))
+    pairs = max(p.test_pairs, -(-n // (2 * len(p.languages_of(group)))))
     rows = test_rows(p.but(test_pairs=pairs), group)
     n = min(n, len(rows))
     return [rows[i * len(rows) // n] for i in range(n)]
@@ -187,7 +187,7 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
 
 
 def _prompt_form(p: Profile, group: int) -> str:
-    return translation_prompt("…", ENGLISH, GROUPS[group][0], p.prompt_style)
+    return translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style)
 
 
 def _write_merged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, run: dict[str, Any], place: Path) -> None:

@@ -217,6 +217,22 @@ def parse_groups(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
+def parse_module_languages(text: str) -> dict[int, tuple[str, ...]]:
+    """{6: ("et", "fi")} of "6:et+fi"; several groups with commas between.
+
+    Raises ValueError for another form, a group that is not there or named twice, English, or an unknown language.
+    """
+    found: dict[int, tuple[str, ...]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        number, colon, codes = part.partition(":")
+        if not colon or not number.isdigit() or int(number) not in GROUPS or int(number) in found:
+            raise ValueError(f"bad module_languages {part!r}: write group and languages, for example 6:et+fi,3:ru")
+        found[int(number)] = tuple(dict.fromkeys(code.strip() for code in codes.split("+")))
+        for code in found[int(number)]:
+            group_of(code)  # raises for English and for what is no language
+    return found
+
+
 def _add_from(lines: Iterable[str]) -> None:
     for line in lines:
         if line.strip() and not line.startswith("#"):

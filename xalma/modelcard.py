@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from xalma.corpora import family, parse_corpus
-from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, language
+from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.results import Record, footnote
 from xalma.stages import BASE, read_run
 
@@ -44,7 +44,7 @@ def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], rec
     """
     run = chain[-1]
     group = run["group"]
-    names = ", ".join(language(code).name for code in GROUPS[group])
+    names = ", ".join(language(code).name for code in run["inputs"]["languages"])
     kind = "module merged into the base" if facts["what"] == "merged" else "LoRA module, for its base only"
     parts = [
         f"---\n{_header(facts, run, records)}\n---",
@@ -74,7 +74,7 @@ def _header(facts: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[
 
     used = [run["inputs"][key] for key in dict.fromkeys(_HUB_DATA.values()) if run["inputs"].get("corpus") == "hub"]
     card = ModelCardData(
-        language=[ENGLISH, *GROUPS[run["group"]]],
+        language=[ENGLISH, *run["inputs"]["languages"]],
         license=facts["licence"],
         base_model=facts["base_id"] or None,
         library_name="transformers" if facts["what"] == "merged" else "peft",
@@ -153,8 +153,9 @@ def _use(facts: Mapping[str, Any]) -> str:
 
 def _limits(facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     base = f" of the base, {facts['base_id']}, and" if facts["base_id"] else ""
+    codes = ", ".join(run["inputs"]["languages"])
     return (
-        f"Only these directions were trained: English with {', '.join(GROUPS[run['group']])}, one way or the other. "
+        f"Only these directions were trained: English with {codes}, one way or the other. "
         f"Scores say what the model does on text like its test set ({run['inputs']['corpus']}) and not more. "
         f"Besides the licence above the terms{base} of the training data hold; xalma's data_cards/ describe the data."
     )

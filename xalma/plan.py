@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.languages import GROUPS
 from xalma.profiles import FULL, Profile
 from xalma.runtime import home
 
@@ -91,9 +90,10 @@ def stage_tokens(p: Profile, number: int, group: int) -> int:
     """Tokens a stage trains on. Stages 4 and 5: sentences × an assumed length; three sequences a preference pair."""
     if number <= 3:
         return getattr(p, f"stage{number}_tokens")
-    directions = 2 * len(GROUPS[group])
+    directions = 2 * len(p.languages_of(group))
     if number == 4:
-        return round(directions * p.sft_pairs * p.stage4_epochs) * ASSUMED_ROW_TOKENS
+        rows = p.stage4_updates * p.stage4_batch_size or round(directions * p.sft_pairs * p.stage4_epochs)
+        return rows * ASSUMED_ROW_TOKENS
     return round(directions * p.stage5_pairs * p.stage5_epochs) * 2 * ASSUMED_ROW_TOKENS
 
 

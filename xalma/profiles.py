@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.corpora import parse_corpus
-from xalma.languages import GROUPS, group_of, parse_groups
+from xalma.languages import GROUPS, group_of, parse_groups, parse_module_languages
 from xalma.prompts import is_style
 
 
@@ -49,6 +49,7 @@ class Profile:
     notebooks: str = ours("00-10", "what a run takes when --only names none; ALMA's profiles take 11")
     groups: str = paper("all", "eight groups; 'all' or numbers separated by commas")
     only_languages: str = ours("", "some of the groups' languages for the base, separated by commas; '' for all")
+    module_languages: str = ours("", "languages of a module in place of its group's, as 6:et+fi,3:ru; '' for none")
 
     # corpora: "hub" reads the ids below, "cldr" the embedded phrasebook, "own" a folder, most others XALMA_DATA
     corpus: str = ours("hub", "hub | cldr | ntrex | real | … of xalma.corpora; several joined by +")
@@ -129,6 +130,7 @@ class Profile:
     prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt")
     max_length: int = code(512, "CPO script, prompt and answer, tokens")
     stage4_epochs: float = ours(1.0, f"{_GUESS}")
+    stage4_updates: int = ours(0, "updates of stage 4, for comparisons of data; 0: those of stage4_epochs")
     stage4_batch_size: int = ours(128, "sentence pairs; not readable, CPO paper's 128 from memory")
     stage4_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
     stage4_schedule: str = ours("inverse_sqrt", f"{_GUESS}")
@@ -174,6 +176,11 @@ class Profile:
         named = self.only_languages.replace(" ", "").split(",") if self.only_languages else None
         return tuple(code for g in self.group_numbers for code in GROUPS[g] if named is None or code in named)
 
+    def languages_of(self, group: int) -> tuple[str, ...]:
+        """Languages a group's module is trained and tested on, `module_languages` or the group's; all of them for 0."""
+        given = parse_module_languages(self.module_languages)
+        return given.get(group) or (GROUPS[group] if group else self.languages)
+
     @property
     def comparison_group_numbers(self) -> tuple[int, ...]:
         """Groups on which notebooks 08 and 09 compare."""
@@ -207,7 +214,7 @@ _CHOICES = {
     "track": ("", "tensorboard", "wandb"),
 }
 _MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",
-                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "checkpoint_steps")  # fmt: skip
+                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "stage4_updates", "checkpoint_steps")  # fmt: skip
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -243,6 +250,8 @@ def _checked(key: str, value: Any) -> Any:
         )
     if key in ("groups", "comparison_groups"):
         parse_groups(value)
+    if key == "module_languages":
+        parse_module_languages(value)
     if key == "corpus":
         parse_corpus(value)
     if key == "only_languages" and value:

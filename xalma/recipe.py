@@ -21,7 +21,7 @@ from xalma.collate import completion, tokenize_rows
 from xalma.data import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, off_target_rate, score
 from xalma.generate import generate
-from xalma.languages import ENGLISH, GROUPS
+from xalma.languages import ENGLISH
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
@@ -113,10 +113,10 @@ def for_each_group(stage: Callable[..., Path], p: Profile) -> dict[int, Path]:
 def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
     """Held-out sentences, both directions: {"direction", "prompt", "source", "reference"} rows.
 
-    Those of a group's languages, or, for group 0 (`BASE`), of all the profile's.
+    Those of the languages of the group's module, or, for group 0 (`BASE`), of all the profile's.
     """
     corpus, rows = open_corpus(p), []
-    for code in p.languages if group == BASE else GROUPS[group]:
+    for code in p.languages_of(group):
         for english, other in corpus.test(code):
             for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
                 prompt = translation_prompt(source, src, tgt, p.prompt_style)
@@ -130,7 +130,7 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
     They are kept beside the stage, and read back the next time.
     """
     run = read_run(folder)
-    key = fingerprint([run["fingerprint"], group, recipe_hash(), p.values(*_DECODING)])
+    key = fingerprint([run["fingerprint"], group, p.languages_of(group), recipe_hash(), p.values(*_DECODING)])
     kept = Path(folder) / f"outputs-group{group}-{key}.json"
     if kept.exists():
         import json

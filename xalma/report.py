@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from xalma.evaluate import group_means
-from xalma.languages import GROUP_NAMES, GROUPS
+from xalma.languages import GROUP_NAMES
 from xalma.profiles import Profile
 from xalma.recipe import results_folder, translate_test
 from xalma.results import Record
@@ -80,7 +80,7 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
 
     folders: column name -> stage folder. Columns direction, source, reference, then one a folder.
     """
-    first, last = GROUPS[group][0], GROUPS[group][-1]
+    first, *_, last = 2 * p.languages_of(group)  # one language is both
     outputs = {name: translate_test(p, folder, group) for name, folder in folders.items()}
     rows = []
     for i, direction in enumerate((f"en-{first}", f"{first}-en", f"en-{last}")):

@@ -8,7 +8,8 @@
     stage 5  ARPO: chosen is the reference, rejected the stage-4 model's own translation
 
 A stage takes a profile, a group (0 for the base) and the previous stage's folder, and returns its own folder with
-weights (safetensors), log.json and run.json. It is skipped when its folder was made from the same inputs; it is made
+weights (safetensors), log.json and run.json. With group 0 stages 2 to 5 train the base on, without a module, which the
+recipe never does: notebook 09 compares it. It is skipped when its folder was made from the same inputs; it is made
 aside and renamed, so that a folder that is there is whole.
 """
 
@@ -34,7 +35,7 @@ from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
 from xalma.data import Corpus, mixing_sizes, open_corpus, tokenizer_sample
 from xalma.generate import generate
-from xalma.languages import ENGLISH, GROUPS
+from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
 from xalma.mixing import PackedBlocks, mixture, profile_shares, pseudo_monolingual
 from xalma.modules import adapter_name, attach_module, load_modules, merge_module, save_module
@@ -136,7 +137,7 @@ def _stage(number: int) -> Callable:
             before = {} if previous is None else read_run(previous)
             inputs = {
                 "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
-                "languages": p.languages if group == BASE else GROUPS[group], "text": open_corpus(p).fingerprint(),
+                "languages": p.languages_of(group), "text": open_corpus(p).fingerprint(),
                 "prepared": prepared_fingerprint(p),
                 "dropped_for": p.test_pairs if p.contamination == "drop" else 0,  # test rows to keep out
                 **p.values(*_COMMON, *_DECIDES[number]),
@@ -151,7 +152,7 @@ def _stage(number: int) -> Callable:
             aside = new_directory(out) if rank() == 0 else nullcontext(out)  # the other processes write nothing
             with suppress(Follower), aside as partial_out:
                 facts = body(p, group, previous, partial_out)
-                base = str(out) if number <= 1 else before.get("base")
+                base = str(out) if number <= 1 or group == BASE else before.get("base")
                 facts |= {
                     "stage": STAGE_NAMES[number],
                     "number": number,
@@ -218,10 +219,10 @@ def stage1_monolingual_base(p: Profile, group: int, previous: Path, out: Path) -
 def stage2_monolingual_modules(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """The group's module on monolingual text of its languages and English; the base is frozen from here on."""
     model, tokenizer = open_for_training(p, group, previous)
-    corpus, languages = guarded_corpus(p, GROUPS[group]), (ENGLISH, *GROUPS[group])
+    corpus, languages = guarded_corpus(p, p.languages_of(group)), (ENGLISH, *p.languages_of(group))
     blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
     facts = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
-    save_module(model, group, out)
+    save_trained(model, tokenizer, group, out)
     return facts
 
 
@@ -229,10 +230,10 @@ def stage2_monolingual_modules(p: Profile, group: int, previous: Path, out: Path
 def stage3_pseudo_monolingual(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """The group's module on web bitext, each pair one running text in random order."""
     model, tokenizer = open_for_training(p, group, previous)
-    corpus = guarded_corpus(p, GROUPS[group])
-    blocks = packed({code: partial(_pair_texts, corpus, code, p.seed) for code in GROUPS[group]}, tokenizer, p, 3)
+    corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
+    blocks = packed({code: partial(_pair_texts, corpus, code, p.seed) for code in languages}, tokenizer, p, 3)
     facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
-    save_module(model, group, out)
+    save_trained(model, tokenizer, group, out)
     return facts
 
 
@@ -240,17 +241,18 @@ def stage3_pseudo_monolingual(p: Profile, group: int, previous: Path, out: Path)
 def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """The group's module on prompted high-quality bitext, both directions, loss on the answer only."""
     model, tokenizer = open_for_training(p, group, previous)
-    corpus = guarded_corpus(p, GROUPS[group])
-    rows, n_long = sft_dataset(corpus.sft, GROUPS[group], tokenizer, p)
-    held_out, _ = sft_dataset(corpus.dev, GROUPS[group], tokenizer, p)
-    steps = max(1, round(len(rows) * p.stage4_epochs / p.stage4_batch_size))
+    corpus = guarded_corpus(p, p.languages_of(group))
+    rows, n_long = sft_dataset(corpus.sft, p.languages_of(group), tokenizer, p)
+    held_out, _ = sft_dataset(corpus.dev, p.languages_of(group), tokenizer, p)
+    epochs = p.stage4_updates * p.stage4_batch_size / len(rows) if p.stage4_updates else p.stage4_epochs
+    steps = max(1, round(len(rows) * epochs / p.stage4_batch_size))
     before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
     log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
                 label=f"stage 4, group {group}", checkpoints=checkpoint_folder(out))  # fmt: skip
     after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
-    save_module(model, group, out)
+    save_trained(model, tokenizer, group, out)
     tokens = sum(len(row["input_ids"]) for row in rows)
-    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "tokens_seen": round(tokens * p.stage4_epochs),
+    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "tokens_seen": round(tokens * epochs),
             "dev_loss_before": before, "dev_loss_after": after, "log": log}  # fmt: skip
 
 
@@ -271,7 +273,7 @@ def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, 
         detach_penalty=p.arpo_detach_penalty, nll_weight=p.arpo_nll_weight,
         micro_batch=p.micro_batch, gradient_checkpointing=p.gradient_checkpointing,
     )  # fmt: skip
-    save_module(model, group, out)
+    save_trained(model, tokenizer, group, out)
     return {"rows": len(rows), "pairs": report, "steps": steps, "log": log}
 
 
@@ -316,8 +318,8 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
     X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
     Raises NoPairs, with the counts, where none is left.
     """
-    corpus, prompts, references, directions = guarded_corpus(p, GROUPS[group]), [], [], []
-    for code in GROUPS[group]:
+    corpus, prompts, references, directions = guarded_corpus(p, p.languages_of(group)), [], [], []
+    for code in p.languages_of(group):
         for english, other in corpus.sft(code)[:n]:
             for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
                 prompts.append(translation_prompt(source, src, tgt, p.prompt_style))
@@ -333,8 +335,13 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
 
 
 def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """(frozen base with the group's trainable module, tokenizer): `previous`' module, or a fresh one on a base."""
+    """(frozen base with the group's trainable module, tokenizer): `previous`' module, or a fresh one on a base.
+
+    For group 0 the base itself, all its weights trainable.
+    """
     run = read_run(previous)
+    if group == BASE == run["group"]:
+        return load_base(run["base"], "float32")
     model, tokenizer = load_base(run["base"], p.dtype)
     if run["group"] == BASE:
         fresh = attach_module(
@@ -346,6 +353,14 @@ def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel
             f"{previous} holds the module of group {run['group']}, not of group {group}: pass that group's folder"
         )
     return load_modules(model, {group: previous}, trainable=group), tokenizer
+
+
+def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, group: int, out: Path) -> None:
+    """What a stage trained: the group's module, or for group 0 the base and its tokenizer."""
+    if group == BASE:
+        save_base(model, tokenizer, out)
+    else:
+        save_module(model, group, out)
 
 
 def open_merged(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
