@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
-from xalma import alma, stages
+from xalma import alma, almatables, stages
 from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.results import Record
@@ -52,6 +54,33 @@ def test_filtered_bitext_has_fewer_misaligned_pairs_than_random(p):
     assert wrong["random"] > 1.1 * wrong["filtered"] > wrong[alma.HUMAN]
 
 
+def test_the_known_misaligned_share_is_counted(p):
+    table = alma.bitext_table(p.but(sft_pairs=300)).set_index("language")
+    assert set(table["pairs of each kind"]) == {300}
+    assert table["random, misaligned %"].between(40, 60).all()  # half, asked for in every 500
+    assert (table["filtered, misaligned %"] < table["random, misaligned %"] - 5).all()
+
+
+class FewHumanPairs:
+    """Endless web bitext, and two pairs by hand; in Icelandic none."""
+
+    def bitext(self, lang):
+        return ((f"word {i}", f"orð {i}") for i in range(10**9))
+
+    def sft(self, lang):
+        return [] if lang == "is" else [("good", "gut"), ("bad", "schlecht")]
+
+
+def test_every_kind_has_as_many_pairs_as_the_poorest(p, monkeypatch):
+    monkeypatch.setattr(alma, "guarded_corpus", lambda p, languages: FewHumanPairs())
+    mine = p.but(seed=77)  # another profile: pairs are kept for each
+    assert {kind: len(pairs) for kind, pairs in alma.bitext_kinds(mine, "de").items()} == dict.fromkeys(
+        alma.PARALLEL[1:], 2
+    )
+    with pytest.raises(ValueError, match="no human-written pairs of is in corpus 'cldr': join a corpus"):
+        alma.bitext(mine, "random", "is")
+
+
 def _digits(text: str) -> list[str]:
     return sorted(c for c in text if c.isdigit())
 
@@ -77,17 +106,56 @@ def test_stage_2_is_a_whole_model_made_once(p, lora):
     assert alma.parallel(p, start, "none", lora) == start
 
 
-def _records(bleu: dict[str, float]) -> list[Record]:
+def _records(scores: dict[str, tuple[float, float]]) -> list[Record]:
+    """Records of systems with the BLEU and the bits a byte given, the same in both directions."""
     return [
         Record("alma-tiny", name, direction, metric, value, 2, "sig", 0)
-        for name, value in bleu.items() for direction in ("en-de", "de-en") for metric in ("bleu", "chrf")
+        for name, values in scores.items() for direction in ("en-de", "de-en")
+        for metric, value in zip(("bleu", "bits_per_byte"), values, strict=True)
     ]  # fmt: skip
 
 
+NAMES = [alma.system_name(share, kind) for share in (0.0, 1.0) for kind in alma.PARALLEL]
+
+
 def test_papers_numbers_and_ours_stand_in_columns_of_their_own():
-    names = [alma.system_name(share, kind) for share in (0.0, 1.0) for kind in alma.PARALLEL]
-    table = alma.quality_table(_records({name: float(i) for i, name in enumerate(names)}))
+    table = almatables.quality_table(_records({name: (float(i), 9 - i / 10) for i, name in enumerate(NAMES)}))
     assert list(table["our BLEU en→xx"]) == list(range(8))
+    assert list(table["our bits/byte xx→en"]) == [9 - i / 10 for i in range(8)]
     cells = published("c").query("direction == 'en-xx' and metric == 'BLEU'")
     assert list(table["paper BLEU en→xx"]) == list(cells["shown"])
-    assert "+4.0 (3.0 to 7.0)" in alma.quality_sentences(table)[0]
+    bleu, bits, *_ = almatables.quality_sentences(table)
+    assert "en→xx, BLEU: with human-written bitext, monolingual text before it helps (3.0 without, 7.0 with it)" in bleu
+    assert bleu.endswith("human-written 7.0, filtered 6.0, random 5.0, none 4.0.")
+    assert "helps (8.700 without, 8.300 with it)" in bits and bits.endswith("none 8.600.")
+
+
+def test_where_bleu_is_nothing_bits_decide():
+    table = almatables.quality_table(_records({name: (0.1, 3 + i / 10) for i, name in enumerate(NAMES)}))
+    said = almatables.quality_sentences(table)
+    assert said[0] == "en→xx: the highest BLEU is 0.1, too little to tell models by."
+    assert "does not help (3.300 without, 3.700 with it); after it, from best to worst: none 3.400, random" in said[1]
+
+
+def test_the_curve_counts_its_steps_for_the_better(tmp_path):
+    folders, tokens = {}, (0, 10, 20, 40)
+    for share, n in zip(alma.MONO_SHARES, tokens, strict=True):
+        name = alma.system_name(share, alma.HUMAN)
+        for place, run in (("base", {"tokens_seen": n}), ("tuned", {"previous": "../base"})):
+            folder = tmp_path / name / place
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text(json.dumps(run))
+        folders[name] = tmp_path / name / "tuned"
+    bits = dict(zip(folders, (3.0, 2.5, 2.6, 2.4), strict=True))
+    table = almatables.amount_table(_records({name: (0.2, value) for name, value in bits.items()}), folders)
+    assert list(table["monolingual tokens"]) == list(tokens)
+    said = almatables.amount_sentences(table)[0]
+    assert said.startswith("en→xx, bits a byte (less is better): 3.000, 2.500, 2.600, 2.400; better than")
+    assert said.endswith("at 2 of 3 steps.")
+
+
+def test_the_weights_of_lora_are_a_share_of_all():
+    columns = {f"our bits/byte {arrow}": [2.0, 2.5] for arrow in ("en→xx", "xx→en")}
+    table = pd.DataFrame({"stage 2": ["full weights", "LoRA"], "parameters trained": [200, 5], **columns})
+    assert "LoRA trains 2.5 % of the weights" in almatables.weights_sentence(table)
+    assert "en→xx 2.000 to 2.500" in almatables.weights_sentence(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from itertools import islice
 from pathlib import Path
@@ -58,7 +59,11 @@ def test_every_family_answers_every_question():
 
 
 def oscar_row(text: str) -> dict:
-    return {"content": text, "warc_headers": {"warc-type": "conversion"}, "metadata": {"categories": None}}
+    """A row as the corpus' documentation shows it."""
+    headers = {"warc-type": "conversion", "warc-target-uri": "https://a", "content-length": "35298"}
+    metadata = {"identification": {"label": "de", "prob": 0.9}, "tlsh": None, "quality_warnings": ["header"],
+                "categories": None, "sentence_identifications": [{"label": "de", "prob": 0.99}, None]}  # fmt: skip
+    return {"content": text, "warc_headers": headers, "metadata": metadata}
 
 
 @pytest.fixture
@@ -69,6 +74,11 @@ def oscar(tmp_path) -> OscarCorpus:
         packed(folder / name, jsonl([oscar_row(f"Teil {part}\nZeile {i}") for i in range(2)]))
     bad = jsonl([oscar_row("eins")]) + b'{"cut off\n' + jsonl([oscar_row("drei")]).replace(b"drei", b"dr\xff")
     packed(folder / "is_meta" / "is_meta.jsonl.zst", bad)
+    for lang in ("de", "is"):  # what lies beside the text on the hub
+        files = sorted((folder / f"{lang}_meta").glob("*.zst"))
+        sums = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+        (folder / f"{lang}_meta" / "checksum.sha256").write_text(sums)
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
     return OscarCorpus(load_profile("full", monolingual_id=str(folder)))
 
 
@@ -98,7 +108,7 @@ def test_oscar_that_is_not_there_is_one_sentence(oscar, where):
 @pytest.fixture
 def nllb(tmp_path) -> NllbCorpus:
     folder = tmp_path / "nllb"
-    scores = "1.2\t1.0\t0.9\tcrawl\thttp://a\tcrawl\thttp://b"
+    scores = "1.2\t1.0\t0.9\tcrawl\thttp://a\tcrawl\t_"  # "_" is no address
     packed(folder / "eng_Latn-kir_Cyrl.gz", f"hello\tсалам\t{scores}\ntwo\tэки\t{scores}\nhalf\n".encode())
     packed(folder / "afr_Latn-eng_Latn.gz", f"hallo\thello\t{scores}\n".encode())
     packed(folder / "cc-matrix" / "de-en.bitextf.tsv.gz", b"1.25\tHallo\thello\n")
@@ -113,6 +123,24 @@ def nllb(tmp_path) -> NllbCorpus:
 def test_nllb_finds_english_in_either_column_of_either_source(nllb, lang, pair):
     assert next(nllb.bitext(lang)) == pair
     assert [content for _, content in nllb.rows("bitext", "ky")] == [("hello", "салам"), ("two", "эки"), None]
+
+
+# nllb_lang_pairs.py of allenai/nllb: English in CCMATRIX_PAIRS, and all of ours that are not in NLLB_PAIRS
+ENGLISH_FIRST = "es et fa fi fr gl he hu id is it ja ko lt lv mk nl no pl pt ro ru sr sv tr uk vi zh"
+ENGLISH_LAST = "ar bg ca cs da de el"
+
+
+def test_nllb_finds_each_pair_where_the_loading_script_does():
+    corpus = NllbCorpus(load_profile("full"))
+    for codes, first in ((ENGLISH_FIRST, True), (ENGLISH_LAST, False)):
+        for lang in codes.split():
+            name = f"en-{lang}" if first else f"{lang}-en"
+            assert corpus.source(lang) == (f"https://data.statmt.org/cc-matrix/{name}.bitextf.tsv.gz", 1, first)
+    listed = {*ENGLISH_FIRST.split(), *ENGLISH_LAST.split(), *IN_BUCKET}
+    assert listed == set(corpus.languages()) and len(listed) == 48
+    bucket = "https://storage.googleapis.com/allennlp-data-bucket/nllb"
+    assert corpus.source("az") == (f"{bucket}/azj_Latn-eng_Latn.gz", 0, False)
+    assert corpus.source("ne") == (f"{bucket}/eng_Latn-npi_Deva.gz", 0, True)
 
 
 def test_nllb_names_a_file_for_every_language_but_thai():

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import yaml
 
 from xalma.corpora import FAMILIES
-from xalma.corpuscards import MEASURED, as_lines, card_path, measured_row, open_whole, refreshed
+from xalma.corpora.base import Corpus
+from xalma.corpuscards import (
+    MEASURED,
+    SIZED,
+    SIZES,
+    as_lines,
+    card_path,
+    measured_row,
+    measured_sizes,
+    open_whole,
+    refreshed,
+    size_row,
+)
 from xalma.languages import LANGUAGES
 from xalma.runtime import REPOSITORY
 
@@ -69,3 +82,33 @@ def test_a_card_without_its_markers_is_refused(tmp_path):
     card.write_text("# A card")
     with pytest.raises(ValueError, match="no measured block: put <!-- measured:start -->"):
         refreshed(card)
+
+
+class Pairs(Corpus):
+    """Running text in Finnish, pairs alone in German and Icelandic, which share an English side."""
+
+    def languages(self):
+        return ("de", "fi", "is")
+
+    def monolingual(self, lang):
+        return iter(["yö\npäivä", "yö"] if lang == "fi" else [])
+
+    def sft(self, lang):
+        return {"de": [("one", "eins"), ("two", "zwei")], "is": [("one", "einn")]}.get(lang, [])
+
+
+@pytest.mark.parametrize(
+    ("lang", "kind", "rows", "characters", "size"),
+    [("fi", "monolingual", 3, 10, 14), ("de", "side of SFT pairs", 2, 8, 8), ("en", "side of SFT pairs", 2, 6, 6)],
+)
+def test_a_size_counts_lines_characters_and_bytes(lang, kind, rows, characters, size):
+    row = size_row(Pairs(None), "pairs", lang)
+    assert [row[name] for name in ("text", "rows", "characters", "bytes")] == [kind, rows, characters, size]
+
+
+@pytest.mark.data
+def test_committed_sizes_are_those_of_the_text():
+    committed = pd.read_csv(SIZES.with_suffix(".csv"), keep_default_na=False)
+    pd.testing.assert_frame_equal(committed, measured_sizes().reset_index(drop=True))
+    note = SIZES.with_suffix(".md").read_text(encoding="utf-8")
+    assert all(f"{name} `{open_whole(name).fingerprint()}`" in note for name in SIZED)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xalma.corpora.ntrex import NtrexCorpus
-from xalma.data import open_corpus, tokenizer_sample
+from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.evaluate import check_parallel, read_lines
 from xalma.profiles import load_profile
 
@@ -183,12 +183,40 @@ def test_real_text_leaves_the_held_out_lines_out(small_ntrex):
     (root / "mozilla" / "en.tsv").write_text(f"a\tHome page\nb\t{held[0]}\nc\tOther\nd\tNo partner\n")
     (root / "mozilla" / "fi.tsv").write_text(f"a\tKotisivu\nb\tJotain\nc\t{held[1]}\n")
     corpus = open_corpus(load_profile("ntrex", corpus="real"))
-    pairs, ntrex_pairs = list(corpus.bitext("fi")), list(ntrex().bitext("fi"))
-    assert sorted(pairs) == sorted([("Home page", "Kotisivu"), *ntrex_pairs])
-    assert pairs.index(("Home page", "Kotisivu")) < 20  # sources take turns by chance, not one after the other
-    assert list(corpus.bitext("fi")) == pairs
+    assert list(corpus.bitext("fi")) == [("Home page", "Kotisivu")]
+    texts = list(corpus.monolingual("fi"))
+    assert sorted(texts) == sorted(["Kotisivu", "Jotain", *ntrex().monolingual("fi")])
+    assert texts.index("Kotisivu") < 20  # sources take turns by chance, not one after the other
+    assert list(corpus.monolingual("fi")) == texts
     assert "Kotisivu" not in {line for text in corpus.monolingual("en") for line in text.split("\n")}
     assert corpus.fingerprint() != ntrex().fingerprint()
+
+
+def test_human_pairs_are_bitext_only_where_there_is_no_other(small_ntrex):
+    for folder in ("mozilla", "bible"):
+        (small_ntrex.parent / folder).mkdir()
+    (small_ntrex.parent / "mozilla" / "en.tsv").write_text("a\tHome page\n")
+    (small_ntrex.parent / "mozilla" / "fi.tsv").write_text("a\tKotisivu\n")
+    (small_ntrex / "ky.txt").write_text("".join(f"ky line {i}\n" for i in range(120)))
+    corpus = open_corpus(load_profile("ntrex", corpus="real"))
+    assert list(corpus.bitext("fi")) == [content for _, content in corpus.rows("bitext", "fi")]
+    assert sorted(corpus.bitext("ky")) == sorted(ntrex().bitext("ky"))
+    assert {content for _, content in corpus.rows("bitext", "ky")} == set(ntrex().bitext("ky"))
+    assert ("en line 0", "fi line 0") in corpus.sft("fi")
+
+
+def test_mixing_by_size_knows_how_much_text_there_is(small_ntrex):
+    (small_ntrex.parent / "mozilla").mkdir()
+    (small_ntrex.parent / "mozilla" / "en.tsv").write_text("a\tHome page\n")
+    (small_ntrex.parent / "mozilla" / "fi.tsv").write_text("a\tKotisivu\n")
+    p = load_profile("ntrex", corpus="ntrex+mozilla", mixing="temperature")
+    lines = sum(len(text) for text in ntrex().monolingual("fi"))
+    assert mixing_sizes(p, "monolingual", ["fi"]) == {"fi": lines + len("Kotisivu")}
+    assert mixing_sizes(p, "bitext", ["fi"]) == {"fi": len("Home page") + len("Kotisivu")}
+    assert mixing_sizes(p.but(mixing="uniform"), "bitext", ["fi"]) is None
+    assert mixing_sizes(p.but(corpus="cldr"), "bitext", ["fi"]) is None  # endless
+    own = p.but(corpus="ntrex+own", corpus_path=str(small_ntrex))
+    assert mixing_sizes(own, "monolingual", ["fi"]) is None  # may be large
 
 
 def test_joined_sources_give_the_first_held_out_pairs_and_say_what_is_missing(small_ntrex):

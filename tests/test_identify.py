@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xalma.evaluate import off_target_rate, read_lines, wrong_language_rate
-from xalma.identify import MIN_MARGIN, identifier_decides, off_target, signature, wrong_language
+from xalma.identify import MIN_MARGIN, identifier_decides, off_target, own_letters, signature, wrong_language
 from xalma.languages import LANGUAGES
 from xalma.runtime import data_root
 
@@ -123,3 +123,17 @@ def test_off_target_on_human_translations(text, tgt, low, high):
 )
 def test_wrong_language_on_human_translations(text, tgt, low, high):
     assert low <= wrong_language_rate(ntrex(text)[1:400:2], tgt) <= high
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "kept"),
+    [
+        ("Trump тест 3!", "ru", "тест"),
+        ("Trump, 3 Tage", "de", "trump tage"),
+        ("東京タワー Tokyo", "ja", "東京タワー"),
+        ("東京タワー", "zh", "東京"),
+        ("हिन्दी OK", "hi", "हिन्दी"),  # vowel signs stay with their letters
+    ],
+)
+def test_own_letters_are_those_of_the_script(text, code, kept):
+    assert own_letters(text, code).split() == kept.split()

@@ -105,11 +105,15 @@ def test_the_same_files_from_any_number_of_processes(tmp_path, tokenizer, small_
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
-def test_the_same_files_from_a_ray_cluster(tmp_path, tokenizer, small_files):
-    pytest.importorskip("ray", reason="Ray is not installed (pip install 'xalma[cluster]')")
+@pytest.mark.slow
+def test_the_same_files_from_a_ray_cluster(tmp_path, tokenizer, small_files, monkeypatch):
+    """A cluster of this machine: raylet, object store and workers of their own processes. `.ci/run` installs Ray."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'xalma[cluster]')")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
     write(tmp_path / "one", mixed(400), tokenizer)
     write_tokens(mixed(400), tmp_path / "ray", make_job(tokenizer, "de", PLAIN), 16, ray_cluster)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "ray")
+    assert not ray.is_initialized()  # what was started is shut down
 
 
 def test_without_ray_one_sentence(tokenizer, monkeypatch):

@@ -14,7 +14,7 @@ from xalma.cards import phrasebook_card
 from xalma.cldr import LOCALES, MAX_NUMBER, Gap, clean, speaker
 from xalma.draws import CANDIDATES, Draw, dropped, inventory, say
 from xalma.languages import LANGUAGES
-from xalma.phrasebook import HELD_OUT, SPLITS, Phrasebook, misalign
+from xalma.phrasebook import HELD_OUT, SPLITS, Phrasebook
 from xalma.runtime import REPOSITORY
 
 OTHERS = [lang for lang in LANGUAGES if lang != "en"]
@@ -258,39 +258,6 @@ def test_sentences_are_mostly_combinations(book):
 def test_bad_requests_get_one_sentence(book, call, message):
     with pytest.raises(ValueError, match=message):
         call(book)
-
-
-@pytest.mark.parametrize("share", [0, 0.1, 0.333, 0.5, 1])
-def test_misalign_has_the_exact_share_of_wrong_targets(book, share):
-    pairs = book.pairs("zh", "bitext", 500)
-    noisy = misalign(pairs, share, seed=3)
-    assert [source for source, _ in noisy] == [source for source, _ in pairs]
-    assert sorted(target for _, target in noisy) == sorted(target for _, target in pairs)
-    wrong = sum(a != b for a, b in zip(noisy, pairs, strict=True))
-    assert wrong == round(share * 500)
-    assert noisy == misalign(pairs, share, seed=3)
-    if share:
-        assert noisy != misalign(pairs, share, seed=4)
-
-
-def test_misalign_parts_equal_targets():
-    pairs = [(str(n), target) for n, target in enumerate("aaabbbcc")]
-    for seed in range(20):
-        noisy = misalign(pairs, 1, seed)
-        assert all(a[1] != b[1] for a, b in zip(noisy, pairs, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("pairs", "share", "message"),
-    [
-        ([("a", "x"), ("b", "y")], 1.5, "share of misaligned pairs is 1.5"),
-        ([("a", "x"), ("b", "x"), ("c", "y")], 1, "2 share one"),
-        ([("a", "x")], 1, "can't all get a wrong target"),
-    ],
-)
-def test_misalign_refuses(pairs, share, message):
-    with pytest.raises(ValueError, match=message):
-        misalign(pairs, share, seed=0)
 
 
 def test_plural_table_reaches_the_largest_number():

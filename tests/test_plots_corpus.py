@@ -62,6 +62,21 @@ def test_mixing_heatmap_holds_percent_and_epochs() -> None:
     assert epochs.images[0].get_array().tolist() == [[1, 3], [4, 2]]
 
 
+def test_sizes_heatmap_is_white_where_a_rule_gives_nothing() -> None:
+    rows = [("fi", "a", 0.75, 3.0), ("de", "a", 0.25, 1.0), ("fi", "b", 1.0, 4.0), ("de", "b", 0.0, 0.0)]
+    rules = pd.DataFrame(rows, columns=["language", "rule", "tokens", "epochs"])
+    shares, epochs = corpus.sizes_heatmap(rules, "here").axes[:2]
+    assert shares.images[0].get_array().filled(-1).tolist() == [[25, 75], [-1, 100]]
+    assert epochs.images[0].get_array().filled(-1).tolist() == [[1, 3], [-1, 4]]
+
+
+def test_corpus_sizes_draw_every_language_on_a_logarithmic_scale() -> None:
+    sizes = pd.DataFrame({"web": [1e9, 1e6], "here": [1e5, 1e4]}, index=["zh", "de"])
+    ax = corpus.corpus_sizes(sizes).axes[0]
+    drawn = [dots.get_offsets()[:, 1].tolist() for dots in ax.collections if len(dots.get_offsets())]
+    assert drawn == [[1e6, 1e9], [1e4, 1e5]] and ax.get_yscale() == "log"
+
+
 def test_packing_changes_its_shade_at_each_document() -> None:
     blocks = [{"input_ids": torch.tensor(ids)} for ids in ([1, 5, 6, 1], [7, 8, 1, 9])]
     ax = corpus.packing_strip(blocks, bos_token_id=1).axes[0]
@@ -100,10 +115,16 @@ def test_affinity_rings_the_own_group() -> None:
     assert ring.get_offsets().tolist() == [[affinity.loc["fr", language("fr").group], 0]]
 
 
-def test_chance_has_all_groupings_and_both_lines() -> None:
-    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4).axes[0]
+def test_chance_has_all_groupings_and_three_lines() -> None:
+    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4, scratch=0.5).axes[0]
     assert sum(bar.get_height() for bar in ax.patches) == 3
-    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4]
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4, 0.5]
+
+
+def test_groupings_have_the_colours_of_the_papers_groups() -> None:
+    ax = corpus.groupings(["fi de", "fr"], "x").axes[0]
+    drawn = {text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)}
+    assert drawn == {code: plots.colour_of(code).lower() for code in ("de", "fi", "fr")}
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path) -> None:

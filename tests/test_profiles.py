@@ -50,19 +50,32 @@ def test_every_value_has_a_source(p):
 
 
 def test_profiles_are_deltas_that_pass_their_own_checks():
-    assert set(PROFILES) == {"tiny", "ntrex", "small", "full", "alma-tiny", "alma-7b"}
+    assert set(PROFILES) == {
+        "tiny", "ntrex", "small", "small-cpu", "full", "alma-tiny", "alma-small-cpu", "alma-7b",
+    }  # fmt: skip
     for p in PROFILES.values():
         assert p.but(**p.values()) == p
         assert p.hidden_size % p.heads == 0
         for stage in range(1, 6):
             batch = p.values(f"stage{stage}_")[f"stage{stage}_batch_size"]
             assert batch % min(batch, p.micro_batch) == 0
-    assert (FULL.corpus, SMALL.corpus, NTREX.corpus, TINY.corpus) == ("hub", "real", "ntrex", "cldr")
-    assert TINY.base == NTREX.base == "", "the CPU profiles need no download"
+    assert (FULL.corpus, NTREX.corpus, TINY.corpus) == ("hub", "ntrex", "cldr")
+    for name in ("tiny", "ntrex", "small-cpu", "alma-tiny", "alma-small-cpu"):
+        assert PROFILES[name].base == "" and "hub" not in PROFILES[name].corpus, "the CPU profiles need no download"
+
+
+def test_small_cpu_is_a_cut_of_small():
+    """The same text, tested on the same held-out documents; every module's languages are the base's."""
+    cut = PROFILES["small-cpu"]
+    assert cut.corpus == SMALL.corpus and cut.mixing == SMALL.mixing
+    assert set(cut.group_numbers) <= set(SMALL.group_numbers)
+    assert set(cut.comparison_group_numbers) <= set(cut.group_numbers)
+    assert sorted(code for g in cut.group_numbers for code in cut.languages_of(g)) == sorted(cut.languages)
+    assert all(set(cut.languages_of(g)) <= set(GROUPS[g]) for g in cut.group_numbers)
 
 
 def test_almas_profiles_read_five_languages_of_four_groups():
-    for name in ("alma-tiny", "alma-7b"):
+    for name in ("alma-tiny", "alma-small-cpu", "alma-7b"):
         assert sorted(PROFILES[name].languages) == ["cs", "de", "is", "ru", "zh"]
     assert TINY.but(only_languages="ja,ko").languages == ("ja", "ko")
     with pytest.raises(ValueError, match="xx"):

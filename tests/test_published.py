@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from xalma.languages import GROUPS
-from xalma.published import TABLES, format_cell, published, published_table, side_by_side
+from xalma.languages import GROUPS, LANGUAGES
+from xalma.published import TABLES, format_cell, oscar_sizes, published, published_table, side_by_side
 
 ROWS = {"a": 152, "b": 152, "c": 32, "d": 57, "d2": 49, "e": 128, "f": 128, "g": 60, "h": 15}
 
@@ -112,3 +112,13 @@ def test_side_by_side_refuses_ambiguity():
         side_by_side(ours, paper, on=["system"])
     with pytest.raises(ValueError, match="ours has no column direction"):
         side_by_side(ours, paper, on=["system", "direction"])
+
+
+def test_oscar_sizes_are_whole_and_in_bytes():
+    sizes = oscar_sizes().set_index("code")
+    assert list(sizes.index) == list(LANGUAGES)
+    assert (sizes["name"] == [row.name for row in LANGUAGES.values()]).all()
+    assert sizes.loc[["no", "is", "en"], "bytes"].tolist() == [2.6e9, 2.2e9, 3.4e12]
+    # words and bytes were read as two columns: where words stand between spaces, a misread cell shows here
+    spaced = sizes.drop(["zh", "ja", "th"])
+    assert (spaced["bytes"] / spaced["words"]).between(4, 26).all()

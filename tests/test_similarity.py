@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from xalma import similarity
-from xalma.languages import GROUPS, language
+from xalma.corpora.base import data_folder
+from xalma.evaluate import read_lines
+from xalma.languages import GROUPS, LANGUAGES, language
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,109 @@ def test_random_groupings_repeat_and_average_to_the_mean_of_all_pairs() -> None:
 def test_the_sentence_counts_what_it_says() -> None:
     text = similarity.separation_sentence(_matrix({str(g): list(codes) for g, codes in GROUPS.items()}))
     assert "**1.000**" in text and "(0 reach" in text and "**49 of 49**" in text and " 0 have a script" in text
+
+
+# --- compression --------------------------------------------------------------------------------------
+
+
+def test_a_compressor_saves_on_what_it_has_read() -> None:
+    rng = np.random.default_rng(0)
+    text = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
+    other = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
+    matrix = similarity.compression_matrix({"nl": text, "de": list(text), "da": other})
+    assert list(matrix) == ["da", "de", "nl"] and np.allclose(np.diag(matrix), 1) and np.allclose(matrix, matrix.T)
+    assert matrix.loc["de", "nl"] > 0.9  # the same text
+    assert matrix.loc["da", "de"] < 0.1  # random letters have nothing in common but their alphabet
+
+
+@pytest.mark.parametrize("measure", similarity.MEASURES)
+def test_committed_likeness_is_whole(measure: str) -> None:
+    matrix = similarity.likeness(measure)
+    assert list(matrix) == [code for code in LANGUAGES if code != "en"]
+    assert np.allclose(matrix, matrix.T) and np.allclose(np.diag(matrix), 1)
+    assert ((matrix >= 0) & (matrix <= 1)).all(axis=None)
+    for a, b in (("id", "ms"), ("da", "no"), ("es", "gl"), ("ru", "uk"), ("hi", "ne")):  # known relatives
+        assert (matrix[a].drop(a) > matrix.loc[a, b]).sum() < 3
+
+
+def test_another_measure_is_refused() -> None:
+    with pytest.raises(ValueError, match="no measure 'words': choose trigrams or compression"):
+        similarity.likeness("words")
+
+
+@pytest.mark.data
+def test_committed_likeness_is_that_of_the_text() -> None:
+    codes = ["de", "fr", "ca", "ka", "ja", "zh", "kk"]
+    folder = data_folder("ntrex", "NTREX-128")
+    texts = {code: similarity._words(read_lines(folder / f"{code}.txt"), code) for code in codes}
+    assert {len(lines) for lines in texts.values()} == {similarity.SENTENCES}
+    for measure, measured, off in (
+        ("trigrams", similarity.similarity_matrix(texts), 1e-4),
+        ("compression", similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ by some bytes
+    ):
+        committed = similarity.likeness(measure).loc[list(measured), list(measured)]
+        assert np.abs(committed - measured).max(axis=None) < off
+
+
+# --- groups from scratch --------------------------------------------------------------------------------
+
+# eight families of six languages, the last of seven, planted
+RELATIVES = {str(i): list(LANGUAGES)[1 + 6 * i : 7 + 6 * i + (i == 7)] for i in range(8)}
+
+
+def test_clusters_from_scratch_find_planted_families_whatever_the_papers_groups() -> None:
+    found = similarity.clustered_groups(_matrix(RELATIVES), seed=3)
+    for family in RELATIVES.values():
+        assert len({found[code] for code in family}) == 1
+    assert sorted(set(found.values())) == list(range(1, 9))
+
+
+def test_clusters_keep_within_their_sizes() -> None:
+    """One large family and many loners: likeness alone would put the family into one group."""
+    codes = [code for code in LANGUAGES if code != "en"]
+    found = similarity.clustered_groups(_matrix({"x": codes[:20], **{c: [c] for c in codes[20:]}}))
+    n = np.bincount(list(found.values()))[1:]
+    assert len(n) == 8 and n.sum() == 49
+    assert n.min() >= similarity.SIZES[0] and n.max() <= similarity.SIZES[1]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "index"),
+    [
+        ([1, 1, 2, 2], [7, 7, 3, 3], 1.0),  # the same, by other names
+        ([0, 0, 1, 2], [0, 0, 1, 1], 4 / 7),  # pairs: 1 in both, 1 and 2 of 6: (1 - 1/3) / (3/2 - 1/3)
+        ([0, 0, 1, 1], [0, 1, 0, 1], -0.5),  # worse than chance: (0 - 2/3) / (2 - 2/3)
+    ],
+)
+def test_adjusted_rand_by_hand(a: list[int], b: list[int], index: float) -> None:
+    assert similarity.adjusted_rand(a, b) == pytest.approx(index)
+
+
+def test_adjusted_rand_of_random_groupings_is_about_zero() -> None:
+    rng = np.random.default_rng(0)
+    paper = np.array([language(code).group for code in LANGUAGES if code != "en"])
+    assert np.mean([similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]) == pytest.approx(
+        0, abs=0.01
+    )
+
+
+def test_groupings_are_judged_by_every_measure() -> None:
+    papers = _matrix({str(g): list(codes) for g, codes in GROUPS.items()})
+    table = similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)}).set_index("groups")
+    assert table.loc["the paper's", ["smallest", "largest", "adjusted Rand"]].tolist() == [5, 8, 1]
+    assert table.loc["from scratch, as the paper", "adjusted Rand"] == pytest.approx(1)
+    assert table.loc["the paper's", "within, as the paper"] == 1
+    assert table.loc["from scratch, planted", "within, planted"] > table.loc["the paper's", "within, planted"]
+    assert table.loc["the paper's", "French with"] == "id mg ms th vi"
+
+
+def test_moving_a_language_is_said_with_its_numbers() -> None:
+    text = similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es and it, alone in its group but for id, ms, th
+    assert "**0.000** to the others of its group 4" in text and "**0.667** to group 2" in text
+    # pairs alike within groups: es-it and id-ms of 3 + 6, then es-it, es-fr, it-fr and id-ms of 6 + 3
+    assert "from 0.2222 to 0.4444" in text
+    assert "group 4 would have 3 languages instead of 4, and group 2 4 instead of 3" in text
+
+
+def test_groups_as_text_puts_the_largest_first() -> None:
+    assert similarity.groups_as_text({"de": 2, "fi": 1, "nl": 2}) == ["de nl", "fi"]

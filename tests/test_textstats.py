@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from xalma import textstats
-from xalma.languages import group_of
+from xalma.languages import LANGUAGES, group_of
 from xalma.profiles import load_profile
 
 P = load_profile("tiny", bitext_noise=0.2)
@@ -45,6 +45,51 @@ def test_every_rule_spends_the_whole_budget() -> None:
     rules = textstats.mixing_rules(sizes, documents=300, budget=400_000)
     spent = (rules["epochs"] * 300 * rules["language"].map(sizes)).groupby(rules["rule"]).sum()
     assert spent.tolist() == pytest.approx([400_000] * 4)
+
+
+# one giant, one small language, one in between; ALMA gives the first two shares
+SIZES = {"en": 900.0, "is": 10.0, "fi": 90.0}
+
+
+def test_rules_on_sizes_by_hand() -> None:
+    rules = textstats.rules_on_sizes(SIZES, budget=300).set_index(["rule", "language"])
+    assert rules.loc["proportional", "epochs"].tolist() == pytest.approx([0.3] * 3)
+    assert rules.loc["uniform", "tokens"].tolist() == pytest.approx([1 / 3] * 3)
+    assert rules.loc[("uniform", "is"), "epochs"] == pytest.approx(10)
+    # UniMax: Icelandic may be read four times, 40 tokens; the other two share what is left
+    assert rules.loc["UniMax, cap 4", "tokens"].tolist() == pytest.approx([130 / 300, 40 / 300, 130 / 300])
+    # English, group 1 and group 6 have one language each
+    assert rules.loc["equal groups", "tokens"].tolist() == pytest.approx([1 / 3] * 3)
+    given = rules.loc["given by ALMA"]
+    assert given["tokens"].tolist() == pytest.approx([17 / 25, 8 / 25, 0])
+    assert given.loc["is", "epochs"] == pytest.approx(300 * 8 / 25 / 10)
+    spent = (rules["epochs"] * rules.index.get_level_values("language").map(SIZES)).groupby(level="rule").sum()
+    assert spent.tolist() == pytest.approx([300] * 6)
+
+
+def test_extremes_and_their_sentence() -> None:
+    rules = textstats.rules_on_sizes(SIZES, budget=300)
+    table = textstats.extremes(rules, n=1).set_index("rule")
+    assert table.loc["uniform"].tolist() == [3, 2, "is 10×", "en 0.11×"]
+    assert table.loc["given by ALMA", ["languages", "most read"]].tolist() == [2, "is 9.6×"]
+    assert textstats.repeats_sentence(rules, "uniform", "here") == (
+        "*uniform*, here: Icelandic 10×; 2 of 3 languages are read more than once."
+    )
+    assert "Icelandic has 10 tokens, English 900, 90 times as many" in textstats.sizes_sentence(SIZES, "Here")
+
+
+def test_sizes_of_all_fifty_languages() -> None:
+    for sizes in (textstats.text_at_hand(), textstats.oscar_text()):
+        assert list(sizes) == list(LANGUAGES) and min(sizes.values()) > 0
+    # Icelandic, 8 % of ALMA's 20 B tokens, out of OSCAR's 2.2 GB
+    rules = textstats.rules_on_sizes(textstats.oscar_text(), 20e9).set_index(["rule", "language"])
+    assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / (2.2e9 / textstats.BYTES_PER_TOKEN))
+
+
+def test_text_of_the_groups_adds_up_to_all_but_english() -> None:
+    table, oscar = textstats.group_text(), textstats.oscar_text()
+    assert table["languages"].sum() == 49
+    assert table["OSCAR-2301, B tokens"].sum() == pytest.approx((sum(oscar.values()) - oscar["en"]) / 1e9)
 
 
 def test_alma_shares() -> None:

@@ -24,3 +24,22 @@ def test_the_same_notebooks_on_real_text(micro_values, tmp_path):
     sft = read_run(stage_folder(p, 4, 6))
     assert sft["inputs"]["corpus"] == "ntrex"
     assert sft["dev_loss_after"] < sft["dev_loss_before"] - 0.01
+
+
+@pytest.mark.long
+@pytest.mark.data
+def test_small_cpu_in_a_size_of_a_minute(micro_values, tmp_path):
+    """Bibles, web copy, NTREX and ALMA's pairs, two groups of two languages; nothing of a test set is trained on."""
+    overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
+    overrides |= {"groups": "1,3", "sft_pairs": 60, "max_length": 600, "max_new_tokens": 80, "vocab_size": 1200}
+    overrides |= {"stage1_tokens": 102_400, "block_tokens": 64, "stage5_pairs": 20, "stage2_tokens": 4096}
+    folder = run("small-cpu", overrides, only="03-07")
+    p, _ = tasks("small-cpu", overrides, "03-07")
+    check_recipe(p, folder)
+    for group in p.group_numbers:
+        sft = read_run(stage_folder(p, 4, group))
+        assert sft["inputs"]["languages"] == list(p.languages_of(group))
+        assert sft["dev_loss_after"] < sft["dev_loss_before"]
+        assert sft["contamination"]["action"] == "drop" and sft["contamination"]["test_sentences"] > 0
+    pseudo = read_run(stage_folder(p, 3, 3))
+    assert set(pseudo["tokens_by_language"]) == {"ru", "sr"}

@@ -14,11 +14,12 @@ import pandas as pd
 from babel.core import get_cldr_version
 
 from xalma.cldr import LOCALES, speaker
-from xalma.corpuscards import MEASURED, card_path, refreshed
+from xalma.corpuscards import MEASURED, card_path, refreshed, write_sizes
 from xalma.draws import CANDIDATES, dropped
 from xalma.languages import LANGUAGES
 from xalma.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
 from xalma.runtime import data_root, write_atomically
+from xalma.similarity import write_likeness
 
 SAMPLE = 1_000  # bitext sentences of a language behind each measured mean
 CHECKED = 500  # sentences of each training split compared with all held-out ones
@@ -214,10 +215,15 @@ def phrasebook_card() -> str:
 
 
 def main() -> None:
-    """Writes data_cards/cldr.md, and the measured part of each card whose text is under XALMA_DATA (two minutes)."""
+    """Writes data_cards/cldr.md, and, with text under XALMA_DATA, the measured part of its cards, and results/corpora.
+
+    It takes three minutes.
+    """
     print(write_atomically(card_path("cldr"), phrasebook_card()))
     for name, corpus in MEASURED.items() if data_root() else ():
         print(write_atomically(card_path(name), refreshed(card_path(name))), f"from {corpus}")
+    for path in (*write_sizes(), *write_likeness()) if data_root() else ():
+        print(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 The prose of a card is written by hand in data_cards/; between `<!-- measured:start -->` and `<!-- measured:end -->`
 stands a table that `python -m xalma.cards` makes from the data at hand. Corpora that are not here have no table.
+
+The same command measures how much text each language has, in all corpora (`results/corpora/sizes.csv`): notebook 01
+shows from it what sampling rules do, on a machine without the text too.
 """
 
 from __future__ import annotations
@@ -12,18 +15,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from xalma.corpora.base import Corpus, Row
 from xalma.data import open_corpus
 from xalma.hygiene import Report, Rules, clean
-from xalma.languages import language
+from xalma.languages import ENGLISH, language
 from xalma.profiles import load_profile
-from xalma.runtime import REPOSITORY
+from xalma.results import write_table
+from xalma.runtime import REPOSITORY, progress
 
 SAMPLE = 200  # rows a language that hygiene looks at
 ALL = 10**9  # no cut
 # card -> corpus, where the text is under XALMA_DATA
 MEASURED = {"ntrex": "ntrex", "bibles": "bibles", "mozilla": "mozilla", "udhr": "udhr", "wmt": "wmt",
             "alma-human-parallel": "alma_as_released", "flores-200": "flores"}  # fmt: skip
+# corpora whose training text is measured; FLORES-200 and what is held out for tests are in none of them
+SIZED = ("ntrex", "bibles", "mozilla", "udhr", "alma", "wmt")
+SIZES = REPOSITORY / "results" / "corpora" / "sizes"
 _WORDS = ("language", "group", "dropped")  # columns that are no sizes
 _BLOCK = re.compile(r"(<!-- measured:start -->\n).*?(<!-- measured:end -->)", re.DOTALL)
 
@@ -75,6 +84,39 @@ def refreshed(card: Path) -> str:
         raise ValueError(f"{card} has no measured block: put <!-- measured:start --> and <!-- measured:end --> in it")
     block = measured_block(MEASURED[card.stem])
     return _BLOCK.sub(lambda match: f"{match[1]}{block}\n{match[2]}", text)
+
+
+def size_row(corpus: Corpus, name: str, lang: str) -> dict[str, Any]:
+    """Lines, characters and UTF-8 bytes of a language's training text in a corpus: running text, or a side of pairs."""
+    texts, kind = list(corpus.monolingual(lang)), "monolingual"
+    if not texts:
+        codes = corpus.languages() if lang == ENGLISH else (lang,)
+        sides = [pair[lang != ENGLISH] for code in codes for pair in corpus.sft(code)]
+        texts, kind = list(dict.fromkeys(sides)), "side of SFT pairs"
+    return {
+        "corpus": name, "language": lang, "group": language(lang).group, "text": kind,
+        "rows": sum(text.count("\n") + 1 for text in texts), "characters": sum(map(len, texts)),
+        "bytes": sum(len(text.encode()) for text in texts),
+    }  # fmt: skip
+
+
+def measured_sizes() -> pd.DataFrame:
+    """`size_row` of every language with text, in every corpus of SIZED."""
+    corpora = {name: open_whole(name) for name in SIZED}
+    wanted = [(name, lang) for name, corpus in corpora.items() for lang in (ENGLISH, *corpus.languages())]
+    rows = []
+    with progress(len(wanted), "sizes") as bar:
+        for name, lang in wanted:
+            rows.append(size_row(corpora[name], name, lang))
+            bar.update(1, f"{name} {lang}")
+    return pd.DataFrame([row for row in rows if row["rows"]])
+
+
+def write_sizes() -> list[Path]:
+    """Writes results/corpora/sizes.csv and .md, with the command and the texts' fingerprints."""
+    texts = ", ".join(f"{name} `{open_whole(name).fingerprint()}`" for name in SIZED)
+    note = f"Made by `python -m xalma.cards` from the text under XALMA_DATA, seed 0. Fingerprints: {texts}."
+    return write_table(measured_sizes(), SIZES, "Training text of each language, by corpus", note)
 
 
 def card_path(name: str) -> Path:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from xalma.corpora import family, parse_corpus
 from xalma.corpora.base import Corpus, Pair, Together
 from xalma.profiles import Profile
 
-__all__ = ["Corpus", "Pair", "open_corpus", "tokenizer_sample"]
+__all__ = ["Corpus", "Pair", "mixing_sizes", "open_corpus", "tokenizer_sample"]
 
 
 def open_corpus(p: Profile) -> Corpus:
@@ -22,3 +22,15 @@ def tokenizer_sample(corpus: Corpus, languages: tuple[str, ...], n: int) -> Iter
     """Up to n documents of each language, for training the small backbone's tokenizer."""
     for lang in languages:
         yield from islice(corpus.monolingual(lang), n)
+
+
+def mixing_sizes(p: Profile, kind: str, codes: Sequence[str]) -> dict[str, int] | None:
+    """Characters of "monolingual" or "bitext" text of each language, for mixing by size.
+
+    None where `mixing` asks for no sizes, or the corpus can't count its text: then all languages count alike.
+    """
+    if p.mixing not in ("temperature", "groups"):
+        return None
+    corpus = open_corpus(p)
+    sizes = {code: corpus.characters(kind, code) for code in codes}
+    return None if None in sizes.values() else sizes

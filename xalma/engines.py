@@ -23,6 +23,8 @@ from xalma.corpora.base import Row
 from xalma.hygiene import Rules, check, keys
 from xalma.tokenfiles import tokenizer_json
 
+# What a Ray cluster of this machine may keep in shared memory, a few hundred chunks; Ray would take a third of all.
+RAY_STORE_BYTES = 2**28
 Chunk = list[tuple[int, Row]]  # (number of the row in the stream, row)
 
 
@@ -128,7 +130,8 @@ def ray_cluster(job: Job, address: str | None = None) -> Iterator[Callable[[Iter
         raise ImportError("Ray is not installed: pip install 'xalma[cluster]', or leave --ray out") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(address, log_to_driver=False, include_dashboard=False)
+        here = {} if address else {"include_dashboard": False, "object_store_memory": RAY_STORE_BYTES}
+        ray.init(address, log_to_driver=False, **here)
     shared, remote = ray.put(job), ray.remote(prepare_chunk)
     cores = int(ray.cluster_resources().get("CPU", 1))
     try:

@@ -86,6 +86,21 @@ def off_target(text: str, tgt: str) -> bool:
     return False
 
 
+def own_letters(text: str, code: str) -> str:
+    """The text in lower case, with blanks for all but letters and marks of the language's own script."""
+    return "".join(char if _is_own(char, language(code).script) else " " for char in text.lower())
+
+
+@cache
+def _is_own(char: str, script: str) -> bool:
+    kind = unicodedata.category(char)[0]
+    if kind not in "LM":
+        return False
+    own = _LETTERS_OF_SCRIPT.get(script, (script,))
+    found = _script_of(char)
+    return found in own or (found is None and kind == "M")  # accents that stand by themselves have no script
+
+
 def wrong_language(text: str, tgt: str) -> bool:
     """True if `text` is in another script than `tgt`, or plainly in another of the 50 languages.
 

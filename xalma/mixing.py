@@ -96,7 +96,8 @@ def profile_shares(
 ) -> dict[str, float]:
     """Probability of each of `codes` under the profile's `mixing`.
 
-    sizes: tokens each has, where that is known, as for prepared text; else all count alike. budget: tokens in all.
+    sizes: text each has, where that is known (`xalma.data.mixing_sizes`; tokens, for prepared text); else all count
+    alike. budget: tokens in all.
     Raises ValueError for a given share that is missing, or unimax without sizes.
     """
     if p.mixing == "given":

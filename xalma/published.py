@@ -6,6 +6,8 @@ g preference methods (X-ALMA, Table 5); h ablations. They were read from slides 
 is "seed" (read cleanly), "corrected" (a glyph repaired, `note` says why) or "unsure" (shown as
 "79.2?"); an empty value was not readable. Table d lists languages in `shown`, so its `value` is
 empty.
+
+`oscar_sizes` is no table of the papers: it is what the OSCAR project says its release 23.01 holds.
 """
 
 from __future__ import annotations
@@ -44,6 +46,21 @@ def published(table: str) -> pd.DataFrame:
     numbers = cells["value"].mask(cells["value"] == "")
     cells["value"] = numbers.astype(float) if table != "d" else float("nan")
     return cells
+
+
+def oscar_sizes() -> pd.DataFrame:
+    """OSCAR-2301's sizes as its documentation lists them, one row a language of ours (50): code, name, documents, words
+    (between spaces), content_length as printed, and `bytes` of text, which that says in decimal units.
+
+    Source: github.com/oscar-project/documentation, docs/versions/oscar-2301.md, "Language table", commit 076844bf.
+    Unsure: whether a kB there is 1,000 or 1,024 bytes (2 to 10 %); and every number of documents is even, for all
+    languages, as if each had been counted twice, so we show them and reckon with none.
+    """
+    with files("xalma").joinpath("published", "oscar_2301_sizes.csv").open(encoding="utf-8") as file:
+        sizes = pd.read_csv(file, keep_default_na=False)  # "no" and "na" are text
+    units = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+    printed = sizes["content_length"].str.split(" ", expand=True)
+    return sizes.assign(bytes=printed[0].astype(float) * printed[1].map(units))
 
 
 def format_cell(value: str | float, confidence: str) -> str:

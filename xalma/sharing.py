@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
 from xalma.comparisons import MIN_SEEDS, one_share, seeds_of
+from xalma.data import mixing_sizes
 from xalma.languages import ENGLISH, language
 from xalma.mixing import profile_shares
 from xalma.profiles import Profile
@@ -27,6 +28,7 @@ from xalma.recipe import evaluate_folder, run_chain, side_by_side
 from xalma.results import Record
 from xalma.stages import BASE, stage_folder
 from xalma.studies import Study
+from xalma.tokenfiles import KINDS
 
 STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
@@ -94,7 +96,8 @@ def drawn_as_in_groups(p: Profile, number: int) -> Profile:
     shares: Counter[str] = Counter()
     for group in p.group_numbers:
         codes = tuple(code for code in p.languages if language(code).group == group)
-        shares.update(profile_shares(p, ((ENGLISH,) if number == 2 else ()) + codes))
+        drawn = ((ENGLISH,) if number == 2 else ()) + codes
+        shares.update(profile_shares(p, drawn, mixing_sizes(p, KINDS[number], drawn)))
     return p.but(mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items()))
 
 

@@ -35,7 +35,7 @@ from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.checkpoints import checkpoint_folder, checkpoints_for
 from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
-from xalma.data import Corpus, open_corpus, tokenizer_sample
+from xalma.data import Corpus, mixing_sizes, open_corpus, tokenizer_sample
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
@@ -49,6 +49,7 @@ from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runtime import device, fingerprint, home, new_directory, provenance, write_json
 from xalma.streams import MixedBlocks, prepared_blocks, prepared_fingerprint
+from xalma.tokenfiles import KINDS
 from xalma.train import train
 
 BASE = 0  # the group number under which stages 0 and 1 file the base
@@ -287,7 +288,7 @@ def packed(
         raise ValueError(f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens")
     if p.mixing_blocks:
         return prepared_blocks(p, tokenizer, number, tuple(sources), steps * batch)
-    shares = profile_shares(p, tuple(sources))
+    shares = profile_shares(p, tuple(sources), mixing_sizes(p, KINDS[number], tuple(sources)))
     return PackedBlocks(mixture(sources, shares, p.seed + number), tokenizer, p.block_tokens, steps * batch)
 
 

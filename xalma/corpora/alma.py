@@ -31,6 +31,7 @@ def train_pairs(lang: str) -> list[Pair]:
 
 class AlmaCorpus(Corpus):
     NAME: ClassVar = "ALMA-Human-Parallel"
+    HUMAN: ClassVar = True
     FLORES: ClassVar = False  # whether the lines of FLORES-200 are trained on
 
     def languages(self) -> tuple[str, ...]:

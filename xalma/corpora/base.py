@@ -36,6 +36,8 @@ class Corpus:
     """A source. A family overrides what it has; the rest is empty."""
 
     NAME: ClassVar[str] = ""
+    HUMAN: ClassVar[bool] = False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
+    SMALL: ClassVar[bool] = False  # its text is read whole in a second
 
     def __init__(self, p: Profile) -> None:
         self.p = p
@@ -58,6 +60,12 @@ class Corpus:
 
     def test(self, lang: str) -> list[Pair]:
         return []
+
+    def characters(self, kind: str, lang: str) -> int | None:
+        """Characters of "monolingual" or "bitext" text; None where counting would take a download, or for ever."""
+        if not (self.SMALL or self.HUMAN):  # human-written pairs are few
+            return None
+        return sum(map(len, _texts(self.monolingual(lang) if kind == "monolingual" else self.bitext(lang))))
 
     def held_out(self, lang: str) -> set[str]:
         """All held-out sentences of a language (English: of all), both sides, whatever number is asked of `test`."""
@@ -130,7 +138,8 @@ class Together(Corpus):
     """Several sources as one: all their training text, the held-out pairs of the first that has some.
 
     Which source gives the next row is drawn with equal chances until all have ended. A training row that holds a
-    held-out sentence of any of them, as a whole line, is left out.
+    held-out sentence of any of them, as a whole line, is left out. Human-written pairs are SFT pairs, as in X-ALMA;
+    they serve as bitext only in a language for which no source has any other.
     """
 
     def __init__(self, p: Profile, parts: Sequence[Corpus]) -> None:
@@ -163,7 +172,13 @@ class Together(Corpus):
         return self._drawn([part.monolingual(lang) for part in self.parts], lang, "monolingual text")
 
     def bitext(self, lang: str) -> Iterator[Pair]:
-        return self._drawn([part.bitext(lang) for part in self.parts], lang, "bitext")
+        return self._drawn([part.bitext(lang) for part in self._parts("bitext", lang)], lang, "bitext")
+
+    def _parts(self, kind: str, lang: str) -> Sequence[Corpus]:
+        if kind == "monolingual":
+            return self.parts
+        found = [part for part in self.parts if not part.HUMAN and next(iter(part.bitext(lang)), None) is not None]
+        return found or self.parts
 
     def sft(self, lang: str) -> list[Pair]:
         held_out = self.held_out(lang)
@@ -177,12 +192,21 @@ class Together(Corpus):
         return next((pairs for part in self.parts if (pairs := part.test(lang))), [])
 
     def rows(self, kind: str, lang: str) -> Iterator[Row]:
-        return (row for part in self.parts for row in part.rows(kind, lang))
+        return (row for part in self._parts(kind, lang) for row in part.rows(kind, lang))
+
+    def characters(self, kind: str, lang: str) -> int | None:
+        counts = [part.characters(kind, lang) for part in self._parts(kind, lang)]
+        return None if None in counts else sum(counts)
 
     def fingerprint(self) -> str:
         return "+".join(part.fingerprint() for part in self.parts)
 
 
+def _texts(contents: Iterable[str | Pair]) -> Iterator[str]:
+    for content in contents:
+        yield from content if isinstance(content, tuple) else (content,)
+
+
 def _lines(content: str | Pair) -> Iterator[str]:
-    for text in content if isinstance(content, tuple) else (content,):
+    for text in _texts([content]):
         yield from text.split("\n")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import islice
 from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair
+from xalma.corpora.noise import noisy
 from xalma.languages import ENGLISH
-from xalma.phrasebook import Phrasebook, misalign
+from xalma.phrasebook import Phrasebook
 from xalma.profiles import Profile
-
-NOISE_CHUNK = 500  # pairs among which misaligned targets are swapped
 
 
 class CldrCorpus(Corpus):
@@ -38,9 +36,7 @@ class CldrCorpus(Corpus):
             yield f"{first}\n{second}\n{first}"
 
     def bitext(self, lang: str) -> Iterator[Pair]:
-        rows = self.book.iterate((ENGLISH, lang), "bitext")
-        while chunk := list(islice(rows, NOISE_CHUNK)):
-            yield from misalign(chunk, self.p.bitext_noise, self.p.seed)
+        return noisy(self.book.iterate((ENGLISH, lang), "bitext"), self.p)
 
     def sft(self, lang: str) -> list[Pair]:
         return self.book.pairs(lang, "sft", self.p.sft_pairs)

@@ -18,6 +18,7 @@ from xalma.languages import ENGLISH, language
 
 class FloresCorpus(Corpus):
     NAME: ClassVar = "FLORES-200"
+    HUMAN: ClassVar = True
     ALMA: ClassVar = ("cs", "de", "is", "ru", "zh")
 
     def languages(self) -> tuple[str, ...]:

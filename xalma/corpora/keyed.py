@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from xalma.corpora.base import OTHERS, Corpus, Pair, data_folder, hash_files, shuffled
+from xalma.corpora.noise import noisy
 from xalma.languages import ENGLISH, language
 
 
 class KeyedCorpus(Corpus):
     """One file a language under FOLDER of XALMA_DATA; monolingual documents are the lines of one `document` of ids."""
 
+    SMALL: ClassVar = True
     FOLDER: ClassVar[str]
     SUFFIX: ClassVar = ".tsv"
 
@@ -50,7 +52,8 @@ class KeyedCorpus(Corpus):
 
     def bitext(self, lang: str) -> Iterator[Pair]:
         english, other = self.texts(ENGLISH), self.texts(lang)
-        return shuffled([(english[key], text) for key, text in other.items() if key in english], self.p.seed)
+        pairs = shuffled([(english[key], text) for key, text in other.items() if key in english], self.p.seed)
+        return noisy(pairs, self.p)
 
     def fingerprint(self) -> str:
         return hash_files(self.folder.glob(f"*{self.SUFFIX}"))

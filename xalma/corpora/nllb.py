@@ -1,14 +1,16 @@
 """NLLB's mined bitext as allenai/nllb gives it: X-ALMA's pseudo-monolingual stage (pre-training stage 3).
 
 The hub repository holds no text but a loading script, which datasets 5 refuses; the script points to gzipped TSV files
-in two places, and those are read here. Which language lies where is from mtdata's list of the bucket's pairs; that all
-others are in CCMatrix is from memory and unverified, as nothing could be downloaded.
+in two places, and those are read here. Which pair lies where is the script's own list, nllb_lang_pairs.py (NLLB_PAIRS,
+CCMATRIX_PAIRS, CCMATRIX_MAPPING; read in thammegowda/mtdata, commit 898cebbd): all our 48 pairs with English.
 
-    AllenAI's bucket   <a>-<b>.gz, codes as eng_Latn: sentence a, sentence b, LASER score, two LID scores, four sources
+    AllenAI's bucket   <a>-<b>.gz, codes as eng_Latn: sentence a, sentence b, LASER score, two LID scores, and of each
+                       side its source and address ("_" where there is none); no header
     CCMatrix           <a>-<b>.bitextf.tsv.gz, two-letter codes in alphabetical order: score, sentence a, sentence b
 
-English-Thai is in neither: the released run_llmmt.py takes it from OPUS-100, and so does `hub`. Files are sorted by
-falling score (CCMatrix: by memory), so a stream that stops early has the better pairs.
+English-Thai is in neither list: the released run_llmmt.py takes it from OPUS-100, and so does `hub`. Public code that
+reads CCMatrix says its files are sorted by falling score, so a stream that stops early has the better pairs. Nothing
+was downloaded here: whether both hosts still serve the files is not known.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class NtrexCorpus(Corpus):
     """
 
     NAME: ClassVar = "NTREX-128"
+    HUMAN: ClassVar = True
     SHARES: ClassVar = {"test": 0.10, "dev": 0.05}  # of the documents; our choice
 
     def __init__(self, p: Profile) -> None:

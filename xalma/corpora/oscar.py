@@ -1,8 +1,11 @@
 """OSCAR-2301: web text by language, X-ALMA's and ALMA's monolingual corpus (pre-training stages 1 and 2). Gated.
 
-Layout, from public code that reads it (the hub itself was not at hand, FACTS §3): <lang>_meta/<lang>_meta.jsonl.zst for
-a small language, <lang>_meta/<lang>_meta_part_<n>.jsonl.zst for a large one; a line is an object with the text under
-"content", beside "warc_headers" and "metadata". A local folder in that layout does as well as the hub id.
+Layout: <lang>_meta/ holds checksum.sha256 and the text, <lang>_meta.jsonl.zst for a small language,
+<lang>_meta_part_<n>.jsonl.zst for a large one; a line is an object with the text under "content", beside "warc_headers"
+and "metadata". So the corpus' own loading script reads it (Oscar2301, `_split_generators`, copied in public code), so
+public code addresses single files (br_meta/br_meta.jsonl.zst, vi_meta/vi_meta_part_1.jsonl.zst), and the row is the
+project's documentation (oscar-project/documentation, docs/versions/oscar-2301.md). Nothing was downloaded here. A local
+folder in that layout does as well as the hub id.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from xalma.testsets import directions_of, load
 
 class WmtCorpus(Corpus):
     NAME: ClassVar = "WMT"
+    HUMAN: ClassVar = True
     SETS: ClassVar = ("wmt22", "wmt23")  # on disk; the others are part of X-ALMA's released parallel data
 
     def languages(self) -> tuple[str, ...]:

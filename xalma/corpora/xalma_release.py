@@ -18,6 +18,7 @@ from xalma.preferences import read_xalma_preference
 
 class XalmaParallel(Corpus):
     NAME: ClassVar = "X-ALMA-Parallel-Data"
+    HUMAN: ClassVar = True
 
     def _pairs(self, lang: str):
         for _, row in hub_rows(self.p.sft_id, f"{lang}-{ENGLISH}", "train"):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
@@ -121,6 +122,43 @@ def mixing_heatmap(mixing: pd.DataFrame) -> Figure:
     return fig
 
 
+def corpus_sizes(sizes: pd.DataFrame) -> Figure:
+    """Tokens of each language (rows) in some corpora (columns) as dots, a logarithmic scale."""
+    codes = by_group(sizes.index)
+    fig, ax = subplots(size=(10.5, 3.6))
+    for name, marker in zip(sizes, "os^D", strict=False):
+        colours = [colour_of(code) for code in codes]
+        ax.scatter(codes, sizes.loc[codes, name], c=colours, marker=marker, s=28)
+        ax.scatter([], [], color=INK, marker=marker, label=name)
+    ax.set_yscale("log")
+    ax.tick_params(axis="x", labelsize=8)
+    ax.margins(x=0.01)
+    ax.set(ylabel="tokens", xlabel="language, in the order of the groups", title="How much text a language has")
+    fig.legend(loc="outside upper right", ncols=sizes.shape[1])
+    return fig
+
+
+def sizes_heatmap(rules: pd.DataFrame, what: str) -> Figure:
+    """Two heat maps of `rules_on_sizes`: share of tokens in percent, and epochs on a logarithmic scale.
+
+    A language that a rule gives nothing is white.
+    """
+    codes, names = by_group(rules["language"]), list(dict.fromkeys(rules["rule"]))
+    fig, axes = subplots(2, 1, size=(10.5, 5.2), sharex=True)
+    panels = (("tokens", 100, "Share of the tokens (percent)"), ("epochs", 1, "Times the text is read (epochs)"))
+    for ax, (column, scale, title) in zip(axes, panels, strict=True):
+        cells = scale * rules.pivot(index="rule", columns="language", values=column).loc[names, codes]
+        cells = cells.where(cells > 0)
+        norm = LogNorm(cells.min(axis=None), cells.max(axis=None))
+        fig.colorbar(ax.imshow(cells, aspect="auto", norm=norm), ax=ax, pad=0.01)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_title(f"{title}, {what}")
+        ax.grid(False)
+        group_borders(ax, codes, "x")
+    axes[1].set_xlabel("language, in the order of the groups")
+    return fig
+
+
 def share_bars(shares: pd.DataFrame) -> Figure:
     """Bars of `shares_by_rule`: percent of documents a language, one bar a rule."""
     fig, ax = subplots(size=(8.0, 3.4))
@@ -210,13 +248,31 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
     return fig
 
 
-def chance_histogram(chance: np.ndarray, paper: float, swapped: float) -> Figure:
-    """Mean similarity within groups: random groupings as a histogram, the paper's and the swapped groups as lines."""
+def groupings(lines: Sequence[str], title: str) -> Figure:
+    """Groups made from scratch as rows of cells, coloured by the paper's group: a row of one colour is a group kept."""
+    fig, ax = subplots(size=(8.0, 3.6))
+    for y, line in enumerate(lines):
+        for x, code in enumerate(sorted(line.split(), key=lambda code: language(code).group)):
+            group = language(code).group
+            ax.barh(y, 0.92, left=x, height=0.86, color=GROUP_COLOURS[group])
+            ax.text(x + 0.46, y, code, ha="center", va="center", fontsize=9,
+                    color="white" if group not in (4, 5) else INK)  # fmt: skip
+    ax.set_yticks([])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set(xlabel="languages of a group", title=title)
+    group_legend(fig, loc="outside right center", fontsize=8)
+    return fig
+
+
+def chance_histogram(chance: np.ndarray, paper: float, swapped: float, scratch: float) -> Figure:
+    """Mean similarity within groups: random groupings as a histogram; the paper's, swapped, new groups as lines."""
     fig, ax = subplots(size=(8.0, 3.2))
     ax.hist(chance, bins=30, color="#BBBBBB", label=f"random groupings of the same sizes (n = {len(chance):,})")
     ax.axvline(paper, color="#332288", label="the paper's groups")
     ax.axvline(swapped, color="#CC6677", linestyle="--", label="after swaps for this measure alone")
+    ax.axvline(scratch, color="#117733", linestyle=":", label="from scratch, for this measure alone")
     ax.set(xlabel="mean similarity within a group, over pairs", ylabel="groupings", title="The groups against chance")
-    ax.set_ylim(0, ax.get_ylim()[1] * 1.45)
+    ax.set_ylim(0, ax.get_ylim()[1] * 1.6)
     ax.legend(loc="upper right", frameon=True)
     return fig
