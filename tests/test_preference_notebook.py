@@ -52,7 +52,7 @@ def test_the_one_gpu_profile_compares_on_ntrex_pairs():
     pairs = open_corpus(p).sft("fi")
     english, finnish = (read_lines(data_root() / "ntrex" / f"{code}.txt") for code in ("en", "fi"))
     assert len(pairs) > 1000 and set(pairs) <= set(zip(english, finnish, strict=True))
-    assert p.comparison_pairs >= len(pairs) and p.seeds == 3 and p.methods == "all"
+    assert len(pairs) >= p.comparison_pairs and p.methods == "all"
 
 
 @pytest.mark.long

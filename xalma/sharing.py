@@ -64,7 +64,8 @@ def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
 def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
     q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
     for number in STAGES:
-        folder = run_chain(drawn_as_in_groups(q, number), group, folder, [number], branch_of(seed, name))
+        mixed = drawn_as_in_groups(q, number) if number in KINDS else q  # SFT mixes nothing
+        folder = run_chain(mixed, group, folder, [number], branch_of(seed, name))
     return evaluate_folder(q, folder, group, name)
 
 
