@@ -59,7 +59,8 @@ def compared(micro, finished):
     p = micro.but(groups="3,6", ablation_share=0.1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharing, "MIN_SEEDS", 1)
-        yield p, compare_sharing(p)
+        study = compare_sharing(p)
+    return p, study
 
 
 @pytest.mark.slow
