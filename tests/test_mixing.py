@@ -126,10 +126,40 @@ def test_tokens_are_counted_exactly():
     assert packed.tokens == found
 
 
-def test_too_little_text_is_an_error():
-    packed = PackedBlocks(documents({"fi": 1.0}, 3), Letters(), 16, 5)
+@pytest.mark.parametrize("codes", [("fi",), ("fi", "zh")])
+def test_a_text_that_runs_out_begins_again(codes):
+    """Also when all have run out: a budget may ask for several epochs of every language."""
+    chances = dict.fromkeys(codes, 1 / len(codes))
+    text = written(PackedBlocks(documents(chances, 3), Letters(), 16, 20))
+    found = {code: [d for d in text.strip("<").split("<") if d.startswith(code) and d.endswith(">")] for code in codes}
+    assert all(found[code] == [f"{code} {i % 3}>" for i in range(len(found[code]))] for code in codes)
+    assert min(map(len, found.values())) > 9
+
+
+def test_a_stream_that_ends_too_early_is_an_error():
+    packed = PackedBlocks(documents({"fi": 1.0}, 3).take(3), Letters(), 16, 5)
     with pytest.raises(ValueError, match="the text ended after 1 of 5 blocks of 16 tokens"):
         list(packed)
+
+
+def test_a_language_without_text_is_named():
+    sources = {"fi": partial(numbered, "fi", 3), "zh": partial(numbered, "zh", 0)}
+    with pytest.raises(ValueError, match="no text for zh: join a corpus"):
+        list(PackedBlocks(mixture(sources, {"fi": 0.5, "zh": 0.5}, 0), Letters(), 16, 20))
+
+
+@pytest.mark.parametrize("stop", [3, 11])
+def test_resuming_in_a_later_epoch_goes_on_bit_for_bit(stop):
+    def fresh():
+        return PackedBlocks(documents({"fi": 0.7, "zh": 0.3}, 4), Letters(), 16, 20)
+
+    expected = [block["input_ids"] for block in fresh()]
+    broken = fresh()
+    list(islice(broken, stop))
+    resumed = fresh()
+    resumed.load_state_dict(broken.state_dict())
+    rest = [block["input_ids"] for block in resumed]
+    assert all(torch.equal(a, b) for a, b in zip(rest, expected[stop:], strict=True))
 
 
 def test_a_second_pass_is_the_first_again():

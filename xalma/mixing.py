@@ -117,8 +117,8 @@ def mixture(
 ) -> IterableDataset:
     """Endless stream of {"text", "lang"} rows, each row's language drawn with its probability.
 
-    sources: for each language a function that starts its documents anew. A language that runs out starts again,
-    until every language has run out once ("all_exhausted").
+    sources: for each language a function that starts its documents anew; a language that runs out starts again. (The
+    released code ends its stream when every language has run out once, and its trainer begins another epoch.)
     """
     streams = [
         IterableDataset.from_generator(_labelled, gen_kwargs={"code": code, "source": sources[code]})
@@ -132,8 +132,12 @@ def mixture(
 
 
 def _labelled(code: str, source: Callable[[], Iterable[str]]) -> Iterator[dict[str, str]]:
-    for text in source():
-        yield {"text": text, "lang": code}
+    n = 1
+    while n:
+        n = 0
+        for n, text in enumerate(source(), 1):
+            yield {"text": text, "lang": code}
+    raise ValueError(f"no text for {code}: join a corpus that has some, or leave the language out")
 
 
 class PackedBlocks(torch.utils.data.IterableDataset):
