@@ -12,8 +12,8 @@ Random weights of the size that the options state, the same for all ways: their 
 in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run once, two steps.
 Floor: bytes of the base and of the modules in the batch over the memory bandwidth, which is measured again after every
 timed step, since a virtual machine's changes from one second to the next: the distance to the floor is the median over
-steps of step × bandwidth / bytes. On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes
-on two cores.
+steps of step × bandwidth / bytes. Measuring it empties the caches, so that an untimed step comes before each timed one.
+On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class InTurn:
         torch.manual_seed(o.seed)
         config = LlamaConfig(
             vocab_size=o.vocab, hidden_size=o.hidden, intermediate_size=o.intermediate, num_hidden_layers=o.layers,
-            num_attention_heads=o.heads, max_position_embeddings=o.prompt + o.steps + 8,
+            num_attention_heads=o.heads, max_position_embeddings=o.prompt + 2 * o.steps + 8,
             pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )  # fmt: skip
         with torch.device(o.device):
@@ -221,13 +221,14 @@ def decode_steps(
     """(seconds of a step of the model alone, greedy, without `generate` around it; bytes a second read after it)."""
     more = _switched(way, more)
     out, timed = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more), []
-    for _ in range(steps):
+    for n in range(2 * steps):
         started = time.perf_counter()
         ids = out.logits[:, -1:].argmax(-1)
         out = way.model(input_ids=ids, past_key_values=out.past_key_values, use_cache=True, **more)
         _wait()
         seconds = time.perf_counter() - started
-        timed.append((seconds, probe.nbytes / fastest(probe.sum, 0)))
+        if n % 2:
+            timed.append((seconds, probe.nbytes / fastest(probe.sum, 0)))
     return timed
 
 

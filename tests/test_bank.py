@@ -14,7 +14,7 @@ from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.bank import ModuleBank, gated_group
 from xalma.convert import convert
 from xalma.generate import translate
-from xalma.grouped import Gate, SharedInput
+from xalma.grouped import Gate, Packed, SharedInput
 from xalma.interchange import open_checkpoint
 from xalma.languages import GROUPS, PAPER_GROUPS, directions, group_of
 from xalma.modules import PROJECTIONS, adapter_name, gate, parameter_hash, save_module
@@ -401,6 +401,21 @@ def test_packed_weights_give_the_same(bank, folder):
         torch.testing.assert_close(bank.double()(**inputs, languages=LANGUAGES).logits.float(), expected, **EXACT)
     with pytest.raises(ValueError, match="float32 on a CPU"):
         bank.pack()
+
+
+def test_packed_layers_keep_their_own_biases():
+    layers = [torch.nn.Linear(8, out, bias=out != 4) for out in (4, 6)]
+    for layer in layers:
+        layer.requires_grad_(False)
+    x, other = torch.randn(2, 3, 8), torch.randn(2, 1, 8)
+    expected = [[layer(inputs) for layer in layers] for inputs in (x, other)]
+    packed = Packed(layers)
+    packed.attach()
+    for inputs, values in zip((x, other), expected, strict=True):
+        for layer, value in zip(layers, values, strict=True):
+            torch.testing.assert_close(layer(inputs), value, **EXACT)
+    packed.detach()
+    assert all(torch.equal(layer(x), value) for layer, value in zip(layers, expected[0], strict=True))
 
 
 def test_moving_keeps_matrices_and_parameters_together(bank):

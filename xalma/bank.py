@@ -28,7 +28,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from xalma.backbone import load_base
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
-from xalma.grouped import SHARED_INPUT, Gate, Router, SharedInput, can_pack
+from xalma.grouped import SHARED_INPUT, Gate, Packed, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
 from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
@@ -101,6 +101,7 @@ class ModuleBank(nn.Module):
         super().__init__()
         self.base, self.tokenizer = base.requires_grad_(False).eval(), tokenizer
         self.router = Router()
+        self._head: Packed | None = None  # see `pack`
         together: dict[str, dict[str, nn.Module]] = {}
         for name in layers:
             parent, _, projection = name.rpartition(".")
@@ -204,8 +205,8 @@ class ModuleBank(nn.Module):
     def pack(self) -> None:
         """Lays the base's weights out a second time, as oneDNN reads them fastest; for decoding on a CPU in float32.
 
-        Costs the memory of the base's linear layers once more. On AMD CPUs, where MKL is slow at few rows, the base's
-        share of a decoding step halves (`results/benchmarks/module_serving.md`). Outputs differ in rounding only.
+        Costs the memory of the base's linear layers and head once more. On AMD CPUs, where MKL is slow at few rows, the
+        base's share of a step about halves (`results/benchmarks/module_serving.md`). Outputs differ in rounding only.
         Raises ValueError on another device or dtype: there torch has nothing faster.
         """
         weight = self.inputs[0].linears[0].weight
@@ -215,17 +216,20 @@ class ModuleBank(nn.Module):
             )
         for shared in self.inputs:
             shared.pack()
+        self._head = Packed([self.base.get_output_embeddings()])
+        self._head.attach()
 
     def merge(self, group: int) -> PreTrainedModel:
         """A plain copy of the base with the group's module folded in, W + scale · BA; the bank stays as it is."""
         self._check([group])
-        for shared in self.inputs:
-            shared.detach()  # a copy would take hooks, and what they hold, along
+        attached = [*self.inputs, *([self._head] if self._head else [])]
+        for part in attached:
+            part.detach()  # a copy would take hooks, and what they hold, along
         try:
             plain = copy.deepcopy(self.base)
         finally:
-            for shared in self.inputs:
-                shared.attach()
+            for part in attached:
+                part.attach()
         for shared in self.inputs:
             for name, (a, b) in zip(shared.names, shared.matrices(group), strict=True):
                 weight = plain.get_submodule(name).weight

@@ -110,7 +110,7 @@ class SharedInput(nn.Module):
         self.modules_of = nn.ModuleDict()  # "group6" -> its parameters A0, B0, A1, …
         self.scales: dict[int, float] = {}
         self.dropout = 0.0
-        self._packed: tuple[Tensor, ...] = ()  # see `pack`
+        self.packed: Packed | None = None  # see `pack`
         self._forget()
         self.attach()
 
@@ -171,20 +171,20 @@ class SharedInput(nn.Module):
     def attach(self) -> None:
         """Hooks onto the linear layers: with a gate set they give base output + LoRA, without one the base's alone."""
         self._handles = [linear.register_forward_hook(partial(self._hook, i)) for i, linear in enumerate(self.linears)]
-        for linear, packed in zip(self.linears, self._packed, strict=False):
-            linear.forward = partial(_packed_forward, linear, packed)
+        if self.packed:
+            self.packed.attach()
 
     def detach(self) -> None:
         """Takes the hooks, and what `pack` put there, off the linear layers."""
         for handle in self._handles:
             handle.remove()
-        for linear in self.linears[: len(self._packed)]:
-            del linear.forward  # the class's own is seen again
+        if self.packed:
+            self.packed.detach()
 
     def pack(self) -> None:
         """Lays the linear layers' weights out a second time as oneDNN reads them fastest; see `ModuleBank.pack`."""
         self.detach()
-        self._packed = tuple(torch.ops.mkldnn._reorder_linear_weight(linear.weight.data) for linear in self.linears)
+        self.packed = Packed(self.linears)
         self.attach()
 
     def _hook(self, i: int, linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -280,13 +280,44 @@ def can_pack(weight: Tensor) -> bool:
     return there and weight.dtype is torch.float32 and weight.device.type == "cpu"
 
 
-def _packed_forward(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
-    """What the linear layer gives; by its plain weight where a gradient is recorded, which the packed product has not,
-    or where the layer has moved to another device or dtype.
+class Packed:
+    """The weights of linear layers that read one tensor, under each other and laid out as oneDNN reads them fastest:
+    one product serves them all.
     """
-    if x.requires_grad or x.dtype is not torch.float32 or not can_pack(linear.weight):
-        return F.linear(x, linear.weight, linear.bias)
-    return torch.ops.mkldnn._linear_pointwise(x, packed, linear.bias, "none", [], "")
+
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        self.linears = tuple(linears)
+        self.sizes = [linear.out_features for linear in linears]
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat([linear.weight.data for linear in linears]))
+        biases = [
+            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.data
+            for linear in linears
+        ]
+        self.bias = None if all(linear.bias is None for linear in linears) else torch.cat(biases)
+        self._x = self._y = None
+
+    def attach(self) -> None:
+        for i, linear in enumerate(self.linears):
+            linear.forward = partial(self._forward, i)
+
+    def detach(self) -> None:
+        for linear in self.linears:
+            del linear.forward  # the class's own is seen again
+
+    def _forward(self, i: int, x: Tensor) -> Tensor:
+        """What layer i gives; by its plain weight where a gradient is recorded, which the packed product has not, or
+        where the layer has moved to another device or dtype.
+        """
+        linear = self.linears[i]
+        if x.requires_grad or x.dtype is not torch.float32 or not can_pack(linear.weight):
+            return F.linear(x, linear.weight, linear.bias)
+        if x is not self._x:
+            product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            self._x, self._y = x, product.split(self.sizes, -1)
+        y = self._y[i]
+        if i == len(self.linears) - 1:
+            self._x = self._y = None
+        return y
 
 
 def _of_run(flat: Tensor, run: Run, each: int) -> Tensor:

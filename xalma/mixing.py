@@ -132,10 +132,11 @@ def mixture(
 
 
 def _labelled(code: str, source: Callable[[], Iterable[str]]) -> Iterator[dict[str, str]]:
-    n = 1
-    while n:
-        n = 0
-        for n, text in enumerate(source(), 1):
+    found = True
+    while found:
+        found = False
+        for text in source():
+            found = True
             yield {"text": text, "lang": code}
     raise ValueError(f"no text for {code}: join a corpus that has some, or leave the language out")
 
