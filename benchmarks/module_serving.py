@@ -24,6 +24,7 @@ import gc
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -370,6 +371,7 @@ def main() -> None:
     rounds = [with_merged({kind: found for kind, (found, _) in one.items()}) for one in runs]
     record = {
         "what": __doc__.splitlines()[0],
+        "command": " ".join(["python", *sys.argv]),
         "options": {name: value for name, value in vars(o).items() if name != "out"},
         "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
         "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],

@@ -64,7 +64,7 @@ def scaling_sentence(record: dict[str, Any]) -> str:
     flat = table.loc[table["exponent"].idxmin()]
     return (
         f"{len(table) - len(worse)} of {len(table)} costs grow linearly or slower (exponent at most {LINEAR} over the "
-        f"three upper points). Faster: {named or 'none'}. The flattest is {flat['step']} with {flat['grows']}: "
+        f"three upper points). Growing faster: {named or 'none'}. The flattest is {flat['step']} with {flat['grows']}: "
         f"{flat['times the size']:.3g} times as many take {flat['times the seconds']:.2f} times the seconds."
     )
 

@@ -34,9 +34,12 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def read_serving(path: str | Path | None = None) -> dict[str, Any]:
-    """The benchmark's record. Raises FileNotFoundError, saying what makes it, where there is none."""
-    path = Path(path or home() / "results" / "benchmarks" / "module_serving.json")
+def read_serving(path: str | Path | None = None, name: str = "module_serving") -> dict[str, Any]:
+    """The benchmark's record, the committed one of this name where no path is given.
+
+    Raises FileNotFoundError, saying what makes it, where there is none.
+    """
+    path = Path(path or home() / "results" / "benchmarks" / f"{name}.json")
     if not path.is_file():
         raise FileNotFoundError(f"no benchmark at {path}: make it with {COMMAND}")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +65,7 @@ def serving_note(record: dict[str, Any]) -> str:
     return (
         f"Random weights, {o['layers']} layers of {o['hidden']}, rank {o['rank']}, {o['dtype']}; batch {o['batch']}, "
         f"prompts of {o['prompt']} tokens; {where}, {min(rates):.0f} to {max(rates):.0f} GB/s read; commit "
-        f"{record['commit'][:10]}; `{COMMAND}`.{gpu}"
+        f"{record['commit'][:10]}; `{record.get('command', COMMAND)}`.{gpu}"
     )
 
 
