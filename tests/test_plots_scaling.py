@@ -50,8 +50,8 @@ def test_table_and_claims(record, monkeypatch):
 def test_sentence_and_note(record):
     assert scaling_sentence(record) == (
         "2 of 3 costs grow linearly or slower (exponent at most 1.1 over the three upper points). Growing faster: "
-        "tokenizer with languages, exponent 2.00. The flattest is served batch with groups: 8 times as many take 1.00 times the "
-        "seconds."
+        "tokenizer with languages, exponent 2.00. The flattest is served batch with groups: 8 times as many take "
+        "1.00 times the seconds."
     )
     note = scaling.scaling_note(record)
     assert note.startswith("Text: NTREX-128; the fastest of 3 runs a point; a CPU, 1 thread; commit 0000000000;")
