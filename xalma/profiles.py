@@ -323,7 +323,7 @@ SMALL_CPU = SMALL.but(
     sft_pairs=8000, dev_pairs=40, test_pairs=60, stage4_batch_size=16, stage4_learning_rate=2e-3,
     stage4_schedule="cosine", stage5_pairs=60, stage5_batch_size=16, stage5_learning_rate=2e-4,
     max_new_tokens=96, generation_batch=128,
-    ablation_share=0.05, comparison_steps=12, comparison_pairs=40,
+    ablation_share=0.03, comparison_steps=12, comparison_pairs=40,
 )  # fmt: skip
 
 # ALMA (arXiv 2309.11674): five languages in given shares, its raw prompt, stage 2 by stage 4's loop (notebook 11).
