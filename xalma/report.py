@@ -151,8 +151,9 @@ def write_index(p: Profile, command: str) -> Path:
     tables, figures = _ordered(folder / "tables", "*.md"), _ordered(folder / "figures", "*.png")
     if not tables:
         raise FileNotFoundError(f"no tables of profile {p.name}: run `xalma run --profile {p.name}` first")
+    kept = "[notebooks](notebooks/)" if p.corpus == "cldr" else "not committed, they show text that is not ours"
     lines = [f"# Results of profile {p.name}", f"Made by `{command}`, written by notebook 10; do not edit by hand. "
-             "Executed notebooks: [notebooks](notebooks/). Training logs: [logs](logs/)."]  # fmt: skip
+             f"Executed notebooks: {kept}. Training logs: [logs](logs/)."]  # fmt: skip
     lines += ["## Figures", *(f"![{file.stem.replace('_', ' ')}](figures/{file.name})" for file in figures)]
     lines.append("## Tables")
     for file in tables:
