@@ -14,6 +14,7 @@ def results(tmp_path):
     (tmp_path / "tables" / "ladder_bleu.md").write_text(
         "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nFOOTNOTE\n"
     )
+    (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text("**Caption**\n\n| group | base |\n| 6 | 3.25 |\n")
     hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
     cost = {
         "seconds": {"00_a": 60, "01_b": 90},
@@ -26,11 +27,14 @@ def results(tmp_path):
 
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
-    new = readme.refreshed(text, results)
+    text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n"
+    new = readme.refreshed(text, results, results)
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
-    assert readme.refreshed(new, results) == new
+    assert f"Profile `{results.name}` took 2 minutes on 2 cores (A CPU)." in new
+    assert new.endswith("| 6 | 3.25 |\n<!-- real-text:end -->\nd\n")
+    assert readme.refreshed(new, results, results) == new
 
 
 def test_missing_marker_is_named(results):

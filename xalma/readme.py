@@ -1,4 +1,4 @@
-"""The measured parts of README.md, written from results/tiny by `python -m xalma.readme`; a test keeps them current."""
+"""The measured parts of README.md, written from results/ by `python -m xalma.readme`; a test keeps them current."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from xalma.runtime import REPOSITORY, write_atomically
 
 RESULTS = REPOSITORY / "results" / "tiny"
+REAL_TEXT = REPOSITORY / "results" / "small-cpu"
 
 
 def cost_block(results: Path = RESULTS) -> str:
@@ -25,15 +26,30 @@ def cost_block(results: Path = RESULTS) -> str:
     )
 
 
-def ladder_block(results: Path = RESULTS) -> str:
+def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
     """The ladder table of the committed run, as Markdown."""
-    lines = (results / "tables" / "ladder_bleu.md").read_text(encoding="utf-8").splitlines()
+    lines = (results / "tables" / f"ladder_{metric}.md").read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if line.startswith("|"))
 
 
-def refreshed(text: str, results: Path = RESULTS) -> str:
+def minutes_block(results: Path = REAL_TEXT) -> str:
+    """One sentence on how long the committed run on real text took."""
+    cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
+    hardware = cost["provenance"]["hardware"]
+    return (
+        f"Profile `{results.name}` took {sum(cost['seconds'].values()) / 60:.0f} minutes on {hardware['cores']} cores "
+        f"({hardware['cpu']}). Bits a byte, mean over each group's directions:"
+    )
+
+
+def refreshed(text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
-    for name, block in (("cost", cost_block(results)), ("ladder", ladder_block(results))):
+    blocks = {
+        "cost": cost_block(results),
+        "ladder": ladder_block(results),
+        "real-text": f"{minutes_block(real_text)}\n\n{ladder_block(real_text, 'bits_per_byte')}",
+    }
+    for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
             raise ValueError(f"README.md has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it")
