@@ -72,7 +72,7 @@ class Server:
         elif fault == "garbage":
             self.send(request, 200, data[:-5], {})
         elif fault == "slow":
-            time.sleep(0.6)
+            time.sleep(3.0)
             self.send(request, 200, data, {})
         else:
             self.send(request, 200, data, {})
@@ -139,7 +139,7 @@ FAULTS = {
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 def test_nothing_is_lost_and_nothing_paid_twice(serve, tmp_path, faults):
     server = serve(faults)
-    system = endpoint(server, tmp_path, timeout_s=0.3)
+    system = endpoint(server, tmp_path, timeout_s=1.5)  # a loaded machine needs more than a moment
     texts = [*TEXTS, TEXTS[0]]  # the same segment twice is one request
     assert system.translate(texts, "en", "de", progress=False) == [*EXPECTED, EXPECTED[0]]
     assert system.translate(texts, "en", "de", progress=False) == [*EXPECTED, EXPECTED[0]]
