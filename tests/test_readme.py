@@ -32,7 +32,7 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
-    assert f"Profile `{results.name}` took 2 minutes on 2 cores (A CPU)." in new
+    assert f"The notebooks of profile `{results.name}` took 2 minutes in sum on 2 cores (A CPU)." in new
     assert new.endswith("| 6 | 3.25 |\n<!-- real-text:end -->\nd\n")
     assert readme.refreshed(new, results, results) == new
 

@@ -37,8 +37,8 @@ def minutes_block(results: Path = REAL_TEXT) -> str:
     cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
     hardware = cost["provenance"]["hardware"]
     return (
-        f"Profile `{results.name}` took {sum(cost['seconds'].values()) / 60:.0f} minutes on {hardware['cores']} cores "
-        f"({hardware['cpu']}). Bits a byte, mean over each group's directions:"
+        f"The notebooks of profile `{results.name}` took {sum(cost['seconds'].values()) / 60:.0f} minutes in sum on {hardware['cores']} "
+        f"cores ({hardware['cpu']}). Bits a byte, mean over each group's directions:"
     )
 
 
