@@ -205,8 +205,8 @@ class ModuleBank(nn.Module):
     def pack(self) -> None:
         """Lays the base's weights out a second time, as oneDNN reads them fastest; for decoding on a CPU in float32.
 
-        Costs the memory of the base's linear layers and head once more. On AMD CPUs MKL is slow at few rows, and this is
-        faster. Outputs differ in rounding only.
+        Costs the memory of the base's linear layers and head once more. On AMD CPUs MKL is slow at few rows, and this
+        is faster. Outputs differ in rounding only.
         Raises ValueError on another device or dtype: there torch has nothing faster.
         """
         weight = self.inputs[0].linears[0].weight

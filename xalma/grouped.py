@@ -260,15 +260,14 @@ def products(x: Tensor, w: Tensor) -> Tensor:
     """x wᵀ for each of g matrices: x (g, n, in), w (g, out, in) -> (g, n, out), as one batched product.
 
     With few rows this is reading w, and on a CPU how it is asked for decides: MKL reads nearly at memory speed with the
-    weights on the left (2 cores, 8 matrices of 2048 x 512, a row each: 23 GB/s, on the right 16, by a loop over
-    matrices 9), and shares work between cores by matrices of the batch, so that a single one is cut into pieces.
+    weights on the left, more slowly with them on the right, slowest in a loop over matrices; and it shares work between cores by matrices of the batch, so that a single one is cut into pieces.
     """
     g, n = x.shape[:2]
     pieces = PIECES if g == 1 and n <= 2 * PIECES and w.shape[1] % PIECES == 0 else 1
     if pieces > 1:
         w, x = w.view(pieces, -1, w.shape[2]), x.expand(pieces, -1, -1)
     if n <= FEW_TOKENS:
-        # Rows of whole width again: MKL takes a third of the speed for a next product whose rows have stride 1.
+        # Rows of whole width again: MKL is slow at a next product whose rows have stride 1.
         return torch.bmm(w, x.transpose(1, 2)).view(g, -1, n).transpose(1, 2).reshape(g, n, -1).contiguous()
     found = torch.bmm(x, w.transpose(1, 2))
     return found if pieces == 1 else found.transpose(0, 1).reshape(g, n, -1)

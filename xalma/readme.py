@@ -35,10 +35,10 @@ def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
 def minutes_block(results: Path = REAL_TEXT) -> str:
     """One sentence on how long the committed run on real text took."""
     cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
-    hardware = cost["provenance"]["hardware"]
+    hardware, minutes = cost["provenance"]["hardware"], sum(cost["seconds"].values()) / 60
     return (
-        f"The notebooks of profile `{results.name}` took {sum(cost['seconds'].values()) / 60:.0f} minutes in sum on {hardware['cores']} "
-        f"cores ({hardware['cpu']}). Bits a byte, mean over each group's directions:"
+        f"The notebooks of profile `{results.name}` took {minutes:.0f} minutes in sum on {hardware['cores']} cores "
+        f"({hardware['cpu']}). Bits a byte, mean over each group's directions:"
     )
 
 
