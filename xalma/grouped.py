@@ -259,8 +259,9 @@ class SharedInput(nn.Module):
 def products(x: Tensor, w: Tensor) -> Tensor:
     """x wᵀ for each of g matrices: x (g, n, in), w (g, out, in) -> (g, n, out), as one batched product.
 
-    With few rows this is reading w, and on a CPU how it is asked for decides: MKL reads nearly at memory speed with the
-    weights on the left, more slowly with them on the right, slowest in a loop over matrices; and it shares work between cores by matrices of the batch, so that a single one is cut into pieces.
+    With few rows this is reading w, and on a CPU how it is asked for decides: MKL reads nearly at memory speed with
+    the weights on the left, more slowly with them on the right, slowest in a loop over matrices; and it shares work
+    between cores by matrices of the batch, so that a single one is cut into pieces.
     """
     g, n = x.shape[:2]
     pieces = PIECES if g == 1 and n <= 2 * PIECES and w.shape[1] % PIECES == 0 else 1
