@@ -7,15 +7,18 @@ All train the same random weights on the same made-up rows in the same micro-bat
 and recomputation; each measurement is a process of its own, and they take turns. "trainer" multiplies in the precision
 that xalma chooses, so that their losses must agree, and has its default settings otherwise: its loss over all
 positions, its attention, its data loader. "plain" is Trainer in its default precision too, the weights' own; its losses
-are the same but for rounding. "packed" rows have one length and a loss everywhere, "sft" rows the lengths of
-translation prompts and a loss on the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a
-large square matrix product, measured in the same run.
+are the same but for rounding. "compiled" is xalma with `torch_compile`, which needs a C++ compiler on a CPU; its
+warm-up updates hold the compilation, and "warmup_seconds" says how long they took, in the first repeat with empty
+caches. "packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss on
+the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured
+in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -23,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -43,7 +47,8 @@ SHAPES = {
     "7b": (4096, 32, 32, 11_008, 32_000, 512),
     "13b": (5120, 40, 40, 13_824, 32_000, 512),
 }
-SYSTEMS = ("plain", "trainer", "xalma")
+SYSTEMS = ("plain", "trainer", "xalma", "compiled")
+ALTERNATIVES = ("plain", "trainer")
 
 
 def make_model(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.Module:
@@ -78,13 +83,13 @@ def make_rows(data: str, length: int, vocabulary: int, options: argparse.Namespa
     return rows
 
 
-def profile(kind: str, options: argparse.Namespace) -> Profile:
-    """The profile values that both systems take."""
+def profile(system: str, kind: str, options: argparse.Namespace) -> Profile:
+    """The profile values that all systems take, and `torch_compile`."""
     stage = {"stage4_batch_size": options.batch, "stage4_learning_rate": 1e-4, "stage4_schedule": "constant"}
     return TINY.but(
         micro_batch=options.micro, gradient_checkpointing=options.gradient_checkpointing, warmup_ratio=0.0,
-        torch_compile=options.compile, threads=options.threads, dtype="float32" if kind == "full" else "bfloat16",
-        **stage,
+        torch_compile=system == "compiled", threads=options.threads,
+        dtype="float32" if kind == "full" else "bfloat16", **stage,
     )  # fmt: skip
 
 
@@ -93,12 +98,14 @@ class Clock(TrainerCallback):
 
     def __init__(self, warmup: int) -> None:
         self.warmup, self.done, self.started, self.seconds = warmup, 0, time.perf_counter(), 0.0
+        self.warmup_seconds = 0.0
 
     def tick(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.done += 1
         if self.done == self.warmup:
+            self.warmup_seconds = time.perf_counter() - self.started
             self.started = time.perf_counter()
         self.seconds = time.perf_counter() - self.started
 
@@ -159,18 +166,18 @@ def measure(system: str, shape: str, kind: str, data: str, length: int, options:
     if options.threads:
         torch.set_num_threads(options.threads)
     hidden, layers, _, _, vocabulary, _ = SHAPES[shape]
-    model, p = make_model(shape, kind, options), profile(kind, options)
+    model, p = make_model(shape, kind, options), profile(system, kind, options)
     # transformers' own choice for Trainer; xalma's models are loaded by load_base, which takes eager on a CPU
-    if system == "xalma" and not torch.cuda.is_available():
+    if system not in ALTERNATIVES and not torch.cuda.is_available():
         training.plain_model(model).set_attn_implementation("eager")
     rows, clock = make_rows(data, length, vocabulary, options), Clock(options.warmup)
     n = sum(x.numel() for x in model.parameters())
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
     before = _memory_mib()
-    if system == "xalma":
-        losses = run_xalma(model, rows, p, clock, options)
-    else:
+    if system in ALTERNATIVES:
         losses = run_trainer(model, rows, p, clock, options, plain=system == "plain")
+    else:
+        losses = run_xalma(model, rows, p, clock, options)
     order = like_lengths([len(row["input_ids"]) for row in rows], p.micro_batch, options.seed)
     timed = islice(order, options.warmup * options.batch // p.micro_batch, len(rows) // p.micro_batch)
     tokens = sum(len(rows[i]["input_ids"]) for batch in timed for i in batch)
@@ -178,7 +185,7 @@ def measure(system: str, shape: str, kind: str, data: str, length: int, options:
     return {
         "tokens_per_s": rate, "model_flops": rate * flops_per_token(n - n_trained, n_trained, layers, hidden, length),
         "peak_mib": _peak_mib() - (0 if torch.cuda.is_available() else before), "seconds": clock.seconds,
-        "losses": losses,
+        "warmup_seconds": clock.warmup_seconds, "losses": losses,
     }  # fmt: skip
 
 
@@ -220,22 +227,27 @@ def compare(case: tuple[str, str, str, int], options: argparse.Namespace) -> lis
     """Rows of all systems for a case: medians over the repeats, which take turns."""
     context = multiprocessing.get_context("spawn")
     runs: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
-    for _ in range(options.repeats):
-        for system in SYSTEMS:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:  # a fresh process: its memory is its own
-                runs[system].append(pool.submit(measure, system, *case, options).result())
+    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
+        for _ in range(options.repeats):
+            for system in SYSTEMS:
+                with ProcessPoolExecutor(1, mp_context=context) as pool:  # a fresh process: its memory is its own
+                    runs[system].append(pool.submit(measure, system, *case, options).result())
     rows = []
-    for system in SYSTEMS:
+    for system, found in runs.items():
         middle = {
-            key: statistics.median(run[key] for run in runs[system])
+            key: statistics.median(run[key] for run in found)
             for key in ("tokens_per_s", "model_flops", "peak_mib", "seconds")
         }
         rows.append(dict(zip(("shape", "kind", "data", "length"), case, strict=True)) | {"system": system} | middle)
-        rows[-1]["tokens_per_s_of_runs"] = [run["tokens_per_s"] for run in runs[system]]
-    for row in rows[:-1]:  # xalma against each: how many times as fast, and the largest difference of their losses
-        row["xalma_times_as_fast"] = rows[-1]["tokens_per_s"] / row["tokens_per_s"]
-        losses = (runs[system][0]["losses"] for system in (row["system"], "xalma"))
-        row["largest_loss_difference"] = max(abs(a - b) for a, b in zip(*losses, strict=True))
+        rows[-1]["tokens_per_s_of_runs"] = [run["tokens_per_s"] for run in found]
+        rows[-1]["warmup_seconds"] = found[0]["warmup_seconds"]
+    for row in rows:  # ours against each: how many times as fast, and the largest difference of their losses
+        if row["system"] in ALTERNATIVES:
+            theirs = runs[row["system"]][0]["losses"]
+            for ours in rows[len(ALTERNATIVES) :]:
+                row[f"{ours['system']}_times_as_fast"] = ours["tokens_per_s"] / row["tokens_per_s"]
+                losses = zip(theirs, runs[ours["system"]][0]["losses"], strict=True)
+                row[f"{ours['system']}_largest_loss_difference"] = max(abs(a - b) for a, b in losses)
     return rows
 
 
@@ -256,7 +268,6 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=value)  # batch 0: see `sized`
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--compile", action="store_true", help="xalma's torch_compile")
     options = parser.parse_args()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         most = pool.submit(ceiling, options).result()
@@ -266,9 +277,14 @@ def main() -> None:
     for case in cases:
         for row in compare(case, sized(options, case[2])):
             rows.append(row | {"utilisation_of_ceiling": row["model_flops"] / most})
-            print(*case, row["system"], f"{row['tokens_per_s']:,.0f} tokens/s,", f"{row['peak_mib']:,.0f} MiB,",
-                  f"{row['model_flops'] / most:.0%} of the ceiling,",
-                  f"xalma {row.get('xalma_times_as_fast', 1):.2f} × as fast")  # fmt: skip
+            print(
+                *case,
+                row["system"],
+                f"{row['tokens_per_s']:,.0f} tokens/s,",
+                f"{row['peak_mib']:,.0f} MiB,",
+                f"{row['model_flops'] / most:.0%} of the ceiling,",
+                *(f"{ours} {row[key]:.2f} × as fast" for ours in SYSTEMS if (key := f"{ours}_times_as_fast") in row),
+            )
     record = {
         "what": __doc__.splitlines()[0],
         "options": {name: value for name, value in vars(options).items() if name != "out"},

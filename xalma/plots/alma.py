@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from xalma.plots import INK, subplots
 from xalma.verdicts import DIRECTIONS
@@ -39,7 +40,8 @@ def amount_figure(table: pd.DataFrame) -> Figure:
         for arrow, colour in zip(DIRECTIONS.values(), ("#4477AA", "#CCBB44"), strict=True):
             ax.plot(table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow)
         ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
-        ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:,.0f}")
+        ax.set_xticks(table["monolingual tokens"])
+        ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
     axes[0].set_ylim(0, None)
     axes[0].legend(loc="best")
     return fig
