@@ -15,6 +15,7 @@ def results(tmp_path):
         "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nFOOTNOTE\n"
     )
     (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text("**Caption**\n\n| group | base |\n| 6 | 3.25 |\n")
+    (tmp_path / "tables" / "11_quality.md").write_text("**Caption**\n\n| bitext | BLEU |\n| none | 0.5 |\n\nFOOTNOTE\n")
     hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
     cost = {
         "seconds": {"00_a": 60, "01_b": 90},
@@ -27,14 +28,16 @@ def results(tmp_path):
 
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
-    text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n"
-    new = readme.refreshed(text, results, results)
+    text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n<!-- alma:start -->\n<!-- alma:end -->\n"
+    new = readme.refreshed(text, results, results, results)
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
-    assert f"The notebooks of profile `{results.name}` took 2 minutes in sum on 2 cores (A CPU)." in new
-    assert new.endswith("| 6 | 3.25 |\n<!-- real-text:end -->\nd\n")
-    assert readme.refreshed(new, results, results) == new
+    minutes = f"Profile `{results.name}` took 2 minutes, the sum of its notebooks, on 2 cores (A CPU)."
+    assert new.count(minutes) == 2
+    assert "| 6 | 3.25 |\n<!-- real-text:end -->\nd\n" in new
+    assert new.endswith("| none | 0.5 |\n<!-- alma:end -->\n")
+    assert readme.refreshed(new, results, results, results) == new
 
 
 def test_missing_marker_is_named(results):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from itertools import islice
 
 import pytest
@@ -65,9 +66,10 @@ def test_bfloat16_is_near_float32(base):
     assert mixed.item() != labelled_loss(base, batch).item()
 
 
-def trained(base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: int = 0):
+def trained(base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: int = 0, compiled: bool = False):
     model = copy.deepcopy(base)
-    p = micro.but(stage4_batch_size=batch, micro_batch=micro_batch, stage4_schedule="constant", warmup_ratio=0.0)
+    p = micro.but(stage4_batch_size=batch, micro_batch=micro_batch, stage4_schedule="constant", warmup_ratio=0.0,
+                  torch_compile=compiled)  # fmt: skip
     log = train(model, rows(8), p, "stage4", steps=steps, seed=seed, pad_token_id=0, label="test")
     return model, log
 
@@ -106,6 +108,22 @@ def test_same_seed_same_losses_and_weights(base, micro):
     assert [row["loss"] for row in log_a] == [row["loss"] for row in log_b]
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert [row["loss"] for row in log_a] != [row["loss"] for row in log_c], "the seed decides the order"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with a C++ compiler: g++ is not here")
+def test_compiled_layers_are_the_same_training(base, micro):
+    """To rounding; twice compiled, to the last bit; and afterwards the model is as it was before, not compiled."""
+    plain, log = trained(base, micro, batch=4, micro_batch=2, steps=8)
+    (once, log_once), (again, log_again) = (
+        trained(base, micro, batch=4, micro_batch=2, steps=8, compiled=True) for _ in range(2)
+    )
+    assert [row["loss"] for row in log_once] == pytest.approx([row["loss"] for row in log], abs=1e-3)
+    assert [row["loss"] for row in log_once] == [row["loss"] for row in log_again]
+    for x, y, z in zip(plain.parameters(), once.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
+        assert torch.equal(y, z)
+    assert all(layer._compiled_call_impl is None for layer in once.base_model.layers)
 
 
 def test_the_loss_falls(base, micro):

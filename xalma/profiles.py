@@ -99,7 +99,7 @@ class Profile:
     # how stages 1 to 5 run; none of these decides a weight but for rounding
     checkpoint_steps: int = ours(500, "updates between checkpoints inside a stage, 66 M tokens; 0: none")
     gradient_checkpointing: bool = ours(True, "activations are computed again in the backward pass: 13B needs it")
-    torch_compile: bool = ours(False, "layer by layer; pays on a GPU when rows have one length")
+    torch_compile: bool = ours(False, "layer by layer; pays in long trainings; a CPU needs a C++ compiler")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
         "", "accelerate configuration (1x, 8x, 2x8, 8x-deepspeed or a file) for stages 1 to 5; '': this process"

@@ -10,6 +10,7 @@ from xalma.runtime import REPOSITORY, write_atomically
 
 RESULTS = REPOSITORY / "results" / "tiny"
 REAL_TEXT = REPOSITORY / "results" / "small-cpu"
+ALMA = REPOSITORY / "results" / "alma-small-cpu"
 
 
 def cost_block(results: Path = RESULTS) -> str:
@@ -28,26 +29,33 @@ def cost_block(results: Path = RESULTS) -> str:
 
 def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
     """The ladder table of the committed run, as Markdown."""
-    lines = (results / "tables" / f"ladder_{metric}.md").read_text(encoding="utf-8").splitlines()
+    return table_block(results, f"ladder_{metric}")
+
+
+def table_block(results: Path, name: str) -> str:
+    """A table of the committed run without its caption and note, as Markdown."""
+    lines = (results / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if line.startswith("|"))
 
 
-def minutes_block(results: Path = REAL_TEXT) -> str:
-    """One sentence on how long the committed run on real text took."""
+def minutes_block(results: Path) -> str:
+    """One sentence on how long a committed run on real text took."""
     cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
     hardware, minutes = cost["provenance"]["hardware"], sum(cost["seconds"].values()) / 60
     return (
-        f"The notebooks of profile `{results.name}` took {minutes:.0f} minutes in sum on {hardware['cores']} cores "
-        f"({hardware['cpu']}). Bits a byte, mean over each group's directions:"
+        f"Profile `{results.name}` took {minutes:.0f} minutes, the sum of its notebooks, on {hardware['cores']} cores "
+        f"({hardware['cpu']})."
     )
 
 
-def refreshed(text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT) -> str:
+def refreshed(text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT, alma: Path = ALMA) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
     blocks = {
         "cost": cost_block(results),
         "ladder": ladder_block(results),
-        "real-text": f"{minutes_block(real_text)}\n\n{ladder_block(real_text, 'bits_per_byte')}",
+        "real-text": f"{minutes_block(real_text)} Bits a byte, mean over each group's directions:\n\n"
+        f"{ladder_block(real_text, 'bits_per_byte')}",
+        "alma": f"{minutes_block(alma)} Means over its languages:\n\n{table_block(alma, '11_quality')}",
     }
     for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
