@@ -15,6 +15,7 @@ from xalma.corpora.wmt import WmtCorpus
 from xalma.data import open_corpus
 from xalma.evaluate import read_lines
 from xalma.profiles import load_profile
+from xalma.recipe import run_chain
 from xalma.runtime import data_root
 from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
 from xalma.stages import read_run, stage_folder
@@ -70,7 +71,7 @@ def test_no_set_holds_what_is_tested_on(group, lang, seed):
 
 @pytest.mark.data
 def test_all_sets_get_the_same_updates():
-    p = load_profile("ntrex", ablation_share=0.5)
+    p = load_profile("ntrex", ablation_sft_share=0.5)
     profiles = [data_profile(p, 6, data, 3) for data in DATA]
     assert {q.stage4_updates for q in profiles} == {sftdata.shared_updates(p, 6)}
     rows = 2 * len(open_corpus(profiles[-1].but(seed=p.seed)).sft("zh"))
@@ -89,14 +90,16 @@ def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 20)
     monkeypatch.setattr(sftdata, "EVERY_PAIR", 1760)  # NTREX's 1,700, and some of WMT: FLORES is cut off
     monkeypatch.setattr(sftdata, "shared_updates", lambda *_: 3)
-    stages.stage0_backbone(p)
+    base = stages.stage1_monolingual_base(p, 0, stages.stage0_backbone(p))
+    with pytest.raises(FileNotFoundError):
+        compare_sft_data(p, 6)
+    start = run_chain(p, 6, base, (2, 3), "ladder")
     studies = compare_sft_data(p, 6)
     assert [study.name for study in studies] == [f"sft_{test}_group6" for test in TESTS]
     for study in studies:
         assert {record.direction for record in study.records} == {"en-zh", "zh-en"}
         assert {record.stage for record in study.records} == set(study.systems) == set(DATA)
         assert {facts["updates"] for facts in study.systems.values()} == {3}
-    start = stage_folder(p, 3, 6, "ablations/seed0/full")
     for data in DATA:
         folder = stage_folder(p, 4, 6, f"ablations/seed0/sft-{data}")
         assert Path(read_run(folder)["previous"]) == start and read_run(folder)["inputs"]["languages"] == ["zh"]

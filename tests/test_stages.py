@@ -26,7 +26,8 @@ test_rows.__test__ = False  # no test, whatever pytest thinks of the name
 
 # Fields that no stage's weights depend on; all others must be among some stage's inputs.
 DECIDE_NOTHING = {
-    "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share", "preference_id",
+    "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share",
+    "ablation_sft_share", "preference_id",
     "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "notebooks",
     "groups", "only_languages", "module_languages",  # by the languages they name
     "alma_lora_learning_rate",  # notebook 11's own stage

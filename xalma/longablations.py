@@ -82,7 +82,8 @@ def file_long_form(p: Profile, studies: Sequence[Study]) -> None:
         file_study(long_folder(p), study)
     write_run(
         long_folder(p) / "run.json", command(p, "09"), profile=p.name, seeds=list(seeds_of(p)),
-        studies=[study.name for study in studies], **p.values("ablation_share", "groups", "comparison_groups"),
+        studies=[study.name for study in studies],
+        **p.values("ablation_share", "ablation_sft_share", "groups", "comparison_groups"),
     )  # fmt: skip
 
 

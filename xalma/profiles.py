@@ -161,6 +161,7 @@ class Profile:
     methods: str = paper("all", "Table 5; 'all' or names separated by commas")
     seeds: int = ours(3, "repeats of each method or ablation, seed, seed+1, …")
     ablation_share: float = ours(1.0, "share of each stage's budget the ablations of notebook 09 get")
+    ablation_sft_share: float = ours(1.0, "notebook 09: share of the updates that its largest set of SFT pairs needs")
     comparison_steps: int = ours(0, "updates of each preference method in notebook 08; 0: those of stage 5")
     comparison_pairs: int = ours(4000, "source sentences a direction for notebook 08's preference pairs")
 
@@ -281,7 +282,7 @@ TINY = FULL.but(
     stage4_batch_size=16, stage4_learning_rate=2e-3, stage4_schedule="cosine",
     stage5_batch_size=16, stage5_pairs=60, stage5_learning_rate=2e-4,
     beams=1, max_new_tokens=48, generation_batch=128,
-    seeds=1, ablation_share=0.05, comparison_steps=12, comparison_pairs=60,
+    seeds=1, ablation_share=0.05, ablation_sft_share=0.05, comparison_steps=12, comparison_pairs=60,
 )  # fmt: skip
 
 # The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
@@ -307,7 +308,7 @@ SMALL = FULL.but(
     stage3_tokens=8_000_000, stage3_batch_size=64, stage3_learning_rate=5e-4,
     sft_pairs=4000, dev_pairs=60, test_pairs=60, stage4_batch_size=64,
     stage5_pairs=100, stage5_batch_size=64, beams=1, generation_batch=512,
-    seeds=1, ablation_share=0.1, comparison_steps=20, comparison_pairs=100,
+    seeds=1, ablation_share=0.1, ablation_sft_share=0.2, comparison_steps=20, comparison_pairs=100,
 )  # fmt: skip
 
 # The same text on two CPU cores: two modules of two languages each, those with most parallel text in two scripts, and a
@@ -323,7 +324,7 @@ SMALL_CPU = SMALL.but(
     sft_pairs=8000, dev_pairs=40, test_pairs=60, stage4_batch_size=16, stage4_learning_rate=2e-3,
     stage4_schedule="cosine", stage5_pairs=60, stage5_batch_size=16, stage5_learning_rate=2e-4,
     max_new_tokens=96, generation_batch=128,
-    ablation_share=0.03, comparison_steps=12, comparison_pairs=40,
+    ablation_share=0.03, ablation_sft_share=0.06, comparison_steps=12, comparison_pairs=40,
 )  # fmt: skip
 
 # ALMA (arXiv 2309.11674): five languages in given shares, its raw prompt, stage 2 by stage 4's loop (notebook 11).

@@ -1,8 +1,9 @@
 """Which pairs SFT needs: NTREX, and WMT'17 to '22, and FLORES-200 dev (X-ALMA's ablation of SFT data, notebook 09).
 
 The paper's bars could not be read; a review says that FLORES dev adds nothing significant to NTREX and WMT. Here the
-group's module after stage 3 is tuned on each of the three sets, for those of its languages that have all of them. All
-get the updates that the largest set needs for `stage4_epochs` passes times `ablation_share`: more data, fewer passes.
+group's module after the main ladder's stage 3 is tuned on each of the three sets, for those of its languages that have
+all of them. All get the updates that the largest set needs for `stage4_epochs` passes times `ablation_sft_share`: more
+data, fewer passes. Seeds change the order of the pairs and the test sentences; what they start from is one for all.
 
 What is tested on is in no set: NTREX documents that are held out of all stages, WMT'23, and FLORES devtest. NTREX
 translates newstest2019, which is also in ALMA's bitext with its own translations: pairs with a held-out NTREX sentence
@@ -15,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.ablations import branch_of, full_folder, run_full_chains, shortened
+from xalma.ablations import branch_of, shortened
 from xalma.comparisons import one_share, seeds_of
 from xalma.corpora import family, parse_corpus
 from xalma.corpora.base import has_data
@@ -48,12 +49,12 @@ def sft_languages(p: Profile, group: int) -> tuple[str, ...]:
 def compare_sft_data(p: Profile, group: int) -> list[Study]:
     """A study for each test set of `TESTS`; none where `sft_languages` has no language.
 
-    Finished stages are not run again. Raises FileNotFoundError where stage 0 of the ladder is missing.
+    Finished stages are not run again. Raises FileNotFoundError where stage 3 of the ladder is missing.
     """
     if not sft_languages(p, group):
         return []
+    read_run(stage_folder(p, 3, group))
     mine = one_share(p)
-    run_full_chains(p, (group,))
     side_by_side(p, [(_train, (mine, group, data, seed)) for data in DATA for seed in seeds_of(p)])
     jobs = [(_score, (mine, group, data, seed, test)) for data in DATA for seed in seeds_of(p) for test in TESTS]
     scored = dict(zip(jobs, side_by_side(p, jobs), strict=True))
@@ -78,14 +79,14 @@ def data_profile(p: Profile, group: int, data: str, seed: int) -> Profile:
 
 
 def shared_updates(p: Profile, group: int) -> int:
-    """Updates of SFT on each of the sets: what the largest takes, times `ablation_share`."""
+    """Updates of SFT on each of the sets: what the largest takes, times `ablation_sft_share`."""
     corpus = open_corpus(p.but(corpus=FLORES, sft_pairs=EVERY_PAIR))
     n_rows = sum(2 * len(corpus.sft(code)) for code in sft_languages(p, group))
-    return max(1, round(n_rows * p.stage4_epochs * p.ablation_share / p.stage4_batch_size))
+    return max(1, round(n_rows * p.stage4_epochs * p.ablation_sft_share / p.stage4_batch_size))
 
 
 def _train(p: Profile, group: int, data: str, seed: int) -> None:
-    stage4_sft(data_profile(p, group, data, seed), group, full_folder(p, group, seed, 3), branch=_branch(data, seed))
+    stage4_sft(data_profile(p, group, data, seed), group, stage_folder(p, 3, group), branch=_branch(data, seed))
 
 
 def _score(p: Profile, group: int, data: str, seed: int, test: str) -> list[Record]:
