@@ -159,6 +159,21 @@ def test_the_cost_is_filed_and_told_next_time(checkout, ran, capsys):
     assert "the committed run took" in capsys.readouterr().out
 
 
+def test_a_rerun_that_found_its_models_made_says_nothing_of_the_cost(checkout, ran, monkeypatch):
+    """Nor does one with values set, of the profile as it is. On another machine all times are new."""
+    p, _ = tasks("tiny", {}, None)
+    for name, seconds, overrides, hardware, filed in [
+        ("01", 100, {}, "this", 100), ("01", 49, {}, "this", 100), ("01", 51, {}, "this", 51),
+        ("01", 900, {"seeds": 3}, "this", 51), ("01", 3, {}, "other", 3),
+    ]:  # fmt: skip
+        monkeypatch.setattr(notebooks, "execute", lambda *_, seconds=seconds: seconds)
+        known = {"hardware": {"cores": 2, "cpu": hardware, "gpu": None}}
+        monkeypatch.setattr(notebooks, "provenance", lambda known=known: known)
+        run("tiny", overrides, only=name, force=True)
+        cost = json.loads(cost_file(p).read_text())
+        assert cost["seconds"] == {"01_two": filed} and cost["command"] == "xalma run --profile tiny"
+
+
 def test_a_failing_cell_is_named_and_kept(checkout):
     """With a real kernel: the error's kind and message, the cell's number, and the notebook as it failed."""
     source = checkout / "notebooks" / "00_one.ipynb"

@@ -217,15 +217,24 @@ def _measured_seconds(p: Profile) -> dict[str, Any]:
 
 
 def _write_cost(p: Profile, seconds: dict[str, float], overrides: dict[str, Any]) -> None:
+    """File what notebooks cost, but not where the file knows better: the profile as it is, before a run with values
+    set; and, on the same machine, more than twice as long, since the rerun then found its models made.
+    """
     import json
 
-    path = cost_file(p)
-    before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.exists() else {}
-    rounded = {stem: round(value) for stem, value in seconds.items()}
-    write_json(path, {
-        "command": f"xalma run --profile {p.name}" + "".join(f" --set {k}={v}" for k, v in overrides.items()),
-        "seconds": dict(sorted((before | rounded).items())), "seed": p.seed, "provenance": provenance(),
-    })  # fmt: skip
+    path, now = cost_file(p), provenance()
+    found = {stem: round(value) for stem, value in seconds.items()}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if before and overrides and "--set" not in before["command"]:
+        return
+    known = before.get("seconds", {})
+    if before and before["provenance"]["hardware"] == now["hardware"]:
+        found = {stem: value for stem, value in found.items() if value >= known.get(stem, 0) / 2}
+    if found:
+        write_json(path, {
+            "command": f"xalma run --profile {p.name}" + "".join(f" --set {k}={v}" for k, v in overrides.items()),
+            "seconds": dict(sorted((known | found).items())), "seed": p.seed, "provenance": now,
+        })  # fmt: skip
 
 
 def _say_where(p: Profile, total: float) -> None:
