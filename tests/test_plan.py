@@ -78,6 +78,13 @@ def test_memory_of_weights():
     assert shared["frozen base"] == pytest.approx(2 * N / 8 / gib)
 
 
+def test_memory_of_decoding():
+    """Twenty sentences, five beams, 128 + 256 tokens; 40 layers and one copied, 5120 keys and values of 2 bytes."""
+    found = plan.decoding_memory(FULL.but(generation_batch=20))
+    assert found["keys and values"] == pytest.approx(20 * 5 * 384 * 41 * 2 * 5120 * 2 / 2**30)
+    assert found["base"] == pytest.approx(2 * N / 2**30) and found["module"] == pytest.approx(4 * MODULE / 2**30)
+
+
 def test_a_plan_that_fits(unmeasured):
     text = plan.plan_text(FULL, 8, "h200")
     assert "base 13.016 B parameters, a module 2.003 B" in text
@@ -97,6 +104,8 @@ def test_a_plan_that_fits(unmeasured):
         ({"gradient_checkpointing": False}, 8, "h200", "it fits with gradient_checkpointing=true"),
         # no batch of the other stages is too small for sixteen
         ({"micro_batch": 8, "stage5_batch_size": 64}, 16, "h200", "stage 5: 16 GPUs can't share a batch of 64 evenly"),
+        ({"micro_batch": 8}, 8, "h100", "it fits with generation_batch=16"),
+        ({"micro_batch": 8, "beams": 400}, 8, "h100", "take larger GPUs, fewer beams"),
         ({}, 7, "h200", "7 GPUs can't share a batch of 256 evenly: take a number of GPUs that divides 256"),
         ({"micro_batch": 32}, 16, "h200", "stage 1: 16 GPUs can't share a batch of 256 evenly: set micro_batch=16"),
     ],

@@ -162,6 +162,24 @@ def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
     return shape.layers * layer
 
 
+def decoding_memory(p: Profile) -> dict[str, float]:
+    """GiB one GPU needs to decode `generation_batch` sentences, for stage 5's pairs and after each stage, by part.
+
+    All of them at an assumed prompt and the full `max_new_tokens`, keys and values of every head kept, though in some
+    bases heads share them. Every GPU decodes sentences of its own, with the whole base and a float32 module.
+    """
+    shape, wide = shape_of(p), 2 if p.dtype == "bfloat16" else 4
+    sequences, tokens = p.generation_batch * p.beams, ASSUMED_ROW_TOKENS + p.max_new_tokens
+    layer = 2 * wide * shape.hidden * sequences * tokens  # keys and values
+    parts = {
+        "base": wide * shape.parameters,
+        "module": 4 * shape.module(p.lora_rank),
+        "keys and values": layer * (shape.layers + 1),  # one layer's are copied when a token is appended
+        "logits": 3 * 4 * sequences * shape.vocabulary,  # and their logarithms, and with the beams' scores, in float32
+    }
+    return {name: size / GIB for name, size in parts.items()}
+
+
 def disk(p: Profile, n_running: int = 1) -> dict[str, float]:
     """GiB on disk by part; checkpoints of `n_running` chains at once, two kept and one being written."""
     shape, wide = shape_of(p), 2 if p.dtype == "bfloat16" else 4
@@ -191,11 +209,14 @@ def changes_that_help(p: Profile) -> Iterator[tuple[str, Profile]]:
 
 
 def check_fits(p: Profile, gpus: int, gpu: str) -> None:
-    """Raises ValueError, saying what would fit, if a stage needs more memory than a GPU has or can't be shared out."""
+    """Raises ValueError, saying what would fit, if a stage needs more memory than a GPU has or can't be shared out, or
+    if decoding does.
+    """
     room = GPUS[gpu].memory * USABLE
     needs = lambda q, n: max((sum(memory(q, s, n).values()), s) for s in range(1, 6))  # noqa: E731
     need, stage = needs(p, gpus)
     if need <= room:
+        _check_decoding(p, gpu)
         return _check_shares(p, gpus)
     found = next((said for said, q in changes_that_help(p) if needs(q, gpus)[0] <= room), None)
     if found is None:
@@ -207,6 +228,18 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
         f"stage {stage} needs {need:.0f} GiB on each of {gpus} × {gpu}, of which {room:.0f} of {GPUS[gpu].memory:.0f} "
         f"GiB can be used: {advice}"
     )
+
+
+def _check_decoding(p: Profile, gpu: str) -> None:
+    room, need = GPUS[gpu].memory * USABLE, sum(decoding_memory(p).values())
+    if need > room:
+        smaller = (2**i for i in range(p.generation_batch.bit_length() - 1, -1, -1) if 2**i < p.generation_batch)
+        fits = next((n for n in smaller if sum(decoding_memory(p.but(generation_batch=n)).values()) <= room), None)
+        advice = f"it fits with generation_batch={fits}" if fits else "take larger GPUs, fewer beams or a smaller base"
+        raise ValueError(
+            f"decoding {p.generation_batch} sentences with {p.beams} beams needs {need:.0f} GiB on a {gpu}, of which "
+            f"{room:.0f} of {GPUS[gpu].memory:.0f} GiB can be used: {advice}"
+        )
 
 
 def _check_shares(p: Profile, gpus: int) -> None:
@@ -246,7 +279,7 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
     parts.loc["in all"] = parts.sum()
     chain = table[table.group == p.group_numbers[0]].days.sum()
     base = table[table.stage == 1].days.sum()
-    sizes = disk(p, len(p.group_numbers))
+    sizes, decoding = disk(p, len(p.group_numbers)), decoding_memory(p)
     lines = [
         f"profile {p.name} on {gpus} × {gpu}: base {shape.parameters / 1e9:.3f} B parameters, "
         f"a module {shape.module(p.lora_rank) / 1e9:.3f} B",
@@ -256,6 +289,8 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
         f"one after another: {table.days.sum():.1f} days, {table['GPU-hours'].sum():,.0f} GPU-hours; "
         f"chains side by side, each on {gpus} GPUs: {base + chain:.1f} days",
         "", f"GiB a GPU (of {GPUS[gpu].memory:.0f}; activations are an estimate):", parts.round(1).to_string(), "",
+        f"GiB on a GPU that decodes {p.generation_batch} sentences with {p.beams} beams: {sum(decoding.values()):.0f}: "
+        + ", ".join(f"{name} {size:.1f}" for name, size in decoding.items()), "",
         f"GiB on disk: {sum(sizes.values()):,.0f}: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
     ]  # fmt: skip
     return "\n".join(lines)
