@@ -15,8 +15,9 @@ import two_processes
 import yaml
 from safetensors.torch import load_file
 
-from xalma import cli, parallel, stages, train
+from xalma import cli, parallel, recipe, stages, train
 from xalma.objectives import Labelled
+from xalma.preferences import NoPairs
 from xalma.profiles import load_profile
 
 
@@ -89,7 +90,7 @@ def test_a_launched_stage_is_told_the_whole_profile(micro):
 def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
     started = []
 
-    def run(command):
+    def run(command, env):
         started.append(command)
         return subprocess.CompletedProcess(command, 0)
 
@@ -108,9 +109,27 @@ def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
 def test_a_failed_launch_and_an_unknown_configuration_are_errors(micro, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"launch='9x' is no file and none of 1x, 2cpu, 2x8, 8x, 8x-deepspeed"):
         parallel.launch(micro.but(launch="9x"), 2, 6, None, "ladder")
-    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 3))
+    monkeypatch.setattr(subprocess, "run", lambda command, env: subprocess.CompletedProcess(command, 3))
     with pytest.raises(RuntimeError, match="stage 2, group 6: the launched run ended with 3"):
         parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
+
+
+def test_no_pairs_in_a_launched_stage_are_no_pairs_here(micro, monkeypatch, capsys):
+    """So that an ablation whose model answers nothing goes on, launched or not."""
+
+    def no_pairs(*_, **__):
+        raise NoPairs("no preference pairs: of 3 considered, 3 identical")
+
+    def run(command, env):
+        with monkeypatch.context() as child:
+            child.setattr("os.environ", env)
+            return subprocess.CompletedProcess(command, cli.main(command[command.index("xalma.cli") + 1 :]))
+
+    monkeypatch.setitem(recipe.MODULE_STAGES, 5, no_pairs)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(NoPairs, match="of 3 considered, 3 identical"):
+        parallel.launch(micro.but(launch="1x"), 5, 6, None, "ladder")
+    assert "3 identical" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "processes"), [("1x", 1), ("8x", 8), ("8x-deepspeed", 8), ("2x8", 16), ("2cpu", 2)])

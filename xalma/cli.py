@@ -192,6 +192,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _stage(arguments: argparse.Namespace) -> None:
     from xalma import parallel, stages
+    from xalma.preferences import NoPairs
     from xalma.profiles import load_profile
     from xalma.recipe import MODULE_STAGES
 
@@ -200,7 +201,11 @@ def _stage(arguments: argparse.Namespace) -> None:
     parallel.start()
     if parallel.world_size() > 1 and arguments.number not in parallel.LAUNCHED_STAGES:
         raise ValueError(f"stage {arguments.number} runs in one process: start it without a launcher, or with one GPU")
-    folder = body(p, arguments.group, arguments.previous, branch=arguments.branch)
+    try:
+        folder = body(p, arguments.group, arguments.previous, branch=arguments.branch)
+    except NoPairs as error:
+        parallel.report_no_pairs(error)
+        raise
     if parallel.rank() == 0:
         print(folder)
     parallel.stop()
