@@ -8,9 +8,9 @@
 
 Every point is measured: the fastest of the repeats, which go through the sizes in turn, after one run that is not
 counted. What grows is said by the exponent, the slope of log seconds against log size over the three upper points: 1 is
-linear. Text: halves of NTREX sentences put together anew where XALMA_DATA is set, else country names; the model is the
-profile tiny's with random weights, the one that is converted and served is wider, so that its modules count. One
-process, one thread. Five to eight minutes on two cores.
+linear. Text: halves of NTREX sentences put together anew, so that XALMA_DATA must be set; the model is the profile
+tiny's with random weights, the one that is converted and served is wider, so that its modules count. One process, one
+thread. Five to eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from xalma.backbone import build_llama, save_base, train_tokenizer
 from xalma.bank import ModuleBank, load_modules
 from xalma.contamination import Guard, TestIndex
 from xalma.convert import convert
+from xalma.corpora.base import has_data
 from xalma.engines import make_job, processes
 from xalma.interchange import ALL_MODULES, open_checkpoint
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
@@ -46,7 +47,7 @@ from xalma.packing import write_tokens
 from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from xalma.profiles import TINY
 from xalma.results import save_figure, write_table
-from xalma.runtime import data_root, device, provenance, seed_everything, write_atomically, write_json
+from xalma.runtime import device, provenance, seed_everything, write_atomically, write_json
 from xalma.scoring import score_all
 from xalma.train import train
 
@@ -208,7 +209,7 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
 
 
 def generation(bench: Bench, size: Size) -> Callable[[], Any]:
-    """Translations from English by the bank, its batches mixing the groups' languages."""
+    """Translations from English by the bank; each group has texts enough to fill its batches."""
     texts = [line[:40] for line in lines(ENGLISH)[: size.data * bench.amounts.prompts]]
     tgts = [GROUPS[group][0] for group in range(1, 1 + size.groups) for _ in texts]
     bank = bench.bank(TINY.hidden_size, TINY.layers)
@@ -295,6 +296,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a twentieth of all amounts, once: to see that it runs")
     o, started = parser.parse_args(), time.perf_counter()
+    if not has_data("ntrex"):
+        parser.error("the text is NTREX-128: set XALMA_DATA to the folder that holds ntrex/")
     if o.quick:
         o.scale, o.repeats = 0.05, 1
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -316,7 +319,7 @@ def main() -> None:
     record = {
         "what": __doc__.splitlines()[0],
         "options": {name: value for name, value in vars(o).items() if name != "out"},
-        "text": "NTREX-128, halves put together anew" if data_root() else "country names",
+        "text": "NTREX-128, halves put together anew",
         "amounts": asdict(bench.amounts), "seconds_in_all": round(time.perf_counter() - started),
         "rows": rows, **provenance(),
     }  # fmt: skip

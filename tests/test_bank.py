@@ -495,6 +495,24 @@ def test_translate_mixes_directions_and_keeps_the_order(shared_bank, peft_model)
     assert shared_bank.translate([], "de", "en") == shared_bank.translate_offline([], "de", "en") == []
 
 
+def test_batches_hold_a_group_where_it_fills_them_and_lengths_that_are_alike(shared_bank, monkeypatch):
+    """Five texts of each of three groups, in batches of four: at the border of two groups those of like length meet."""
+    batches, plain = [], shared_bank.generate
+    monkeypatch.setattr(
+        shared_bank, "generate", lambda input_ids, attention_mask, languages, **options: batches.append(
+            (list(languages), attention_mask.sum(1).tolist())
+        ) or plain(input_ids, attention_mask=attention_mask, languages=languages, **options)
+    )  # fmt: skip
+    texts = ["ein " * (1 + 5 * n) for n in range(5)] * 3
+    tgt = [code for code in ("de", "ru", "fi") for _ in range(5)]  # groups 1, 3, 6
+    shared_bank.translate(texts, "en", tgt, max_new_tokens=1, batch_size=4)
+    assert [sorted(set(groups)) for groups, _ in batches] == [[1], [1, 3], [3, 6], [6]]
+    spread = [max(lengths) - min(lengths) for _, lengths in batches]
+    longest = max(length for _, lengths in batches for length in lengths)
+    assert batches[0][1] == sorted(batches[0][1], reverse=True), "longest first, so that memory fails early"
+    assert max(spread[1:3]) < longest - min(length for _, lengths in batches for length in lengths)
+
+
 def test_translate_checks_all_before_it_starts(shared_bank):
     with pytest.raises(ValueError, match="de-fr is not English-centric"):
         shared_bank.translate(["a", "b"], ["en", "de"], ["de", "fr"])

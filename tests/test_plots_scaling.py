@@ -83,6 +83,7 @@ def test_the_committed_benchmark_is_whole_and_every_worse_cost_is_explained():
     assert record["options"]["scale"] == 1.0 and all(row["seconds"] > 0 for row in record["rows"])
 
 
+@pytest.mark.data
 @pytest.mark.long
 def test_the_benchmark_runs(tmp_path):
     out = tmp_path / "scaling.json"

@@ -292,13 +292,15 @@ class ModuleBank(nn.Module):
     ) -> list[str]:
         """Translations of `texts`, in order; `src` and `tgt` are codes for all texts or one for each.
 
-        Batches mix directions and hold prompts of like length, longest first.
+        Batches mix directions, and groups where one has too few texts to fill them: each module in a batch is read at
+        each token. They hold prompts of like length: a group from long to short, the next from short to long.
         Raises ValueError for an unknown language, a direction without English, or a module that is not loaded.
         """
         rows = self._requests(texts, src, tgt, prompt_style)
         token = self._tokenizer()
         ids = token([prompt for prompt, _ in rows], add_special_tokens=False)["input_ids"] if rows else []
-        order = sorted(range(len(rows)), key=lambda i: -len(ids[i]))
+        signs = {group: (-1) ** (n + 1) for n, group in enumerate(sorted({group for _, group in rows}))}
+        order = sorted(range(len(rows)), key=lambda i: (rows[i][1], signs[rows[i][1]] * len(ids[i])))
         collate = PadCollator(token.pad_token_id, left=True)
         config = GenerationConfig(
             num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,

@@ -22,9 +22,7 @@ AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 4
 COLOURS = {"data": "#4477AA", "groups": "#EE6677", "languages": "#228833"}
 LINEAR = 1.1  # an exponent up to here counts as linear: timings on a shared machine are no better
 # What is known of steps that grow faster than linearly.
-WHY_WORSE: dict[tuple[str, str], str] = {
-    ("generation", "groups"): "batches mix the groups, and one that does reads the weights of each of their modules",
-}
+WHY_WORSE: dict[tuple[str, str], str] = {}
 
 
 def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
