@@ -25,8 +25,7 @@ from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, side_by_side
 from xalma.results import Record
 from xalma.stages import read_run, stage4_sft, stage_folder
-from xalma.studies import Study
-from xalma.verdicts import summary
+from xalma.studies import GAP, Study, study_summary
 
 NTREX, WMT, FLORES = "ntrex", "ntrex+wmt+alma", "ntrex+wmt+alma+flores"
 DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'17-'22", FLORES: "NTREX + WMT'17-'22 + FLORES dev"}
@@ -107,10 +106,10 @@ def _facts(p: Profile, group: int, data: str) -> dict[str, Any]:
             "left out by the guard": guard["exact"] + guard["normalised"]}  # fmt: skip
 
 
-def by_test_set(studies: list[Study], metric: str) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """(summaries of one metric as if each test set were a metric of its own, panels) for `interval_bars`."""
+def by_test_set(studies: list[Study]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """(bits a byte minus the baseline's, as if each test set were a metric of its own; panels) for `interval_bars`."""
     frame = pd.concat(
-        [summary(r for r in study.records if r.metric == metric).assign(metric=study.name) for study in studies],
+        [study_summary(study).query(f"metric == {GAP!r}").assign(metric=study.name) for study in studies],
         ignore_index=True,
     )
     return frame, [(study.name, study.title.rpartition("tested on ")[2]) for study in studies]

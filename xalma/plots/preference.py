@@ -165,14 +165,16 @@ def chosen_rows(frame: pd.DataFrame, metric: str, direction: str) -> pd.Series:
 
 
 def interval_bars(
-    summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str
-) -> Figure:
+    summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str,
+    *, one_scale: bool = False,
+) -> Figure:  # fmt: skip
     """Horizontal bars of means with intervals: a row a system of `labels`, a panel for each (metric, axis label).
 
     summary: `verdicts.summary`, both direction classes as two bars. baseline: the system whose values run through as
-    dotted lines.
+    dotted lines. one_scale: the panels' values can be compared.
     """
-    fig, axes = subplots(1, len(panels), size=(10, 1.4 + 0.42 * len(labels)), sharey=True, squeeze=False)
+    size = (10, 1.4 + 0.42 * len(labels))
+    fig, axes = subplots(1, len(panels), size=size, sharex=one_scale, sharey=True, squeeze=False)
     names = list(labels)
     for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
         for direction, (arrow, colour, shift) in BAR_DIRECTIONS.items():
