@@ -134,7 +134,7 @@ def test_the_pool_s_wait_is_a_view(micro, shown, monkeypatch):
 
 
 def test_the_wait_for_a_launched_stage_is_a_view(micro, shown, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 0))
+    monkeypatch.setattr(subprocess, "run", lambda command, env: subprocess.CompletedProcess(command, 0))
     parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
     assert shown == [[{}, {}]]
 
