@@ -7,6 +7,7 @@
     gated          (b) xalma.bank: all rows in one batch, each through its own module
     adapter_names  (c) PEFT: all rows in one batch, `adapter_names` a row
     rebuilt        (d) the released loader's arithmetic, W + 2BA anew in every layer at every step; a language at a time
+    replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself (xalma.graphs)
 
 Random weights of the size that the options state, the same for all ways: their first logits are compared. Each way runs
 in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run once, two steps.
@@ -14,6 +15,12 @@ Floor: bytes of the base and of the modules in the batch over the memory bandwid
 timed step, since a virtual machine's changes from one second to the next: the distance to the floor is the median over
 steps of step × bandwidth / bytes. Measuring it empties the caches, so that an untimed step comes before each timed one.
 On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes on two cores.
+On a GPU a step is that of `generate`, as the replays are there, and so is its distance to the floor; a step of the
+model alone is one without replays. --prefill-rows and --prefill-prompt give prefill a batch of its own: 512 tokens are
+too few for a GPU to be busy. X-ALMA's shape:
+
+    python benchmarks/module_serving.py --layers 40 --hidden 5120 --heads 40 --intermediate 13824 --vocab 32000 \
+        --steps 32 --prefill-rows 32 --prefill-prompt 128 --out results/benchmarks/module_serving_h200.json
 """
 
 from __future__ import annotations
@@ -38,6 +45,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from xalma.bank import ModuleBank
+from xalma.graphs import WORTH_IT, replayed
 from xalma.grouped import can_pack
 from xalma.modules import PROJECTIONS, adapter_name
 from xalma.plots.serving import serving_figure, serving_note, serving_sentence, serving_table
@@ -56,12 +64,13 @@ class InTurn:
     """
 
     slow = False  # one that takes seconds a step is run once, for two steps, and without `generate` around it
+    counts = GROUP_COUNTS
 
     def __init__(self, o: argparse.Namespace) -> None:
         torch.manual_seed(o.seed)
         config = LlamaConfig(
             vocab_size=o.vocab, hidden_size=o.hidden, intermediate_size=o.intermediate, num_hidden_layers=o.layers,
-            num_attention_heads=o.heads, max_position_embeddings=o.prompt + 2 * o.steps + 8,
+            num_attention_heads=o.heads, max_position_embeddings=max(o.prompt, o.prefill_prompt) + 2 * o.steps + 16,
             pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )  # fmt: skip
         with torch.device(o.device):
@@ -87,6 +96,19 @@ class InTurn:
 
     def batches(self, groups: list[int]) -> Batches:
         return [(slice(groups.index(g), groups.index(g) + groups.count(g)), {}) for g in dict.fromkeys(groups)]
+
+    def generate(self, **options: Any) -> Tensor:
+        return self.model.generate(**options)
+
+
+class Replayed(InTurn):
+    """(a) with replays, as `xalma.generate` decodes with a merged model."""
+
+    counts = (1,)
+
+    def generate(self, **options: Any) -> Tensor:
+        with replayed(self.model, options) as options:
+            return self.model.generate(**options)
 
 
 class Gated(InTurn):
@@ -116,12 +138,14 @@ class AdapterNames(InTurn):
         from peft import LoraConfig, get_peft_model
 
         self.config = LoraConfig(r=self.o.rank, lora_alpha=int(SCALE * self.o.rank), target_modules=list(PROJECTIONS))
-        self.model = get_peft_model(self.base, self.config, adapter_name=adapter_name(1)).eval()
+        with torch.device(self.o.device):  # PEFT makes its random matrices there, and not slowly on the CPU
+            self.model = get_peft_model(self.base, self.config, adapter_name(1), autocast_adapter_dtype=False).eval()
 
     def load(self, group: int) -> None:
         name = adapter_name(group)
         if group > 1:
-            self.model.add_adapter(name, copy.deepcopy(self.config))
+            with torch.device(self.o.device):
+                self.model.add_adapter(name, copy.deepcopy(self.config), autocast_adapter_dtype=False)
         for layer, a, b in self.matrices(group):
             wrapped = self.base.get_submodule(layer)
             wrapped.lora_A[name].weight.data.copy_(a)
@@ -168,8 +192,10 @@ class Rebuilt(InTurn):
 
 
 WAYS: dict[str, type[InTurn]] = {
-    "in_turn": InTurn, "gated": Gated, "adapter_names": AdapterNames, "rebuilt": Rebuilt
+    "in_turn": InTurn, "replayed": Replayed, "gated": Gated, "adapter_names": AdapterNames, "rebuilt": Rebuilt
 }  # fmt: skip
+if not torch.cuda.is_available():
+    del WAYS["replayed"]
 
 
 def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
@@ -178,37 +204,50 @@ def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
     logging.set_verbosity_error()
     probe = torch.ones(o.bandwidth_mib * 2**18, device=o.device)
     before, way, found, loaded = _memory_mib(peak=False), WAYS[kind](o), {}, 0
-    for n_groups in GROUP_COUNTS:
+    for n_groups in way.counts:
         while loaded < n_groups:
             loaded += 1
             way.load(loaded)
-        batches = way.batches([1 + i * n_groups // o.batch for i in range(o.batch)])
+        batches, prompts = (
+            way.batches([1 + i * n_groups // rows for i in range(rows)]) for rows in (o.batch, o.prefill_rows)
+        )
         _reset_peak()
         with torch.no_grad():
-            found[n_groups] = measure_batches(way, batches, probe)
+            found[n_groups] = measure_batches(way, batches, prompts, probe)
         found[n_groups]["peak_mib"] = _memory_mib(peak=True) - before
     return found
 
 
-def measure_batches(way: InTurn, batches: Batches, probe: Tensor) -> dict[str, Any]:
+def measure_batches(way: InTurn, batches: Batches, prompts: Batches, probe: Tensor) -> dict[str, Any]:
     """Seconds for all rows, in one batch or in several, bytes that a step of one batch could have read in its time, and
-    the first logits of each row.
+    the first logits of each row. prompts: the batches of prefill.
     """
     o = way.o
-    ids = torch.randint(3, o.vocab, (o.batch, o.prompt), generator=torch.Generator().manual_seed(o.seed)).to(o.device)
+    ids, long = (
+        torch.randint(3, o.vocab, size, generator=torch.Generator().manual_seed(o.seed)).to(o.device)
+        for size in ((o.batch, o.prompt), (o.prefill_rows, o.prefill_prompt))
+    )
     for_each = lambda run, *more: [run(way, ids[rows], told, *more) for rows, told in batches]  # noqa: E731
+    prefill = lambda: [run_prefill(way, long[rows], told) for rows, told in prompts]  # noqa: E731
     logits = torch.cat([out.logits[:, -1] for out in for_each(run_prefill)]).float().cpu().tolist()
-    seconds = {"prefill": fastest(lambda: for_each(run_prefill), 0 if way.slow else o.repeats)}
+    seconds = {"prefill": fastest(prefill, 0 if way.slow else o.repeats)}
     timed = for_each(decode_steps, 2 if way.slow else o.steps, probe)
     seconds["forward_step"] = sum(min(step for step, _ in steps) for steps in timed)
     if way.slow:
-        seconds |= {"first_token": seconds["prefill"], "decode_step": seconds["forward_step"]}
+        seconds["first_token"] = fastest(lambda: for_each(run_prefill), 0)
+        seconds |= {"decode_step": seconds["forward_step"]}
     else:
         seconds["first_token"] = fastest(lambda: for_each(generate, 1), o.repeats)
-        whole = fastest(lambda: for_each(generate, 1 + o.steps), o.repeats)
-        seconds["decode_step"] = (whole - seconds["first_token"]) / o.steps
+        few = 1 + (WORTH_IT if torch.cuda.is_available() else 0)  # both are replayed, or neither
+        short = fastest(lambda: for_each(generate, few), o.repeats)
+        seconds["decode_step"] = (fastest(lambda: for_each(generate, few + o.steps), o.repeats) - short) / o.steps
+        seconds["recording"] = short - seconds["first_token"] - (few - 1) * seconds["decode_step"]
     rates = [rate for steps in timed for _, rate in steps]
-    readable = statistics.median(step * rate for step, rate in timed[0]) if len(timed) == 1 else None
+    if torch.cuda.is_available():
+        readable = seconds["decode_step"] * statistics.median(rates)
+    else:
+        readable = statistics.median(step * rate for step, rate in timed[0])
+    readable = readable if len(timed) == 1 else None
     return {"seconds": seconds, "readable_bytes": readable, "rate": statistics.median(rates), "logits": logits}
 
 
@@ -237,7 +276,7 @@ def generate(way: InTurn, ids: Tensor, more: dict[str, Any], n: int) -> Tensor:
     """n greedy tokens by transformers' own generate; the ends of sentences do not stop it."""
     more = _switched(way, more)
     mask = torch.ones_like(ids)
-    return way.model.generate(
+    return way.generate(
         input_ids=ids, attention_mask=mask, do_sample=False, min_new_tokens=n, max_new_tokens=n, **more
     )  # fmt: skip
 
@@ -316,13 +355,16 @@ def _busy_seconds() -> tuple[float, float]:
 
 def with_merged(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[int, dict[str, Any]]]:
     """The ways and, first, (a): in turn with one group; a merged model serves no more groups, so it stands for all."""
-    return {"merged": dict.fromkeys(GROUP_COUNTS, found["in_turn"][1])} | found
+    merged = {"merged": dict.fromkeys(GROUP_COUNTS, found["in_turn"][1])}
+    if "replayed" in found:
+        merged["replayed"] = dict.fromkeys(GROUP_COUNTS, found["replayed"][1])
+    return merged | {kind: counts for kind, counts in found.items() if kind not in merged}
 
 
 def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Namespace) -> dict[str, Any]:
     """Tidy rows, one a way and count of groups, medians over rounds; and how far the ways' logits are apart."""
-    size, rows = sizes(o), []
-    for kind in ("merged", *WAYS):
+    size, rows, cuda = sizes(o), [], torch.cuda.is_available()
+    for kind in rounds[0]:
         for n in GROUP_COUNTS:
             runs = [found[kind][n] for found in rounds]
             seconds = {k: statistics.median(run["seconds"][k] for run in runs) for k in runs[0]["seconds"]}
@@ -331,10 +373,11 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
             rate = statistics.median(run["rate"] for run in runs)
             rows.append({
                 "way": kind, "groups": n,
-                "prefill_tokens_per_s": o.batch * o.prompt / seconds["prefill"],
+                "prefill_tokens_per_s": o.prefill_rows * o.prefill_prompt / seconds["prefill"],
                 "decode_tokens_per_s": o.batch / seconds["decode_step"],
                 "first_token_ms": 1e3 * seconds["first_token"], "step_ms": 1e3 * seconds["decode_step"],
                 "forward_step_ms": 1e3 * seconds["forward_step"],
+                **({"recording_ms": 1e3 * seconds["recording"]} if kind in ("replayed", "gated") and cuda else {}),
                 "floor_ms": 1e3 * read / rate if ratios else None,
                 "times_floor": statistics.median(ratios) if ratios else None,
                 "peak_mib": statistics.median(run["peak_mib"] for run in runs),
@@ -351,8 +394,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
     defaults = {
         "batch": 8, "prompt": 64, "steps": 8, "repeats": 1, "rounds": 1, "layers": 6, "hidden": 768, "heads": 12,
-        "intermediate": 2048, "vocab": 4096, "rank": 512, "seed": 0, "bandwidth_mib": 1024,
-        "threads": torch.get_num_threads(),
+        "intermediate": 2048, "vocab": 4096, "rank": 512, "seed": 0, "threads": torch.get_num_threads(),
+        "bandwidth_mib": 8192 if torch.cuda.is_available() else 1024, "prefill_rows": 0, "prefill_prompt": 0,
     }  # fmt: skip
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
@@ -360,6 +403,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--dtype", default="bfloat16" if cuda else "float32")
     o, started = parser.parse_args(), time.perf_counter()
+    o.prefill_rows, o.prefill_prompt = o.prefill_rows or o.batch, o.prefill_prompt or o.prompt
     torch.set_num_threads(o.threads)
     rates, runs = [bandwidth(o)], []
     for _ in range(o.rounds):

@@ -14,7 +14,7 @@ from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.bank import ModuleBank, gated_group
 from xalma.convert import convert
 from xalma.generate import translate
-from xalma.grouped import Gate, Packed, SharedInput
+from xalma.grouped import Gate, Packed
 from xalma.interchange import open_checkpoint
 from xalma.languages import GROUPS, PAPER_GROUPS, directions, group_of
 from xalma.modules import PROJECTIONS, adapter_name, gate, parameter_hash, save_module
@@ -178,13 +178,23 @@ def test_any_number_of_rows_and_tokens(bank, n, requests):
         torch.testing.assert_close(bank(input_ids=ids, languages=languages).logits, recorded, **EXACT)
 
 
-def test_the_grouped_product_gives_the_same(bank, monkeypatch):
-    """What a GPU runs, on the CPU's fallback; group 3 is loaded and has no row."""
-    inputs, languages = batch(6), ["tr", "zh", "de", "fi", "zh", "sv"]
+@pytest.mark.parametrize(
+    "languages",
+    [["tr", "zh", "de", "fi", "zh", "sv"], ["de", "sv", "de", "de", "ru", "ru"], ["tr", "tr", "zh", "zh", "tr", "ru"]],
+)
+def test_padded_groups_give_the_same(bank, monkeypatch, languages):
+    """What a GPU runs: neighbouring groups of unequal numbers of rows in one product."""
+    inputs, plain, padded = batch(6), Gate.runs, []
+
+    def runs(self, scales, each, device):
+        padded.extend(plain(self, scales, each, torch.device("cpu")))
+        return padded[:]
+
     with torch.no_grad():
         expected = bank(**inputs, languages=languages).logits
-        monkeypatch.setattr(SharedInput, "_takes_grouped", lambda self, x: True)
+        monkeypatch.setattr(Gate, "runs", runs)
         torch.testing.assert_close(bank(**inputs, languages=languages).logits, expected, **EXACT)
+    assert any(run.put is not None for run in padded)
 
 
 def test_the_base_stays_as_it_is(bank, folder):
@@ -477,7 +487,19 @@ def test_a_language_for_each_row(shared_bank):
 )
 def test_runs_of_a_batch(groups, runs):
     found = Gate.of(groups).runs(dict.fromkeys((1, 3, 6, 8), 2.0))
-    assert [(r.slots.start, r.slots.stop, r.rows.start, r.rows.stop) for r in found] == runs
+    assert [(r.slots.start, r.slots.stop, r.tokens.start, r.tokens.stop) for r in found] == runs
+    assert all(r.take is r.put is None for r in found)
+
+
+def test_short_groups_share_a_padded_product_on_a_gpu():
+    scales = {1: 2.0, 3: 2.0, 6: 2.0, 8: 4.0}
+    one, other = Gate.of([1, 1, 1, 3, 6, 8]).runs(scales, 2, torch.device("cpu"))  # 8 has a scale of its own
+    assert (one.slots, one.tokens, other.slots, other.tokens) == (slice(0, 3), slice(0, 10), slice(3, 4), slice(10, 12))
+    assert other.take is None and one.take[one.put].tolist() == list(range(10))  # a token taken comes back to its place
+    x = torch.arange(12.0)[:, None]
+    assert one.rows(x)[1:, :2].flatten().tolist() == [6, 7, 8, 9]
+    long = Gate.of([1, 1, 3]).runs(scales, 200, torch.device("cpu"))  # 400 tokens: a product of arithmetic
+    assert [r.put for r in long] == [None, None]
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

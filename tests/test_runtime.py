@@ -156,7 +156,10 @@ def test_provenance_names_commit_versions_and_hardware():
 def test_no_commit_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "REPOSITORY", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("XALMA_COMMIT", raising=False)
     assert git_commit() == "unknown"
+    monkeypatch.setenv("XALMA_COMMIT", "0" * 40)  # a copy in a container
+    assert git_commit() == "0" * 40
 
 
 def test_data_root(tmp_path, monkeypatch):

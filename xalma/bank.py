@@ -28,6 +28,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from xalma.backbone import load_base
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
+from xalma.graphs import replayed
 from xalma.grouped import SHARED_INPUT, Gate, Packed, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
 from xalma.modules import adapter_name
@@ -256,9 +257,11 @@ class ModuleBank(nn.Module):
         """What the base's own `generate` gives for these prompts and options, each row through its own module.
 
         languages: for each prompt its language, direction or group; beams and return sequences follow their prompt.
+        On a GPU its steps are replays of a CUDA graph, see `xalma.graphs`.
         Rows that a logits processor or streamer of the caller sees are sorted by group.
         """
-        with self._sorted(languages, options | {"input_ids": input_ids}) as (options, back):
+        options |= {"input_ids": input_ids}
+        with self._sorted(languages, options) as (options, back), replayed(self.base, options) as options:
             found = self.base.generate(**options)
         return restore_rows(found, back)
 

@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.collate import PadCollator
+from xalma.graphs import replayed
 from xalma.languages import other_side
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runtime import progress
@@ -48,7 +49,8 @@ def generate(
     with progress(sum(map(len, parts)), "translate") if share[0] == 0 else nullcontext() as bar:  # one speaks for all
         for index in parts:
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-            ids = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
+            with replayed(model, batch | {"generation_config": config}) as options:
+                ids = model.generate(**options)[:, batch["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(index, texts, strict=True):
                 outputs[i] = text

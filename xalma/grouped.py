@@ -20,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# torch 2.11 has the product under its private name only.
-grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm
-
-FEW_TOKENS = 4  # of one module: up to here weights on the left are faster; measured, as `products` says
+FEW_TOKENS = 4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
 PIECES = 8
+PADDED_TOKENS = 256  # of one module: up to here a GPU's product is reading weights, and padding costs nothing
 
 # Which projections read one tensor, by the last part of their name; any other reads its own.
 SHARED_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
@@ -32,11 +30,24 @@ SHARED_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": 
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring modules with as many rows each and one scale: one batched product serves them."""
+    """g neighbouring modules of one scale and their rows, n tokens each: one batched product serves them.
+
+    Where they have unequal numbers of tokens: take (g n,), which of the run's tokens stands where, any of them in
+    places that no token has; put, (tokens,), the place of each.
+    """
 
     slots: slice  # of the loaded groups, in order
-    rows: slice  # of the gate's rows
+    tokens: slice  # of the batch's
     scale: float
+    take: Tensor | None = None
+    put: Tensor | None = None
+
+    def rows(self, flat: Tensor) -> Tensor:
+        """The run's part of (N, D) as (g, n, D); a view where all groups have as many tokens."""
+        part = flat[self.tokens]
+        if self.take is not None:
+            part = part.index_select(0, self.take)
+        return part.view(self.slots.stop - self.slots.start, -1, flat.shape[-1])
 
 
 @dataclass
@@ -45,9 +56,7 @@ class Gate:
 
     groups: tuple[int, ...]
     counts: tuple[int, ...]
-    _made: dict[Any, Any] = field(
-        default_factory=dict
-    )  # what depends on shapes, made once a shape and not once a layer
+    made: dict[Any, list[Run]] = field(default_factory=dict)  # for a shape, once and not once a layer
 
     @classmethod
     def of(cls, sorted_groups: Sequence[int]) -> Gate:
@@ -64,36 +73,52 @@ class Gate:
             raise ValueError(f"a layer got {x.shape[0]} rows for {rows} languages: give one language for each row")
         return x.shape[:-1].numel() // rows
 
-    def runs(self, scales: Mapping[int, float]) -> list[Run]:
-        """The batch as few batched products; scales: of all loaded groups, in order."""
-        key = tuple(scales.items())
-        if key not in self._made:
-            loaded, runs, row, before = list(scales), [], 0, None
-            for group, count in zip(self.groups, self.counts, strict=True):
-                slot, now = loaded.index(group), (count, scales[group])
-                if runs and before == now and runs[-1].slots.stop == slot:
-                    last = runs.pop()
-                    runs.append(Run(slice(last.slots.start, slot + 1), slice(last.rows.start, row + count), now[1]))
-                else:
-                    runs.append(Run(slice(slot, slot + 1), slice(row, row + count), now[1]))
-                row, before = row + count, now
-            self._made[key] = runs
-        return self._made[key]
+    def runs(self, scales: Mapping[int, float], each: int = 1, device: torch.device | None = None) -> list[Run]:
+        """The batch as few batched products; scales: of all loaded groups, in order; each: tokens of a row.
 
-    def ends(self, x: Tensor, loaded: tuple[int, ...]) -> Tensor:
-        """(G,) int32 on x's device: where the tokens of each loaded group end, none of them where it has no row."""
-        key = (x.shape[:-1], loaded, x.device)
-        if key not in self._made:
-            count = dict(zip(self.groups, self.counts, strict=True))
-            counts = torch.tensor([count.get(group, 0) for group in loaded])
-            self._made[key] = (counts.cumsum(0) * self.tokens(x)).to(x.device, torch.int32)
-        return self._made[key]
+        Groups of unequal numbers of rows share a product, padded, on a CUDA `device` where they are short.
+        """
+        loaded, together, end = list(scales), [], 0
+        for group, count in zip(self.groups, self.counts, strict=True):
+            slot, n = loaded.index(group), count * each
+            last = together[-1] if together else []
+            pads = device is not None and max([n, *(size for _, size in last)]) <= PADDED_TOKENS
+            if last and last[-1][0] + 1 == slot and scales[loaded[slot - 1]] == scales[group] and (
+                pads or last[-1][1] == n
+            ):  # fmt: skip
+                last.append((slot, n))
+            else:
+                together.append([(slot, n)])
+        runs = []
+        for members in together:
+            slots, sizes = slice(members[0][0], members[-1][0] + 1), [n for _, n in members]
+            start, end = end, end + sum(sizes)
+            padding = {} if len(set(sizes)) == 1 else _padding(sizes, device)
+            runs.append(Run(slots, slice(start, end), scales[loaded[slots.start]], **padding))
+        return runs
+
+
+def _padding(sizes: Sequence[int], device: torch.device | None) -> dict[str, Tensor]:
+    """`take` and `put` of a run whose groups have these numbers of tokens."""
+    n, starts = max(sizes), [sum(sizes[:k]) for k in range(len(sizes))]
+    take = [start + min(t, size - 1) for start, size in zip(starts, sizes, strict=True) for t in range(n)]
+    put = [k * n + t for k, size in enumerate(sizes) for t in range(size)]
+    return {"take": torch.tensor(take, device=device), "put": torch.tensor(put, device=device)}
 
 
 class Router:
     """The gate that is set now; None lets the plain base through. All layers of a bank look at one router."""
 
     gate: Gate | None = None
+
+
+@dataclass
+class Now:
+    """The tensor that the layers are reading, and what was made of it for all of them."""
+
+    x: Tensor | None = None
+    runs: list[Run] = field(default_factory=list)
+    h: list[tuple[Tensor, ...]] = field(default_factory=list)  # x Aᵀ of each run, (g, n, r) a projection
 
 
 class SharedInput(nn.Module):
@@ -111,7 +136,7 @@ class SharedInput(nn.Module):
         self.scales: dict[int, float] = {}
         self.dropout = 0.0
         self.packed: Packed | None = None  # see `pack`
-        self._forget()
+        self.now = Now()
         self.attach()
 
     @property
@@ -143,6 +168,7 @@ class SharedInput(nn.Module):
 
         Parameters stay the objects they are, as an optimiser may hold them; only what they look at moves.
         """
+        self.views: dict[tuple[int, int], tuple[Tensor, list[Tensor]]] = {}
         rank, old = max(ranks.values(), default=0), next(self.parameters(), self.linears[0].weight)
         widths = [(linear.in_features, linear.out_features) for linear in self.linears]
         options = {"dtype": old.dtype, "device": old.device}
@@ -206,63 +232,53 @@ class SharedInput(nn.Module):
 
     def _in_place(self, i: int, x: Tensor, y: Tensor) -> Tensor:
         """y (B, T, O) after the rows' LoRA of projection i was added to it, without autograd."""
-        gate = self.router.gate
-        down, up = (self._down_grouped, self._up_grouped) if self._takes_grouped(x) else (self._down, self._up)
-        if x is not self._x:  # the first of the projections that read x: x Aᵀ for all of them
-            self._x, self._h = x, down(x, gate)
-        up(i, y, gate)
+        if x is not self.now.x:  # the first of the projections that read x: x Aᵀ for all of them
+            self.now = self._down(x)
+        flat = y.flatten(0, -2)
+        for run, h in zip(self.now.runs, self.now.h, strict=True):
+            _add_products(flat, run, h[i], self._views(run)[1][i])
         if i == len(self.names) - 1:
-            self._forget()
+            self.now = Now()
         return y
 
-    def _down(self, x: Tensor, gate: Gate) -> list[Tensor]:
-        """x Aᵀ of each run, (groups, tokens, P r)."""
-        flat, each = x.flatten(0, -2), gate.tokens(x)
-        return [products(_of_run(flat, run, each), self.a[run.slots].flatten(1, 2)) for run in gate.runs(self.scales)]
+    def _down(self, x: Tensor) -> Now:
+        """x Aᵀ of each run of the gate's rows, for all projections at once."""
+        gate = self.router.gate
+        key = (x.shape[:-1], *self.scales.items(), x.device)
+        if key not in gate.made:
+            gate.made[key] = gate.runs(self.scales, gate.tokens(x), x.device if x.is_cuda else None)
+        runs, flat, rank = gate.made[key], x.flatten(0, -2), self.a.shape[2]
+        return Now(x, runs, [products(run.rows(flat), self._views(run)[0]).split(rank, -1) for run in runs])
 
-    def _up(self, i: int, y: Tensor, gate: Gate) -> None:
-        """Adds scale · (x Aᵀ) Bᵀ of projection i to y, run by run."""
-        flat, each, rank = y.flatten(0, -2), gate.tokens(y), self.a.shape[2]
-        for run, h in zip(gate.runs(self.scales), self._h, strict=True):
-            h, b, out = h[..., i * rank : (i + 1) * rank], self.b[i][run.slots], _of_run(flat, run, each)
-            if out.shape[1] > FEW_TOKENS:
-                out.baddbmm_(h, b.transpose(1, 2), alpha=run.scale)
-            else:
-                out.add_(products(h, b), alpha=run.scale)
+    def _views(self, run: Run) -> tuple[Tensor, list[Tensor]]:
+        """A of the run's modules, (g, P r, D), and B of each projection, (g, O, r)."""
+        key = (run.slots.start, run.slots.stop)
+        if key not in self.views:
+            self.views[key] = (self.a[run.slots].flatten(1, 2), [b[run.slots] for b in self.b])
+        return self.views[key]
 
-    def _takes_grouped(self, x: Tensor) -> bool:
-        """Whether one grouped product serves all groups: on a GPU, where a loop over groups waits for its launches.
 
-        The kernel takes bfloat16 with rows of whole 16 bytes; on a CPU it is a loop itself, and `products` is faster.
-        """
-        widths = (x.shape[-1], self.a.shape[2], *(b.shape[1] for b in self.b))
-        several = len(self.router.gate.groups) > 1
-        return several and x.is_cuda and x.dtype is torch.bfloat16 and all(width % 8 == 0 for width in widths)
-
-    def _down_grouped(self, x: Tensor, gate: Gate) -> Tensor:
-        """scale · x Aᵀ of all rows, (N, P r); groups that are loaded but not in the batch have no rows."""
-        ends = gate.ends(x, self.groups)
-        h = grouped_mm(x.flatten(0, -2), self.a.flatten(1, 2).transpose(1, 2), offs=ends)
-        for run in gate.runs(self.scales):
-            h[run.rows.start * gate.tokens(x) : run.rows.stop * gate.tokens(x)] *= run.scale
-        return h
-
-    def _up_grouped(self, i: int, y: Tensor, gate: Gate) -> None:
-        rank = self.a.shape[2]
-        h = self._h[:, i * rank : (i + 1) * rank]
-        y += grouped_mm(h, self.b[i].transpose(1, 2), offs=gate.ends(y, self.groups)).view_as(y)
-
-    def _forget(self) -> None:
-        self._x = self._h = None
+def _add_products(flat: Tensor, run: Run, h: Tensor, b: Tensor) -> None:
+    """Adds scale · h bᵀ, h (g, n, r) and b (g, O, r), to the run's tokens in flat (N, O)."""
+    if run.put is not None:
+        found = torch.bmm(h, b.transpose(1, 2)).flatten(0, 1).index_select(0, run.put)
+        flat[run.tokens].add_(found, alpha=run.scale)
+    elif h.is_cuda or h.shape[1] > FEW_TOKENS:
+        run.rows(flat).baddbmm_(h, b.transpose(1, 2), alpha=run.scale)
+    else:
+        run.rows(flat).add_(products(h, b), alpha=run.scale)
 
 
 def products(x: Tensor, w: Tensor) -> Tensor:
     """x wᵀ for each of g matrices: x (g, n, in), w (g, out, in) -> (g, n, out), as one batched product.
 
-    With few rows this is reading w, and on a CPU how it is asked for decides: MKL reads nearly at memory speed with
-    the weights on the left, more slowly with them on the right, slowest in a loop over matrices; and it shares work
-    between cores by matrices of the batch, so that a single one is cut into pieces.
+    With few rows this is reading w. A GPU's library does that nearly at memory speed. On a CPU how it is asked for
+    decides: MKL reads nearly at memory speed with the weights on the left, more slowly with them on the right, slowest
+    in a loop over matrices; and it shares work between cores by matrices of the batch, so that a single one is cut
+    into pieces.
     """
+    if x.is_cuda:
+        return torch.bmm(x, w.transpose(1, 2))
     g, n = x.shape[:2]
     pieces = PIECES if g == 1 and n <= 2 * PIECES and w.shape[1] % PIECES == 0 else 1
     if pieces > 1:
@@ -309,8 +325,9 @@ class Packed:
         where the layer has moved to another device or dtype.
         """
         linear = self.linears[i]
-        if x.requires_grad or x.dtype is not torch.float32 or not can_pack(linear.weight):
-            return F.linear(x, linear.weight, linear.bias)
+        weight = linear.weight
+        if x.requires_grad or x.dtype is not torch.float32 or weight.dtype is not x.dtype or not weight.is_cpu:
+            return F.linear(x, weight, linear.bias)
         if x is not self._x:
             product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
             self._x, self._y = x, product.split(self.sizes, -1)
@@ -318,9 +335,3 @@ class Packed:
         if i == len(self.linears) - 1:
             self._x = self._y = None
         return y
-
-
-def _of_run(flat: Tensor, run: Run, each: int) -> Tensor:
-    """The run's part of tokens (N, D) as (groups, tokens, D); each: tokens of one row of the gate."""
-    part = flat[run.rows.start * each : run.rows.stop * each]
-    return part.view(run.slots.stop - run.slots.start, -1, flat.shape[-1])

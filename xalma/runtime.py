@@ -84,7 +84,9 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Commit of the checkout this package lies in, with "-dirty" where code differs; "unknown" outside one."""
+    """Commit of the checkout this package lies in, with "-dirty" where code differs; outside one, as in a container,
+    what XALMA_COMMIT says, else "unknown".
+    """
     run = lambda *args: subprocess.run(  # noqa: E731
         ["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -92,7 +94,7 @@ def git_commit() -> str:
         commit = run("rev-parse", "HEAD")
         dirty = run("status", "--porcelain", "--", "xalma", "notebooks", "requirements.lock")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("XALMA_COMMIT", "unknown")
     return commit + ("-dirty" if dirty else "")
 
 

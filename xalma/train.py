@@ -220,7 +220,7 @@ def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int, objecti
 def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     """Inside, the profile's choices of speed and memory, none of which changes what is computed but for rounding."""
     plain = plain_model(model)
-    before = plain.config._attn_implementation
+    before, precision = plain.config._attn_implementation, torch.get_float32_matmul_precision()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 for what is not bfloat16
     if p.attention != "auto":
@@ -233,6 +233,7 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         if p.attention != "auto":
             plain.set_attn_implementation(before)
         if p.gradient_checkpointing:

@@ -1,0 +1,124 @@
+"""Replayed decoding says what plain decoding says: greedy, sampled, beams, with and without modules.
+
+Without a GPU a stand-in for the graph runs the same kernels at each replay, from the places where they were recorded.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_bank import LANGUAGES, batch, folder  # noqa: F401
+from transformers import GenerationConfig
+
+import xalma
+from xalma import graphs
+from xalma.generate import generate
+from xalma.modules import attach_module
+
+GREEDY = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Replays on any device; a list with an entry for each recording."""
+    found: list[int] = []
+
+    def record(run):
+        steps = next(cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, graphs.Steps))
+        state = [t for layer in steps.cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+        before = [t.clone() for t in state]
+        output = run()
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+        output.logits.fill_(torch.nan)  # a recording computes nothing
+        found.append(0)
+        keys = [layer.keys for layer in steps.cache.layers]
+
+        def replay():
+            assert all(layer.keys is place for layer, place in zip(steps.cache.layers, keys, strict=True))
+            found[-1] += 1
+            output.logits.copy_(run().logits)
+
+        return replay, output
+
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(graphs, "has_graphs", lambda model: not model.training)
+        monkeypatch.setattr(graphs, "record", record)
+    return found
+
+
+def unrecorded(monkeypatch, run):
+    """What `run` gives where nothing can be replayed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "has_graphs", lambda model: False)
+        return run()
+
+
+def bank_and_inputs(folder):  # noqa: F811
+    bank = xalma.load_modules(folder, only=[1, 3, 6, 8], dtype="float32")
+    return bank, {name: value.to(bank.base.device) for name, value in batch(len(LANGUAGES)).items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True, "num_return_sequences": 2}],
+    ids=["greedy", "beams", "two of three beams", "sampled"],
+)
+def test_a_mixed_batch_decodes_as_without(folder, recorded, monkeypatch, options):  # noqa: F811
+    bank, inputs = bank_and_inputs(folder)
+
+    def run():
+        torch.manual_seed(0)
+        return bank.generate(**inputs, languages=LANGUAGES, **GREEDY | options)
+
+    found = run()
+    assert torch.equal(found, unrecorded(monkeypatch, run))
+    assert torch.cuda.is_available() or recorded == [10]  # 12 tokens: the prompt's, a plain step's, ten replays
+
+
+def test_scores_are_each_steps_own(folder, recorded, monkeypatch):  # noqa: F811
+    """What a replay overwrites has been copied before."""
+    bank, inputs = bank_and_inputs(folder)
+    options = GREEDY | {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    run = lambda: bank.generate(**inputs, languages=LANGUAGES, **options)  # noqa: E731
+    found, expected = run(), unrecorded(monkeypatch, run)
+    for a, b in zip(found.scores + found.logits, expected.scores + expected.logits, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["base", "PEFT module"])
+def test_text_in_text_out(base, tokenizer, recorded, monkeypatch, adapter):
+    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0) if adapter else base
+    model.to(xalma.runtime.device())
+    prompts = ["Guten Tag", "Hello", "2 kilometers: this one is longer than the others"]
+    run = lambda: generate(model, tokenizer, prompts, max_new_tokens=16, batch_size=2, beams=2)  # noqa: E731
+    assert run() == unrecorded(monkeypatch, run)
+    assert "forward" not in vars(base)  # as it was
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_new_tokens": 4}, {"use_cache": False}, {"output_hidden_states": True}, {"generation_config": None}],
+    ids=["few tokens", "no cache", "hidden states", "no length"],
+)
+def test_what_cannot_be_replayed_decodes_as_ever(folder, recorded, monkeypatch, options):  # noqa: F811
+    bank, inputs = bank_and_inputs(folder)
+    options = {"generation_config": GenerationConfig(do_sample=False, max_length=20)} if len(options) == 1 and (
+        "generation_config" in options
+    ) else GREEDY | {"min_new_tokens": 1} | options  # fmt: skip
+    assert graphs.static_cache(bank.base, inputs | options) is None
+    run = lambda: bank.generate(**inputs, languages=LANGUAGES, **options)  # noqa: E731
+    assert torch.equal(run(), unrecorded(monkeypatch, run))
+    assert not recorded
+
+
+def test_an_error_leaves_the_model_as_it_was(folder, recorded):  # noqa: F811
+    bank, inputs = bank_and_inputs(folder)
+
+    def fail(*_):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        bank.generate(**inputs, languages=LANGUAGES, **GREEDY, stopping_criteria=[fail])
+    assert "forward" not in vars(bank.base)
+    assert bank.generate(**inputs, languages=LANGUAGES, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 12

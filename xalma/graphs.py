@@ -1,0 +1,109 @@
+"""Decoding on a GPU at the GPU's speed: each step of `generate` is the replay of one CUDA graph.
+
+A step of one token is a thousand small kernels, and Python takes longer to ask for them than a GPU to run them. A CUDA
+graph is recorded once a call of `generate` and asked for as a whole. transformers' own way to one is torch.compile,
+which first compiles for minutes; here the kernels are those of the plain step, and so are the outputs. The cache is
+transformers' StaticCache, since a graph reads and writes the same places each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, StaticCache
+from transformers.cache_utils import StaticLayer
+
+from xalma.losses import plain_model
+
+WORTH_IT = 8  # new tokens: fewer are over before a recording has paid
+# Options of `generate` with which it decodes in another way, keeps what a replay overwrites, or has a cache of its own.
+UNUSUAL = (
+    "past_key_values", "cache_implementation", "assistant_model", "prompt_lookup_num_tokens", "penalty_alpha",
+    "custom_generate", "prefill_chunk_size", "output_hidden_states", "output_attentions",
+)  # fmt: skip
+
+
+@contextmanager
+def replayed(model: torch.nn.Module, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Inside, steps of one token of `model` are replays of a graph; yields `options` and what `generate` needs besides.
+
+    model: a causal language model, with PEFT's modules or without. Where nothing can be replayed (no GPU, an unusual
+    way to decode, no `max_new_tokens`, layers with sliding windows) all is as it was.
+    """
+    plain, options = plain_model(model), dict(options)
+    cache = static_cache(plain, options)
+    if cache is None:
+        yield options
+        return
+    before = plain.__dict__.get("forward")  # an instance's own, as accelerate sets it
+    plain.forward = Steps(plain.forward, cache)
+    try:
+        yield options | {"past_key_values": cache, "disable_compile": True}
+    finally:
+        del plain.forward
+        if before is not None:
+            plain.forward = before
+
+
+def static_cache(model: PreTrainedModel, options: Mapping[str, Any]) -> StaticCache | None:
+    """A cache for the longest text that `generate` may write; None if these options or the model allow no replays."""
+    config = options.get("generation_config") or model.generation_config
+    value = lambda name: options.get(name, getattr(config, name, None))  # noqa: E731
+    new, ids = value("max_new_tokens"), options.get("input_ids")
+    usual = not any(value(name) for name in UNUSUAL) and value("use_cache") is not False
+    if not (has_graphs(model) and usual and new and new >= WORTH_IT and isinstance(ids, Tensor)):
+        return None
+    cache = StaticCache(config=model.config, max_cache_len=ids.shape[1] + new)
+    return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
+
+
+def has_graphs(model: PreTrainedModel) -> bool:
+    """Whether the whole model is on one CUDA device, in evaluation mode, with an attention that a mask of fixed shape
+    tells all it needs.
+    """
+    one = len(getattr(model, "hf_device_map", None) or {"": 0}) == 1
+    usual = model.config._attn_implementation in ("sdpa", "eager")
+    return model.device.type == "cuda" and one and usual and not model.training
+
+
+class Steps:
+    """A model's forward whose steps of one token are replays: the first runs as ever, the second is recorded."""
+
+    def __init__(self, forward: Callable[..., Any], cache: StaticCache) -> None:
+        update_wrapper(self, forward)  # `generate` reads its signature
+        self.forward, self.cache = forward, cache
+        self.kind: dict[str, Any] = {}
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        ids = inputs.get("input_ids")
+        if args or ids is None or ids.shape[1] > 1 or inputs.get("past_key_values") is not self.cache:
+            return self.forward(*args, **inputs)
+        kind = {name: (v.shape, v.dtype) if isinstance(v, Tensor) else v for name, v in inputs.items()}
+        if kind != self.kind:  # kernels are loaded and workspaces made, neither of which a recording allows
+            self.kind, self.replay = kind, None
+            return self.forward(**inputs)
+        if self.replay is None:
+            self.inputs = {name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)}
+            self.places = [(layer, layer.keys, layer.values) for layer in self.cache.layers]
+            self.replay, self.output = record(lambda: self.forward(**inputs | self.inputs))
+        for name, place in self.inputs.items():
+            place.copy_(inputs[name])
+        for layer, keys, values in self.places:
+            if layer.keys is not keys:  # beam search has put its choice of rows into new tensors
+                layer.keys, layer.values = keys.copy_(layer.keys), values.copy_(layer.values)
+        self.replay()
+        return self.output
+
+
+def record(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """(what runs the kernels of `run` anew, its output, which each replay overwrites); `run` is recorded, not run."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        output = run()
+    return graph.replay, output
