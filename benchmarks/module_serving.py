@@ -17,7 +17,8 @@ steps of step × bandwidth / bytes. Measuring it empties the caches, so that an 
 On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes on two cores.
 On a GPU a step is that of `generate`, as the replays are there, and so is its distance to the floor; a step of the
 model alone is one without replays. --prefill-rows and --prefill-prompt give prefill a batch of its own: 512 tokens are
-too few for a GPU to be busy. X-ALMA's shape:
+too few for a GPU to be busy. There (c) and (d) are run for two steps, without `generate`, since they take
+so long. X-ALMA's shape:
 
     python benchmarks/module_serving.py --layers 40 --hidden 5120 --heads 40 --intermediate 13824 --vocab 32000 \
         --steps 32 --prefill-rows 32 --prefill-prompt 128 --out results/benchmarks/module_serving_h200.json
@@ -33,8 +34,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,8 @@ class InTurn:
     The vocabulary is small, so that the head has a small share of the weights, as it has in LLaMA-2-13B.
     """
 
-    slow = False  # one that takes seconds a step is run once, for two steps, and without `generate` around it
-    counts = GROUP_COUNTS
+    slow = False  # one that takes seconds a step is run for two steps, and without `generate` around it
+    replays = False  # see `xalma.graphs`; the bank's `generate` replays by itself
 
     def __init__(self, o: argparse.Namespace) -> None:
         torch.manual_seed(o.seed)
@@ -98,16 +100,7 @@ class InTurn:
         return [(slice(groups.index(g), groups.index(g) + groups.count(g)), {}) for g in dict.fromkeys(groups)]
 
     def generate(self, **options: Any) -> Tensor:
-        return self.model.generate(**options)
-
-
-class Replayed(InTurn):
-    """(a) with replays, as `xalma.generate` decodes with a merged model."""
-
-    counts = (1,)
-
-    def generate(self, **options: Any) -> Tensor:
-        with replayed(self.model, options) as options:
+        with replayed(self.model, options) if self.replays else nullcontext(options) as options:
             return self.model.generate(**options)
 
 
@@ -133,6 +126,8 @@ class Gated(InTurn):
 
 class AdapterNames(InTurn):
     """(c) PEFT's mixed batch."""
+
+    slow = torch.cuda.is_available()
 
     def prepare(self) -> None:
         from peft import LoraConfig, get_peft_model
@@ -192,19 +187,23 @@ class Rebuilt(InTurn):
 
 
 WAYS: dict[str, type[InTurn]] = {
-    "in_turn": InTurn, "replayed": Replayed, "gated": Gated, "adapter_names": AdapterNames, "rebuilt": Rebuilt
+    "in_turn": InTurn, "gated": Gated, "adapter_names": AdapterNames, "rebuilt": Rebuilt
 }  # fmt: skip
-if not torch.cuda.is_available():
-    del WAYS["replayed"]
 
 
-def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
-    """For each count of groups: seconds of prefill, first token and decode step of the whole batch, and memory."""
+def measure(kind: str, o: argparse.Namespace) -> dict[str, dict[int, dict[str, Any]]]:
+    """For each count of groups: seconds of prefill, first token and decode step of the whole batch, and memory.
+
+    On a GPU a merged model, which with more groups takes so many times as long, is measured with one, and with replays.
+    """
     torch.set_num_threads(o.threads)
     logging.set_verbosity_error()
     probe = torch.ones(o.bandwidth_mib * 2**18, device=o.device)
     before, way, found, loaded = _memory_mib(peak=False), WAYS[kind](o), {}, 0
-    for n_groups in way.counts:
+    gpu = torch.cuda.is_available() and kind == "in_turn"
+    cases = [("merged", 1), ("replayed", 1)] if gpu else [(kind, n_groups) for n_groups in GROUP_COUNTS]
+    for name, n_groups in cases:
+        way.replays = name == "replayed"
         while loaded < n_groups:
             loaded += 1
             way.load(loaded)
@@ -213,8 +212,8 @@ def measure(kind: str, o: argparse.Namespace) -> dict[int, dict[str, Any]]:
         )
         _reset_peak()
         with torch.no_grad():
-            found[n_groups] = measure_batches(way, batches, prompts, probe)
-        found[n_groups]["peak_mib"] = _memory_mib(peak=True) - before
+            one = measure_batches(way, batches, prompts, probe)
+        found.setdefault(name, {})[n_groups] = one | {"peak_mib": _memory_mib(peak=True) - before}
     return found
 
 
@@ -230,12 +229,11 @@ def measure_batches(way: InTurn, batches: Batches, prompts: Batches, probe: Tens
     for_each = lambda run, *more: [run(way, ids[rows], told, *more) for rows, told in batches]  # noqa: E731
     prefill = lambda: [run_prefill(way, long[rows], told) for rows, told in prompts]  # noqa: E731
     logits = torch.cat([out.logits[:, -1] for out in for_each(run_prefill)]).float().cpu().tolist()
-    seconds = {"prefill": fastest(prefill, 0 if way.slow else o.repeats)}
+    seconds = {"prefill": fastest(prefill, o.repeats)}
     timed = for_each(decode_steps, 2 if way.slow else o.steps, probe)
     seconds["forward_step"] = sum(min(step for step, _ in steps) for steps in timed)
     if way.slow:
-        seconds["first_token"] = fastest(lambda: for_each(run_prefill), 0)
-        seconds |= {"decode_step": seconds["forward_step"]}
+        seconds |= {"first_token": fastest(lambda: for_each(run_prefill), 0), "decode_step": seconds["forward_step"]}
     else:
         seconds["first_token"] = fastest(lambda: for_each(generate, 1), o.repeats)
         few = 1 + (WORTH_IT if torch.cuda.is_available() else 0)  # both are replayed, or neither
@@ -353,12 +351,13 @@ def _busy_seconds() -> tuple[float, float]:
     return (user + nice + system) / os.sysconf("SC_CLK_TCK"), mine
 
 
-def with_merged(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[int, dict[str, Any]]]:
-    """The ways and, first, (a): in turn with one group; a merged model serves no more groups, so it stands for all."""
-    merged = {"merged": dict.fromkeys(GROUP_COUNTS, found["in_turn"][1])}
-    if "replayed" in found:
-        merged["replayed"] = dict.fromkeys(GROUP_COUNTS, found["replayed"][1])
-    return merged | {kind: counts for kind, counts in found.items() if kind not in merged}
+def by_way(measured: Iterable[dict[str, dict[int, dict[str, Any]]]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """What was measured, by way; first (a): a merged model serves one group, and its numbers stand for all counts."""
+    found = {name: counts for one in measured for name, counts in one.items()}
+    merged = {"merged": found["in_turn"]} if "in_turn" in found else {k: found[k] for k in ("merged", "replayed")}
+    return {name: dict.fromkeys(GROUP_COUNTS, counts[1]) for name, counts in merged.items()} | {
+        name: counts for name, counts in found.items() if name not in merged
+    }
 
 
 def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Namespace) -> dict[str, Any]:
@@ -412,7 +411,7 @@ def main() -> None:
             runs[-1][kind] = alone(measure, kind, o)
             print(f"{kind} measured after {time.perf_counter() - started:.0f} s", flush=True)
     rates.append(bandwidth(o))
-    rounds = [with_merged({kind: found for kind, (found, _) in one.items()}) for one in runs]
+    rounds = [by_way(found for found, _ in one.values()) for one in runs]
     record = {
         "what": __doc__.splitlines()[0],
         "command": " ".join(["python", *sys.argv]),
@@ -420,8 +419,8 @@ def main() -> None:
         "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
         "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],
         **summary(rounds, o),
-        "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in found.items()}
-                  for kind, (found, _) in one.items()} for one in runs],
+        "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in counts.items()}
+                  for found, _ in one.values() for kind, counts in found.items()} for one in runs],
         **provenance(),
     }  # fmt: skip
     for row in record["rows"]:

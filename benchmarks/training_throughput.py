@@ -67,7 +67,8 @@ def make_model(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.M
         return model
     if cuda:
         model = model.to(torch.bfloat16)
-    return attach_module(model, 6, rank=rank, alpha=2 * rank, dropout=0.0)
+    with torch.device("cuda" if cuda else "cpu"):
+        return attach_module(model, 6, rank=rank, alpha=2 * rank, dropout=0.0)
 
 
 def make_rows(data: str, length: int, vocabulary: int, options: argparse.Namespace) -> list[dict[str, list[int]]]:
@@ -174,6 +175,9 @@ def measure(system: str, shape: str, kind: str, data: str, length: int, options:
     n = sum(x.numel() for x in model.parameters())
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
     before = _memory_mib()
+    if torch.cuda.is_available():  # the base was made in float32
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     if system in ALTERNATIVES:
         losses = run_trainer(model, rows, p, clock, options, plain=system == "plain")
     else:
@@ -226,10 +230,10 @@ def sized(options: argparse.Namespace, data: str) -> argparse.Namespace:
 def compare(case: tuple[str, str, str, int], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of all systems for a case: medians over the repeats, which take turns."""
     context = multiprocessing.get_context("spawn")
-    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
+    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in options.systems}
     with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
         for _ in range(options.repeats):
-            for system in SYSTEMS:
+            for system in options.systems:
                 with ProcessPoolExecutor(1, mp_context=context) as pool:  # a fresh process: its memory is its own
                     runs[system].append(pool.submit(measure, system, *case, options).result())
     rows = []
@@ -244,7 +248,7 @@ def compare(case: tuple[str, str, str, int], options: argparse.Namespace) -> lis
     for row in rows:  # ours against each: how many times as fast, and the largest difference of their losses
         if row["system"] in ALTERNATIVES:
             theirs = runs[row["system"]][0]["losses"]
-            for ours in rows[len(ALTERNATIVES) :]:
+            for ours in (one for one in rows if one["system"] not in ALTERNATIVES):
                 row[f"{ours['system']}_times_as_fast"] = ours["tokens_per_s"] / row["tokens_per_s"]
                 losses = zip(theirs, runs[ours["system"]][0]["losses"], strict=True)
                 row[f"{ours['system']}_largest_loss_difference"] = max(abs(a - b) for a, b in losses)
@@ -257,6 +261,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny"])
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
     parser.add_argument("--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     for name, value in {
         "batch": 0,
         "micro": 16,

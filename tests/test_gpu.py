@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 
 import xalma
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
-from xalma.losses import labelled_loss
+from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
 from xalma.runtime import device
 from xalma.train import train
@@ -101,6 +101,14 @@ def test_training_is_the_cpus(base, micro, adapter, without_gpu, monkeypatch):
     without_gpu()
     assert found == pytest.approx(losses(base, micro, adapter=adapter), abs=2e-3)
     assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize("measure", [evaluate_loss, answer_nats], ids=lambda f: f.__name__)
+def test_a_model_that_was_measured_can_be_trained(base, micro, measure):
+    """As in stage 4, whose loss before training is measured by a model that is not on the GPU yet."""
+    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0)
+    measure(model, rows(4), 0)
+    assert len(losses(model, micro, adapter=False, steps=2)) == 2
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ import torch
 from xalma import runtime
 from xalma.runtime import (
     data_root,
+    device,
     fingerprint,
     git_commit,
     mixed_precision,
     new_directory,
+    on_device,
     progress,
     provenance,
     seed_everything,
@@ -151,6 +153,20 @@ def test_provenance_names_commit_versions_and_hardware():
     assert found["versions"]["torch"] == torch.__version__
     assert found["hardware"]["cores"] == os.cpu_count()
     json.dumps(found)
+
+
+def test_a_model_is_not_moved_inside_inference_mode():
+    """What moves there is an inference tensor for good, and no backward pass takes it."""
+
+    class Model:
+        def to(self, where):
+            self.inside, self.where = torch.is_inference_mode_enabled(), where
+            return self
+
+    model = Model()
+    with torch.inference_mode():
+        assert on_device(model) is model
+    assert not model.inside and model.where == device()
 
 
 def test_no_commit_outside_a_checkout(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from xalma.collate import IGNORE, PadCollator
-from xalma.runtime import device
+from xalma.runtime import on_device
 
 LOGITS = 2**27  # at once, half a GiB in float32
 
@@ -86,7 +86,7 @@ def evaluate_loss(
 ) -> float:
     """Mean loss in nats a labelled token over all `rows` of {"input_ids", "labels"}."""
     collate, was_training = PadCollator(pad_token_id), model.training
-    model.to(device()).eval()
+    on_device(model).eval()
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_size):
         batch = {k: v.to(model.device) for k, v in collate(rows[start : start + batch_size]).items()}
@@ -102,7 +102,7 @@ def answer_nats(
     model: PreTrainedModel, rows: Sequence[dict[str, Any]], pad_token_id: int, batch_size: int = 64
 ) -> list[float]:
     """Summed loss in nats over the labelled tokens of each row of {"input_ids", "labels"}, in order."""
-    plain, collate, found = plain_model(model).to(device()).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
+    plain, collate, found = on_device(plain_model(model)).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # rows of like length waste no padding
     for start in range(0, len(rows), batch_size):
         index = order[start : start + batch_size]

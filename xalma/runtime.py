@@ -45,6 +45,16 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def on_device(model: Any) -> Any:
+    """The model, moved to this process's device in place. Parameters that move inside inference mode could never be
+    trained again, so that it is left for that.
+    """
+    import torch
+
+    with torch.inference_mode(False):
+        return model.to(device())
+
+
 def mixed_precision(choice: str = "auto") -> bool:
     """Whether matrix products run in bfloat16: "on", "off", or "auto", where the GPU or CPU has instructions for it."""
     import torch
