@@ -5,6 +5,8 @@ Without a GPU a stand-in for the graph runs the same kernels at each replay, fro
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_bank import LANGUAGES, batch, folder  # noqa: F401
@@ -122,3 +124,37 @@ def test_an_error_leaves_the_model_as_it_was(folder, recorded):  # noqa: F811
         bank.generate(**inputs, languages=LANGUAGES, **GREEDY, stopping_criteria=[fail])
     assert "forward" not in vars(bank.base)
     assert bank.generate(**inputs, languages=LANGUAGES, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 12
+
+
+def test_a_step_that_cannot_be_recorded_runs_anew_each_time(folder, recorded, monkeypatch):  # noqa: F811
+    bank, inputs = bank_and_inputs(folder)
+    run = lambda: bank.generate(**inputs, languages=LANGUAGES, **GREEDY)  # noqa: E731
+
+    def refuse(_):
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
+
+    monkeypatch.setattr(graphs, "record", refuse)
+    with pytest.warns(UserWarning, match="can't be recorded, so each runs anew: operation not permitted.*capturing$"):
+        found = run()
+    assert torch.equal(found, unrecorded(monkeypatch, run))
+
+
+@pytest.mark.parametrize(
+    ("rope", "yes"),
+    [
+        ({"rope_type": "default"}, True),
+        ({"rope_type": "llama3"}, True),
+        ({"rope_type": "dynamic"}, False),
+        (None, True),
+    ],
+)
+def test_which_models_have_graphs(rope, yes):
+    config = SimpleNamespace(_attn_implementation="sdpa", rope_parameters=None, rope_scaling=rope)
+    model = SimpleNamespace(config=config, device=torch.device("cuda"), training=False)
+    assert graphs.has_graphs(model) is yes
+    config._attn_implementation = "flash_attention_2"  # wants a mask that grows
+    assert graphs.has_graphs(model) is False
+    for changes in ({"device": torch.device("cpu")}, {"training": True}, {"hf_device_map": {"a": 0, "b": 1}}):
+        other = SimpleNamespace(**vars(model) | changes)
+        other.config = SimpleNamespace(**vars(config) | {"_attn_implementation": "sdpa", "rope_scaling": None})
+        assert graphs.has_graphs(other) is False

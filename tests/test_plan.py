@@ -12,6 +12,7 @@ from xalma.backbone import build_llama, train_tokenizer
 from xalma.cli import main
 from xalma.modules import attach_module
 from xalma.profiles import FULL, SMALL, TINY
+from xalma.runtime import REPOSITORY
 
 N, MODULE = 13_015_864_320, 2_002_780_160  # LLaMA-2-13B; rank 512 on its seven projections (paper: 15 %)
 
@@ -167,3 +168,11 @@ def test_the_command(unmeasured, capsys):
     assert main(["plan", "--gpus", "1", "--gpu", "a100"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("xalma: stage 1 needs ") and said.count("\n") == 1
+
+
+def test_the_memory_is_what_an_h200_took():
+    """The committed measurement of a module at 13B's shape, and the formula for the same batch."""
+    found = json.loads((REPOSITORY / "results/benchmarks/training_throughput_h200.json").read_text(encoding="utf-8"))
+    (row,), o = found["rows"], found["options"]
+    p = FULL.but(micro_batch=o["micro"], block_tokens=row["length"], gradient_checkpointing=True)
+    assert sum(plan.memory(p, 2, 1).values()) == pytest.approx(row["peak_mib"] / 1024, rel=0.02)

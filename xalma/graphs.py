@@ -8,6 +8,8 @@ transformers' StaticCache, since a graph reads and writes the same places each t
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import update_wrapper
@@ -64,25 +66,30 @@ def static_cache(model: PreTrainedModel, options: Mapping[str, Any]) -> StaticCa
 
 def has_graphs(model: PreTrainedModel) -> bool:
     """Whether the whole model is on one CUDA device, in evaluation mode, with an attention that a mask of fixed shape
-    tells all it needs.
+    tells all it needs, and rotary embeddings that do not look at how long the text is.
     """
-    one = len(getattr(model, "hf_device_map", None) or {"": 0}) == 1
-    usual = model.config._attn_implementation in ("sdpa", "eager")
+    config, one = model.config, len(getattr(model, "hf_device_map", None) or {"": 0}) == 1
+    rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+    usual = config._attn_implementation in ("sdpa", "eager") and not re.search("dynamic|longrope", rotary)
     return model.device.type == "cuda" and one and usual and not model.training
 
 
 class Steps:
-    """A model's forward whose steps of one token are replays: the first runs as ever, the second is recorded."""
+    """A model's forward whose steps of one token are replays: the first runs as ever, the second is recorded.
+
+    Where that fails, as with a model that reads a tensor's values in Python, a warning says so and nothing is replayed.
+    """
 
     def __init__(self, forward: Callable[..., Any], cache: StaticCache) -> None:
         update_wrapper(self, forward)  # `generate` reads its signature
         self.forward, self.cache = forward, cache
         self.kind: dict[str, Any] = {}
         self.replay: Callable[[], None] | None = None
+        self.failed = False
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         ids = inputs.get("input_ids")
-        if args or ids is None or ids.shape[1] > 1 or inputs.get("past_key_values") is not self.cache:
+        if args or ids is None or ids.shape[1] > 1 or inputs.get("past_key_values") is not self.cache or self.failed:
             return self.forward(*args, **inputs)
         kind = {name: (v.shape, v.dtype) if isinstance(v, Tensor) else v for name, v in inputs.items()}
         if kind != self.kind:  # kernels are loaded and workspaces made, neither of which a recording allows
@@ -91,7 +98,13 @@ class Steps:
         if self.replay is None:
             self.inputs = {name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)}
             self.places = [(layer, layer.keys, layer.values) for layer in self.cache.layers]
-            self.replay, self.output = record(lambda: self.forward(**inputs | self.inputs))
+            try:
+                self.replay, self.output = record(lambda: self.forward(**inputs | self.inputs))
+            except RuntimeError as error:
+                self.failed = True
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"a decoding step can't be recorded, so each runs anew: {reason}", stacklevel=2)
+                return self.forward(**inputs)
         for name, place in self.inputs.items():
             place.copy_(inputs[name])
         for layer, keys, values in self.places:
@@ -103,7 +116,8 @@ class Steps:
 
 def record(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """(what runs the kernels of `run` anew, its output, which each replay overwrites); `run` is recorded, not run."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    # A failed recording leaves torch on the stream it recorded from. Other threads may use the GPU meanwhile.
+    with torch.cuda.stream(here), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = run()
     return graph.replay, output
