@@ -7,7 +7,6 @@ import copy
 import pytest
 
 from xalma.plots.serving import LABELS, read_serving, serving_figure, serving_note, serving_sentence, serving_table
-from xalma.runtime import REPOSITORY
 
 STEPS = {"merged": 20.0, "replayed": 16.0, "in_turn": 40.0, "gated": 30.0, "adapter_names": 45.0, "rebuilt": 300.0}
 
@@ -85,9 +84,20 @@ def test_no_file_says_what_makes_it(tmp_path):
         read_serving(tmp_path / "none.json")
 
 
-def test_the_committed_benchmark():
+@pytest.mark.parametrize(
+    "name", ["module_serving", "module_serving_middle", "module_serving_wide", "module_serving_widest"]
+)
+def test_the_committed_benchmarks(name):
     """Whole, and its ways compute the same: otherwise its times would compare different things."""
-    record = read_serving(REPOSITORY / "results" / "benchmarks" / "module_serving.json")
+    record = read_serving(name=name)
     assert len(serving_table(record)) == (len(LABELS) - 1) * 4  # without a GPU nothing is replayed
     assert max(record["largest_logit_difference"].values()) < 1e-4 * record["largest_logit"]
+    serving_figure(record)
+
+
+def test_the_committed_benchmark_of_a_gpu():
+    record = read_serving(name="module_serving_h200")
+    assert "H200" in record["hardware"]["gpu"] and record["options"]["hidden"] == 5120
+    assert set(serving_table(record)["way"]) == {LABELS[way] for way in LABELS if way != "in_turn"}
+    assert "with replays" in serving_sentence(record)
     serving_figure(record)
