@@ -65,11 +65,10 @@ def serving_note(record: dict[str, Any]) -> str:
     rates = record["bandwidth_gb_per_s"]
     rows, prompt = o.get("prefill_rows", o["batch"]), o.get("prefill_prompt", o["prompt"])
     prefill = "" if (rows, prompt) == (o["batch"], o["prompt"]) else f", for prefill {rows} of {prompt}"
-    gpu = "" if machine["gpu"] else " On a GPU: not measured."
     return (
         f"Random weights, {o['layers']} layers of {o['hidden']}, rank {o['rank']}, {o['dtype']}; batch {o['batch']}, "
         f"prompts of {o['prompt']} tokens{prefill}; {where}, {min(rates):.0f} to {max(rates):.0f} GB/s read; commit "
-        f"{record['commit'][:10]}; `{record.get('command', COMMAND)}`.{gpu}"
+        f"{record['commit'][:10]}; `{record.get('command', COMMAND)}`."
     )
 
 
