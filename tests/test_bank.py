@@ -420,12 +420,28 @@ def test_packed_layers_keep_their_own_biases():
     x, other = torch.randn(2, 3, 8), torch.randn(2, 1, 8)
     expected = [[layer(inputs) for layer in layers] for inputs in (x, other)]
     packed = Packed(layers)
-    packed.attach()
     for inputs, values in zip((x, other), expected, strict=True):
-        for layer, value in zip(layers, values, strict=True):
-            torch.testing.assert_close(layer(inputs), value, **EXACT)
-    packed.detach()
-    assert all(torch.equal(layer(x), value) for layer, value in zip(layers, expected[0], strict=True))
+        assert (
+            packed.fits(inputs) and not packed.fits(inputs.clone().requires_grad_()) and not packed.fits(inputs.half())
+        )
+        for found, value in zip(packed(inputs), values, strict=True):
+            torch.testing.assert_close(found, value, **EXACT)
+
+
+def test_the_layers_are_left_as_they_were(folder):
+    """A forward that an instance had of its own, as accelerate gives it, is called, and back afterwards."""
+    base, _ = load_base(folder / "base")
+    own, seen = base.model.layers[0].mlp.down_proj, []
+    plain = own.forward
+    own.forward = lambda x: seen.append(x.shape) or plain(x)
+    mine = own.forward
+    bank = ModuleBank(base, [name for name, _ in base.named_modules() if name.rsplit(".", 1)[-1] in PROJECTIONS])
+    with torch.no_grad():
+        base(torch.tensor([[1, 5, 7]]))
+    assert seen and own.forward is not mine
+    for shared in bank.inputs:
+        shared.detach()
+    assert own.forward is mine and "forward" not in vars(base.model.layers[0].mlp.up_proj)
 
 
 def test_moving_keeps_matrices_and_parameters_together(bank):

@@ -29,7 +29,7 @@ from xalma.backbone import load_base
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
 from xalma.graphs import replayed
-from xalma.grouped import SHARED_INPUT, Gate, Packed, Router, SharedInput, can_pack
+from xalma.grouped import SHARED_INPUT, Gate, PackedHead, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
 from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
@@ -102,7 +102,7 @@ class ModuleBank(nn.Module):
         super().__init__()
         self.base, self.tokenizer = base.requires_grad_(False).eval(), tokenizer
         self.router = Router()
-        self._head: Packed | None = None  # see `pack`
+        self._head: PackedHead | None = None  # see `pack`
         together: dict[str, dict[str, nn.Module]] = {}
         for name in layers:
             parent, _, projection = name.rpartition(".")
@@ -217,15 +217,14 @@ class ModuleBank(nn.Module):
             )
         for shared in self.inputs:
             shared.pack()
-        self._head = Packed([self.base.get_output_embeddings()])
-        self._head.attach()
+        self._head = PackedHead(self.base.get_output_embeddings())
 
     def merge(self, group: int) -> PreTrainedModel:
         """A plain copy of the base with the group's module folded in, W + scale · BA; the bank stays as it is."""
         self._check([group])
         attached = [*self.inputs, *([self._head] if self._head else [])]
         for part in attached:
-            part.detach()  # a copy would take hooks, and what they hold, along
+            part.detach()  # a copy would take what stands in for the layers along
         try:
             plain = copy.deepcopy(self.base)
         finally:

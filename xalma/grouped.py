@@ -114,15 +114,14 @@ class Router:
 
 @dataclass
 class Now:
-    """The tensor that the layers are reading, and what was made of it for all of them."""
+    """The tensor that the layers are reading, and what each of them gives for it."""
 
     x: Tensor | None = None
-    runs: list[Run] = field(default_factory=list)
-    h: list[tuple[Tensor, ...]] = field(default_factory=list)  # x Aᵀ of each run, (g, n, r) a projection
+    y: Sequence[Tensor] = ()
 
 
 class SharedInput(nn.Module):
-    """The LoRA matrices, of every loaded group, of the P linear layers that read one tensor; it hooks onto the layers.
+    """The LoRA matrices, of every loaded group, of the P linear layers that read one tensor, which it stands in for.
 
     All groups' matrices lie in one tensor, A: (G, P, r, D) and B: P times (G, O, r), and each module's parameters are
     slices of it: a product takes as many as it needs at once, an optimiser or a file takes the slices.
@@ -195,30 +194,38 @@ class SharedInput(nn.Module):
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Hooks onto the linear layers: with a gate set they give base output + LoRA, without one the base's alone."""
-        self._handles = [linear.register_forward_hook(partial(self._hook, i)) for i, linear in enumerate(self.linears)]
-        if self.packed:
-            self.packed.attach()
+        """Takes the place of the layers' forward: with a gate set they give base output + LoRA, else just the first."""
+        self.before = [vars(linear).get("forward") for linear in self.linears]  # an own one, as accelerate sets it
+        self.plain = [linear.forward for linear in self.linears]
+        for i, linear in enumerate(self.linears):
+            linear.forward = partial(self._forward, i)
 
     def detach(self) -> None:
-        """Takes the hooks, and what `pack` put there, off the linear layers."""
-        for handle in self._handles:
-            handle.remove()
-        if self.packed:
-            self.packed.detach()
+        """Leaves the layers as they were."""
+        for linear, before in zip(self.linears, self.before, strict=True):
+            del linear.forward
+            if before is not None:
+                linear.forward = before
 
     def pack(self) -> None:
         """Lays the linear layers' weights out a second time as oneDNN reads them fastest; see `ModuleBank.pack`."""
-        self.detach()
         self.packed = Packed(self.linears)
-        self.attach()
 
-    def _hook(self, i: int, linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if self.router.gate is None:
-            return None
+    def _forward(self, i: int, x: Tensor) -> Tensor:
+        """What layer i gives for x. Without autograd, the first of the layers that read x computes for all of them."""
         if torch.is_grad_enabled():
-            return self._recorded(i, inputs[0], output)
-        return self._in_place(i, inputs[0], output)
+            y = self.plain[i](x)
+            return y if self.router.gate is None else self._recorded(i, x, y)
+        if x is not self.now.x:
+            packed = self.packed is not None and self.packed.fits(x)
+            y = self.packed(x) if packed else [plain(x) for plain in self.plain]
+            if self.router.gate is not None:
+                self._add(x, y)
+            self.now = Now(x, y)
+        y = self.now.y[i]
+        if i == len(self.names) - 1:
+            self.now = Now()
+        return y
 
     def _recorded(self, i: int, x: Tensor, y: Tensor) -> Tensor:
         """y (B, T, O) + the rows' LoRA of projection i, for autograd: a module's gradient comes from its rows only."""
@@ -230,25 +237,18 @@ class SharedInput(nn.Module):
             parts.append(F.linear(F.linear(part, a), b) * self.scales[group])
         return y + torch.cat(parts).view_as(y)
 
-    def _in_place(self, i: int, x: Tensor, y: Tensor) -> Tensor:
-        """y (B, T, O) after the rows' LoRA of projection i was added to it, without autograd."""
-        if x is not self.now.x:  # the first of the projections that read x: x Aᵀ for all of them
-            self.now = self._down(x)
-        flat = y.flatten(0, -2)
-        for run, h in zip(self.now.runs, self.now.h, strict=True):
-            _add_products(flat, run, h[i], self._views(run)[1][i])
-        if i == len(self.names) - 1:
-            self.now = Now()
-        return y
-
-    def _down(self, x: Tensor) -> Now:
-        """x Aᵀ of each run of the gate's rows, for all projections at once."""
-        gate = self.router.gate
+    def _add(self, x: Tensor, outputs: Sequence[Tensor]) -> None:
+        """Adds the rows' LoRA to each projection's output y (B, T, O), in place."""
+        gate, rank = self.router.gate, self.a.shape[2]
         key = (x.shape[:-1], *self.scales.items(), x.device)
         if key not in gate.made:
             gate.made[key] = gate.runs(self.scales, gate.tokens(x), x.device if x.is_cuda else None)
-        runs, flat, rank = gate.made[key], x.flatten(0, -2), self.a.shape[2]
-        return Now(x, runs, [products(run.rows(flat), self._views(run)[0]).split(rank, -1) for run in runs])
+        flat, outputs = x.flatten(0, -2), [y.flatten(0, -2) for y in outputs]
+        for run in gate.made[key]:
+            a, b = self._views(run)
+            down = products(run.rows(flat), a).split(rank, -1)  # x Aᵀ of all projections, (g, n, r) each
+            for y, h, up in zip(outputs, down, b, strict=True):
+                _add_products(y, run, h, up)
 
     def _views(self, run: Run) -> tuple[Tensor, list[Tensor]]:
         """A of the run's modules, (g, P r, D), and B of each projection, (g, O, r)."""
@@ -310,28 +310,32 @@ class Packed:
             for linear in linears
         ]
         self.bias = None if all(linear.bias is None for linear in linears) else torch.cat(biases)
-        self._x = self._y = None
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x can be multiplied so: it records no gradient, and the layers are still on a CPU in float32."""
+        weight = self.linears[0].weight
+        return x.dtype is weight.dtype is torch.float32 and weight.is_cpu and not x.requires_grad
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each layer gives for x."""
+        product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return product.split(self.sizes, -1)
+
+
+class PackedHead:
+    """The output layer of a model with its weight packed."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear, self.packed = linear, Packed([linear])
+        self.attach()
 
     def attach(self) -> None:
-        for i, linear in enumerate(self.linears):
-            linear.forward = partial(self._forward, i)
+        self.linear.forward = self._forward
 
     def detach(self) -> None:
-        for linear in self.linears:
-            del linear.forward  # the class's own is seen again
+        del self.linear.forward  # the class's own is seen again
 
-    def _forward(self, i: int, x: Tensor) -> Tensor:
-        """What layer i gives; by its plain weight where a gradient is recorded, which the packed product has not, or
-        where the layer has moved to another device or dtype.
-        """
-        linear = self.linears[i]
-        weight = linear.weight
-        if x.requires_grad or x.dtype is not torch.float32 or weight.dtype is not x.dtype or not weight.is_cpu:
-            return F.linear(x, weight, linear.bias)
-        if x is not self._x:
-            product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            self._x, self._y = x, product.split(self.sizes, -1)
-        y = self._y[i]
-        if i == len(self.linears) - 1:
-            self._x = self._y = None
-        return y
+    def _forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and self.packed.fits(x):
+            return self.packed(x)[0]
+        return F.linear(x, self.linear.weight, self.linear.bias)
