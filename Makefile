@@ -29,12 +29,13 @@ endif
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
 
-# One thread a worker: two workers of two threads each only wait for one another on two cores.
+# One thread a worker: two workers of two threads each only wait for one another on two cores. A GPU is hidden: what is
+# compared, often bit for bit, is what a CPU computes.
 test: $(READY)
-	$(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
+	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 test-long: $(READY)
-	$(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m long $(PYTEST_ARGS)
+	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m long $(PYTEST_ARGS)
 
 # On a machine with a GPU; elsewhere they are skipped.
 test-gpu: $(READY)

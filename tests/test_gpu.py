@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ import xalma
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
+from xalma.recipe import evaluate_folder
 from xalma.runtime import device
+from xalma.stages import read_log
 from xalma.train import train
 
 pytestmark = pytest.mark.gpu
@@ -80,6 +83,18 @@ def test_a_mixed_training_step_is_the_cpus(folder, without_gpu):  # noqa: F811
     without_gpu()
     for a, b in zip(mine, gradients(xalma.load_modules(folder, only=[1, 3, 6, 8])), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+# -- the recipe -------------------------------------------------------------------------------------------------------
+
+
+def test_all_stages_run_and_what_they_made_is_scored(micro, finished):
+    """Each stage trains on the device that the one before left, stage 5 on pairs that a merged model decodes."""
+    for number in range(1, 6):
+        found = [row["loss"] for row in read_log(finished[number]) if "loss" in row]
+        assert found and all(map(math.isfinite, found))
+    records = evaluate_folder(micro, finished[5], 6, "stage5")
+    assert {r.metric for r in records} >= {"bleu", "chrf"} and all(map(math.isfinite, (r.value for r in records)))
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
