@@ -82,10 +82,9 @@ class Gate:
         for group, count in zip(self.groups, self.counts, strict=True):
             slot, n = loaded.index(group), count * each
             last = together[-1] if together else []
+            next_to = bool(last) and last[-1][0] + 1 == slot and scales[loaded[slot - 1]] == scales[group]
             pads = device is not None and max([n, *(size for _, size in last)]) <= PADDED_TOKENS
-            if last and last[-1][0] + 1 == slot and scales[loaded[slot - 1]] == scales[group] and (
-                pads or last[-1][1] == n
-            ):  # fmt: skip
+            if next_to and (pads or last[-1][1] == n):
                 last.append((slot, n))
             else:
                 together.append([(slot, n)])
