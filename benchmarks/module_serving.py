@@ -10,18 +10,18 @@
     replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself (xalma.graphs)
 
 Random weights of the size that the options state, the same for all ways: their first logits are compared. Each way runs
-in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run once, two steps.
+in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run for two steps.
 Floor: bytes of the base and of the modules in the batch over the memory bandwidth, which is measured again after every
 timed step, since a virtual machine's changes from one second to the next: the distance to the floor is the median over
 steps of step × bandwidth / bytes. Measuring it empties the caches, so that an untimed step comes before each timed one.
 On a CPU in float32 the bank packs its base's weights. The whole takes a few minutes on two cores.
 On a GPU a step is that of `generate`, as the replays are there, and so is its distance to the floor; a step of the
 model alone is one without replays. --prefill-rows and --prefill-prompt give prefill a batch of its own: 512 tokens are
-too few for a GPU to be busy. There (c) and (d) are run for two steps, without `generate`, since they take
-so long. X-ALMA's shape:
+too few for a GPU to be busy. There (c) and (d) are run for two steps, without `generate`, since they take so long.
+X-ALMA's shape:
 
     python benchmarks/module_serving.py --layers 40 --hidden 5120 --heads 40 --intermediate 13824 --vocab 32000 \
-        --steps 32 --prefill-rows 32 --prefill-prompt 128 --out results/benchmarks/module_serving_h200.json
+        --steps 24 --repeats 2 --prefill-rows 32 --prefill-prompt 128 --out results/benchmarks/module_serving_h200.json
 """
 
 from __future__ import annotations
