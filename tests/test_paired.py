@@ -49,7 +49,7 @@ def test_randomisation_of_a_mean_against_all_sign_flips():
     a, b = (statistics_of(np.random.default_rng(s).normal(0.6, 0.1, 10)) for s in (0, 1))
     differences = (a - b)[:, 0]
     flipped = np.abs([np.mean(differences * signs) for signs in product((1, -1), repeat=10)])
-    exact = np.mean(flipped > abs(differences.mean()) + 1e-12)
+    exact = np.mean(flipped >= abs(differences.mean()) - 1e-12)
     found = randomisation(a, b, "comet22", 20_000, 1)
     assert found.p_value == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000) + 2 / 1024)
     assert found.delta == pytest.approx(differences.mean())
@@ -84,3 +84,39 @@ def test_equally_good_systems_differ_in_one_of_twenty_tests(test):
     assert below["p_value"] / 400 == pytest.approx(0.05, abs=0.033)  # three standard errors
     if test is paired_bootstrap:  # the departure: sacreBLEU's counts one tail
         assert below["p_sacrebleu"] / 400 == pytest.approx(0.10, abs=0.045)
+
+
+def changed(k: int, metric: str) -> list[np.ndarray]:
+    """Two systems' statistics of 200 segments that differ in k, each time for the worse."""
+    references = [f"the small house number {i} stands on the hill of the town" for i in range(200)]
+    other = [text.replace("hill", "moon") if i < k else text for i, text in enumerate(references)]
+    if metric == "comet22":
+        scores = np.full(200, 0.7), np.where(np.arange(200) < k, 0.7 - 1 / 3, 0.7)
+        return [statistics_of(s) for s in scores]
+    return [segment_statistics(outputs, references, "en", metric) for outputs in (references, other)]
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "chrf++", "comet22"])
+@pytest.mark.parametrize("k", range(9))
+def test_few_segments_that_differ_cannot_be_significant(metric, k):
+    """All k favour one system, so that 2 of the 2^k assignments are as extreme: the exact p is 2 / 2^k."""
+    exact = min(1.0, 2 / 2**k)
+    found = randomisation(*changed(k, metric), metric, 2000, 3)
+    error = math.sqrt(exact * (1 - exact) / 2000)
+    assert exact <= found.p_value <= exact + 4 * error + 1 / 2000
+    assert paired_bootstrap(*changed(k, metric), metric, 500, 3).p_value >= exact
+
+
+def test_unequal_statistics_of_equal_scores_are_a_tie():
+    """Both systems have one segment right and one wrong, not the same one: the difference of the scores is 0."""
+    a, b = (statistics_of([0.5] * 20 + list(two)) for two in ((0.9, 0.1), (0.1, 0.9)))
+    for test in TESTS.values():
+        found = test(a, b, "comet22", 300)
+        assert (found.p_value, found.delta) == (1.0, 0.0)
+
+
+def test_ties_are_counted_but_for_rounding():
+    """Sums of 0.1 and 0.3 round: what is equal on paper differs in the last bits."""
+    a = statistics_of([0.1, 0.3, 0.1, 0.3] * 30)
+    b = statistics_of([0.3, 0.1, 0.1, 0.3] * 30)
+    assert randomisation(a, b, "comet22", 300).p_value == 1.0

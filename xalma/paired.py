@@ -7,7 +7,11 @@ The tests are sacreBLEU's, on counts of `segmentstats`: the same seed draws the 
   differences, not off the differences, which leaves one tail of the two: of tests between equally
   good systems about 10 % come out below 0.05 (`tests/test_paired.py` counts them). Its number is kept
   as `p_sacrebleu`.
-- Equal outputs get p = 1; sacreBLEU gives 1 / (samples + 1), the smallest p there is.
+- A sample as extreme as the observed difference counts (Phipson and Smyth 2010); sacreBLEU counts
+  greater ones only. Where few segments differ, most samples are such ties: with one differing segment
+  sacreBLEU gives 1 / (samples + 1), the smallest p there is, and here it is 1.
+- p is never below 2 / 2^k for k differing segments: that is the share of the 2^k assignments of sides
+  in which all k favour the same system. Equal outputs, k = 0, get p = 1.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import numpy as np
 import sacrebleu
 
 from xalma.segmentstats import SEED, blocks, bootstrap_scores, corpus_score, score_of
+
+TIE = 1e-9  # on the 0-100 scale: differences closer than this are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Interval:
 class Paired:
     """System a against b; `delta` is a - b, `low` and `high` its 95 % interval (nan without one).
 
-    `p_value` is two-sided, `p_sacrebleu` what sacreBLEU prints (the same for randomisation).
+    `p_value` is two-sided and counts ties, `p_sacrebleu` is what sacreBLEU prints.
     """
 
     metric: str
@@ -74,14 +80,14 @@ def paired_bootstrap(
 ) -> Paired:
     """Paired bootstrap resampling (Koehn 2004) of two systems on the same segments.
 
-    p: the share of resamples whose difference lies further from the resamples' mean difference than
-    the observed one from 0. Raises ValueError for unequal shapes, and for `n_samples` below 1.
+    p: the share of resamples whose difference lies at least as far from the resamples' mean difference
+    as the observed one from 0. Raises ValueError for unequal shapes, and for `n_samples` below 1.
     """
     check_paired(statistics_a, statistics_b, n_samples)
     samples = [bootstrap_scores(s, metric, n_samples, seed) for s in (statistics_a, statistics_b)]
     values = [score_of(s, metric) for s in (statistics_a, statistics_b)]
-    equal = np.array_equal(statistics_a, statistics_b)
-    return paired_of(metric, values, samples, equal, len(statistics_a), seed)
+    n_differing = differing_segments(statistics_a, statistics_b)
+    return paired_of(metric, values, samples, n_differing, len(statistics_a), seed)
 
 
 def randomisation(
@@ -89,7 +95,7 @@ def randomisation(
 ) -> Paired:
     """Approximate randomisation (Riezler and Maxwell 2005): each segment's outputs change sides or not.
 
-    p: the share of trials whose absolute difference exceeds the observed one, with sacreBLEU's
+    p: the share of trials whose absolute difference reaches the observed one, with sacreBLEU's
     draws. Raises ValueError as `paired_bootstrap` does.
     """
     check_paired(statistics_a, statistics_b, n_samples)
@@ -103,8 +109,11 @@ def randomisation(
         differences.append(corpus_score(weight * first, metric) - corpus_score(weight * second, metric))
     value_a, value_b = score_of(a, metric), score_of(b, metric)
     delta = value_a - value_b
-    p = _p_value(np.abs(np.concatenate(differences)), delta, np.array_equal(a, b))
-    return Paired(metric, value_a, value_b, delta, math.nan, math.nan, p, p, len(a), "randomisation", n_samples, seed)
+    trials = np.abs(np.concatenate(differences))
+    p, p_sacrebleu = _p_value(trials, delta, differing_segments(a, b)), _p_sacrebleu(trials, delta)
+    return Paired(
+        metric, value_a, value_b, delta, math.nan, math.nan, p, p_sacrebleu, len(a), "randomisation", n_samples, seed
+    )
 
 
 def interval_of(metric: str, value: float, samples: np.ndarray, n: int, seed: int) -> Interval:
@@ -120,18 +129,31 @@ def _percentiles(samples: np.ndarray) -> tuple[float, float]:
 
 
 def paired_of(
-    metric: str, values: Sequence[float], samples: Sequence[np.ndarray], equal: bool, n: int, seed: int
+    metric: str, values: Sequence[float], samples: Sequence[np.ndarray], n_differing: int, n: int, seed: int
 ) -> Paired:
-    """The bootstrap's result for two systems' scores and their resampled scores, each (n_samples,)."""
+    """The bootstrap's result for two systems' scores and their resampled scores, each (n_samples,).
+
+    n_differing: of the `n` segments, those whose statistics differ, as `differing_segments` counts them.
+    """
     (a, b), differences = values, samples[0] - samples[1]
-    p = _p_value(np.abs(differences - differences.mean()), a - b, equal)
-    p_sacrebleu = _p_value(np.abs(differences) - np.abs(differences).mean(), a - b, equal)
+    p = _p_value(np.abs(differences - differences.mean()), a - b, n_differing)
+    p_sacrebleu = _p_sacrebleu(np.abs(differences) - np.abs(differences).mean(), a - b)
     low, high = _percentiles(differences)
     return Paired(metric, a, b, a - b, low, high, p, p_sacrebleu, n, "bootstrap", len(differences), seed)
 
 
-def _p_value(samples: np.ndarray, observed: float, equal: bool) -> float:
-    return 1.0 if equal else (int((samples > abs(observed)).sum()) + 1) / (len(samples) + 1)
+def differing_segments(a: np.ndarray, b: np.ndarray) -> int:
+    """How many segments' statistics (n_segments, k) differ between two systems."""
+    return int((np.asarray(a) != np.asarray(b)).any(axis=1).sum())
+
+
+def _p_value(samples: np.ndarray, observed: float, n_differing: int) -> float:
+    reached = int((samples >= abs(observed) - TIE).sum())
+    return min(1.0, max((reached + 1) / (len(samples) + 1), 2.0 ** (1 - n_differing)))
+
+
+def _p_sacrebleu(samples: np.ndarray, observed: float) -> float:
+    return (int((samples > abs(observed)).sum()) + 1) / (len(samples) + 1)
 
 
 def check_paired(a: np.ndarray, b: np.ndarray, n_samples: int) -> None:

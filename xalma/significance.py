@@ -26,6 +26,7 @@ from xalma.paired import (
     Paired,
     bootstrap,
     check_paired,
+    differing_segments,
     interval_of,
     paired_bootstrap,
     paired_of,
@@ -138,8 +139,8 @@ def paired_mean(
         check_paired(a[d], b[d], n_samples)
     samples = [_mean_samples(side, metric, n_samples, seed, shared_segments) for side in sides]
     values = [float(np.mean([score_of(s, metric) for s in side.values()])) for side in sides]
-    equal = all(np.array_equal(a[d], b[d]) for d in common)
-    return paired_of(metric, values, samples, equal, sum(len(a[d]) for d in common), seed)
+    n_differing = sum(differing_segments(a[d], b[d]) for d in common)
+    return paired_of(metric, values, samples, n_differing, sum(len(a[d]) for d in common), seed)
 
 
 def group_intervals(
