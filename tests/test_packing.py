@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -223,6 +224,26 @@ def test_prepare_keeps_what_is_done_and_leaves_held_out_text_out(tmp_path, token
     monkeypatch.undo()
     assert make(seed=1)["de"]["seed"] == 1
     assert json.loads((tmp_path / "monolingual" / "fi" / "index.json").read_text())["lang"] == "fi"
+
+
+def test_text_prepared_under_an_old_name_of_the_language_check_is_kept(tmp_path, tokenizer, monkeypatch):
+    """The label in an index is fixed; before, it was the path of the function's module."""
+    make = partial(
+        prepare, Words(load_profile("tiny")), tmp_path, tokenizer, ("de",), "monolingual", 16, partial(processes, 1)
+    )
+    rules = replace(Rules(), short=10_000, near=False)  # text of this length is judged by its script alone
+    index = make(rules=rules)["de"]
+    assert index["rules"]["language"] == "language: wrong_language"
+    path = tmp_path / "monolingual" / "de" / "index.json"
+    path.write_text(path.read_text().replace("language: wrong_language", "xalma.identify.wrong_language"))
+    monkeypatch.setattr(packing, "write_tokens", None)
+    assert make(rules=rules)["de"]["files"] == index["files"]
+    with pytest.raises(TypeError, match="not callable"):
+        make(rules=replace(rules, language=starts_with_w))
+
+
+def starts_with_w(text: str, code: str) -> bool:
+    return text.startswith("w")
 
 
 def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, capsys):

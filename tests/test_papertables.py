@@ -14,6 +14,7 @@ from xalma.papertables import our_groups_table, printed_tables, stage_tests, wri
 from xalma.plots import paper
 from xalma.profiles import load_profile
 from xalma.published import published
+from xalma.recipe import outputs_file
 from xalma.results import Record
 from xalma.runtime import write_json
 from xalma.scoreboard import golden_table, largest_gap, published_bleu, score_table
@@ -76,8 +77,8 @@ def profile(tmp_path, monkeypatch):
             {"direction": d, "reference": line, "output": "nothing" if d == "zh-en" and i < bad else line}
             for d in ("zh-en", "en-et") for i, line in enumerate(lines)
         ]  # fmt: skip
-        write_json(folder / "outputs-group6-abc.json", rows)
         write_json(folder / "run.json", {"fingerprint": name, "commit": "c", "steps": 3, "seconds": 1.5})
+        write_json(outputs_file(p, folder, 6), rows)
     return p
 
 
@@ -94,6 +95,18 @@ def test_stages_are_tested_on_their_outputs_and_read_back_without_them(profile, 
     assert again.equals(by_direction)
     with pytest.raises(FileNotFoundError, match="no outputs of stage3 and stage4 in profile tiny"):
         stage_tests(profile, "stage3", "stage4", "chrf")
+
+
+def test_the_outputs_tested_are_those_of_the_current_values(profile, tmp_path):
+    """Not the newest: a run with other values leaves its own outputs beside them."""
+    before, _ = stage_tests(profile, "stage4", "stage5", "chrf")
+    for name in ("stage4_sft", "stage5_arpo"):
+        folder = tmp_path / "runs" / "tiny" / "ladder" / name / "group6"
+        rows = [{"direction": d, "reference": f"line {i}", "output": ""} for d in ("zh-en", "en-et") for i in range(9)]
+        write_json(outputs_file(profile.but(max_new_tokens=5), folder, 6), rows)
+    assert stage_tests(profile, "stage4", "stage5", "chrf")[0].equals(before)
+    (folder / outputs_file(profile, folder, 6).name).unlink()
+    assert papertables._kept_statistics(profile, "stage5", "chrf") == {}
 
 
 def test_run_file_has_no_durations_and_survives_without_the_stages(profile, tmp_path):

@@ -160,20 +160,6 @@ def test_every_field_is_an_input_or_decides_nothing(finished):
     assert not inputs & DECIDE_NOTHING
 
 
-def test_changed_code_is_a_changed_input(tmp_path, monkeypatch):
-    """Comments and docstrings aside."""
-    for room in stages._RECIPE:
-        shutil.copy(Path(stages.__file__).parent / f"{room}.py", tmp_path)
-    monkeypatch.setattr(stages, "__file__", str(tmp_path / "stages.py"))
-    before = stages.recipe_hash.__wrapped__()
-    with (tmp_path / "arpo.py").open("a") as file:
-        file.write("# a comment\n")
-    assert stages.recipe_hash.__wrapped__() == before
-    with (tmp_path / "arpo.py").open("a") as file:
-        file.write("X = 1\n")
-    assert stages.recipe_hash.__wrapped__() != before
-
-
 def test_a_killed_stage_leaves_the_finished_one_and_no_other(copied, monkeypatch):
     """Killed between weights and run.json, the stage is not there; the old result stays until the new one is whole."""
     p = copied.but(stage3_learning_rate=1e-4, stage3_tokens=1024)

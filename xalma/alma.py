@@ -29,9 +29,10 @@ from xalma.data import open_corpus
 from xalma.languages import language
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, results_folder, side_by_side
+from xalma.recipehash import recipe_hash
 from xalma.results import Record
 from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
-from xalma.stages import BASE, read_run, recipe_hash, sft_dataset, stage1_monolingual_base, stage_folder
+from xalma.stages import BASE, read_run, sft_dataset, stage1_monolingual_base, stage_folder
 from xalma.train import train
 
 PARALLEL = ("none", "random", "filtered", "human-written")

@@ -29,9 +29,10 @@ from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.profiles import Profile, load_profile
 from xalma.recipe import results_folder, score_rows, side_by_side, translate_test
+from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, write_records
 from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
-from xalma.stages import open_for_training, preference_pairs, read_run, recipe_hash, stage_folder
+from xalma.stages import open_for_training, preference_pairs, read_run, stage_folder
 
 SFT = "stage4"  # the start of every method, a row of its own
 MIN_SEEDS = 3  # below this there is no interval, and no long form

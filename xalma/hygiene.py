@@ -12,7 +12,7 @@ import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -47,6 +47,9 @@ LOOKED_AT = 1_000  # characters of a document by which its language is judged; o
 # s (Jaccard) meet with chance 1 - (1 - s ** ROWS) ** BANDS: 0.8: 92 %, 0.7: 56 %, 0.5: 5 %; FineWeb's numbers.
 SHINGLE, BANDS, ROWS = 5, 14, 8
 
+WRONG_LANGUAGE = "language: wrong_language"  # in an index: a fixed label, for the function's module may move
+OLD_LABELS = {"xalma.identify.wrong_language": WRONG_LANGUAGE}
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -61,10 +64,17 @@ class Rules:
 
     def described(self) -> dict[str, Any]:
         """The rules as JSON, for an index."""
-        name = self.language and f"{self.language.__module__}.{self.language.__name__}"
-        return {"language": name, "max_ratio": self.max_ratio, "short": self.short, "numbers": self.numbers,
+        label = self.language and f"{self.language.__module__}.{self.language.__name__}"
+        label = WRONG_LANGUAGE if self.language is wrong_language else label
+        return {"language": label, "max_ratio": self.max_ratio, "short": self.short, "numbers": self.numbers,
                 "test_sentences": self.test.n_keys if self.test else 0,
                 "near": [SHINGLE, BANDS, ROWS] if self.near else None}  # fmt: skip
+
+    def made(self, index: Mapping[str, Any]) -> bool:
+        """Whether the text of an index was made by these rules."""
+        filed = dict(index.get("rules") or {})
+        label = filed.get("language")
+        return filed | {"language": OLD_LABELS.get(label, label)} == self.described()
 
 
 @dataclass

@@ -150,10 +150,12 @@ def prepare(
         job = make_job(tokenizer, lang, replace(rules or Rules(), test=held_out), seed)
         out = Path(folder) / kind / lang
         wanted = {"source": source, "block_tokens": block_tokens, "tokenizer": fingerprint(job.tokenizer), "seed": seed,
-                  "limit": limit, "rules": job.rules.described()}  # fmt: skip
-        if (out / "index.json").is_file() and wanted.items() <= (index := dict(TokenFiles(out).index)).items():
-            indices[lang] = index
-            continue
+                  "limit": limit}  # fmt: skip
+        if (out / "index.json").is_file():
+            index = dict(TokenFiles(out).index)
+            if wanted.items() <= index.items() and job.rules.made(index):
+                indices[lang] = index
+                continue
         rows = corpus.rows(kind, lang)
         indices[lang] = write_tokens(rows, out, job, block_tokens, engine, source=source, limit=limit)
     return indices

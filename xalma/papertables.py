@@ -24,7 +24,7 @@ from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_di
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
 from xalma.profiles import Profile
 from xalma.published import TABLES, published
-from xalma.recipe import results_folder
+from xalma.recipe import outputs_file, results_folder
 from xalma.results import Record
 from xalma.runtime import home, provenance, write_atomically, write_json
 from xalma.significance import N_RESAMPLES, compare, holm, paired_mean, segment_statistics
@@ -234,14 +234,13 @@ def _by_group(before: dict[str, Any], after: dict[str, Any], metric: str) -> pd.
 
 
 def _kept_statistics(p: Profile, stage: str, metric: str) -> dict[str, Any]:
-    """Direction → segment statistics of the newest outputs kept beside a stage; empty where one group has none."""
+    """Direction → segment statistics of the outputs that `translate_test` keeps; empty where one group has none."""
     statistics: dict[str, Any] = {}
     for group in p.group_numbers:
         folder = _stage_path(p, int(stage.removeprefix("stage")), group)
-        kept = sorted(folder.glob(f"outputs-group{group}-*.json"), key=lambda path: path.stat().st_mtime_ns)
-        if not kept:
+        if not (folder / "run.json").exists() or not (kept := outputs_file(p, folder, group)).exists():
             return {}
-        rows = json.loads(kept[-1].read_text(encoding="utf-8"))
+        rows = json.loads(kept.read_text(encoding="utf-8"))
         for direction in dict.fromkeys(row["direction"] for row in rows):
             own = [row for row in rows if row["direction"] == direction]
             outputs, references = ([row[side] for row in own] for side in ("output", "reference"))

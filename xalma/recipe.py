@@ -26,13 +26,13 @@ from xalma.live import view
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
+from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, records_of, write_records
 from xalma.runtime import fingerprint, home, write_json
 from xalma.stages import (
     BASE,
     open_merged,
     read_run,
-    recipe_hash,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
@@ -126,14 +126,18 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
     return rows
 
 
+def outputs_file(p: Profile, folder: str | Path, group: int) -> Path:
+    """Where `translate_test` keeps its rows: the name says the stage, the languages, the code and how it decodes."""
+    made_from = [read_run(folder)["fingerprint"], group, p.languages_of(group), recipe_hash(), p.values(*_DECODING)]
+    return Path(folder) / f"outputs-group{group}-{fingerprint(made_from)}.json"
+
+
 def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str, str]]:
     """`test_rows` with the "output" of the stage in `folder`, and the "nats" its model pays for the reference.
 
     They are kept beside the stage, and read back the next time.
     """
-    run = read_run(folder)
-    key = fingerprint([run["fingerprint"], group, p.languages_of(group), recipe_hash(), p.values(*_DECODING)])
-    kept = Path(folder) / f"outputs-group{group}-{key}.json"
+    kept = outputs_file(p, folder, group)
     if kept.exists():
         import json
 

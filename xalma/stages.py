@@ -15,7 +15,6 @@ aside and renamed, so that a folder that is there is whole.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from xalma.parallel import LAUNCHED_STAGES, Follower, barrier, launch, rank, tog
 from xalma.preferences import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
+from xalma.recipehash import recipe_hash
 from xalma.runtime import device, fingerprint, home, new_directory, provenance, write_json
 from xalma.streams import MixedBlocks, prepared_blocks, prepared_fingerprint
 from xalma.tokenfiles import KINDS
@@ -72,29 +72,6 @@ _DECIDES = {
     4: ("lora_", "stage4_", "prompt_style", "max_length"),
     5: ("lora_", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens", "generation_batch"),
 }
-_RECIPE = ("arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "data", "draws",
-           "generate", "losses", "methods", "mixing", "modules", "objectives", "pairs", "phrasebook", "preferences",
-           "prompts", "stages", "streams", "train")  # fmt: skip
-
-
-@cache
-def recipe_hash() -> str:
-    """Hash of the code that decides weights, comments and docstrings aside: changed code means a changed input."""
-    trees = {}
-    corpora = sorted(path.stem for path in (Path(__file__).parent / "corpora").glob("*.py"))
-    for room in (*_RECIPE, *(f"corpora/{name}" for name in corpora)):
-        tree = ast.parse((Path(__file__).parent / f"{room}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if (
-                isinstance(body, list)
-                and body
-                and isinstance(body[0], ast.Expr)
-                and isinstance(body[0].value, ast.Constant)
-            ):
-                body[0] = ast.Pass()
-        trees[room] = ast.dump(tree)
-    return fingerprint(trees)
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
