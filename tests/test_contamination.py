@@ -207,6 +207,8 @@ class Leaking:
     def test(self, lang):
         return [(SENTENCE, "Ein Satz, den niemand zweimal schreibt.")]
 
+    tests = test
+
     def fingerprint(self):
         return "leaking"
 

@@ -324,17 +324,156 @@ def test_keyed_texts_at_hand(name, lang, documents, pairs):
     assert texts == list(corpus.monolingual(lang))
 
 
+# --- FLORES-200 and WMT -----------------------------------------------------------------------------
+
+
+def lines_file(path: Path, lines: list[str]) -> None:
+    packed(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def flores_file(root: Path, folder: str, code: str, n: int) -> None:
+    suffix = "devtest" if folder == "devtest" else "dev"
+    lines_file(root / "flores200" / folder / f"{language(code).flores}.{suffix}", [f"{code} {i}" for i in range(n)])
+
+
+def test_flores_takes_the_whole_dev_else_the_subset_and_says_which(tmp_path, monkeypatch):
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    for folder, codes, n in (("dev", "en de", 997), ("dev-subset", "en de fi", 507), ("devtest", "en de fi ky", 1012)):
+        for code in codes.split():
+            flores_file(tmp_path, folder, code, n)
+    corpus = open_corpus(load_profile("full", corpus="flores"))
+    assert corpus.languages() == ("de", "fi", "ky")
+    assert [len(corpus.sft(code)) for code in ("de", "fi", "ky", "is")] == [997, 507, 0, 0]
+    assert corpus.notes("de") == ["FLORES-200 dev: all of its 997 lines"]
+    assert (corpus.notes("fi"), corpus.notes("ky")) == (["FLORES-200 dev: 507 of its 997 lines"], [])
+    assert [len(corpus.test(code)) for code in ("de", "fi", "ky", "is")] == [1012, 1012, 1012, 0]
+    cut = open_corpus(load_profile("full", corpus="flores", test_pairs=3))
+    assert (len(cut.test("fi")), len(cut.tests("fi"))) == (3, 1012)
+
+
+TABLE = "en\t1\teins\tone\nen\t2\tEINS\tone\nde\t1\tzwei\ttwo\n"
+
+
+@pytest.fixture
+def wmt_data(tmp_path, monkeypatch) -> Path:
+    """Two tables, one of them not packed; WMT'21 as a test set alone; WMT'23, which shares a line; WMT'24."""
+    packed(tmp_path / "wmt" / "wmt15" / "de.tsv.gz", TABLE.encode())
+    packed(tmp_path / "wmt" / "wmt22" / "de.tsv", b"de\t1\tdrei\tthree\nde\t1\tzwei\ttwo\nen\t1\tTest 0\tyou\n")
+    for year, side, lines in (
+        ("wmt21", "src", ["four"]), ("wmt21", "ref", ["vier"]), ("wmt22", "src", ["no"]), ("wmt22", "ref", ["nein"]),
+        ("wmt23", "src", [f"test {i}" for i in range(3)]), ("wmt23", "ref", [f"Test {i}" for i in range(3)]),
+        ("wmt24", "src", ["later"]), ("wmt24", "ref", ["später"]),
+    ):  # fmt: skip
+        lines_file(tmp_path / "wmt" / year / "en-de" / f"{side}.txt", lines)
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_wmt_trains_on_first_references_of_15_to_22_and_tests_on_23(wmt_data):
+    corpus = open_corpus(load_profile("full", corpus="wmt", test_pairs=2))
+    pairs = [("one", "eins"), ("two", "zwei"), ("three", "drei"), ("four", "vier")]  # '22's test set is its table's
+    assert sorted(corpus.sft("de")) == sorted(corpus.bitext("de")) == sorted(pairs)
+    assert sorted(corpus.monolingual("en")) == sorted(english for english, _ in pairs)
+    assert (corpus.test("de"), len(corpus.tests("de"))) == ([("test 0", "Test 0"), ("test 1", "Test 1")], 3)
+    assert corpus.languages() == ("de",) and corpus.sets("de") == {"wmt15", "wmt21", "wmt22"}
+    orders = {tuple(open_corpus(load_profile("full", corpus="wmt", seed=seed)).sft("de")) for seed in range(9)}
+    assert len(orders) > 1
+    before = corpus.fingerprint()
+    lines_file(wmt_data / "wmt" / "wmt24" / "en-de" / "src.txt", ["later still"])
+    assert corpus.fingerprint() == before  # it is no part of this corpus
+    alma = open_corpus(load_profile("full", corpus="wmt22"))
+    assert (alma.test("de"), alma.sft("de")) == ([("no", "nein")], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("de.tsv", b"en\t1\teins\tone\nen\t1\teins\n", "de.tsv, line 2, has 3 columns: they are origin, reference"),
+        ("de.tsv.gz", gzip.compress(TABLE.encode() * 999)[:-9], "de.tsv.gz is cut or no gzip file .*: fetch it again"),
+        ("de.tsv.gz", TABLE.encode(), "de.tsv.gz is cut or no gzip file"),
+        ("de.tsv", "en\t1\teins\tone\n".encode("utf-16"), "is not UTF-8"),
+    ],
+)
+def test_a_bad_table_is_one_sentence(tmp_path, monkeypatch, name, data, why):
+    (tmp_path / "wmt" / "wmt15").mkdir(parents=True)
+    (tmp_path / "wmt" / "wmt15" / name).write_bytes(data)
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=why) as caught:
+        open_corpus(load_profile("full", corpus="wmt")).sft("de")
+    assert "\n" not in str(caught.value)
+
+
+ALL_OF = "are of {}, which another corpus has"
+
+
+@pytest.mark.parametrize("spec", ["wmt+alma", "alma+wmt"])
+@pytest.mark.parametrize(
+    ("years", "kept", "why"),
+    [
+        ((15, 17, 18, 19, 20), 5, "Parallel: 3 pairs left out, they " + ALL_OF.format("wmt17, wmt18, wmt19, wmt20")),
+        ((17,), 3, "WMT: 1 pairs left out, they " + ALL_OF.format("wmt17")),
+        ((15, 17), 4, "1 pairs left out, they stand in another corpus too"),
+    ],
+)  # fmt: skip
+def test_a_set_that_two_corpora_have_is_trained_on_once(alma_data, spec, years, kept, why):
+    """ALMA's three own pairs are WMT'17 to '20; here '17 is the first of them, each other year a pair of its own."""
+    for year in years:
+        other = "de own 0\town 0" if year == 17 else f"x {year}\tx {year}"
+        packed(alma_data / "wmt" / f"wmt{year}" / "de.tsv.gz", f"en\t1\t{other}\n".encode())
+    corpus = open_corpus(load_profile("full", corpus=spec))
+    pairs = corpus.sft("de")
+    assert len(pairs) == len(set(pairs)) == kept and ("own 0", "de own 0") in pairs
+    (note,) = corpus.notes("de")
+    assert note.endswith(why)
+
+
+def test_whole_ntrex_has_no_test_documents(tmp_path, monkeypatch):
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    lines_file(tmp_path / "ntrex" / "DOCUMENT_IDS.tsv", [f"doc{i // 2}" for i in range(80)])
+    for code in ("en", "fi"):
+        lines_file(tmp_path / "ntrex" / f"{code}.txt", [f"{code} {i}" for i in range(80)])
+    split, whole = (open_corpus(load_profile("full", corpus=name)) for name in ("ntrex", "ntrex_whole"))
+    assert [len(corpus.test("fi")) for corpus in (split, whole)] == [8, 0]
+    assert [len(corpus.sft("fi")) for corpus in (split, whole)] == [68, 76]
+    assert len(whole.dev("fi")) == 4
+    assert whole.held_out("fi").isdisjoint(text for pair in whole.sft("fi") for text in pair)
+
+
+# data README, table of WMT'15 to '22: pairs of each language, reference 1
+WMT_PAIRS = {
+    "de": 23253, "is": 2000, "ro": 1999, "ru": 24745, "uk": 3928, "fr": 1499, "cs": 21040, "lt": 1998, "lv": 2001,
+    "pl": 2000, "et": 2000, "fi": 14344, "ja": 7945, "zh": 20078, "gu": 1987, "he": 0, "kk": 1997, "tr": 9003,
+}  # fmt: skip
+
+
 @pytest.mark.data
 def test_flores_and_wmt_at_hand():
-    p = load_profile("full", corpus="flores+wmt", test_pairs=3000)
-    joined = open_corpus(p)
-    assert len(joined.test("de")) == 1012
-    wmt = open_corpus(p.but(corpus="wmt"))
-    assert wmt.languages() == ("de", "is", "ru", "cs", "zh")
-    assert (len(wmt.test("de")), len(wmt.test("is"))) == (1105, 2000)
-    for part in ("flores", "wmt"):
-        held = {text for pair in open_corpus(p.but(corpus=part)).test("de") for text in pair}
-        assert held.isdisjoint(text for pair in joined.sft("de") for text in pair)
+    p = load_profile("full", corpus="flores+wmt", test_pairs=5000, sft_pairs=30_000)
+    joined, wmt = open_corpus(p), open_corpus(p.but(corpus="wmt"))
+    assert {code: len(wmt.sft(code)) for code in wmt.languages()} == WMT_PAIRS
+    assert (len(wmt.test("de")), len(wmt.test("he")), len(wmt.test("is"))) == (1105, 3962, 0)
+    assert {len(joined.test(code)) for code in joined.languages()} == {1012} and len(joined.languages()) == 49
+    whole = {"cs", "de", "is", "ru", "zh"}
+    flores = open_corpus(p.but(corpus="flores"))
+    assert {code: len(flores.sft(code)) for code in LANGUAGES if code != ENGLISH} == {
+        code: 997 if code in whole else 507 for code in LANGUAGES if code != ENGLISH
+    }
+    for code in ("de", "ja", "he"):
+        held = {text for pair in joined.tests(code) for text in pair}
+        assert len(joined.tests(code)) == 1012 + len(wmt.test(code))
+        assert held.isdisjoint(text for pair in joined.sft(code) for text in pair)
+
+
+@pytest.mark.data
+def test_the_papers_sets_at_hand():
+    """X-ALMA's sets and stand-ins for web text: every language has pairs, tests and bitext beyond its web copy."""
+    corpus = open_corpus(load_profile("full", corpus="papers"))
+    assert len(corpus.languages()) == 49
+    for code in corpus.languages():
+        assert 2400 < len(corpus.sft(code)) <= 4000
+        assert len(corpus.test(code)) == 1012 and len(corpus.dev(code)) > 40
+        assert len(list(islice(corpus.bitext(code), 1900))) == 1900
+        assert corpus.notes(code)
 
 
 # --- one's own ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -197,8 +198,93 @@ def test_the_hub_out_of_reach_is_one_sentence(hub):
         load("wmt22", "en-de", "hub")
 
 
+# --- what is never scored, documents, second references ----------------------------------------------
+
+
+@pytest.fixture
+def later(tmp_path, monkeypatch) -> Path:
+    """WMT'24 with its canary and documents beside the directions, WMT24++ with two bad sources."""
+    for direction in ("en-de", "en-cs"):
+        for side in ("src", "ref", "refB"):
+            lines = [f"{testsets.CANARY} 26b5", *numbered(997, f"{direction} {side}")]
+            write(tmp_path / "wmt" / "wmt24" / direction / f"{side}.txt", lines)
+    write(tmp_path / "wmt" / "wmt24" / "docs.txt", ["canary\tcanary", *(f"news\tdoc{i // 10}" for i in range(997))])
+    rows = [f"source {i}\tZiel {i}\tdoc{i // 10}\t{int(i in (1, 5))}" for i in range(961)]
+    path = tmp_path / "wmt24pp" / "de.tsv.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress("\n".join([f"{testsets.CANARY} 26b5\tX\tcanary\t1", *rows, ""]).encode()))
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_a_canary_is_never_scored(later):
+    one = load("wmt24", "en-de")
+    assert (len(one.sources), one.sources[0], one.references[0]) == (997, "en-de src 0", "en-de ref 0")
+    assert (one.documents[0], one.documents[9:11]) == ("doc0", ["doc0", "doc1"])
+    assert one.scored(["canary", *numbered(997, "out")]) == numbered(997, "out")
+    assert one.scored(numbered(997, "out")) == numbered(997, "out")
+    folder = load(str(later / "wmt" / "wmt24"), "en-de")  # nor by the folder's own name
+    assert (folder.sources, folder.signature) == (one.sources, one.signature)
+
+
+def test_a_second_reference_is_asked_for_by_name(later):
+    one = load("wmt24", "en-de", reference="refB")
+    assert one.references[0] == "en-de refB 0" and "|ref:refB|" in one.signature
+    with pytest.raises(FileNotFoundError, match=r"no refC.txt in .*en-de: it has ref, refB"):
+        load("wmt24", "en-de", reference="refC")
+    with pytest.raises(ValueError, match="no reference refA of wmt24pp from data"):
+        load("wmt24pp", "en-de", reference="refA")
+
+
+def test_bad_sources_of_wmt24pp_are_left_out(later, monkeypatch):
+    with pytest.raises(ValueError, match="wmt24pp en-de from XALMA_DATA wmt24pp/ has 959 lines and should have 960"):
+        load("wmt24pp", "en-de")
+    monkeypatch.setattr(testsets, "WMT24PP_LINES", 959)
+    one = load("wmt24pp", "en-de")
+    assert one.sources[:3] == ["source 0", "source 2", "source 3"] and one.references[-1] == "Ziel 960"
+    assert one.documents[-1] == "doc96" and one.scored(numbered(962, "out"))[:2] == ["out 1", "out 3"]
+    assert directions_of("wmt24pp") == ["en-de"]
+    with pytest.raises(FileNotFoundError, match=r"no de-en in .*wmt24pp: it has en-de"):
+        load("wmt24pp", "de-en")
+
+
+def test_documents_of_ntrex_flores_and_folders(data):
+    assert load("ntrex", "en-de").documents is None
+    write(data / "ntrex" / "DOCUMENT_IDS.tsv", [f"doc{i // 100}" for i in range(1997)])
+    assert load("ntrex", "en-de").documents[99:101] == ["doc0", "doc1"]
+    for code in ("eng_Latn", "fin_Latn"):
+        write(data / "flores200" / "devtest" / f"{code}.devtest", numbered(1012, code))
+    write(data / "flores200" / "metadata_devtest.tsv", ["URL\tdomain", *(f"page{i // 3}\tnews" for i in range(1012))])
+    assert load("flores200", "fi-en").documents[2:4] == ["page0", "page1"]
+    write(data / "wmt" / "wmt22" / "en-is" / "docs.txt", numbered(999, "doc"))
+    with pytest.raises(ValueError, match=r"docs.txt has 999 lines, the segments are 1000: line n names the document"):
+        load("wmt22", "en-is")
+
+
+def test_training_tables_are_no_test_set(data):
+    write(data / "wmt" / "wmt15" / "de.tsv", ["en\t1\teins\tone"])
+    with pytest.raises(FileNotFoundError, match="wmt15 has training pairs only, no test set: take origin sacrebleu"):
+        load("wmt15", "en-de")
+
+
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "n"), [("wmt22", 10), ("wmt23", 6)])
+def test_documents_and_second_references_at_hand():
+    documents = {name: len(set(load(name, direction).documents)) for name, direction in
+                 (("ntrex", "en-de"), ("flores200", "en-de"), ("wmt23", "ru-en"), ("wmt24", "en-is"),
+                  ("wmt24pp", "en-is"))}  # fmt: skip
+    assert documents == {"ntrex": 123, "flores200": 281, "wmt23": 162, "wmt24": 170, "wmt24pp": 170}
+    assert load("wmt23", "en-de").documents is None
+    for direction in ("en-he", "he-en"):
+        first, second = load("wmt23", direction), load("wmt23", direction, reference="refA")
+        assert first.sources == second.sources and first.references != second.references
+    pp, wmt24 = load("wmt24pp", "en-is"), load("wmt24", "en-is")
+    assert len(directions_of("wmt24pp")) == 38 and len(pp.sources) == 960
+    assert set(pp.references) <= set(wmt24.references)  # data README: Icelandic targets are WMT'24's
+    assert not any("CANARY" in text for one in (pp, wmt24) for text in (*one.sources, *one.references))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "n"), [("wmt22", 10), ("wmt23", 12), ("wmt24", 9)])
 def test_the_real_sets_have_the_lines_they_should(name, n):
     found = [load(name, direction) for direction in directions_of(name)]
     assert [len(one.sources) for one in found] == [testsets.WMT_LINES[name][one.direction] for one in found]

@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
     outputs = commands.add_parser("outputs", help="a system's outputs for a test set, one line a segment, resumable")
     outputs.add_argument("--system", required=True, help="name in `xalma systems`")
-    outputs.add_argument("--testset", required=True, help="flores200, wmt15 to wmt23, ntrex, or a folder")
+    outputs.add_argument("--testset", required=True, help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder")
     outputs.add_argument("--origin", default="data", help="data (default), sacrebleu or hub")
     outputs.add_argument("--directions", help="en-de,de-en,…; default: all of the test set")
     outputs.add_argument("--out", required=True, metavar="DIR")
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_testset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--testset", help="flores200, wmt15 to wmt23, ntrex, or a folder of <direction>/src.txt and ref.txt"
+        "--testset", help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder of <direction>/src.txt and ref.txt"
     )
     parser.add_argument("--origin", default="data", help="of the test set: data (default), sacrebleu or hub")
     parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are outputs for")

@@ -292,7 +292,7 @@ def test_index(corpus: Corpus, languages: Iterable[str]) -> TestIndex:
     """The index of both sides of the corpus's test pairs in each language."""
     sides = {}
     for code in languages:
-        pairs = corpus.test(code)
+        pairs = corpus.tests(code)
         for i, lang in enumerate(("en", code)):
             sides[f"the test set, en-{code}, {lang}"] = [pair[i] for pair in pairs]
     return TestIndex(sides)

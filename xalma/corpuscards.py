@@ -28,10 +28,12 @@ from xalma.runtime import REPOSITORY, progress
 SAMPLE = 200  # rows a language that hygiene looks at
 ALL = 10**9  # no cut
 # card -> corpus, where the text is under XALMA_DATA
-MEASURED = {"ntrex": "ntrex", "bibles": "bibles", "mozilla": "mozilla", "udhr": "udhr", "wmt": "wmt",
-            "alma-human-parallel": "alma_as_released", "flores-200": "flores"}  # fmt: skip
-# corpora whose training text is measured; FLORES-200 and what is held out for tests are in none of them
-SIZED = ("ntrex", "bibles", "mozilla", "udhr", "alma", "wmt")
+MEASURED = {name: name for name in ("ntrex", "bibles", "mozilla", "udhr", "wmt", "wmt24", "wmt24pp")} | {
+    "alma-human-parallel": "alma_as_released", "flores-200": "flores"
+}  # fmt: skip
+# corpora whose training text is measured; FLORES-200 and what is held out for tests are in none of them, and ALMA's
+# pairs are in WMT
+SIZED = ("ntrex", "bibles", "mozilla", "udhr", "wmt")
 SIZES = REPOSITORY / "results" / "corpora" / "sizes"
 _WORDS = ("language", "group", "dropped")  # columns that are no sizes
 _BLOCK = re.compile(r"(<!-- measured:start -->\n).*?(<!-- measured:end -->)", re.DOTALL)

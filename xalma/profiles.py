@@ -334,7 +334,7 @@ _ALMA: dict[str, Any] = {
     "lora_rank": 16, "lora_alpha": 32,  # adapter_config of ALMA's LoRA, on down_proj alone
 }  # fmt: skip
 ALMA_7B = FULL.but(
-    name="alma-7b", corpus="oscar+nllb+alma+wmt", base="meta-llama/Llama-2-7b-hf",
+    name="alma-7b", corpus="oscar+nllb+alma+wmt22", base="meta-llama/Llama-2-7b-hf",
     hidden_size=4096, layers=32, heads=32,
     stage4_learning_rate=2e-5, stage4_batch_size=256, sft_pairs=15_000, test_pairs=2037, **_ALMA,
 )  # fmt: skip

@@ -27,7 +27,7 @@ import pandas as pd
 
 from xalma import evaluate, neural
 from xalma.evaluate import NotScored, read_lines, sacrebleu_metric
-from xalma.languages import LANGUAGES, parse_direction
+from xalma.languages import known_languages, parse_direction
 from xalma.runtime import home, progress
 from xalma.segmentstats import segment_statistics, statistics_of
 from xalma.significance import bootstrap
@@ -74,7 +74,7 @@ def find_outputs(place: str | Path) -> Outputs:
 def is_direction(text: str) -> bool:
     """Whether `text` is a direction such as "en-de"."""
     sides = text.split("-")
-    return len(sides) == 2 and sides[0] != sides[1] and all(code in LANGUAGES for code in sides)
+    return len(sides) == 2 and sides[0] != sides[1] and all(code in known_languages() for code in sides)
 
 
 def _directions_in(folder: Path) -> dict[str, Path]:
@@ -118,7 +118,7 @@ def chosen_directions(outputs: Outputs, wanted: Sequence[str] | None = None) -> 
 
 
 def _order(direction: str) -> tuple:
-    codes = list(LANGUAGES)
+    codes = list(known_languages())
     return (not direction.startswith("en-"), *map(codes.index, direction.split("-")))
 
 
@@ -190,8 +190,11 @@ def score_direction(job: Job) -> tuple[list[dict[str, Any]], dict[tuple[str, str
 
 
 def read_outputs(file: str | Path, test: TestSet) -> list[str]:
-    """A system's lines. Raises ValueError, naming both counts, if they are not as many as the test set's."""
-    outputs = read_lines(file)
+    """A system's lines, without those that answer a line never scored (`TestSet.scored`).
+
+    Raises ValueError, naming both counts, if they are not as many as the test set's.
+    """
+    outputs = test.scored(read_lines(file))
     if len(outputs) != len(test.sources):
         raise ValueError(
             f"{file} has {len(outputs)} lines, {test.name} {test.direction} has {len(test.sources)}: "

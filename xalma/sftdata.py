@@ -1,4 +1,4 @@
-"""Which pairs SFT needs: NTREX, and WMT'17 to '22, and FLORES-200 dev (X-ALMA's ablation of SFT data, notebook 09).
+"""Which pairs SFT needs: NTREX, and WMT'15 to '22, and FLORES-200 dev (X-ALMA's ablation of SFT data, notebook 09).
 
 The paper's bars could not be read; a review says that FLORES dev adds nothing significant to NTREX and WMT. Here the
 group's module after the main ladder's stage 3 is tuned on each of the three sets, for those of its languages that have
@@ -6,8 +6,8 @@ all of them. All get the updates that the largest set needs for `stage4_epochs` 
 data, fewer passes. Seeds change the order of the pairs and the test sentences; what they start from is one for all.
 
 What is tested on is in no set: NTREX documents that are held out of all stages, WMT'23, and FLORES devtest. NTREX
-translates newstest2019, which is also in ALMA's bitext with its own translations: pairs with a held-out NTREX sentence
-are left out there. `corpora.alma` leaves FLORES out, dev lines come from `corpora.flores` alone.
+translates newstest2019, which is also in WMT'19 with its own translations: pairs with a held-out NTREX sentence are
+left out there.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ from xalma.results import Record
 from xalma.stages import read_run, stage4_sft, stage_folder
 from xalma.studies import GAP, Study, study_summary
 
-NTREX, WMT, FLORES = "ntrex", "ntrex+wmt+alma", "ntrex+wmt+alma+flores"
-DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'17-'22", FLORES: "NTREX + WMT'17-'22 + FLORES dev"}
+NTREX, WMT, FLORES = "ntrex", "ntrex+wmt", "ntrex+wmt+flores"
+DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 + FLORES dev"}
 TESTS = {"ntrex": "NTREX, held-out documents", "wmt": "WMT'23", "flores": "FLORES-200 devtest"}
 NEEDS = (
-    "Nothing to compare: this needs real text, NTREX, WMT and ALMA's bitext in one of the group's languages: "
+    "Nothing to compare: this needs real text, NTREX, WMT and FLORES-200 in one of the group's languages: "
     "set XALMA_DATA, take the profile ntrex or small-cpu."
 )
 EVERY_PAIR = 10**9  # in place of `sft_pairs`: the sets differ in size
 
 
 def sft_languages(p: Profile, group: int) -> tuple[str, ...]:
-    """Languages of a group with pairs in NTREX, WMT and FLORES; none where the profile's corpus is without NTREX."""
-    if "ntrex" not in parse_corpus(p.corpus) or not (has_data("wmt") and has_data("alma-human")):
+    """Languages of a group with pairs in NTREX, WMT and FLORES, and a WMT test set.
+
+    None where the profile's corpus is without NTREX.
+    """
+    if "ntrex" not in parse_corpus(p.corpus) or not has_data("wmt"):
         return ()
-    sources = [family(name)(p) for name in ("wmt", "alma", "flores")]
-    return tuple(code for code in p.languages_of(group) if all(source.sft(code) for source in sources))
+    wmt, flores = (family(name)(p) for name in ("wmt", "flores"))
+    return tuple(code for code in p.languages_of(group) if wmt.sft(code) and wmt.test(code) and flores.sft(code))
 
 
 def compare_sft_data(p: Profile, group: int) -> list[Study]:

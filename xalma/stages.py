@@ -235,8 +235,9 @@ def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, A
     after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
     save_trained(model, tokenizer, group, out)
     tokens = sum(len(row["input_ids"]) for row in rows)
-    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "tokens_seen": round(tokens * epochs),
-            "dev_loss_before": before, "dev_loss_after": after, "log": log}  # fmt: skip
+    notes = {code: found for code in p.languages_of(group) if (found := corpus.notes(code))}
+    return {"rows": len(rows), "rows_too_long": n_long, "sft_notes": notes, "steps": steps, "log": log,
+            "tokens_seen": round(tokens * epochs), "dev_loss_before": before, "dev_loss_after": after}  # fmt: skip
 
 
 @_stage(5)

@@ -14,11 +14,15 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "hub": ("hub", "HubCorpus"),  # what X-ALMA used: OSCAR, NLLB and OPUS, its parallel data, FLORES-200
     "cldr": ("cldr", "CldrCorpus"),
     "ntrex": ("ntrex", "NtrexCorpus"),
+    "ntrex_whole": ("ntrex", "NtrexWhole"),  # no test documents: for runs that are tested elsewhere
     "oscar": ("oscar", "OscarCorpus"),
     "nllb": ("nllb", "NllbCorpus"),
     "opus": ("opus", "OpusCorpus"),
     "flores": ("flores", "FloresCorpus"),
-    "wmt": ("wmt", "WmtCorpus"),
+    "wmt": ("wmt", "WmtCorpus"),  # trains on WMT'15 to '22, tests on '23
+    "wmt22": ("wmt", "Wmt22Corpus"),  # ALMA's test set
+    "wmt24": ("wmt", "Wmt24Corpus"),  # test sets after X-ALMA's time
+    "wmt24pp": ("wmt", "Wmt24ppCorpus"),
     "alma": ("alma", "AlmaCorpus"),
     "alma_as_released": ("alma", "AlmaAsReleased"),  # with the FLORES-200 lines at its end
     "xalma": ("xalma_release", "XalmaParallel"),
@@ -28,7 +32,11 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "own": ("own", "OwnCorpus"),
 }
 
-ALIASES = {"real": "ntrex+bibles+mozilla"}  # the real text at hand, tested on held-out documents of NTREX
+ALIASES = {
+    "real": "ntrex+bibles+mozilla",  # the real text at hand, tested on held-out documents of NTREX
+    # X-ALMA's own SFT and test sets, tested on FLORES-200 devtest (WMT'23 is held out too), and stand-ins for web text
+    "papers": "flores+ntrex_whole+wmt+bibles+mozilla+udhr",
+}
 
 
 def parse_corpus(text: str) -> tuple[str, ...]:

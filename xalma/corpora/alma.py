@@ -46,6 +46,12 @@ class AlmaCorpus(Corpus):
             pairs = [pair for pair in pairs if pair[0] not in flores]
         return pairs[: self.p.sft_pairs]
 
+    def sets(self, lang: str) -> frozenset[str]:
+        """Every line but FLORES-200's is of WMT'17 to '20 (data README, warning 5)."""
+        years = {f"wmt{year}" for year in range(17, 21)} if lang != "is" else set()
+        flores = {"flores200 dev", "flores200 devtest"} if self.FLORES else set()
+        return frozenset(years | flores) if lang in LANGUAGES else frozenset()
+
     def dev(self, lang: str) -> list[Pair]:
         return self._validation(lang)[: self.p.dev_pairs]
 

@@ -37,6 +37,7 @@ class Corpus:
 
     NAME: ClassVar[str] = ""
     HUMAN: ClassVar[bool] = False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
+    AS_BITEXT: ClassVar[bool] = False  # human-written, yet bitext beside web pairs too: where there is little of these
     SMALL: ClassVar[bool] = False  # its text is read whole in a second
 
     def __init__(self, p: Profile) -> None:
@@ -59,6 +60,18 @@ class Corpus:
         return []
 
     def test(self, lang: str) -> list[Pair]:
+        return []
+
+    def tests(self, lang: str) -> list[Pair]:
+        """All pairs that scores may be made on, those of every test set it has: what the guard looks for."""
+        return self.test(lang)
+
+    def sets(self, lang: str) -> frozenset[str]:
+        """Published test sets that its SFT pairs of a language are, by name, so that `Together` counts none twice."""
+        return frozenset()
+
+    def notes(self, lang: str) -> list[str]:
+        """What a reader of results should know of its SFT pairs of a language: a part of a set, pairs left out."""
         return []
 
     def characters(self, kind: str, lang: str) -> int | None:
@@ -139,7 +152,10 @@ class Together(Corpus):
 
     Which source gives the next row is drawn with equal chances until all have ended. A training row that holds a
     held-out sentence of any of them, as a whole line, is left out. Human-written pairs are SFT pairs, as in X-ALMA;
-    they serve as bitext only in a language for which no source has any other.
+    they serve as bitext only in a language for which no source has any other, or where the source says so
+    (`AS_BITEXT`: WMT and whole NTREX, for profiles whose web pairs are bibles and web copy). A set that two sources
+    have, such as WMT'17 to '20, which is all of ALMA's pairs but FLORES-200, is trained on once (`sets`); `notes`
+    counts what is left out.
     """
 
     def __init__(self, p: Profile, parts: Sequence[Corpus]) -> None:
@@ -177,19 +193,49 @@ class Together(Corpus):
     def _parts(self, kind: str, lang: str) -> Sequence[Corpus]:
         if kind == "monolingual":
             return self.parts
-        found = [part for part in self.parts if not part.HUMAN and next(iter(part.bitext(lang)), None) is not None]
-        return found or self.parts
+        some = [part for part in self.parts if not part.HUMAN or part.AS_BITEXT]
+        return [part for part in some if next(iter(part.bitext(lang)), None) is not None] or self.parts
 
     def sft(self, lang: str) -> list[Pair]:
-        held_out = self.held_out(lang)
-        pairs = [pair for part in self.parts for pair in part.sft(lang) if held_out.isdisjoint(_lines(pair))]
-        return pairs[: self.p.sft_pairs]
+        return self._sft(lang)[0][: self.p.sft_pairs]
+
+    def notes(self, lang: str) -> list[str]:
+        return [*(note for part in self.parts for note in part.notes(lang)), *self._sft(lang)[1]]
+
+    def _sft(self, lang: str) -> tuple[list[Pair], list[str]]:
+        """SFT pairs of all parts, and a sentence for each part of which some are left out."""
+        held_out, pairs, notes, have = self.held_out(lang), [], [], set()
+        once = self._counted_once(lang)
+        for part in self.parts:
+            own, sets = part.sft(lang), part.sets(lang)
+            if part not in once:
+                notes += _left_out(part, len(own), f"are of {', '.join(sorted(sets))}, which another corpus has")
+                continue
+            found = [pair for pair in own if held_out.isdisjoint(_lines(pair))]
+            doubles = set(pairs).intersection(found) if have & sets else set()
+            pairs += [pair for pair in found if pair not in doubles]
+            have |= sets
+            notes += _left_out(part, len(own) - len(found), "hold a held-out sentence")
+            notes += _left_out(part, len(doubles), "stand in another corpus too")
+        return pairs, notes
+
+    def _counted_once(self, lang: str) -> list[Corpus]:
+        """The parts without those whose sets are all among the sets of the others."""
+        kept = list(self.parts)
+        for part in self.parts:
+            others = frozenset().union(*(other.sets(lang) for other in kept if other is not part))
+            if part.sets(lang) and part.sets(lang) <= others:
+                kept.remove(part)
+        return kept
 
     def dev(self, lang: str) -> list[Pair]:
         return next((pairs for part in self.parts if (pairs := part.dev(lang))), [])
 
     def test(self, lang: str) -> list[Pair]:
         return next((pairs for part in self.parts if (pairs := part.test(lang))), [])
+
+    def tests(self, lang: str) -> list[Pair]:
+        return [pair for part in self.parts for pair in part.tests(lang)]
 
     def rows(self, kind: str, lang: str) -> Iterator[Row]:
         return (row for part in self._parts(kind, lang) for row in part.rows(kind, lang))
@@ -200,6 +246,10 @@ class Together(Corpus):
 
     def fingerprint(self) -> str:
         return "+".join(part.fingerprint() for part in self.parts)
+
+
+def _left_out(part: Corpus, n: int, why: str) -> list[str]:
+    return [f"{part.NAME}: {n} pairs left out, they {why}"] if n else []
 
 
 def _texts(contents: Iterable[str | Pair]) -> Iterator[str]:

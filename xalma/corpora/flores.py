@@ -1,12 +1,14 @@
 """FLORES-200: devtest is X-ALMA's main test set, dev is part of its SFT data. 2,009 sentences in all languages.
 
-From disk: XALMA_DATA/flores200/{dev,devtest}/<code>.{dev,devtest}, else, for five languages, the end of ALMA's training
-files (data README, warning 1). From the hub: haoranxu/FLORES-200, devtest only; its dev lines come with X-ALMA's own
-parallel data there.
+From disk: XALMA_DATA/flores200/{dev,devtest}/<code>.{dev,devtest}; a language without a whole dev has
+flores200/dev-subset/<code>.dev instead, where that is (`notes` says which). Else, for five languages, the end of ALMA's
+training files (data README, warning 1). From the hub: haoranxu/FLORES-200, devtest only; its dev lines come with
+X-ALMA's own parallel data there.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from xalma.corpora.alma import FLORES_LINES, train_pairs
@@ -22,15 +24,29 @@ class FloresCorpus(Corpus):
     ALMA: ClassVar = ("cs", "de", "is", "ru", "zh")
 
     def languages(self) -> tuple[str, ...]:
-        return self.ALMA if has_data("alma-human") and not has_data("flores200") else OTHERS
+        if has_data("flores200"):
+            return tuple(code for code in OTHERS if self._files(code, "devtest") or self._dev_files(code))
+        return self.ALMA if has_data("alma-human") else OTHERS
+
+    def sets(self, lang: str) -> frozenset[str]:
+        return frozenset({"flores200 dev"} if lang in self.languages() else ())
+
+    def _files(self, lang: str, folder: str) -> list[Path]:
+        """English and the language's file in a folder of flores200/; none where one of them is not there."""
+        suffix = "devtest" if folder == "devtest" else "dev"
+        names = [f"{language(code).flores}.{suffix}" for code in (ENGLISH, lang)]
+        files = [data_folder("flores200", self.NAME) / folder / name for name in names]
+        return files if all(file.is_file() for file in files) else []
+
+    def _dev_files(self, lang: str) -> list[Path]:
+        return self._files(lang, "dev") or self._files(lang, "dev-subset")
 
     def _split(self, lang: str, split: str) -> list[Pair]:
         if lang not in self.languages():
             return []
         if has_data("flores200"):
-            folder = data_folder("flores200", self.NAME) / split
-            sides = check_parallel([folder / f"{language(code).flores}.{split}" for code in (ENGLISH, lang)])
-            return list(zip(*sides, strict=True))
+            files = self._dev_files(lang) if split == "dev" else self._files(lang, split)
+            return list(zip(*check_parallel(files), strict=True)) if files else []
         if has_data("alma-human"):
             lines = train_pairs(lang)[-sum(FLORES_LINES.values()) :]
             return lines[: FLORES_LINES["dev"]] if split == "dev" else lines[-FLORES_LINES["devtest"] :]
@@ -44,11 +60,18 @@ class FloresCorpus(Corpus):
         return self._split(lang, "dev")[: self.p.sft_pairs]
 
     def test(self, lang: str) -> list[Pair]:
-        return self._split(lang, "devtest")[: self.p.test_pairs]
+        return self.tests(lang)[: self.p.test_pairs]
+
+    def tests(self, lang: str) -> list[Pair]:
+        return self._split(lang, "devtest")
+
+    def notes(self, lang: str) -> list[str]:
+        n, whole = len(self._split(lang, "dev")), FLORES_LINES["dev"]
+        return [f"FLORES-200 dev: {'all' if n == whole else n} of its {whole} lines"] if n else []
 
     def held_out(self, lang: str) -> set[str]:
         codes = self.languages()[:1] if lang == ENGLISH else (lang,)  # one English side for all
-        return {text for code in codes for pair in self._split(code, "devtest") for text in pair}
+        return {text for code in codes for pair in self.tests(code) for text in pair}
 
     def fingerprint(self) -> str:
         for name in ("flores200", "alma-human"):

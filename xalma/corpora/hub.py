@@ -41,6 +41,9 @@ class HubCorpus(Corpus):
         held_out = self.held_out(lang)
         return [pair for pair in self.parallel.all_sft(lang) if held_out.isdisjoint(pair)][: self.p.sft_pairs]
 
+    def sets(self, lang: str) -> frozenset[str]:
+        return self.parallel.sets(lang)
+
     def dev(self, lang: str) -> list[Pair]:
         return self.parallel.dev(lang)
 

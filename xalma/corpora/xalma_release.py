@@ -20,6 +20,9 @@ class XalmaParallel(Corpus):
     NAME: ClassVar = "X-ALMA-Parallel-Data"
     HUMAN: ClassVar = True
 
+    def sets(self, lang: str) -> frozenset[str]:
+        return frozenset({"flores200 dev", "ntrex", *(f"wmt{year}" for year in range(15, 23))})
+
     def _pairs(self, lang: str):
         for _, row in hub_rows(self.p.sft_id, f"{lang}-{ENGLISH}", "train"):
             yield row["translation"][ENGLISH], row["translation"][lang]
