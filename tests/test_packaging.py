@@ -21,7 +21,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # The other extras are installed by who wants them: neither the lock nor the conda environment holds them.
-SET_UP = [EXTRAS[name] for name in ("comet", "lab", "dev")]
+SET_UP = [EXTRAS[name] for name in ("comet", "gguf", "lab", "dev")]
 RANGES = [Requirement(r) for r in chain(PROJECT["dependencies"], *SET_UP)]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 
@@ -126,6 +126,7 @@ def test_no_index_or_local_path(name):
         ("reproduce", ".venv/bin/xalma run --profile ntrex"),
         ("test", "HF_HUB_OFFLINE=1"),
         ("lab", "jupyter lab notebooks"),
+        ("base", ".venv/bin/python -m xalma.bases gemma-3-270m"),
         ("lint", "ruff check"),
         ("cards", "xalma.cards"),
         ("lock", "uv"),

@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from xalma.bases import find_base
+
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
@@ -64,12 +66,14 @@ def build_llama(
 
 
 def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) from a folder or a hub id, in torch dtype `dtype`; safetensors only, no remote code.
+    """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.bases`), in torch dtype `dtype`;
+    safetensors only, no remote code.
 
     A tokenizer without a padding token gets one (unknown token if there is one, as ALMA does for LLaMA-2, else EOS);
     masks come from lengths, never from token ids, so that the choice can't hide an EOS from the loss.
     Raises OSError, from transformers, where the hub can't be reached or the folder holds no model.
     """
+    path_or_id = find_base(path_or_id)
     tokenizer = AutoTokenizer.from_pretrained(path_or_id)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

@@ -117,9 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     contamination = commands.add_parser("contamination", help="test sentences in the training texts of XALMA_DATA")
     contamination.set_defaults(run=_contamination)
 
-    convert = commands.add_parser("convert", help="adapters to the all-modules checkpoint and back, bit for bit")
+    convert = commands.add_parser("convert", help="adapters to the all-modules checkpoint and back; a GGUF to a base")
     convert.add_argument("--from", dest="source", required=True, nargs="+", metavar="PATH_OR_ID",
-                         help="a checkpoint of either layout, or the adapter folders of several groups")  # fmt: skip
+                         help="a checkpoint of either layout, adapter folders of groups, or one GGUF file")  # fmt: skip
     convert.add_argument("--to", dest="out", required=True, metavar="DIR", help="a new folder")
     convert.add_argument("--layout", choices=("adapters", "all-modules"), help="default: the one it is not in")
     convert.add_argument("--base", help="folder or hub id of the adapters' base, where they do not lead to it")
@@ -311,6 +311,13 @@ def _contamination(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    if arguments.source[0].endswith(".gguf"):
+        from xalma.gguf_files import convert_gguf
+
+        if len(arguments.source) > 1 or arguments.layout or arguments.base or arguments.groups:
+            raise ValueError("a GGUF file is converted alone, into a base: give --from FILE.gguf and --to DIR only")
+        print(convert_gguf(arguments.source[0], arguments.out))
+        return
     from xalma.languages import parse_groups
     from xalma.shards import parse_size
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.bases import find_base
 from xalma.profiles import FULL, Profile
 from xalma.runtime import home
 
@@ -74,7 +75,7 @@ def shape_of(p: Profile) -> Shape:
     if p.base:
         from transformers import AutoConfig
 
-        c = AutoConfig.from_pretrained(p.base)
+        c = AutoConfig.from_pretrained(find_base(p.base))
         return Shape(c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.vocab_size, c.intermediate_size,
                      c.tie_word_embeddings)  # fmt: skip
     inner = -(-p.hidden_size * 8 // 3 // 32) * 32  # as backbone.build_llama
