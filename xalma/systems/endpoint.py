@@ -10,7 +10,6 @@ The key comes from the environment alone, and goes nowhere but into the request'
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import astuple, dataclass
@@ -22,7 +21,7 @@ import httpx
 
 from xalma.runtime import fingerprint
 from xalma.systems.bars import bar
-from xalma.systems.faults import SegmentRefused, check, headers, retry_after
+from xalma.systems.faults import Clock, SegmentRefused, check, headers, retry_after
 from xalma.systems.journal import Journal
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
@@ -60,7 +59,7 @@ class Endpoint:
 
     prices: (input, output) per million tokens, yours; max_cost: what this system may spend before it is closed.
     workers: requests at a time; attempts: tries a request; body: fields added to each request, None takes one away.
-    `cut`: requests sent again after their connection broke.
+    `cut`: requests sent again after their connection broke. clock: what waits are measured by.
     """
 
     def __init__(
@@ -78,6 +77,7 @@ class Endpoint:
         first_wait_s: float = 1.0,
         timeout_s: float = 120.0,
         body: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         if not model:
             raise ValueError(f"{row.name} has no model: name the one the server is to run (path=…, --path MODEL)")
@@ -88,6 +88,7 @@ class Endpoint:
         self.workers, self.attempts, self.first_wait_s, self.body = workers, attempts, first_wait_s, dict(body or {})
         self.cut, self._not_before, self._spent, self._lock, self._stop = 0, 0.0, 0.0, Lock(), Event()
         self._failure: BaseException | None = None
+        self._clock = clock or Clock()
         self._client = httpx.Client(headers=headers(self.base_url, key_variable), timeout=timeout_s)
         self.journal = Journal(journal)
 
@@ -193,17 +194,17 @@ class Endpoint:
                 response = self._send(body, f"{key}-{errors}")
                 if response.status_code == 200:
                     return self._keep(key, response.json())
-                fault, asked = check(response), retry_after(response)
+                fault, asked = check(response), retry_after(response, self._clock.time())
                 wait = asked or wait
                 errors += not was_cut  # an error was not charged; the same key might have it sent again
                 if asked or response.status_code == 429:  # about all requests, not this one
                     with self._lock:
-                        self._not_before = max(self._not_before, time.monotonic() + wait)
+                        self._not_before = max(self._not_before, self._clock.monotonic() + wait)
             except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError) as error:
                 fault, was_cut = f"a connection or an answer that broke off ({type(error).__name__})", True
                 with self._lock:
                     self.cut += 1
-            self._stop.wait(wait if attempt + 1 < self.attempts else 0)
+            self._clock.wait(self._stop, wait if attempt + 1 < self.attempts else 0)
         raise RuntimeError(
             f"{httpx.URL(self.base_url).host} failed {self.attempts} times, last with {fault}: the answers so far are "
             f"in {self.journal.path}; the same command goes on from there"
@@ -214,8 +215,8 @@ class Endpoint:
         return self._client.post(f"{self.base_url}/chat/completions", json=body, headers=headers)
 
     def _wait_for_turn(self) -> None:
-        while not self._stop.is_set() and (wait := self._not_before - time.monotonic()) > 0:
-            self._stop.wait(wait)
+        while not self._stop.is_set() and (wait := self._not_before - self._clock.monotonic()) > 0:
+            self._clock.wait(self._stop, wait)
         if self._stop.is_set():
             raise RuntimeError("stopped")
         if self.max_cost is not None and self._spent >= self.max_cost:

@@ -6,10 +6,27 @@ import os
 import re
 import time
 from email.utils import parsedate_to_datetime
+from threading import Event
 
 import httpx
 
 REFUSED = (400, 413, 422)  # about this segment, not about the key or the model
+
+
+class Clock:
+    """What time it is, and waiting; a test gives another, so that no test rests on the time of a loaded machine."""
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never set back."""
+        return time.monotonic()
+
+    def wait(self, stop: Event, seconds: float) -> None:
+        """Returns after `seconds`, or as soon as `stop` is set."""
+        stop.wait(seconds)
 
 
 class SegmentRefused(RuntimeError):
@@ -49,14 +66,14 @@ def _code(response: httpx.Response) -> str:
     return f" ({code})" if re.fullmatch("[a-z_]{3,40}", code) else ""
 
 
-def retry_after(response: httpx.Response) -> float:
-    """Seconds the server asks to wait, 0 where it does not say."""
+def retry_after(response: httpx.Response, now: float) -> float:
+    """Seconds the server asks to wait, 0 where it does not say; `now`: seconds since 1970, for a date."""
     value = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except ValueError:
         return 0.0
