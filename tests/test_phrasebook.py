@@ -11,7 +11,7 @@ import pytest
 from babel import dates, lists, numbers, units
 
 from xalma.cards import phrasebook_card
-from xalma.cldr import LOCALES, MAX_NUMBER, Gap, clean, speaker
+from xalma.cldr import LOCALES, MAX_NUMBER, STYLES, Gap, clean, speaker
 from xalma.draws import CANDIDATES, Draw, dropped, inventory, say
 from xalma.languages import LANGUAGES
 from xalma.phrasebook import HELD_OUT, SPLITS, Phrasebook
@@ -125,6 +125,43 @@ def test_agrees_with_babel_where_babel_has_words(lang):
         assert voice.say(("measure", ("mass-tonne", 7))) == clean(tonnes)
     amount = numbers.format_currency(7, "USD", locale=locale, format_type="name", currency_digits=False, format="0")
     assert voice.say(("amount", ("USD", 7))) == clean(amount)
+
+STYLED = ("colon", (("date", (2025, 3, 9)), ("both", (("amount", ("EUR", 3)), ("measure", ("length-kilometer", 3))))))
+
+
+@pytest.mark.parametrize(
+    ("lang", "expected"),
+    [
+        ("en", ["Sunday, March 9, 2025: 3 euros and 3 kilometers", "March 9, 2025: 3 euros and 3 kilometers",
+                "Mar 9, 2025: EUR 3 and 3 km", "3/9/25: EUR 3 and 3 km"]),
+        ("de", ["Sonntag, 9. März 2025: 3 Euro und 3 Kilometer", "9. März 2025: 3 Euro und 3 Kilometer",
+                "09.03.2025: 3 EUR und 3 km", "09.03.25: 3 EUR und 3 km"]),
+        ("et", ["pühapäev, 9. märts 2025: 3 eurot ja 3 kilomeetrit", "9. märts 2025: 3 eurot ja 3 kilomeetrit",
+                "9. märts 2025: 3 EUR ja 3 km", "09.03.25: 3 EUR ja 3 km"]),
+    ],
+)  # fmt: skip
+def test_styles_state_the_same_facts(lang, expected):
+    assert [say(STYLED, lang, style) for style in STYLES] == expected
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("lang", ["en", "de", "fr", "ru", "uk", "fi", "et", "ko", "cs", "id", "tr"])
+def test_dates_of_each_style_are_babels(lang, style):
+    for month, day in ((1, 5), (5, 20), (11, 30)):
+        expected = dates.format_date(datetime.date(1987, month, day), style, locale=LOCALES.get(lang, lang))
+        assert speaker(lang, style).say(("date", (1987, month, day))) == clean(expected)
+
+
+def test_an_unknown_style_is_named():
+    with pytest.raises(ValueError, match="unknown style 'tall': choose one of full, long, medium, short"):
+        speaker("en", "tall")
+
+
+def test_rows_take_their_styles_in_turn(book):
+    plain = list(islice(book.iterate(("en",), "monolingual"), 40))
+    turns = list(islice(book.iterate(("en",), "monolingual", ("full", "short")), 40))
+    assert turns[::2] == plain[::2]
+    assert turns[1::2] != plain[1::2]
 
 
 @pytest.mark.parametrize("part", [AGO[1][0], AGO[1][1], ("measure", ("length-meter", 3))])

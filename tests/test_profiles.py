@@ -51,7 +51,7 @@ def test_every_value_has_a_source(p):
 
 def test_profiles_are_deltas_that_pass_their_own_checks():
     assert set(PROFILES) == {
-        "tiny", "ntrex", "small", "small-cpu", "full", "alma-tiny", "alma-small-cpu", "alma-7b",
+        "tiny", "tiny-base", "ntrex", "small", "small-cpu", "full", "alma-tiny", "alma-small-cpu", "alma-7b",
     }  # fmt: skip
     for p in PROFILES.values():
         assert p.but(**p.values()) == p

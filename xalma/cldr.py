@@ -26,10 +26,14 @@ from babel.localedata import merge, resolve_locale_filename
 # Babel's locale where it isn't the bare code: European Portuguese, the scripts of the NLLB codes.
 LOCALES = {"pt": "pt_PT", "zh": "zh_Hans", "sr": "sr_Cyrl", "az": "az_Latn", "uz": "uz_Latn"}
 MAX_NUMBER = 999  # a fourth digit would need each language's grouping mark
+# The CLDR's own widths: dates of that width, and measures, spans and money in words ("3 kilometers", "3 euros") or,
+# from medium on, in short form ("3 km", "3 EUR"). Two styles of one part state the same facts.
+STYLES = ("full", "long", "medium", "short")
 
 Part = tuple[str, object]  # ("date", (2025, 3, 3)), ("countries", ("DE", "FR")), ("amount", ("EUR", 3))
 
 _SPACES = re.compile(r"[\s\u00a0\u2009\u202f]+")
+MARKS_AND_SPACES = "\u200e\u200f\u061c\u00a0\u202f "
 _MARKS = re.compile(r"[\u200b\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
 
@@ -52,11 +56,14 @@ def _file(locale: str) -> dict:
 
 
 class Speaker:
-    """Says parts in one language from its own CLDR data; get one from `speaker(code)`."""
+    """Says parts in one language and style from its own CLDR data; get one from `speaker(code, style)`."""
 
-    def __init__(self, lang: str) -> None:
-        """Load the data of the two-letter code `lang`."""
-        self.lang, self.data, self.root = lang, {}, _file("root")
+    def __init__(self, lang: str, style: str = "full") -> None:
+        """Load the data of the two-letter code `lang`. Raises ValueError for a style that is none of STYLES."""
+        if style not in STYLES:
+            raise ValueError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
+        self.lang, self.style, self.data, self.root = lang, style, {}, _file("root")
+        self.words = style in ("full", "long")
         steps = LOCALES.get(lang, lang).split("_")
         for depth in range(1, len(steps) + 1):
             merge(self.data, _file("_".join(steps[:depth])))
@@ -127,17 +134,21 @@ class Speaker:
         words = {"EEEE": days["format"]["wide"], "MMMM": months["format"]["wide"]}
         words["cccc"] = days.get("stand-alone", {}).get("wide") or words["EEEE"]
         words["LLLL"] = months.get("stand-alone", {}).get("wide") or words["MMMM"]
+        words["EEE"] = days["format"].get("abbreviated") or words["EEEE"]
+        words["MMM"] = months["format"].get("abbreviated") or words["MMMM"]
+        words["LLL"] = months.get("stand-alone", {}).get("abbreviated") or words["MMM"]
         return words
 
     def _date(self, value: tuple[int, int, int]) -> str:
         year, month, day = value
         weekday = datetime.date(*value).weekday()
-        fields = {"y": year, "M": month, "MM": f"{month:02}", "d": day, "dd": f"{day:02}"}
+        fields = {"y": year, "yy": f"{year % 100:02}", "d": day, "dd": f"{day:02}"}
+        fields |= {"M": month, "MM": f"{month:02}", "L": month, "LL": f"{month:02}"}
         for key, words in self._dates.items():
-            fields[key] = words[weekday if key in ("EEEE", "cccc") else month]
-        pattern = self._own("date_formats", "full").format  # "%(EEEE)s, %(d)s. %(MMMM)s %(y)s"
-        if "(G)" in pattern:
-            fields["G"] = self._own("eras", "abbreviated", 1)
+            fields[key] = words[weekday if key[0] in "Ec" else month]
+        pattern = self._own("date_formats", self.style).format  # "%(EEEE)s, %(d)s. %(MMMM)s %(y)s"
+        if "(G)" in pattern or "(GGGGG)" in pattern:
+            fields["G"] = fields["GGGGG"] = self._own("eras", "abbreviated", 1)
         return pattern % fields
 
     def _time(self, hour: int, minute: int) -> str:
@@ -152,19 +163,24 @@ class Speaker:
         return pattern % fields
 
     def _datetime(self, value: tuple[int, int, int, int, int]) -> str:
-        pattern = self._own("datetime_formats", "full")
+        pattern = self._own("datetime_formats", self.style)
         return pattern.format(self._time(*value[3:]), self._date(value[:3]))
 
     def _relative(self, value: tuple[str, int]) -> str:
         unit, offset = value
-        path = ("date_fields", unit, "future" if offset > 0 else "past")
-        pattern = self._plural(self._own(*path), abs(offset))
+        side = "future" if offset > 0 else "past"
+        path = ("date_fields", unit, side)
+        short = {} if self.words else self.data.get("date_fields", {}).get(f"{unit}-short", {}).get(side, {})
+        pattern = self._plural(short, abs(offset)) or self._plural(self._own(*path), abs(offset))
         if not pattern:
             raise Gap(f"no plural {self.plurals[abs(offset)]} of {' '.join(path)}")
         return pattern.format(abs(offset))
 
     def _amount(self, value: tuple[str, int]) -> str:
         currency, number = value
+        if not self.words:
+            first = self._own("currency_formats", "standard").pattern.strip(MARKS_AND_SPACES).startswith("¤")
+            return f"{currency} {number}" if first else f"{number} {currency}"
         forms = self.data.get("currency_names_plural", {}).get(currency, {})
         name = self._plural(forms, number) or self._own("currency_names", currency)
         pattern = self._plural(self.data.get("currency_unit_patterns", {}), number) or "{0} {1}"
@@ -173,10 +189,12 @@ class Speaker:
     def _measure(self, value: tuple[str, int]) -> str:
         unit, number = value
         widths = self._own("unit_patterns", unit)
-        pattern = self._plural(widths.get("long", {}), number)
+        pattern = self._plural(widths.get("long", {}), number) if self.words else None
         pattern = pattern or self._plural(widths.get("short", {}), number)
         symbol = self.root["unit_patterns"].get(unit, {}).get("short", {}).get("other")
-        if not pattern or pattern == symbol:
+        if not self.words:  # a symbol is what a short form is
+            pattern = pattern or symbol or self._plural(widths.get("long", {}), number)
+        if not pattern or (self.words and pattern == symbol):
             raise Gap(f"no unit_patterns {unit} in words")
         return pattern.format(number)
 
@@ -201,6 +219,6 @@ class Speaker:
 
 
 @cache
-def speaker(lang: str) -> Speaker:
-    """The Speaker of a two-letter code."""
-    return Speaker(lang)
+def speaker(lang: str, style: str = "full") -> Speaker:
+    """The Speaker of a two-letter code, in one of STYLES."""
+    return Speaker(lang, style)

@@ -154,10 +154,10 @@ class Dice:
         return "colon+paren", (self.when(), self.names(), self.quantity())
 
 
-def say(draw: Draw, lang: str) -> str:
-    """`draw` in `lang`. Raises Gap where the language has no words for one of its parts."""
+def say(draw: Draw, lang: str, style: str = "full") -> str:
+    """`draw` in `lang` and one of the CLDR's styles. Raises Gap where the language has no words for a part."""
     shape, parts = draw
-    voice = speaker(lang)
+    voice = speaker(lang, style)
     text = voice.say(parts[0])
     for joiner, part in zip(shape.split("+"), parts[1:], strict=False):
         text = voice.join(joiner, text, voice.say(part))

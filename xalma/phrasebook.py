@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import cycle, islice
 
 import pandas as pd
 
@@ -96,9 +96,14 @@ class Phrasebook:
             raise ValueError(f"{split!r} isn't held out: only {' and '.join(HELD_OUT)} are")
         return self._pool.sounds(language(lang).code, split)
 
-    def iterate(self, langs: tuple[str, ...], split: str) -> Iterator[tuple[str, ...]]:
-        """Sentences in all of `langs`, a row at a time, in the order of `parallel`; endless for training splits."""
-        yield from self._pool.rows(langs, split)
+    def iterate(
+        self, langs: tuple[str, ...], split: str, styles: Sequence[str] = ("full",)
+    ) -> Iterator[tuple[str, ...]]:
+        """Sentences in all of `langs`, a row at a time, in the order of `parallel`; endless for training splits.
+
+        styles: of `xalma.cldr.STYLES`, taken in turn, one per row.
+        """
+        yield from self._pool.rows(langs, split, styles)
 
     def _rows(self, langs: tuple[str, ...], split: str, n: int, start: int) -> list[tuple]:
         for lang in langs:
@@ -186,13 +191,15 @@ class _Pool:
             yield self.draws[split][index]
             index += 1
 
-    def rows(self, langs: tuple[str, ...], split: str) -> Iterator[tuple[str, ...]]:
+    def rows(
+        self, langs: tuple[str, ...], split: str, styles: Sequence[str] = ("full",)
+    ) -> Iterator[tuple[str, ...]]:
         """Sentences in `langs`, row by row, none of them held out; no repeats in test and dev."""
         above = {"test": (), "dev": ("test",)}.get(split, HELD_OUT)
         taken = [set().union(*(self.sounds(lang, s) for s in above)) for lang in langs]
-        for draw in self.stream(split):
+        for draw, style in zip(self.stream(split), cycle(styles)):
             try:
-                row = tuple(say(draw, lang) for lang in langs)
+                row = tuple(say(draw, lang, style) for lang in langs)
             except Gap:
                 continue
             if any(text in seen for text, seen in zip(row, taken, strict=True)):

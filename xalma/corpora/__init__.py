@@ -14,6 +14,7 @@ from importlib import import_module
 FAMILIES: dict[str, tuple[str, str]] = {
     "hub": ("hub", "HubCorpus"),  # what X-ALMA used: OSCAR, NLLB and OPUS, its parallel data, FLORES-200
     "cldr": ("cldr", "CldrCorpus"),
+    "cldr_web": ("cldr", "WebCorpus"),  # what the shipped tiny base has read
     "ntrex": ("ntrex", "NtrexCorpus"),
     "ntrex_whole": ("ntrex", "NtrexWhole"),  # no test documents: for runs that are tested elsewhere
     "oscar": ("oscar", "OscarCorpus"),

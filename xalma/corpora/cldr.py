@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import ClassVar
@@ -49,3 +50,32 @@ class CldrCorpus(Corpus):
 
     def fingerprint(self) -> str:
         return f"babel {version('babel')}"
+
+
+class WebCorpus(CldrCorpus):
+    """What a base has read before X-ALMA begins, in the place of LLaMA-2's web text.
+
+    Documents in all styles of the CLDR. A small share of the English ones says each phrase in another language too, as
+    pages on the web do by accident: `BILINGUAL` are the languages that have such pages. Which languages, which share
+    and how often each style occurs are our choice.
+    """
+
+    NAME: ClassVar = "CLDR phrasebook, as web text"
+    STYLES: ClassVar = ("full", "full", "long", "long", "medium", "full", "full", "medium", "short", "full")
+    BILINGUAL: ClassVar = ("de", "fr", "es", "it", "pt", "nl", "pl", "sv", "cs", "tr", "ru", "zh", "ja", "ar", "id")
+    SHARE: ClassVar = 0.05  # of the English documents
+
+    def monolingual(self, lang: str) -> Iterator[str]:
+        phrases = (row[0] for row in self.book.iterate((lang,), "monolingual", self.STYLES))
+        documents = (f"{a}\n{b}\n{a}" for a, b in zip(phrases, phrases, strict=False))
+        return self._with_pairs(documents) if lang == ENGLISH else documents
+
+    def _with_pairs(self, documents: Iterator[str]) -> Iterator[str]:
+        rng = random.Random(self.p.seed)
+        pairs = {code: self.book.iterate((ENGLISH, code), "bitext", self.STYLES) for code in self.BILINGUAL}
+        for document in documents:
+            yield document
+            if rng.random() < self.SHARE:
+                pair = list(next(pairs[rng.choice(self.BILINGUAL)]))
+                rng.shuffle(pair)
+                yield rng.choice((" ", "\n")).join(pair)

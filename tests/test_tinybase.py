@@ -1,0 +1,56 @@
+"""The shipped base's text, and its making at a size of seconds."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from xalma.backbone import build_llama, train_tokenizer
+from xalma.cldr import STYLES
+from xalma.data import open_corpus
+from xalma.languages import LANGUAGES
+from xalma.mixing import parse_shares
+from xalma.profiles import load_profile
+from xalma.tinybase import text_blocks, train_base, write_text
+
+
+@pytest.fixture(scope="module")
+def p():
+    return load_profile("tiny-base", threads=1, stage1_tokens=128 * 8 * 4, stage1_batch_size=8, micro_batch=8,
+                        groups="6", only_languages="et,zh", vocab_size=400)  # fmt: skip
+
+
+def test_all_languages_have_a_share_and_english_most():
+    shares = parse_shares(load_profile("tiny-base").mixing_shares)
+    assert set(shares) == set(LANGUAGES)
+    assert shares["en"] / sum(shares.values()) > 0.8
+
+
+def test_english_text_has_some_pages_in_two_languages_and_other_text_none(p):
+    corpus = open_corpus(p)
+    english = list(islice(corpus.monolingual("en"), 2000))
+    two = [document for document in english if not document.isascii()]
+    assert 0.01 < len(two) / len(english) < 0.06  # some of the other languages write in ASCII
+    phrases = {phrase for document in english for phrase in document.split("\n")}
+    others = " ".join(islice(corpus.monolingual("zh"), 200))
+    assert not any(len(phrase) > 12 and phrase.isascii() and phrase in others for phrase in phrases)
+
+
+def test_web_text_has_every_style(p):
+    corpus = open_corpus(p)
+    assert set(corpus.STYLES) == set(STYLES)
+    text = "\n".join(islice(corpus.monolingual("en"), 400))
+    assert "kilometers" in text and " km" in text
+
+
+def test_the_base_is_trained_on_its_text(p, tmp_path):
+    texts = [text for code in ("en", "et", "zh") for text in islice(open_corpus(p).monolingual(code), 50)]
+    tokenizer = train_tokenizer(texts, 400)
+    model = build_llama(tokenizer, hidden_size=16, layers=1, heads=2, max_positions=128, seed=0)
+    write_text(p, tokenizer, tmp_path, workers=1)
+    assert text_blocks(p, tokenizer, tmp_path).n_blocks == 4 * 8
+    made = train_base(p, model, tokenizer, tmp_path, tmp_path / "out")
+    assert made["steps"] == 4
+    assert made["tokens_seen"] == p.stage1_tokens
+    assert made["log"][-1]["loss"] < made["log"][0]["loss"]
