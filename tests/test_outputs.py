@@ -179,3 +179,23 @@ def test_systems_are_listed(capsys):
     assert cli.main(["systems"]) == 0
     out = capsys.readouterr().out
     assert all(f"{name} " in out for name in SYSTEMS)
+
+
+def test_seconds_add_up_over_starts(tmp_path, monkeypatch):
+    """Two starts that were stopped and one that ended, of one second each by the clock they read."""
+    clock = iter(range(100))
+    monkeypatch.setattr("xalma.systems.outputs.time.perf_counter", lambda: next(clock))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, Fake(fails_at="en-de"), ["en-de"])
+    assert json.loads((tmp_path / "run.json").read_text())["directions"]["en-de"] == {"status": "stopped", "seconds": 2}
+    assert write(tmp_path, Fake(), ["en-de"])["en-de"]["seconds"] == 3
+    (tmp_path / "en-de.txt").unlink()
+    assert write(tmp_path, Fake(), ["en-de"])["en-de"]["seconds"] == 1, "what is made anew does not go on"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {"system": {"name": "a"}}, "directions": [1]}'])
+def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json can't be read"):
+        write(tmp_path, Fake())

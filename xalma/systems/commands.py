@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xalma.systems import Translator, listing, open_system, supports, system_row
+from xalma.systems.address import parse_address
 
 if TYPE_CHECKING:
     from xalma.systems.endpoint import Endpoint
 
-_NO_MATTER = ("journal", "max_cost", "prices", "device", "key_variable")  # outputs do not depend on them
+_NO_MATTER = ("journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s")  # for outputs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prices", nargs=2, type=float, metavar=("IN", "OUT"), help="per million tokens, to show the cost"
     )
-    parser.add_argument("--max-cost", type=float, help="stop before a run costs more")
+    parser.add_argument("--max-cost", type=float, help="stop before the journal's answers and new ones cost more")
+    parser.add_argument("--timeout", type=float, dest="timeout_s", metavar="S", help="for one answer; default: 120")
+    parser.add_argument("--deadline", type=float, dest="deadline_s", metavar="S", help="for the whole run")
     parser.add_argument("--journal", help="file of an endpoint's paid answers; default: in --out, else in this folder")
 
 
@@ -40,8 +43,9 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     row = system_row(arguments.system)
     names = ["path", "adapter", "device", "dtype", "force"]
     if row.family == "endpoint":
-        names += ["base_url", "key_variable", "prices", "max_cost", "journal"]
-    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+        names += ["base_url", "key_variable", "prices", "max_cost", "journal", "timeout_s", "deadline_s"]
+    values = {name: getattr(arguments, name) for name in names}
+    options = {name: value for name, value in values.items() if value is not None and value is not False}
     if arguments.shots:
         options["shots"] = read_shots(arguments.shots)
     return options
@@ -80,7 +84,10 @@ def translate(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:
     if not arguments.force:
         system_row(arguments.system).check(arguments.src, arguments.tgt)  # before weights are loaded
     system = open_system(arguments.system, **given(arguments))
-    outputs, broken = single_lines(system.translate(texts, arguments.src, arguments.tgt))
+    try:
+        outputs, broken = single_lines(system.translate(texts, arguments.src, arguments.tgt))
+    finally:
+        _say_spending(system)
     if broken:
         print(f"{broken} line breaks in outputs became blanks", file=sys.stderr)
     return outputs
@@ -92,7 +99,10 @@ def write(arguments: argparse.Namespace) -> None:
     if row.family == "endpoint":
         options.setdefault("journal", str(Path(arguments.out) / "journal.jsonl"))
         with closing(open_system(row.name, **options)) as system:
-            _write(arguments, options, system)
+            try:
+                _write(arguments, options, system)
+            finally:
+                _say_spending(system)
     else:
         _write(arguments, options, open_system(row.name, **options) if row.family == "files" else None)
 
@@ -114,6 +124,8 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
     if row.family == "endpoint":
         _say_cost(system, {direction: sources(direction) for direction in wanted if is_supported(direction)})
     made = {name: value for name, value in options.items() if name not in _NO_MATTER}
+    if "base_url" in made:
+        made["base_url"] = parse_address(made["base_url"]).url  # without the keys that may stand in it
     made |= {"testset": arguments.testset, "origin": arguments.origin}
     records = write_outputs(
         lambda: system or open_system(row.name, **options),
@@ -132,6 +144,12 @@ def _say_cost(system: Endpoint, texts: dict[str, list[str]]) -> None:
     whole = sum(parts, start=Estimate(0, 0, 0, 0, system.price(0, 0)))
     print(f"{system.row.name}, {len(texts)} directions: {whole}", file=sys.stderr)
     system.check_cost(whole)
+
+
+def _say_spending(system: Translator) -> None:
+    """What an endpoint's answers cost, from its journal; nothing of other systems, or where nothing was asked."""
+    if system.row.family == "endpoint" and system.spent_tokens != (0, 0):
+        print(f"{system.row.name} {system.spending()}", file=sys.stderr)
 
 
 def _counts(record: dict[str, Any]) -> str:

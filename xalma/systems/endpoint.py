@@ -1,65 +1,75 @@
 """GPT-3.5, GPT-4, or any server with an OpenAI-compatible chat endpoint (vLLM, llama.cpp, …).
 
 Each segment is one request, temperature 0. An answer goes to the journal before it counts, so that nothing is lost and
-nothing asked for twice, over restarts too. Faults that pass (429, 5xx, cut connections) are tried again after the time
-the server names, else after a doubling wait; the requests carry an Idempotency-Key, so that a server that honours it
-does not charge an answer lost on the way again. One that does not may: such requests are counted in `cut`.
-The key comes from the environment alone, and goes nowhere but into the request's header.
+nothing asked for twice, over restarts too; an answer that came is kept however odd it is (`answers`). Errors that pass
+(429, 5xx) are tried again after the time the server names, else after a doubling wait. So is a request whose answer
+was lost on the way, `LOST_TRIES` times: it may be paid each time, unless the server honours the Idempotency-Key.
+Keys and passwords go nowhere but into the request (`address`).
+
+Why these retries are ours and not those of the `openai` client (3.57, tried on `tests/outside/faulty_server.py`, which
+honours no key): of an answer whose Content-Length was too long it bought three for each segment and lost all; a server
+that sends a byte now and then it never left; and its retries can't be seen from outside, so that neither a limit of
+cost nor Ctrl-C would stop them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import astuple, dataclass
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from threading import Thread
 from typing import Any
 
 import httpx
 
 from xalma.runtime import fingerprint
+from xalma.systems.address import open_client, parse_address
+from xalma.systems.answers import NoAnswer, Unreadable, read_answer, tokens_of
 from xalma.systems.bars import bar
-from xalma.systems.faults import Clock, SegmentRefused, check, headers, retry_after
+from xalma.systems.costs import Estimate, check_amounts
+from xalma.systems.faults import Clock, SegmentRefused, check, passes, retry_after
 from xalma.systems.journal import Journal
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
 OPENAI = "https://api.openai.com/v1"
-BYTES_PER_TOKEN = 3  # rough, over scripts: English has more, Devanagari fewer
 PROMPT_OVERHEAD = 10  # tokens of the chat form
-LONGEST_WAIT_S = 60.0  # of our own backoff; a server's Retry-After is kept to whatever it says
+LONGEST_WAIT_S = 60.0  # of our own backoff
+LONGEST_ASKED_S = 600.0  # a server that asks for more ends the run: who started it decides when to go on
+SAID_WAIT_S = 5.0  # waits of this length are said
+LOST_TRIES = 4  # of a request whose answer may be paid and is lost
+GRACE_S = 2.0  # for answers under way after Ctrl-C: they are paid
+LARGEST_ANSWER = 16 * 2**20  # bytes
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs whole URLs, in which keys may stand
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run will roughly take; `cost` in the currency of the prices, None where none were given."""
+class Fault:
+    """An error that may pass. asked_s: the wait that the server asks for; is_for_all: it is about all requests."""
 
-    requests: int
-    in_journal: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
+    words: str
+    asked_s: float = 0.0
+    is_for_all: bool = False
 
-    def __add__(self, other: Estimate) -> Estimate:
-        sums = [a + b for a, b in zip(astuple(self)[:4], astuple(other)[:4], strict=True)]
-        return Estimate(*sums, None if self.cost is None or other.cost is None else self.cost + other.cost)
 
-    def __str__(self) -> str:
-        money = "unknown, give prices" if self.cost is None else f"about {self.cost:.2f}"
-        return (
-            f"{self.requests} requests ({self.in_journal} more are in the journal), about {self.input_tokens:,} tokens "
-            f"in and {self.output_tokens:,} out by a rule of {BYTES_PER_TOKEN} bytes a token; cost {money}"
-        )
+class Lost(Exception):
+    """An answer that broke off or could not be read, of a request that may have been paid."""
 
 
 class Endpoint:
     """A chat endpoint behind the systems' interface.
 
-    prices: (input, output) per million tokens, yours; max_cost: what this system may spend before it is closed.
-    workers: requests at a time; attempts: tries a request; body: fields added to each request, None takes one away.
-    `cut`: requests sent again after their connection broke. clock: what waits are measured by.
+    prices: (input, output) per million tokens, yours; max_cost: what may be spent, with all that the journal holds.
+    workers: requests at a time; attempts: tries of a request that is answered with errors. timeout_s: for one whole
+    answer; deadline_s: for all that this object does, None for no end. body: fields added to each request, None takes
+    one away. clock: what waits are measured by. `cut`: requests that may be paid though their answer was lost.
     """
 
     def __init__(
@@ -76,6 +86,7 @@ class Endpoint:
         attempts: int = 8,
         first_wait_s: float = 1.0,
         timeout_s: float = 120.0,
+        deadline_s: float | None = None,
         body: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -83,14 +94,23 @@ class Endpoint:
             raise ValueError(f"{row.name} has no model: name the one the server is to run (path=…, --path MODEL)")
         if max_cost is not None and prices is None:
             raise ValueError("a limit of cost needs prices: give those of input and output per million tokens")
-        self.row, self.model, self.base_url = row, model, base_url.rstrip("/")
+        for name, value in {"max_cost": max_cost, "prices": prices}.items():
+            check_amounts(name, value)
+        for name, value in {"timeout_s": timeout_s, "deadline_s": deadline_s, "workers": workers}.items():
+            check_amounts(name, value, above_zero=True)
+        self.row, self.model, self.address = row, model, parse_address(base_url)
         self.template, self.prices, self.max_cost = TEMPLATES[row.template], prices, max_cost
         self.workers, self.attempts, self.first_wait_s, self.body = workers, attempts, first_wait_s, dict(body or {})
-        self.cut, self._not_before, self._spent, self._lock, self._stop = 0, 0.0, 0.0, Lock(), Event()
-        self._failure: BaseException | None = None
+        self.timeout_s, self.key_variable, self.cut = timeout_s, key_variable, 0
+        self._open_client()  # a key that is not there should fail before the first request
         self._clock = clock or Clock()
-        self._client = httpx.Client(headers=headers(self.base_url, key_variable), timeout=timeout_s)
+        self._end = math.inf if deadline_s is None else self._clock.monotonic() + deadline_s
         self.journal = Journal(journal)
+        self._at_start, self._at_risk, self._dearest, self._frame = self.journal.tokens, 0.0, 0.0, 0
+        self._under_way: dict[str, float] = {}  # what is set aside for requests that were sent
+
+    def _open_client(self) -> httpx.AsyncClient:
+        return open_client(self.address, self.key_variable, self.timeout_s)
 
     def request(self, text: str, src: str, tgt: str) -> dict[str, Any]:
         """The body of the request for one segment."""
@@ -104,143 +124,289 @@ class Endpoint:
 
     def key(self, body: Mapping[str, Any]) -> str:
         """The journal's key of a request: server and body, nothing secret."""
-        return fingerprint({"base_url": self.base_url, "body": body})
+        return fingerprint({"base_url": self.address.url, "body": body})
 
     def estimate(self, texts: Sequence[str], src: str, tgt: str) -> Estimate:
         """What translating `texts` will take beyond what the journal has."""
         asked = {self.key(body): body for body in (self.request(text, src, tgt) for text in texts)}
         todo = {key: body for key, body in asked.items() if key not in self.journal}
-        given = sum(_tokens(body["messages"][0]["content"]) + PROMPT_OVERHEAD for body in todo.values())
-        frame = _tokens(self.template.prompt("", src, tgt)) + PROMPT_OVERHEAD
-        written = max(0, given - frame * len(todo))
+        given = sum(map(_prompt_tokens, todo.values()))
+        self._frame = tokens_of(self.template.prompt("", src, tgt)) + PROMPT_OVERHEAD
+        written = max(0, given - self._frame * len(todo))
         return Estimate(len(todo), len(asked) - len(todo), given, written, self.price(given, written))
 
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`; says what it will roughly cost before the first request.
 
-        Raises ValueError where the estimate is above `max_cost`, RuntimeError where answers are missing in the end;
-        what was answered is in the journal then, and the same call goes on from there.
+        Raises ValueError where the estimate is above `max_cost`, RuntimeError where answers are missing in the end,
+        KeyboardInterrupt with a sentence; what was answered is in the journal then, and the same call goes on from
+        there.
         """
         self.row.check(src, tgt)
         estimate = self.estimate(texts, src, tgt)
         if estimate.requests:
-            print(f"{self.row.name} {src}-{tgt}: {estimate}", file=sys.stderr)
+            self._say(f"{src}-{tgt}: {estimate}")
+            if lost := self.journal.lost_lines:
+                self._say(f"{lost} lines of {self.journal.path} can't be read: their answers are paid for once more")
         self.check_cost(estimate)
         bodies = [self.request(text, src, tgt) for text in texts]
         keys = [self.key(body) for body in bodies]
         self._ask({key: body for key, body in zip(keys, bodies, strict=True) if key not in self.journal}, progress)
         answers = [self.journal[key] for key in keys]
-        if long := sum(answer["finish"] == "length" for answer in answers):
-            print(f"{self.row.name} {src}-{tgt}: {long} answers were cut at max_tokens", file=sys.stderr)
+        self._say_oddities(f"{src}-{tgt}", answers)
         return [self.template.clean(answer["text"]) for answer in answers]
 
     def check_cost(self, estimate: Estimate) -> None:
-        """Raises ValueError where what was spent and what is estimated are above `max_cost` together."""
-        if self.max_cost is not None and self._spent + estimate.cost > self.max_cost:
-            spent = f"{self._spent:.2f} spent and " if self._spent else ""
+        """Raises ValueError where what the journal holds and what is estimated are above `max_cost` together."""
+        if self.max_cost is not None and self.spent + estimate.cost > self.max_cost:
+            spent = f"{self.spent:.2f} spent and " if self.spent else ""
             raise ValueError(f"{self.row.name}: {spent}{estimate.cost:.2f} estimated are above {self.max_cost}")
 
+    @property
+    def spent(self) -> float:
+        """What all answers of the journal cost at `prices`; 0 without prices."""
+        return self.price(*self.journal.tokens) or 0.0
+
+    @property
+    def spent_tokens(self) -> tuple[int, int]:
+        """(in, out) of the answers that came since this object was made."""
+        now, then = self.journal.tokens, self._at_start
+        return now[0] - then[0], now[1] - then[1]
+
+    def spending(self) -> str:
+        """What this object and what the whole journal cost, in tokens and in money where prices are known."""
+        parts = {"now": self.spent_tokens, "the whole journal": self.journal.tokens}
+        words = [f"{name} {t[0]:,} tokens in, {t[1]:,} out{self._money(t)}" for name, t in parts.items()]
+        lost = f"; {self.cut} answers were lost on the way and may be charged too" if self.cut else ""
+        return f"spent: {'; '.join(words)}{lost}"
+
+    def _money(self, tokens: tuple[int, int]) -> str:
+        return "" if self.prices is None else f", {self.price(*tokens):.2f}"
+
     def close(self) -> None:
-        """Ends the connections and lets the journal go."""
-        self._client.close()
+        """Lets the journal go."""
         self.journal.close()
+
+    def price(self, given: int, written: int) -> float | None:
+        """What tokens in and out cost, None without prices."""
+        return None if self.prices is None else (given * self.prices[0] + written * self.prices[1]) / 1e6
 
     def _ask(self, todo: Mapping[str, dict[str, Any]], progress: bool) -> None:
         refused: list[str] = []
-        self._stop.clear()
-        self._failure = None
-        with bar(len(todo), self.row.name, progress) as shown, ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(self._answer, key, body) for key, body in todo.items()]
+        with bar(len(todo), self.row.name, progress) as shown:
             try:
-                for n, future in enumerate(as_completed(futures), 1):
-                    try:
-                        future.result()
-                    except SegmentRefused as error:
-                        refused.append(str(error))
-                        if len(refused) == n == 3:  # nothing but refusals: it is not about the segments
-                            raise
-                    shown.update(1)
-            except BaseException as error:
-                self._stop.set()
-                for future in futures:
-                    future.cancel()
-                raise (self._failure or error) from None
+                _in_thread(self._ask_all(todo, refused, shown))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"stopped: {len(self.journal)} answers are in {self.journal.path}; the same command goes on from "
+                    f"there and asks for none of them again"
+                ) from None
         if refused:
             raise RuntimeError(
                 f"{len(refused)} of {len(todo)} segments were refused, the first because: {refused[0]}; "
                 f"the others are in {self.journal.path}"
             )
 
-    def _answer(self, key: str, body: Mapping[str, Any]) -> None:
-        """`_persist`; a failure that is not about this segment alone stops all workers, here and now."""
-        try:
-            self._persist(key, body)
-        except SegmentRefused:
-            raise
-        except BaseException as error:
-            with self._lock:
-                if not self._stop.is_set():  # the others' will only say that they were stopped
-                    self._failure = error
-            self._stop.set()
-            raise
-
-    def _persist(self, key: str, body: Mapping[str, Any]) -> None:
-        """One request until it is answered and journaled, refused, or has failed `attempts` times."""
-        fault, was_cut, errors = "", False, 0
-        for attempt in range(self.attempts):
-            self._wait_for_turn()
-            wait = min(LONGEST_WAIT_S, self.first_wait_s * 2**attempt * (1 + int(key[:4], 16) / 0xFFFF))
+    async def _ask_all(self, todo: Mapping[str, dict[str, Any]], refused: list[str], shown: Any) -> None:
+        """All requests, `workers` at a time. What is under way when one fails for good may still be answered."""
+        self._stop, self._not_before, self._lost_in_a_row = asyncio.Event(), 0.0, 0
+        self._n_workers, waiting = min(self.workers, len(todo)), iter(todo.items())
+        async with self._open_client() as self._client:
+            tasks = [asyncio.create_task(self._work(waiting, refused, shown)) for _ in range(self._n_workers)]
             try:
-                response = self._send(body, f"{key}-{errors}")
-                if response.status_code == 200:
-                    return self._keep(key, response.json())
-                fault, asked = check(response), retry_after(response, self._clock.time())
-                wait = asked or wait
-                errors += not was_cut  # an error was not charged; the same key might have it sent again
-                if asked or response.status_code == 429:  # about all requests, not this one
-                    with self._lock:
-                        self._not_before = max(self._not_before, self._clock.monotonic() + wait)
-            except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError) as error:
-                fault, was_cut = f"a connection or an answer that broke off ({type(error).__name__})", True
-                with self._lock:
-                    self.cut += 1
-            self._clock.wait(self._stop, wait if attempt + 1 < self.attempts else 0)
+                await asyncio.gather(*tasks)
+            except BaseException as error:
+                self._stop.set()
+                await asyncio.wait(tasks, timeout=GRACE_S if isinstance(error, asyncio.CancelledError) else None)
+                raise
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _work(self, waiting: Iterator[tuple[str, dict]], refused: list[str], shown: Any) -> None:
+        had = len(self.journal)
+        for key, body in waiting:
+            if self._stop.is_set():
+                return
+            try:
+                await self._persist(key, body)
+            except SegmentRefused as error:
+                refused.append(str(error))
+                if len(refused) == 3 and len(self.journal) == had:  # nothing but refusals: not about the segments
+                    raise
+            shown.update(1)
+
+    async def _persist(self, key: str, body: Mapping[str, Any]) -> None:
+        """One request until it is answered and journaled, refused, or has failed too often."""
+        errors = lost = 0
+        for attempt in range(self.attempts):
+            wait = min(LONGEST_WAIT_S, self.first_wait_s * 2**attempt * (1 + int(key[:4], 16) / 0xFFFF))
+            await self._wait_for_turn()
+            await self._set_aside(key, body)
+            try:
+                fault = await self._try(key, body, f"{key}-{errors}")
+            except Lost as error:
+                fault, lost = Fault(str(error)), lost + 1
+                self._at_risk += self._under_way[key]
+                self._count_lost(fault, lost)
+            finally:
+                del self._under_way[key]
+            if fault is None:
+                return
+            errors += not lost  # an error was not charged; the same key might have it sent again
+            if fault.asked_s or fault.is_for_all:
+                self._hold_all(fault.asked_s or wait, fault)
+            elif attempt + 1 < self.attempts:
+                await self._pause(wait, fault.words)
         raise RuntimeError(
-            f"{httpx.URL(self.base_url).host} failed {self.attempts} times, last with {fault}: the answers so far are "
+            f"{self.address.host} failed {self.attempts} times, last with {fault.words}: the answers so far are "
             f"in {self.journal.path}; the same command goes on from there"
         )
 
-    def _send(self, body: Mapping[str, Any], idempotency_key: str) -> httpx.Response:
-        headers = {"Idempotency-Key": idempotency_key}
-        return self._client.post(f"{self.base_url}/chat/completions", json=body, headers=headers)
+    async def _try(self, key: str, body: Mapping[str, Any], idempotency_key: str) -> Fault | None:
+        """One request: None where its answer is in the journal, else a fault that may pass. Raises Lost for an answer
+        that may be paid, SegmentRefused, and RuntimeError for what will not pass."""
+        try:
+            response, data = await self._send(body, idempotency_key)
+            if response.status_code != 200:
+                words = check(response, data, self.address.host)
+                return Fault(words, retry_after(response, self._clock.time()), response.status_code == 429)
+            return self._keep(key, body, read_answer(data))
+        except NoAnswer as error:
+            if not passes(error.code):
+                raise SegmentRefused(f"{self.address.host} sends {error}") from None
+            return Fault(str(error), is_for_all=error.code == 429)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+            return Fault(f"no connection ({type(error).__name__})")
+        except Unreadable as error:
+            raise Lost(f"an answer that could not be read ({error})") from None
+        except (httpx.RequestError, TimeoutError) as error:
+            raise Lost(f"an answer that broke off ({type(error).__name__})") from None
 
-    def _wait_for_turn(self) -> None:
-        while not self._stop.is_set() and (wait := self._not_before - self._clock.monotonic()) > 0:
-            self._clock.wait(self._stop, wait)
+    async def _send(self, body: Mapping[str, Any], idempotency_key: str) -> tuple[httpx.Response, bytes]:
+        """The response and what came of its body, within `timeout_s` from the first byte to the last."""
+        url, headers = f"{self.address.url}/chat/completions", {"Idempotency-Key": idempotency_key}
+        data, seconds = bytearray(), min(self.timeout_s, max(0.0, self._end - self._clock.monotonic()))
+        response: httpx.Response | None = None
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream("POST", url, json=body, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    data += chunk
+                    if len(data) > LARGEST_ANSWER:
+                        raise Unreadable(f"more than {LARGEST_ANSWER:,} bytes")
+        except (httpx.TransportError, TimeoutError):
+            if response is None or not _is_answer(bytes(data)):  # the end may be missing, and nothing of the answer
+                raise
+        return response, bytes(data)
+
+    async def _wait_for_turn(self) -> None:
+        while (wait := self._not_before - self._clock.monotonic()) > 0 and not self._stop.is_set():
+            await self._pause(wait)
         if self._stop.is_set():
             raise RuntimeError("stopped")
-        if self.max_cost is not None and self._spent >= self.max_cost:
-            raise RuntimeError(f"{self._spent:.2f} spent, the limit is {self.max_cost}: raise it to go on from here")
+        if self._clock.monotonic() >= self._end:
+            raise RuntimeError(f"the deadline is over: the answers so far are in {self.journal.path}")
 
-    def _keep(self, key: str, answer: Mapping[str, Any]) -> None:
-        choice = answer["choices"][0]
-        usage = answer.get("usage") or {}
-        tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        text = choice["message"]["content"] or ""  # None: withheld by the server's filter, which finish_reason says
-        self.journal.add(
-            key,
-            {
-                "text": text, "finish": choice.get("finish_reason"), "model": answer.get("model"),
-                "prompt_tokens": tokens[0], "completion_tokens": tokens[1],
-            },
-        )  # fmt: skip
-        with self._lock:
-            self._spent += self.price(*(n or 0 for n in tokens)) or 0.0
+    async def _pause(self, seconds: float, why: str = "") -> None:
+        """Waits, unless all is stopped meanwhile."""
+        if why and seconds >= SAID_WAIT_S:
+            self._say(f"{why}: tries again in {seconds:.0f} s")
+        await self._clock.wait(self._stop, min(seconds, max(0.0, self._end - self._clock.monotonic())))
 
-    def price(self, given: int, written: int) -> float | None:
-        """What tokens in and out cost, None without prices."""
-        return None if self.prices is None else (given * self.prices[0] + written * self.prices[1]) / 1e6
+    def _hold_all(self, seconds: float, fault: Fault) -> None:
+        """No request begins for so long. Raises RuntimeError where that is too long to wait for unasked."""
+        until, host = self._clock.monotonic() + seconds, self.address.host
+        if seconds > LONGEST_ASKED_S or until > self._end:
+            raise RuntimeError(
+                f"{host} asks for a wait of {min(seconds, 1e9):,.0f} s ({fault.words}): run the same command again "
+                f"then, it goes on from {self.journal.path}"
+            )
+        if until > self._not_before + 1 and seconds >= SAID_WAIT_S:
+            self._say(f"{fault.words}: waits {seconds:.0f} s{', as the server asks' if fault.asked_s else ''}")
+        self._not_before = max(self._not_before, until)
+
+    async def _set_aside(self, key: str, body: Mapping[str, Any]) -> None:
+        """Keeps back what a request will cost while it is under way. Raises RuntimeError where so much is not left."""
+        given = _prompt_tokens(body)
+        expected = max(self.price(given, max(0, given - self._frame)) or 0.0, self._dearest)
+        limit = math.inf if self.max_cost is None else self.max_cost - expected
+        while self.spent + self._at_risk + sum(self._under_way.values()) > limit and self._under_way:
+            await self._pause(0.02)  # the answers under way may be cheaper than expected
+        if self.spent + self._at_risk > limit:
+            raise RuntimeError(
+                f"{self.spent:.2f} spent, the limit is {self.max_cost}: raise it to go on from {self.journal.path}"
+            )
+        self._under_way[key] = expected
+
+    def _count_lost(self, fault: Fault, times: int) -> None:
+        """Raises SegmentRefused or RuntimeError where asking again might be paid and lost once more."""
+        self.cut, self._lost_in_a_row = self.cut + 1, self._lost_in_a_row + 1
+        if self._lost_in_a_row >= self._n_workers + LOST_TRIES:
+            raise RuntimeError(
+                f"{self.address.host} sent {fault.words}, {self._lost_in_a_row} in a row, and may charge each: the "
+                f"answers so far are in {self.journal.path}; the same command goes on from there"
+            )
+        if times >= LOST_TRIES:
+            raise SegmentRefused(f"{self.address.host} sent {fault.words}, {times} times")
+
+    def _keep(self, key: str, body: Mapping[str, Any], answer: dict[str, Any]) -> None:
+        guesses = {"prompt_tokens": _prompt_tokens(body), "completion_tokens": tokens_of(answer["text"])}
+        missing = {name: guess for name, guess in guesses.items() if answer[name] is None}
+        self.journal.add(key, answer | missing | ({"estimated": sorted(missing)} if missing else {}))
+        self._lost_in_a_row = 0
+        self._dearest = max(self._dearest, self.price(*(self.journal[key][name] for name in guesses)) or 0.0)
+
+    def _say_oddities(self, direction: str, answers: Sequence[Mapping[str, Any]]) -> None:
+        """On stderr, what of a direction's answers someone should look at."""
+        counts = {
+            "answers were cut at max_tokens": sum(answer["finish"] == "length" for answer in answers),
+            "answers hold no text": sum(not answer["text"].strip() for answer in answers),
+            "answers held half characters or bytes that are no text, now U+FFFD": sum(
+                "\ufffd" in answer["text"] for answer in answers
+            ),
+        }
+        for words, n in counts.items():
+            if n:
+                self._say(f"{direction}: {n} {words}")
+
+    def _say(self, words: str) -> None:
+        print(f"{self.row.name} {words}", file=sys.stderr, flush=True)
 
 
-def _tokens(text: str) -> int:
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+def _in_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` in an event loop of its own thread, since a notebook's has one already. Ctrl-C cancels it."""
+    loop, outcome = asyncio.new_event_loop(), Future()
+    task = loop.create_task(work)
+
+    def run() -> None:
+        try:
+            outcome.set_result(loop.run_until_complete(task))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            loop.close()
+
+    thread = Thread(target=run, daemon=True)  # it must not hold up the end of the process
+    thread.start()
+    try:
+        outcome.result()
+    except KeyboardInterrupt:
+        with suppress(RuntimeError):  # the loop has just ended
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(GRACE_S + 0.5)
+        raise
+
+
+def _is_answer(data: bytes) -> bool:
+    try:
+        read_answer(data)
+    except (Unreadable, NoAnswer):
+        return False
+    return True
+
+
+def _prompt_tokens(body: Mapping[str, Any]) -> int:
+    return tokens_of(body["messages"][0]["content"]) + PROMPT_OVERHEAD

@@ -1,16 +1,18 @@
-"""What passes between an endpoint and us besides answers: the key that goes out, the faults that come back."""
+"""The faults that come back from an endpoint: which pass, which stop one segment, which stop the run."""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import math
 import re
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from threading import Event
 
 import httpx
 
 REFUSED = (400, 413, 422)  # about this segment, not about the key or the model
+PASSING = (408, 409, 425, 429)  # and all from 500
 
 
 class Clock:
@@ -24,32 +26,21 @@ class Clock:
         """Seconds since some moment; never set back."""
         return time.monotonic()
 
-    def wait(self, stop: Event, seconds: float) -> None:
+    async def wait(self, stop: asyncio.Event, seconds: float) -> None:
         """Returns after `seconds`, or as soon as `stop` is set."""
-        stop.wait(seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
 
 
 class SegmentRefused(RuntimeError):
     """The server will not answer this one request, however often it is asked."""
 
 
-def headers(base_url: str, variable: str) -> dict[str, str]:
-    """The header with the key. Raises ValueError where OpenAI has none, or where it would cross a network in clear."""
-    url, key = httpx.URL(base_url), os.environ.get(variable)
-    if not key:
-        if url.host.endswith("openai.com"):
-            raise ValueError(f"no API key: set the environment variable {variable}")
-        return {}
-    if url.scheme != "https" and url.host not in ("localhost", "127.0.0.1", "::1"):
-        raise ValueError(f"the key in {variable} would go to {url.host} unencrypted: use https, or unset {variable}")
-    return {"Authorization": f"Bearer {key}"}
-
-
-def check(response: httpx.Response) -> str:
-    """The fault of an answer that may pass, in words. Raises for one that will not: RuntimeError, or SegmentRefused."""
-    status, host = response.status_code, response.url.host
-    words = f"status {status}{_code(response)}"
-    if status in (408, 409, 425, 429) or status >= 500:
+def check(response: httpx.Response, data: bytes, host: str) -> str:
+    """The fault of a status that may pass, in words. Raises for one that will not: RuntimeError, or SegmentRefused."""
+    status = response.status_code
+    words = f"status {status}{_code(data)}"
+    if passes(status):
         return words
     if status in REFUSED:
         raise SegmentRefused(f"{host} refuses it with {words}")
@@ -57,23 +48,31 @@ def check(response: httpx.Response) -> str:
     raise RuntimeError(f"{host} answers with {words}: {hint.get(status, 'see its documentation')}")
 
 
-def _code(response: httpx.Response) -> str:
+def passes(status: int | None) -> bool:
+    """Whether an error of this status may be gone when asked again."""
+    return status is not None and (status in PASSING or 500 <= status < 600)
+
+
+def _code(data: bytes) -> str:
     """ " (insufficient_quota)" and the like; the server's own sentence is left out, it may repeat parts of the key."""
-    try:
-        code = str(response.json()["error"]["code"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f" ({code})" if re.fullmatch("[a-z_]{3,40}", code) else ""
+    found = re.search(rb'"code"\s*:\s*"([a-z_]{3,40})"', data[:10_000])
+    return f" ({found[1].decode()})" if found else ""
 
 
 def retry_after(response: httpx.Response, now: float) -> float:
-    """Seconds the server asks to wait, 0 where it does not say; `now`: seconds since 1970, for a date."""
+    """Seconds the server asks to wait: 0 where it does not say, infinity where it names no time that can be.
+
+    now: seconds since 1970, for a date.
+    """
     value = response.headers.get("Retry-After", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return 0.0 if math.isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, TypeError, IndexError):
         return 0.0
+    except (OverflowError, OSError):
+        return math.inf

@@ -19,7 +19,7 @@ from xalma.runtime import fingerprint, make_writable, provenance, write_atomical
 from xalma.systems import System, Translator
 from xalma.systems.templates import TEMPLATES
 
-NOT_SUPPORTED = "not supported"
+NOT_SUPPORTED, STOPPED = "not supported", "stopped"
 
 
 def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
@@ -59,19 +59,26 @@ def write_outputs(
         if _is_done(out, direction, run, texts):
             continue
         system = system or open_it()
-        run["directions"][direction] = _translate(system, direction, texts, out)
-        write_json(out / "run.json", run)
+        earlier, begun = run["directions"].get(direction, {}), time.perf_counter()
+        before = earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0  # an endpoint goes on there
+        try:
+            record = _translate(system, direction, texts, out)
+        except BaseException:
+            record = {"status": STOPPED}
+            raise
+        finally:
+            seconds = round(before + time.perf_counter() - begun, 2)
+            run["directions"][direction] = record | {"seconds": seconds}
+            write_json(out / "run.json", run)
     return run["directions"]
 
 
 def _translate(system: Translator, direction: str, texts: Sequence[str], out: Path) -> dict[str, Any]:
-    begun = time.perf_counter()
     outputs, broken = single_lines(system.translate(texts, *direction.split("-")))
     write_atomically(out / f"{direction}.txt", "".join(f"{line}\n" for line in outputs))
     return {
         "status": "done", "segments": len(texts), "sources": fingerprint(list(texts)), "outputs": fingerprint(outputs),
         "line_breaks_replaced": broken, "empty": sum(not line.strip() for line in outputs),
-        "seconds": round(time.perf_counter() - begun, 2),
     }  # fmt: skip
 
 
@@ -81,9 +88,14 @@ def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:
     path = out / "run.json"
     if not path.exists():
         return {"settings": row_settings, "provenance": provenance(), "directions": {}}
-    run = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        name, directions = run["settings"]["system"]["name"], run["directions"]
+        if not all(isinstance(record, dict) for record in directions.values()):
+            raise TypeError("records that are none")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read as a record of outputs: remove it, or choose another folder") from error
     if run["settings"] != row_settings:
-        name = run["settings"]["system"]["name"]
         raise ValueError(f"{out} was begun with {name} or other settings: choose another folder, or remove this one")
     return run
 
@@ -91,6 +103,6 @@ def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:
 def _is_done(out: Path, direction: str, run: dict[str, Any], texts: Sequence[str]) -> bool:
     """Whether the direction's file is there as noted, made from these very sources."""
     record, file = run["directions"].get(direction, {}), out / f"{direction}.txt"
-    if record.get("status") != "done" or not file.is_file() or record["sources"] != fingerprint(list(texts)):
+    if record.get("status") != "done" or not file.is_file() or record.get("sources") != fingerprint(list(texts)):
         return False
-    return fingerprint(read_lines(file)) == record["outputs"]
+    return fingerprint(read_lines(file)) == record.get("outputs")
