@@ -211,7 +211,7 @@ def test_ctrl_c_ends_it_at_once_with_a_sentence(tmp_path, fault):
         os.kill(process.pid, signal.SIGINT)
         begun = time.monotonic()
         _, said = process.communicate(timeout=60)
-        assert time.monotonic() - begun < 3 + 2, "3 s, and as much as a loaded machine takes"
+        assert time.monotonic() - begun < 10, "measured 2 s; a machine under load takes longer, a server that hangs 60"
     assert process.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said
 
 
