@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from test_readme_code import example, run
 
 from xalma import stages
 from xalma.backbone import load_base
@@ -16,11 +17,18 @@ from xalma.bank import load_modules as load_bank
 from xalma.generate import translate
 from xalma.languages import group_of
 from xalma.modules import gate, load_modules, parameter_hash
+from xalma.profiles import load_profile
 from xalma.results import Record, direction_table, ladder_table
-from xalma.runtime import REPOSITORY
 from xalma.stages import BASE, stage_folder
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
+
+
+# The example's own process has our values under the name of its profile.
+MICRO_FOR_TINY = """import json, sys
+from xalma import profiles
+profiles.PROFILES["tiny"] = profiles.TINY.but(**json.loads(sys.argv[1]))
+"""
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -30,16 +38,14 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def ninth(micro, finished, swahili, tmp_path, monkeypatch):
+def ninth(micro, micro_values, finished, swahili, tmp_path):
     """(profile, folder of Swahili's module, hashes of all files before) after README's example, on copied stages."""
     shutil.copytree(Path(micro.run_dir), tmp_path / "runs")
     before = hashes(tmp_path / "runs")
-    p = micro.but(run_dir=str(tmp_path / "runs"), stage2_tokens=2048, stage3_tokens=2048, stage4_epochs=0.1)
-    monkeypatch.setattr("xalma.profiles.load_profile", lambda name, groups: p.but(groups=groups))
-    examples = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(next(text for text in examples if "add_language(" in text), names)
-    return names["p"], names["folder"], before
+    values = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": micro.results_dir}
+    values |= {"stage2_tokens": 2048, "stage3_tokens": 2048, "stage4_epochs": 0.1}
+    folder = run(MICRO_FOR_TINY + example("add_language(") + "\nprint(folder)", tmp_path, json.dumps(values))
+    return load_profile("tiny", **values | {"groups": "9"}), Path(folder.splitlines()[-1]), before
 
 
 def test_a_ninth_module_touches_no_other(ninth, micro, finished, monkeypatch):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from transformers.utils import is_torch_bf16_gpu_available
 
 from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss, histogram
 from xalma.pairs import PairCollator, layout_for, sequence_logps
@@ -24,8 +25,9 @@ with warnings.catch_warnings():
 
 @dataclass
 class ARPOConfig(CPOConfig):
-    """TRL's CPO arguments plus ARPO's; TRL's defaults (bf16, gradient checkpointing) stay.
+    """TRL's CPO arguments plus ARPO's; TRL's defaults, such as gradient checkpointing, stay, except that of bf16.
 
+    bf16: left out, True on a GPU that has bfloat16 and False elsewhere, where TRL's default stops at once.
     eta, eta_scale, clamp_min, detach_penalty: see `arpo_loss`. nll_weight: weight of the token-mean
     NLL of the chosen answers (TRL's `cpo_alpha`). efficient: packed pairs that share their prefix;
     False is TRL's padded, concatenated forward (same losses, slower).
@@ -48,6 +50,8 @@ class ARPOConfig(CPOConfig):
         if self.cpo_alpha not in (1.0, self.nll_weight):
             raise ValueError(f"cpo_alpha={self.cpo_alpha}: ARPO calls this weight nll_weight.")
         self.cpo_alpha = self.nll_weight
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         self.remove_unused_columns = False  # the collator needs TRL's token columns
         super().__post_init__()
 
