@@ -144,7 +144,7 @@ def test_the_curve_counts_its_steps_for_the_better(tmp_path):
         for place, run in (("base", {"tokens_seen": n}), ("tuned", {"previous": "../base"})):
             folder = tmp_path / name / place
             folder.mkdir(parents=True)
-            (folder / "run.json").write_text(json.dumps(run))
+            (folder / "run.json").write_text(json.dumps(run | {"fingerprint": place}))
         folders[name] = tmp_path / name / "tuned"
     bits = dict(zip(folders, (3.0, 2.5, 2.6, 2.4), strict=True))
     table = almatables.amount_table(_records({name: (0.2, value) for name, value in bits.items()}), folders)

@@ -20,6 +20,7 @@ from xalma.profiles import Profile
 from xalma.published import published
 from xalma.recipe import evaluate_folder, run_chain, side_by_side
 from xalma.results import Record
+from xalma.runs import lineage
 from xalma.stages import BASE, read_run, stage1_monolingual_base, stage_folder
 from xalma.studies import BITS, Study, study_findings, study_table
 from xalma.verdicts import DIRECTIONS, cells_of, printed
@@ -142,21 +143,12 @@ def sft_updates(p: Profile, group: int, seed: int) -> int:
 
 def n_updates(folder: str | Path) -> int:
     """Updates of a folder's stage and of all stages it was made from."""
-    return sum(run.get("steps", 0) for run in _made_from(folder))
+    return sum(run.get("steps", 0) for _, run in lineage(folder))
 
 
 def n_tokens(folder: str | Path) -> int:
     """Tokens trained on in a folder's stage and in all stages it was made from; stage 5 counts none."""
-    return sum(run.get("tokens_seen", 0) for run in _made_from(folder))
-
-
-def _made_from(folder: str | Path) -> Iterable[dict[str, Any]]:
-    """run.json of a folder and of all that it was made from, the last stage first."""
-    place = str(folder)
-    while place:
-        run = read_run(place)
-        yield run
-        place = run.get("previous")
+    return sum(run.get("tokens_seen", 0) for _, run in lineage(folder))
 
 
 def gating_records(p: Profile, group: int) -> list[Record]:

@@ -12,7 +12,6 @@ language, so the same number of updates. On real text the kinds differ in domain
 
 from __future__ import annotations
 
-import os
 import time
 from functools import lru_cache, partial
 from itertools import islice
@@ -31,8 +30,9 @@ from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, results_folder, side_by_side
 from xalma.recipehash import recipe_hash
 from xalma.results import Record
-from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
-from xalma.stages import BASE, read_run, sft_dataset, stage1_monolingual_base, stage_folder
+from xalma.runs import file_run
+from xalma.runtime import fingerprint, home, new_directory, write_json
+from xalma.stages import BASE, is_finished, read_run, sft_dataset, stage1_monolingual_base, stage_folder
 from xalma.train import train
 
 PARALLEL = ("none", "random", "filtered", "human-written")
@@ -111,15 +111,15 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
                       "alma_")  # fmt: skip
     inputs = values | {"kind": kind, "lora": lora, "start": read_run(start)["fingerprint"], "recipe": recipe_hash()}
     key = fingerprint(inputs)
-    if (out / "run.json").exists() and read_run(out)["fingerprint"] == key:
+    if is_finished(out, key):
         return out
     started = time.perf_counter()
     with new_directory(out) as aside:
         facts = _fine_tune(p, start, kind, lora, aside)
         write_json(aside / "log.json", facts.pop("log"))
-        facts |= {"stage": "parallel", "number": 2, "group": BASE, "base": ".", "previous": os.path.relpath(start, out),
+        facts |= {"stage": "parallel", "number": 2, "group": BASE, "base": str(out), "previous": str(start),
                   "fingerprint": key, "seconds": round(time.perf_counter() - started, 1), "inputs": inputs}  # fmt: skip
-        write_json(aside / "run.json", facts | provenance())
+        file_run(aside, facts, out)
     return out
 
 

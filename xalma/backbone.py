@@ -71,19 +71,28 @@ def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTraine
 
     A tokenizer without a padding token gets one (unknown token if there is one, as ALMA does for LLaMA-2, else EOS);
     masks come from lengths, never from token ids, so that the choice can't hide an EOS from the loss.
-    Raises OSError, from transformers, where the hub can't be reached or the folder holds no model.
+    Raises OSError, from transformers, where the hub can't be reached or the folder holds no model; ValueError, naming
+    the tensor, for weights that are missing, of another shape, not the model's, or not finite.
     """
     path_or_id = find_base(path_or_id)
-    tokenizer = AutoTokenizer.from_pretrained(path_or_id)
+    tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
         tokenizer.bos_token = tokenizer.eos_token
     # On a CPU torch's fused attention has a slow backward for short rows: a third of a small model's step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
-    model = AutoModelForCausalLM.from_pretrained(
-        path_or_id, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
-    )
+    model, report = AutoModelForCausalLM.from_pretrained(
+        path_or_id, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention,
+        trust_remote_code=False, output_loading_info=True,
+    )  # fmt: skip
+    for kind, fault in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of"),
+                        ("unexpected_keys", "holds a tensor that its config.json has no place for:")):  # fmt: skip
+        if names := sorted(map(str, report[kind])):  # transformers only warns, and draws what is missing at random
+            raise ValueError(f"the base in {path_or_id} {fault} {names[0]}: copy or download it again")
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"the base in {path_or_id} holds {name}, which is not finite: copy or download it again")
     return model, tokenizer
 
 

@@ -9,7 +9,6 @@ lie, by all processes at once, and read back for any number of them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xalma.files import file_hash, folder_to_disk, read_json
 from xalma.parallel import barrier, rank, together, world_size
 from xalma.runtime import write_json
 
@@ -37,12 +37,22 @@ def checkpoints_for(out: Path, key: str) -> Path:
     """
     folder = checkpoint_folder(out)
     if rank() == 0:
-        made_from = folder / "inputs.json"
-        if folder.exists() and not (made_from.exists() and json.loads(made_from.read_text())["fingerprint"] == key):
+        if folder.exists() and made_from(out) != key:
             shutil.rmtree(folder)
-        write_json(made_from, {"fingerprint": key})
+        write_json(folder / "inputs.json", {"fingerprint": key})
     barrier()
     return folder
+
+
+def made_from(out: Path) -> str | None:
+    """Fingerprint of the inputs that the checkpoints of `out` were made from, None where there are none.
+
+    Raises ValueError, naming the file, where it is damaged.
+    """
+    folder = checkpoint_folder(out)
+    if not (folder / "inputs.json").exists():
+        return None
+    return read_json(folder / "inputs.json", f"remove {folder} to train the stage anew").get("fingerprint")
 
 
 def checkpoint_folder(out: str | Path) -> Path:
@@ -104,12 +114,12 @@ class Checkpoints:
         state = write_json(partial / "state.json", facts)
         write_json(partial / MANIFEST, {"step": step, "sha256": hashes | {state.name: file_hash(state)}})
         for folder in (partial / "tensors", partial):
-            _folder_to_disk(folder)
+            folder_to_disk(folder)
         final = self.folder / f"step-{step:09d}"
         if final.exists():  # an earlier run got here with more steps to lose
             os.replace(final, self.folder / f".partial-old-{step}")
         os.replace(partial, final)
-        _folder_to_disk(self.folder)
+        folder_to_disk(self.folder)
         for old in self._all()[KEPT:]:
             os.replace(old, self.folder / f".partial-{old.name}")  # half removed it must not look like one
         for left in self.folder.glob(".partial-*"):
@@ -172,12 +182,6 @@ def damage(folder: Path, part: int = 0, parts: int = 1) -> list[str]:
     return faults
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def random_state() -> dict[str, Any]:
     """The random states of python, numpy and torch (this process's device included), as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
@@ -210,11 +214,3 @@ def _alone() -> Iterator[None]:
 def _warn(text: str) -> None:
     if rank() == 0:
         warnings.warn(text, stacklevel=3)
-
-
-def _folder_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

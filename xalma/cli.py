@@ -14,9 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         print(f"xalma: {' '.join(str(error).split())}", file=sys.stderr)  # libraries' messages may have many lines
-        return 1 if isinstance(error, RuntimeError) else 2
+        return 1 if isinstance(error, RuntimeError | FloatingPointError) else 2
     except KeyboardInterrupt as stop:  # who has more to say of what is kept says it
         kept = "stopped; finished notebooks and stages are kept, the same command goes on from there"
         print(f"\nxalma: {stop if stop.args else kept}", file=sys.stderr)

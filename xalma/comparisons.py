@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,8 +30,9 @@ from xalma.profiles import Profile, load_profile
 from xalma.recipe import results_folder, score_rows, side_by_side, translate_test
 from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, write_records
-from xalma.runtime import fingerprint, home, new_directory, provenance, write_json
-from xalma.stages import open_for_training, preference_pairs, read_run, stage_folder
+from xalma.runs import file_run
+from xalma.runtime import fingerprint, home, new_directory, write_json
+from xalma.stages import is_finished, open_for_training, preference_pairs, read_run, stage_folder
 
 SFT = "stage4"  # the start of every method, a row of its own
 MIN_SEEDS = 3  # below this there is no interval, and no long form
@@ -146,8 +146,7 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
         model, log = train_preference(system.method, model, tokenizer, rows, output_dir=out, **settings)
         save_module(model, group, out)
         write_json(out / "log.json", log)
-        base = os.path.relpath(read_run(start)["base"], out)  # `out` lies beside its final place: the same way there
-        return {"system": asdict(system), "group": group, "base": base, "rows": len(rows)} | settings
+        return {"system": asdict(system), "group": group, "base": read_run(start)["base"], "rows": len(rows)} | settings
 
     return _finished(system_folder(p, group, system, seed), inputs, body)
 
@@ -229,8 +228,8 @@ def _comparisons(p: Profile) -> Path:
 def _finished(out: Path, inputs: Mapping[str, Any], body: Callable[[Path], dict[str, Any]]) -> Path:
     """`out`, made by `body` unless it was made from the same inputs; a folder that is there is whole."""
     key = fingerprint(inputs)
-    if not (out / "run.json").exists() or read_run(out)["fingerprint"] != key:
+    if not is_finished(out, key):
         with new_directory(out) as partial_out:
             facts = body(partial_out) | {"fingerprint": key, "inputs": dict(inputs)}
-            write_json(partial_out / "run.json", facts | provenance())
+            file_run(partial_out, facts, out, weights="base" in facts)
     return out

@@ -28,9 +28,9 @@ from xalma.profiles import Profile
 from xalma.prompts import translation_prompt
 from xalma.recipe import evaluate_folder, newest_stage, results_folder, test_rows
 from xalma.results import Record, read_records
+from xalma.runs import open_stage, read_run, stage_folder
 from xalma.runtime import device, new_directory, provenance, write_json
 from xalma.shards import read_headers, read_tensors
-from xalma.stages import read_run, stage_folder
 
 SENTENCES = 200
 TOLERANCE = 1e-4  # of float32 logits
@@ -60,11 +60,12 @@ def export(
     if out.exists():
         raise FileExistsError(f"{out} is there already: choose a new folder")
     folder = Path(folder or newest_stage(p, group))
-    run = read_run(folder)
+    run = open_stage(folder)
     if "number" not in run:
         raise ValueError(f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder")
     if run["group"] != group:
         raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
+    chain = stage_chain(folder)  # found out before the model is compared
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
     facts = {
@@ -77,7 +78,7 @@ def export(
             _write_merged(model, tokenizer, run, place)
         else:
             _write_adapter(folder, base_id, place)
-        (place / "README.md").write_text(model_card(facts, stage_chain(folder), records), encoding="utf-8")
+        (place / "README.md").write_text(model_card(facts, chain, records), encoding="utf-8")
         write_json(place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()})
     return out
 
@@ -90,7 +91,7 @@ def check_merge(
     One model is in memory at a time. Raises ValueError, saying where, if merged and gated model differ.
     """
     rows = held_out_rows(p, group, sentences)
-    base, tokenizer = load_base(read_run(folder)["base"], "float32")
+    base, tokenizer = load_base(open_stage(folder)["base"], "float32")
     gated = load_modules(base, {group: folder}).to(device()).eval()
     expected = _answers(gated, tokenizer, [row["prompt"] for row in rows], p)
     merged = merge(gated)

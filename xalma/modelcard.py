@@ -15,7 +15,7 @@ import pandas as pd
 from xalma.corpora import family, parse_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.results import Record, footnote
-from xalma.stages import BASE, read_run
+from xalma.runs import BASE, lineage
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -27,12 +27,7 @@ _METRICS = {"bleu": "BLEU", "chrf": "chrF", "off_target": "off-target %", "empty
 
 def stage_chain(folder: str | Path) -> list[dict[str, Any]]:
     """run.json of every stage that `folder` was made by, the first one first."""
-    chain, place = [], str(folder)
-    while place:
-        run = read_run(place)
-        chain.insert(0, run)
-        place = run.get("previous")
-    return chain
+    return [run for _, run in lineage(folder)][::-1]
 
 
 def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:

@@ -7,14 +7,19 @@ peft does the arithmetic; this room names the adapters ("group6"), gates them by
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from xalma.languages import GROUPS, group_of
+from xalma.runtime import write_json
+from xalma.sources import lora_config
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FUSED = ("qkv_proj", "gate_up_proj")  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
@@ -66,21 +71,42 @@ def load_modules(
     """`base` with the modules of several groups beside each other; folders: group -> folder of the saved adapter.
 
     trainable: the one group whose module may be trained, the rest and the base stay frozen.
-    Raises ValueError for no folders or an unknown group.
+    Raises ValueError for no folders or an unknown group, and, naming file and tensor, for a module that does not fit
+    the base: peft would leave it out in silence.
     """
     if not folders:
         raise ValueError("no modules to load: give at least one group's folder")
     model: PeftModel | None = None
     for group, folder in folders.items():
-        name = adapter_name(group)
+        name, file = adapter_name(group), Path(folder) / "adapter_model.safetensors"
+        if not file.exists():  # peft would read adapter_model.bin, a pickle
+            raise ValueError(f"{file} is missing: copy the module again; weights of other formats are not read")
+        lora_config(Path(folder))
         if model is None:
             model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=group == trainable)
         else:
             model.load_adapter(str(folder), adapter_name=name, is_trainable=group == trainable)
+        _check_loaded(model, name, file)
+        # the file names it relative to its folder; peft asks the hub for what it can't find when it saves
+        model.peft_config[name].base_model_name_or_path = base.name_or_path
     gate(model, trainable or next(iter(folders)))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable is not None and f".{adapter_name(trainable)}." in name)
     return model
+
+
+def _check_loaded(model: PeftModel, name: str, file: Path) -> None:
+    """Raises ValueError, naming file and tensor, unless an adapter's tensors are those of its file, all finite."""
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    with safe_open(file, "pt") as tensors:
+        names = set(tensors.keys())
+    if missing := expected.keys() - names:
+        raise ValueError(f"{file} lacks the tensor {min(missing)}: copy the module again")
+    if odd := names - expected.keys():
+        raise ValueError(f"{file} holds {min(odd)}, for which the base has no place: copy the module again")
+    for key, tensor in expected.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{file}: {key} is not finite: copy the module again")
 
 
 def gate(model: PeftModel, language_or_group: str | int) -> int:
@@ -108,6 +134,14 @@ def save_module(model: PeftModel, group: int, out: Path) -> None:
     for file in nested.iterdir():
         file.rename(out / file.name)
     nested.rmdir()
+    (out / "README.md").unlink(missing_ok=True)  # peft's empty card
+    path = out / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # peft writes a set in any order
+    if os.path.isdir(config["base_model_name_or_path"] or ""):  # a hub id stays; a path of this machine does not
+        final = out.parent / out.name.removeprefix(".partial-")
+        config["base_model_name_or_path"] = os.path.relpath(config["base_model_name_or_path"], final)
+    write_json(path, config)
 
 
 def merge_module(base: PreTrainedModel, group: int, folder: str | Path) -> PreTrainedModel:

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluate import direction_class
+from xalma.files import read_json
 from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_direction
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
 from xalma.profiles import Profile
@@ -240,7 +241,7 @@ def _kept_statistics(p: Profile, stage: str, metric: str) -> dict[str, Any]:
         folder = _stage_path(p, int(stage.removeprefix("stage")), group)
         if not (folder / "run.json").exists() or not (kept := outputs_file(p, folder, group)).exists():
             return {}
-        rows = json.loads(kept.read_text(encoding="utf-8"))
+        rows = read_json(kept, "remove it, and run notebooks 06 and 07 again", list)
         for direction in dict.fromkeys(row["direction"] for row in rows):
             own = [row for row in rows if row["direction"] == direction]
             outputs, references = ([row[side] for row in own] for side in ("output", "reference"))

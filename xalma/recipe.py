@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from xalma.collate import completion, tokenize_rows
 from xalma.data import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, off_target_rate, score
+from xalma.files import read_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.live import view
@@ -28,11 +29,11 @@ from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, records_of, write_records
+from xalma.runs import open_stage, weights_hash
 from xalma.runtime import fingerprint, home, write_json
 from xalma.stages import (
     BASE,
     open_merged,
-    read_run,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
@@ -127,8 +128,13 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
 
 
 def outputs_file(p: Profile, folder: str | Path, group: int) -> Path:
-    """Where `translate_test` keeps its rows: the name says the stage, the languages, the code and how it decodes."""
-    made_from = [read_run(folder)["fingerprint"], group, p.languages_of(group), recipe_hash(), p.values(*_DECODING)]
+    """Where `translate_test` keeps its rows: the name says the weights, the languages, the code and how it decodes.
+
+    Raises ValueError, naming the file, where the stage's weights are not those it was left with.
+    """
+    run = open_stage(folder)
+    made_from = [run["fingerprint"], weights_hash(run), group, p.languages_of(group), recipe_hash()]
+    made_from += [open_corpus(p).fingerprint(), p.values(*_DECODING)]
     return Path(folder) / f"outputs-group{group}-{fingerprint(made_from)}.json"
 
 
@@ -139,9 +145,7 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
     """
     kept = outputs_file(p, folder, group)
     if kept.exists():
-        import json
-
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return read_json(kept, "remove it, and its sentences are translated again", list)
     rows = test_rows(p, group)
     model, tokenizer = open_merged(folder, p.dtype)
     outputs = generate(

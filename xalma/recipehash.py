@@ -24,9 +24,24 @@ DECISIVE = (
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
-    "__init__", "basechecks", "bases", "checkpoints", "gguf_files", "gguf_tokenizers", "live", "meter", "plan",
-    "plots.*", "profiles", "recipehash", "results", "runtime",
-)  # fmt: skip
+    "__init__",
+    "basechecks",
+    "bases",
+    "checkpoints",
+    "files",
+    "gguf_files",
+    "gguf_tokenizers",
+    "live",
+    "meter",
+    "plan",
+    "plots.*",
+    "profiles",
+    "recipehash",
+    "results",
+    "runs",
+    "runtime",
+    "sources",
+)
 DECISIVE_PARTS = {"runtime": ("mixed_precision", "seed_everything")}  # of modules that decide nothing else
 PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they change when files move
 

@@ -12,11 +12,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from xalma.files import folder_to_disk, locked, to_disk
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "sacrebleu", "babel", "numpy")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -144,6 +146,7 @@ def write_atomically(path: str | Path, text: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        folder_to_disk(path.parent)
     except OSError as error:
         raise type(error)(f"can't write {path} ({error.strerror}): choose a folder you may write") from error
     finally:
@@ -170,26 +173,43 @@ def make_writable(folder: str | Path) -> Path:
 
 @contextmanager
 def new_directory(path: str | Path) -> Iterator[Path]:
-    """A folder to fill that becomes `path` only when the block ends without error.
+    """A folder to fill that becomes `path` only when the block ends without error, and all of it is on the disk.
 
-    A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`.
-    Raises OSError (PermissionError, …), in one sentence, where the parent can't be written.
+    A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`; one killed
+    between the two renames leaves the old `path` aside, and the next call puts it back.
+    Raises OSError (PermissionError, …), in one sentence, where the parent can't be written, and where another process
+    makes the same folder.
     """
     path = Path(path)
-    partial = path.parent / f".partial-{path.name}"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise type(error)(
-            f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with --set run_dir=…"
-        ) from error
-    yield partial
+    partial, old = (path.parent / f".partial-{old}{path.name}" for old in ("", "old-"))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+            put_back(path)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
+            raise type(error)(
+                f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with --set run_dir=…"
+            ) from error
+        yield partial
+        to_disk(partial)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        folder_to_disk(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(path: Path) -> None:
+    """Clear up after a run that was killed while `new_directory` renamed: the old folder takes its place again, or goes
+    where the new one stands.
+    """
     old = path.parent / f".partial-old-{path.name}"
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(partial, path)
+    if old.exists() and not path.exists():
+        os.replace(old, path)
     shutil.rmtree(old, ignore_errors=True)
 
 

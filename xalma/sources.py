@@ -98,9 +98,9 @@ def find_base(name: str | Path, folder: Path, config: Mapping[str, Any]) -> Path
     """
     named = str(config.get("base_model_name_or_path") or "")
     if (folder / "run.json").exists():
-        from xalma.stages import read_run
+        from xalma.runs import open_stage
 
-        places = [Path(read_run(folder).get("base") or folder)]
+        places = [Path(open_stage(folder).get("base") or folder)]
     else:
         beside = named.rsplit("/", 1)[-1] or "base"
         places = [folder / named, Path(named), folder.parent / beside, folder.parent / "base"]

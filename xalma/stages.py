@@ -16,12 +16,11 @@ aside and renamed, so that a folder that is there is whole.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
-from xalma.checkpoints import checkpoint_folder, checkpoints_for
+from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
 from xalma.data import Corpus, mixing_sizes, open_corpus, tokenizer_sample
+from xalma.files import locked
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
 from xalma.mixing import PackedBlocks, mixture, profile_shares, pseudo_monolingual
-from xalma.modules import adapter_name, attach_module, load_modules, merge_module, save_module
+from xalma.modules import attach_module, load_modules, merge_module, save_module
 from xalma.objectives import Arpo
 from xalma.pairs import tokenize_pairs
 from xalma.parallel import LAUNCHED_STAGES, Follower, barrier, launch, rank, together, world_size
@@ -47,15 +47,22 @@ from xalma.preferences import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.recipehash import recipe_hash
-from xalma.runtime import device, fingerprint, home, new_directory, provenance, write_json
+from xalma.runs import (
+    BASE,
+    NOTEBOOK_OF,
+    STAGE_NAMES,
+    file_run,
+    lineage,
+    open_stage,
+    read_run,
+    stage_folder,
+)
+from xalma.runs import read_log as read_log
+from xalma.runtime import device, fingerprint, new_directory, put_back, write_json
 from xalma.streams import MixedBlocks, prepared_blocks, prepared_fingerprint
 from xalma.tokenfiles import KINDS
 from xalma.train import train
 
-BASE = 0  # the group number under which stages 0 and 1 file the base
-STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
-NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_stage2_monolingual_modules",
-               "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo")  # fmt: skip
 PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
 PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
@@ -74,36 +81,6 @@ _DECIDES = {
 }
 
 
-def read_run(folder: str | Path) -> dict[str, Any]:
-    """run.json of a finished stage, its `base` and `previous` as paths that work from here.
-
-    They are filed relative to the stage's own folder, so that runs/ can be moved; older files hold absolute ones.
-    Raises FileNotFoundError, saying what makes it, where there is none.
-    """
-    path = Path(folder) / "run.json"
-    if not path.exists():
-        number = next((n for n, name in enumerate(STAGE_NAMES) if f"stage{n}_{name}" in Path(folder).parts), None)
-        maker = "its stage" if number is None else f"notebooks/{NOTEBOOK_OF[number]}.ipynb"
-        raise FileNotFoundError(
-            f"no finished stage in {folder}: run {maker} first, or `xalma run`, which runs all in order"
-        )
-    run = json.loads(path.read_text(encoding="utf-8"))
-    found = {key: os.path.normpath(Path(folder) / run[key]) for key in ("base", "previous") if run.get(key)}
-    return run | found
-
-
-def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The training log of a finished stage, one dict a logged step."""
-    read_run(folder)
-    return json.loads((Path(folder) / "log.json").read_text(encoding="utf-8"))
-
-
-def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:
-    """Where a stage's result lies; `branch` keeps the ablations' chains beside the main ladder."""
-    place = "base" if group == BASE else adapter_name(group)
-    return home() / p.run_dir / p.name / branch / f"stage{number}_{STAGE_NAMES[number]}" / place
-
-
 def _stage(number: int) -> Callable:
     """Turn a stage's body into the stage: skip if done, make aside, time it, file its run.json, rename.
 
@@ -116,7 +93,7 @@ def _stage(number: int) -> Callable:
             out = stage_folder(p, number, group, branch)
             if previous is None and number > 0:
                 previous = stage_folder(p, number - 1, BASE if number <= 2 else group)
-                _check_current(p, previous)
+                _check_chain(p, previous)
             before = {} if previous is None else read_run(previous)
             inputs = {
                 "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
@@ -126,32 +103,34 @@ def _stage(number: int) -> Callable:
                 **p.values(*_COMMON, *_DECIDES[number]),
             }  # fmt: skip
             key = fingerprint(inputs)
-            if (out / "run.json").exists() and read_run(out)["fingerprint"] == key:
+            if is_finished(out, key):
                 return out
             if p.launch and number in LAUNCHED_STAGES and world_size() == 1:
                 launch(p, number, group, previous, branch)  # this same stage, in several processes
                 return out
-            started, checkpoints = time.perf_counter(), checkpoints_for(out, key)
-            aside = new_directory(out) if rank() == 0 else nullcontext(out)  # the other processes write nothing
-            with suppress(Follower), aside as partial_out:
-                facts = body(p, group, previous, partial_out)
-                base = str(out) if number <= 1 or group == BASE else before.get("base")
-                facts |= {
-                    "stage": STAGE_NAMES[number],
-                    "number": number,
-                    "group": group,
-                    "base": base,
-                    "previous": previous and str(previous),
-                    "fingerprint": key,
-                    "contamination": guard_report(p, inputs["languages"]) if number else None,
-                    "seconds": round(time.perf_counter() - started, 1),
-                }
-                facts |= {link: facts[link] and os.path.relpath(facts[link], out) for link in ("base", "previous")}
-                write_json(partial_out / "log.json", facts.pop("log", []))
-                write_json(partial_out / "run.json", facts | {"inputs": inputs} | provenance())
-            if rank() == 0:
-                shutil.rmtree(checkpoints)
-            barrier()
+            with only_run(out):
+                if together(lambda: rank() == 0 and is_finished(out, key))[0]:  # made while this one came
+                    return out
+                started, checkpoints = time.perf_counter(), checkpoints_for(out, key)
+                aside = new_directory(out) if rank() == 0 else nullcontext(out)  # the other processes write nothing
+                with suppress(Follower), aside as partial_out:
+                    facts = body(p, group, previous, partial_out)
+                    write_json(partial_out / "log.json", facts.pop("log", []))
+                    facts |= {
+                        "stage": STAGE_NAMES[number],
+                        "number": number,
+                        "group": group,
+                        "base": str(out) if number <= 1 or group == BASE else before.get("base"),
+                        "previous": previous and str(previous),
+                        "fingerprint": key,
+                        "contamination": guard_report(p, inputs["languages"]) if number else None,
+                        "seconds": round(time.perf_counter() - started, 1),
+                        "inputs": inputs,
+                    }
+                    file_run(partial_out, facts, out)
+                if rank() == 0:
+                    shutil.rmtree(checkpoints)
+                barrier()
             return out
 
         return run
@@ -159,15 +138,46 @@ def _stage(number: int) -> Callable:
     return wrap
 
 
-def _check_current(p: Profile, folder: Path) -> None:
-    """Raises ValueError if the stage in `folder` was made with other values or code than now."""
-    run, now = read_run(folder), p.values() | {"recipe": recipe_hash()}
-    changed = [key for key, value in run["inputs"].items() if key in now and now[key] != value]
-    if changed:
-        raise ValueError(
-            f"{folder} was made with other inputs ({', '.join(changed)}): "
-            f"run notebooks/{NOTEBOOK_OF[run['number']]}.ipynb again first"
-        )
+def is_finished(out: Path, key: str) -> bool:
+    """Whether `out` was made from the inputs of fingerprint `key`; what a run left that was killed later is removed.
+
+    Raises ValueError, naming the file, where it was and is damaged.
+    """
+    if not (out / "run.json").exists() or read_run(out)["fingerprint"] != key:
+        return False
+    open_stage(out)
+    if made_from(out) == key and rank() == 0:
+        with suppress(BlockingIOError), locked(out):
+            shutil.rmtree(checkpoint_folder(out))
+    return True
+
+
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Inside, no other run makes `out`. Raises BlockingIOError, in several processes OSError, if it can't."""
+    with ExitStack() as stack:
+        lock = lambda: rank() == 0 and stack.enter_context(locked(out))  # noqa: E731
+        _ = lock() if world_size() == 1 else together(lock)
+        if rank() == 0:
+            put_back(out)
+        yield
+
+
+def _check_chain(p: Profile, folder: Path) -> None:
+    """Raises ValueError if a stage in `folder`'s chain was made with other values, code or text than now, or from
+    another stage than the one that now lies before it.
+    """
+    now = p.values() | {"recipe": recipe_hash(), "text": open_corpus(p).fingerprint()}
+    later: tuple[Path, dict[str, Any]] | None = None
+    for place, run in lineage(folder):
+        inputs = run.get("inputs", {})
+        again = f"run notebooks/{NOTEBOOK_OF[run['number']]}.ipynb again first, with the values of now"
+        if changed := [key for key, value in inputs.items() if key in now and now[key] != value]:
+            raise ValueError(f"{place} was made with other inputs ({', '.join(changed)}): {again}")
+        if later and later[1].get("inputs", {}).get("previous") != run["fingerprint"]:
+            again = f"run notebooks/{NOTEBOOK_OF[later[1]['number']]}.ipynb again first"
+            raise ValueError(f"{later[0]} was made from another stage than now lies in {place}: {again}")
+        later = place, run
 
 
 @_stage(0)
@@ -190,6 +200,7 @@ def stage0_backbone(p: Profile, group: int, previous: Path | None, out: Path) ->
 @_stage(1)
 def stage1_monolingual_base(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """Full-weight training of the base on monolingual text of English and all languages of the profile's groups."""
+    open_stage(previous)
     model, tokenizer = load_base(previous, "float32")  # full weights are trained in float32, products may be bfloat16
     corpus, languages = guarded_corpus(p, p.languages), (ENGLISH, *p.languages)
     blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
@@ -344,7 +355,7 @@ def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel
 
     For group 0 the base itself, all its weights trainable.
     """
-    run = read_run(previous)
+    run = open_stage(previous)
     if group == BASE == run["group"]:
         return load_base(run["base"], "float32")
     model, tokenizer = load_base(run["base"], p.dtype)
@@ -373,7 +384,7 @@ def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedM
 
     The model is on this process's device, in torch dtype `dtype`.
     """
-    run = read_run(folder)
+    run = open_stage(folder)
     model, tokenizer = load_base(run["base"])
     model = model if run["group"] == BASE else merge_module(model, run["group"], folder)
     return model.to(device(), getattr(torch, dtype)), tokenizer

@@ -1,0 +1,114 @@
+"""Files that are whole, on the disk, made by one run at a time, and named when they can't be read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
+_locks: dict[Path, int] = {}  # folder -> how often this process has taken its lock
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Inside, no other process makes `folder`; this one may enter again. The lock dies with its process (flock).
+
+    Its file, .lock-<name>, lies beside the folder and is gone afterwards. Raises BlockingIOError, in one sentence,
+    where another process has the lock.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder not in _locks:
+        path = folder.parent / f".lock-{folder.name}"
+        with _lock_file(path, folder):
+            _locks[folder] = 1
+            try:
+                yield
+            finally:
+                del _locks[folder]
+                path.unlink(missing_ok=True)  # still locked, so that nobody else holds this file
+        return
+    _locks[folder] += 1
+    try:
+        yield
+    finally:
+        _locks[folder] -= 1
+
+
+def _lock_file(path: Path, folder: Path) -> IO[str]:
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip() or "unknown"
+            file.close()
+            raise BlockingIOError(
+                f"another run (process {who}) is making {folder}: wait for its end, or work in another folder "
+                f"(--set run_dir=…)"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                file.close()
+                raise
+            warnings.warn(f"the disk of {folder} knows no locks: start one run in it at a time", stacklevel=4)
+        with suppress(FileNotFoundError):  # the one before may have removed it since it was opened
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                return file
+        file.close()
+
+
+def to_disk(path: str | Path) -> None:
+    """Make sure that a file, or a folder with all that is in it, has reached the disk. Raises OSError if it can't."""
+    path = Path(path)
+    if path.is_dir():
+        for below in path.iterdir():
+            if not below.is_symlink():
+                to_disk(below)
+    folder_to_disk(path)
+
+
+def folder_to_disk(path: Path) -> None:
+    """The entries of one folder, or the bytes of one file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that syncs no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
+    """What a JSON file holds, a `kind`. remedy: what to do about a damaged one, for the error.
+
+    Raises FileNotFoundError where there is none, ValueError, naming the file, where it is damaged or no `kind`.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
+        raise ValueError(f"{path} can't be read as JSON ({error}): {remedy}") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not a {kind.__name__}: {remedy}")
+    return value

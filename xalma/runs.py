@@ -1,0 +1,183 @@
+"""The folder of a finished stage: where it lies, what its run.json says, and whether its files are
+those it was left with.
+
+A stage is filed with the SHA-256 of each of its files, and of run.json itself; a module also with the hash of the base
+it was trained on. All are compared when the stage is opened, once per process. The hashes find damage and mix-ups; they
+are no signature, for who can write the folder can write run.json too.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xalma.files import file_hash, read_json
+from xalma.modules import adapter_name
+from xalma.profiles import Profile
+from xalma.runtime import fingerprint, home, provenance, write_json
+
+BASE = 0  # the group number under which stages 0 and 1 file the base
+STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
+NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_stage2_monolingual_modules",
+               "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo")  # fmt: skip
+ADDED_LATER = "outputs-*.json"  # translations kept beside a stage; no loader reads them
+WEIGHTS = (".safetensors", ".json", ".jinja")  # files of a stage that decide what its model answers
+
+_checked: dict[Path, tuple] = {}  # folder -> names, sizes and times of its files when their hashes were compared
+
+
+def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:
+    """Where a stage's result lies; `branch` keeps the ablations' chains beside the main ladder."""
+    place = "base" if group == BASE else adapter_name(group)
+    return home() / p.run_dir / p.name / branch / f"stage{number}_{STAGE_NAMES[number]}" / place
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """run.json of a finished stage, its `base` and `previous` as paths that work from here.
+
+    They are filed relative to the stage's own folder, so that runs/ can be moved; older files hold absolute ones.
+    Raises FileNotFoundError, saying what makes it, where there is none, ValueError, naming it, for a damaged one.
+    """
+    folder = Path(folder)
+    path = folder / "run.json"
+    if not path.exists():
+        number = next((n for n, name in enumerate(STAGE_NAMES) if f"stage{n}_{name}" in folder.parts), None)
+        maker = "its stage" if number is None else f"notebooks/{NOTEBOOK_OF[number]}.ipynb"
+        raise FileNotFoundError(
+            f"no finished stage in {folder}: run {maker} first, or `xalma run`, which runs all in order"
+        )
+    run = read_json(path, _remedy(folder))
+    if not isinstance(run.get("fingerprint"), str):
+        raise ValueError(f"{path} names no fingerprint of a stage's inputs: {_remedy(folder)}")
+    if "run_sha256" in run and run["run_sha256"] != _own_hash(run):
+        raise ValueError(f"{path} was changed after its stage was made: {_remedy(folder)}")
+    links = {key: run[key] for key in ("base", "previous") if run.get(key)}
+    if odd := [key for key, value in links.items() if not isinstance(value, str)]:
+        raise ValueError(f"{path} holds no path as {odd[0]}: {_remedy(folder)}")
+    return run | {key: os.path.normpath(folder / value) for key, value in links.items()}
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The training log of a finished stage, one dict a logged step."""
+    read_run(folder)
+    return read_json(Path(folder) / "log.json", _remedy(Path(folder)), list)
+
+
+def lineage(folder: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, run.json) of a stage and of all before it, the newest first.
+
+    Raises ValueError where the stages' `previous` lead round in a circle.
+    """
+    seen: set[Path] = set()
+    place: str | Path | None = folder
+    while place:
+        place = Path(os.path.normpath(Path.cwd() / place))
+        if place in seen:
+            raise ValueError(f"{place / 'run.json'}: the stages before it lead back to it; {_remedy(place)}")
+        seen.add(place)
+        run = read_run(place)
+        yield place, run
+        place = run.get("previous")
+
+
+def file_run(folder: Path, facts: dict[str, Any], final: Path, weights: bool = True) -> None:
+    """Write run.json of what lies in `folder` and will be `final`: facts, provenance, and the hash of every file.
+
+    facts: `base` and `previous`, if given, as paths from here. weights: whether there must be some.
+    Raises ValueError where they are missing, can't be read or are not finite.
+    """
+    if weights:
+        check_weights(folder)
+    base = facts.get("base")
+    apart = base and Path(base).resolve() != final.resolve()
+    facts = facts | {
+        "base_sha256": weights_hash(read_run(base)) if apart else None,
+        **{key: os.path.relpath(facts[key], final) for key in ("base", "previous") if facts.get(key)},
+        **provenance(),
+        "sha256": {name: file_hash(folder / name) for name in _names(folder) if name != "run.json"},
+    }
+    write_json(folder / "run.json", facts | {"run_sha256": _own_hash(facts)})
+
+
+def check_weights(folder: Path) -> None:
+    """Raises ValueError, naming file and tensor, unless the folder has safetensors, all of them finite numbers."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} holds no weights (*.safetensors): they were removed while the stage was made")
+    for file in files:
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118
+                    tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                        raise ValueError(f"{file}: {name} is not finite: lower the learning rate")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} can't be read ({error}): see to the disk, and run the stage again") from None
+
+
+def open_stage(folder: str | Path) -> dict[str, Any]:
+    """`read_run` of a stage whose files, and those of its base, are found to be what it was filed with.
+
+    Hashes are compared once per process; not at all, with a warning, for a stage of a version that filed none.
+    Raises ValueError naming the first file that is missing, changed or added, or the base that is another one.
+    """
+    folder = Path(folder)
+    run = read_run(folder)
+    if "sha256" not in run:
+        warnings.warn(
+            f"{folder} was made by a version that filed no hashes of its files, so damage would not be found: "
+            f"run its stage again to have them",
+            stacklevel=2,
+        )
+        return run
+    names = _names(folder)
+    state = tuple((name, (info := (folder / name).stat()).st_size, info.st_mtime_ns) for name in names)
+    if _checked.get(folder.absolute()) != state:
+        _compare(folder, names, run["sha256"])
+        _checked[folder.absolute()] = state
+    if run.get("base_sha256") and weights_hash(open_stage(run["base"])) != run["base_sha256"]:
+        raise ValueError(
+            f"{folder} was trained on another base than the one that now lies in {run['base']}: {_remedy(folder)}"
+        )
+    return run
+
+
+def weights_hash(run: dict[str, Any]) -> str:
+    """16 hex digits for the model a stage left: weights, configuration and tokenizer, and the base of a module."""
+    files = run.get("sha256") or {"fingerprint": run["fingerprint"]}  # of a version that filed no hashes
+    own = {name: value for name, value in files.items() if name.endswith(WEIGHTS) and name != "log.json"}
+    return fingerprint([own or files, run.get("base_sha256")])
+
+
+def _compare(folder: Path, names: list[str], filed: Any) -> None:
+    if not isinstance(filed, dict):
+        raise ValueError(f"{folder / 'run.json'} lists no hashes of its files: {_remedy(folder)}")
+    if missing := sorted(filed.keys() - set(names)):
+        raise ValueError(f"{folder / missing[0]} is missing: {_remedy(folder)}")
+    for name in names:
+        path = folder / name
+        if name not in filed and name != "run.json" and not path.match(ADDED_LATER):
+            raise ValueError(f"{path} is none of the files this stage was left with: move it elsewhere")
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link, and a stage's files are its own: {_remedy(folder)}")
+        if name in filed and file_hash(path) != filed[name]:
+            raise ValueError(f"{path} was changed after its stage was made (another SHA-256): {_remedy(folder)}")
+
+
+def _names(folder: Path) -> list[str]:
+    """Paths of all files below the folder; hidden ones at its top, which no loader reads, aside."""
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return [path.as_posix() for path in paths if not path.name.startswith(".")]
+
+
+def _own_hash(run: dict[str, Any]) -> str:
+    return fingerprint({key: value for key, value in run.items() if key != "run_sha256"})
+
+
+def _remedy(folder: Path) -> str:
+    return f"restore the file, or remove {folder} and run its stage again"
