@@ -125,6 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--max-shard-size", default="5GB")
     convert.set_defaults(run=_convert)
 
+    trim = commands.add_parser("trim", help="a base with the vocabulary that texts use, and the way back")
+    trim.add_argument("--from", dest="source", required=True, metavar="BASE", help="a folder, a hub id or a name")
+    trim.add_argument("--to", dest="out", required=True, metavar="DIR", help="a new folder")
+    trim.add_argument("--texts", nargs="+", default=[], metavar="FILE", help="one text a line; a .gz is read, too")
+    trim.add_argument("--limit", type=int, default=0, help="most tokens, the frequent ones; default: all that are used")
+    trim.add_argument("--restore", metavar="BASE", help="the whole base: give the model in --from its vocabulary back")
+    trim.set_defaults(run=_trim)
+
     export = commands.add_parser("export", help="a merged model or adapter with a model card, checked first")
     export.add_argument("--profile", default="tiny")
     export.add_argument("--group", type=int, required=True, help="language group whose module is exported")
@@ -329,6 +337,17 @@ def _convert(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(source, arguments.base)
     print(f"{checkpoint.layout}: groups {checkpoint.groups}, rank {checkpoint.rank}, {checkpoint.nbytes / 1e9:.2f} GB")
     print(convert(checkpoint, arguments.out, arguments.layout, groups, limit))
+
+
+def _trim(arguments: argparse.Namespace) -> None:
+    from xalma.vocabulary import TextFiles, restore_base, trim_base
+
+    if bool(arguments.texts) == bool(arguments.restore):
+        raise ValueError("give --texts FILE… to trim a base, or --restore BASE to bring one back")
+    if arguments.restore:
+        print(restore_base(arguments.source, arguments.restore, arguments.out))
+    else:
+        print(trim_base(arguments.source, TextFiles(arguments.texts), arguments.out, arguments.limit))
 
 
 def _systems(arguments: argparse.Namespace) -> None:
