@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from xalma.audit import write_report
+from xalma.organisers import published_of, write_published
 from xalma.runtime import data_root, home
 from xalma.scoreboard import NAMES, largest_gap, win_tie_loss_table, write_scores
 from xalma.scorecard import METRICS
@@ -26,7 +27,8 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     directions = arguments.directions.split(",") if arguments.directions else None
     neural = {"checkpoints": checkpoints, "cache": arguments.score_cache}
     scores = score_all(
-        outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers, **neural
+        outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
+        partial=arguments.partial, **neural,
     )  # fmt: skip
     _print_scores(scores, arguments.testset, arguments.origin)
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
@@ -38,6 +40,10 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
         print(f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions")
     if arguments.results:
         paths = write_scores(scores, arguments.results, arguments.testset, _command(), origin=arguments.origin)
+        if arguments.origin == "data" and published_of(arguments.testset):
+            written, said = write_published(outputs, arguments.testset, Path(arguments.results))
+            paths += written
+            print(f"\n{said}")
         print("\nwritten:", *paths, sep="\n  ")
 
 

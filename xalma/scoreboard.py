@@ -4,6 +4,7 @@
     DIR/<testset>/intervals.csv        the same with 95 % bootstrap intervals
     DIR/<testset>/significance.csv     each system against the best of its direction, p-values corrected
     DIR/<testset>/<metric>.csv .md .tex    the table: systems down, directions across
+    DIR/<testset>/published.csv .md .tex   beside the organisers' scores, where these lie with the set (`organisers`)
     DIR/<testset>/run.json             command, commit, versions, hardware
 
 Numbers only: no text of a test set or system is written. In the golden table the published BLEU of the same system
@@ -67,7 +68,7 @@ def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame |
     close = set() if tests is None else {(r.system, r.direction) for r in tests.itertuples() if not r.worse}
     rows: list[list[Cell | str]] = []
     for system in systems:
-        own = [values[system, direction] for direction in directions]
+        own = [values.get((system, direction), float("nan")) for direction in directions]
         mean = sum(own) / len(own)  # NaN where a direction is not scored
         marks = [NOT_WORSE if (system, direction) in close else "" for direction in directions]
         rows.append(
@@ -137,6 +138,7 @@ def win_tie_loss_table(scores: Scores, metric: str) -> pd.DataFrame:
     """Each pair of systems over all directions: system a, system b, wins, ties and losses of a in a sentence."""
     by_system = scores.statistics[metric]
     pairs = itertools.combinations([system for system in by_system if by_system[system]], 2)
+    pairs = [(a, b) for a, b in pairs if by_system[a].keys() & by_system[b].keys()]
     return pd.DataFrame(
         [{"a": a, "b": b, "a against b": sentence(compare(by_system[a], by_system[b], metric))} for a, b in pairs]
     )

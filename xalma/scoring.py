@@ -101,19 +101,25 @@ def _pattern_name(pattern: str) -> str:
     return path.stem if "{direction}" not in path.name else path.parent.name
 
 
-def chosen_directions(outputs: Outputs, wanted: Sequence[str] | None = None) -> list[str]:
+def chosen_directions(outputs: Outputs, wanted: Sequence[str] | None = None, partial: bool = False) -> list[str]:
     """The directions to score: `wanted`, or all that any system has, English sources first.
 
-    Raises ValueError, naming the system and what it lacks, unless every system has every one of them.
+    Raises ValueError, naming the system and what it lacks, unless every system has every one of them; with `partial`
+    only where no system has one.
     """
     had = {direction for files in outputs.values() for direction in files}
     chosen = list(dict.fromkeys(wanted)) if wanted else sorted(had, key=_order)
     for direction in chosen:
         parse_direction(direction)
     lacking = {system: [d for d in chosen if d not in files] for system, files in outputs.items()}
+    if partial and had.issuperset(chosen):
+        return chosen
     if lacking := {system: missing for system, missing in lacking.items() if missing}:
         listed = "; ".join(f"{system} lacks {_some(missing)}" for system, missing in lacking.items())
-        raise ValueError(f"missing directions: {listed}. Add the files, or choose with --directions or --systems")
+        raise ValueError(
+            f"missing directions: {listed}. Add the files, choose with --directions or --systems, "
+            f"or score what there is with --partial"
+        )
     return chosen
 
 
@@ -135,17 +141,20 @@ def score_all(
     workers: int = 0,
     n_samples: int = 1000,
     cache: str | Path | None = "runs/statistics",
+    partial: bool = False,
     **neural_options: Any,
 ) -> Scores:
     """Scores of every system in every direction with 95 % bootstrap intervals, and the statistics behind them.
 
     workers: processes, 0 for one a core; cache: folder of kept statistics (None: none), relative to `home()`;
-    neural_options: `checkpoints` and `cache` of `neural.segment_scores`, for COMET and its kin.
+    partial: a system is scored in the directions it has; neural_options: `checkpoints` and `cache` of
+    `neural.segment_scores`, for COMET and its kin.
     Raises ValueError for missing directions, and for a file whose lines are not as many as the test set's.
     """
-    chosen = chosen_directions(outputs, directions)
+    chosen = chosen_directions(outputs, directions, partial)
     jobs = [
-        Job(testset, origin, direction, {system: str(files[direction]) for system, files in outputs.items()},
+        Job(testset, origin, direction,
+            {system: str(files[direction]) for system, files in outputs.items() if direction in files},
             tuple(name for name in metrics if name in evaluate.METRICS), n_samples, cache and str(home() / cache))
         for direction in chosen
     ]  # fmt: skip
