@@ -87,7 +87,7 @@ def test_oscar_reads_its_parts_in_order(oscar):
 
 
 def test_a_bad_row_stops_training_and_is_listed_for_hygiene(oscar):
-    with pytest.raises(ValueError, match=r"is_meta.jsonl.zst:2 is no readable row: run `xalma prepare`"):
+    with pytest.raises(ValueError, match=r"is_meta.jsonl.zst:2 is no readable row: mend it, or run `xalma prepare`"):
         list(oscar.monolingual("is"))
     rows = list(oscar.rows("monolingual", "is"))
     assert [place.rsplit(":")[-1] for place, _ in rows] == ["1", "2", "3"]
@@ -391,7 +391,7 @@ def test_wmt_trains_on_first_references_of_15_to_22_and_tests_on_23(wmt_data):
         ("de.tsv", b"en\t1\teins\tone\nen\t1\teins\n", "de.tsv, line 2, has 3 columns: they are origin, reference"),
         ("de.tsv.gz", gzip.compress(TABLE.encode() * 999)[:-9], "de.tsv.gz is cut or no gzip file .*: fetch it again"),
         ("de.tsv.gz", TABLE.encode(), "de.tsv.gz is cut or no gzip file"),
-        ("de.tsv", "en\t1\teins\tone\n".encode("utf-16"), "is not UTF-8"),
+        ("de.tsv", "en\t1\teins\tone\n".encode("utf-16"), "is not UTF-8 but UTF-16: convert it"),
     ],
 )
 def test_a_bad_table_is_one_sentence(tmp_path, monkeypatch, name, data, why):
@@ -542,6 +542,121 @@ def test_own_files_that_are_not_right_are_named(tmp_path, files_, why):
     with pytest.raises(ValueError, match=why) as caught:
         OwnCorpus(load_profile("ntrex", corpus_path=str(tmp_path))).sft("de")
     assert "\n" not in str(caught.value)
+
+
+UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def own(folder: Path, **values) -> OwnCorpus:
+    return OwnCorpus(load_profile("ntrex", corpus_path=str(folder), **values))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("de-en.tsv", as_tsv), ("de-en.tsv.gz", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en.jsonl.zst", as_nested)],
+)
+def test_a_byte_order_mark_and_blank_last_lines_are_no_text(tmp_path, name, write):
+    packed(tmp_path / "sft" / name, UTF8_MARK + write(PAIRS) + b"\n\n")
+    for code, side in (("en", 0), ("de", 1)):
+        text = "".join(pair[side] + "\n" for pair in PAIRS).encode()
+        packed(tmp_path / "dev" / f"de-en.{code}.txt", UTF8_MARK + text)
+        packed(tmp_path / "monolingual" / f"{code}.txt", UTF8_MARK + text + b"\n")
+    corpus = own(tmp_path)
+    assert corpus.sft("de") == corpus.dev("de") == PAIRS
+    assert list(corpus.monolingual("de")) == [other for _, other in PAIRS]
+
+
+def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
+    gaps = [*PAIRS, ("four", ""), (" ", "fünf"), ("", "")]
+    for kind in ("sft", "test", "bitext"):
+        packed(tmp_path / kind / "de-en.jsonl", as_jsonl(gaps))
+    for code, side in (("en", 0), ("de", 1)):
+        packed(tmp_path / "dev" / f"de-en.{code}.txt", "".join(pair[side] + "\n" for pair in gaps).encode())
+    corpus = own(tmp_path)
+    assert corpus.sft("de") == corpus.dev("de") == corpus.test("de") == list(corpus.bitext("de")) == PAIRS
+    assert len(list(corpus.rows("bitext", "de"))) == 6  # `xalma prepare` counts them itself
+    left = "pairs of {}/ left out, a side is empty"
+    assert [note for note in corpus.notes("de") if "bitext" not in note] == [
+        f"own text: 3 {left.format(kind)}" for kind in ("sft", "dev", "test")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "ignored"),
+    [
+        (["sft/de-en.csv"], "sft", "sft/de-en.csv"), (["sft/de-en.json"], "sft", "sft/de-en.json"),
+        (["sft/en-de.tsv"], "sft", "sft/en-de.tsv"), (["SFT/de-en.tsv"], "sft", "SFT/de-en.tsv"),
+        (["sft/de_en.tsv", "sft/fi-en.tsv"], "sft", "sft/de_en.tsv"), (["sft/train.tsv"], "sft", "sft/train.tsv"),
+        (["sft/de-en.de.txt"], "sft", "sft/de-en.de.txt"), (["sft/de-en.TSV"], "sft", "sft/de-en.TSV"),
+        (["monolingual/de.csv"], "monolingual", "monolingual/de.csv"), (["dev/de-en.xlsx"], "dev", "dev/de-en.xlsx"),
+    ],
+)  # fmt: skip
+def test_files_that_are_not_read_are_named(tmp_path, names, kind, ignored):
+    for name in [*names, "bitext/fi-en.tsv"]:
+        packed(tmp_path / name, as_tsv(PAIRS))
+    with pytest.raises(ValueError, match="has nothing to read for de: ") as caught:
+        list(getattr(own(tmp_path), kind)("de"))
+    text = str(caught.value)
+    assert f"{tmp_path / kind} has nothing" in text and f"ignored: {ignored}. " in text and "\n" not in text
+    assert ("de-en.<form>" in text) == (kind != "monolingual")
+
+
+def test_a_language_without_files_is_empty_and_a_folder_without_any_is_named(tmp_path):
+    packed(tmp_path / "sft" / "fi-en.tsv", b"en\tfi\nHi\tHei\n")
+    (tmp_path / "sft" / "README.md").write_text("mine")
+    assert own(tmp_path).sft("de") == own(tmp_path).dev("de") == []
+    (tmp_path / "other" / "data").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"has none of the folders monolingual, .* but data: lay it out"):
+        own(tmp_path / "other").sft("de")
+
+
+@pytest.mark.parametrize("kind", ["sft", "bitext"])
+@pytest.mark.parametrize(
+    ("encoding", "why"), [("utf-16", "UTF-16: convert"), ("utf-16-le", "UTF-16: convert"), ("latin1", "is not UTF-8")]
+)
+@pytest.mark.parametrize(("name", "write"), [("de-en.tsv", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en", None)])
+def test_another_encoding_is_named(tmp_path, kind, encoding, why, name, write):
+    pairs = [("A house by the lake", "Ein Häuschen am See"), ("Rain", "Regen")]
+    if write:
+        packed(tmp_path / kind / name, write(pairs).decode().encode(encoding))
+    for code, side in () if write else (("en", 0), ("de", 1)):
+        text = "".join(pair[side] + "\n" for pair in pairs).encode(encoding)
+        packed(tmp_path / kind / f"{name}.{code}.txt", text)
+    with pytest.raises((ValueError, Unreadable), match=why) as caught:
+        list(getattr(own(tmp_path), kind)("de"))
+    assert "iconv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["de-en.tsv.gz", "de-en.jsonl.zst", "de-en.parquet", "de-en.jsonl.gz"])
+def test_a_cut_file_on_this_machine_is_called_cut(tmp_path, name):
+    write = as_tsv if "tsv" in name else as_jsonl
+    path = packed(tmp_path / "sft" / name, write([(f"{i * 7919} one", f"{i * 104729} eins") for i in range(5000)]))
+    if name.endswith("parquet"):
+        pd.DataFrame(PAIRS * 99, columns=["en", "de"]).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(Unreadable, match=r"is cut or damaged .*: make it or fetch it again") as caught:
+        own(tmp_path, sft_pairs=10**6).sft("de")
+    assert "log in" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("value", [3, ["a"], None, {"de": "x"}])
+def test_text_that_is_no_string_is_one_sentence(tmp_path, form, value):
+    for kind, stem, good, bad in (
+        ("monolingual", "de", [{"text": "gut"}], {"text": value}),
+        ("sft", "de-en", [{"en": "a", "de": "b"}], {"en": "a", "de": value}),
+    ):
+        for rows, why in (
+            ([bad], "first row: no such columns; it needs .*strings"),
+            ([*good, bad], "is no readable row"),
+        ):
+            path = packed(tmp_path / kind / f"{stem}.{form}", jsonl(rows))
+            if form == "parquet":
+                if len(rows) == 2 and not isinstance(value, type(None)):
+                    continue  # a Parquet column has one type
+                pd.DataFrame(rows).to_parquet(path)
+            with pytest.raises(ValueError, match=why):
+                list(getattr(own(tmp_path), kind)("de"))
 
 
 def test_own_text_needs_a_folder():

@@ -154,6 +154,15 @@ def test_read_lines_says_where_the_bytes_are_wrong(tmp_path):
         read_lines(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_read_lines_names_utf16(tmp_path, encoding):
+    """`iconv -f latin1` would make a file of NULs with as many lines."""
+    path = tmp_path / "wide.txt"
+    path.write_bytes("good\nfine\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"wide\.txt is not UTF-8 but UTF-16: .*`iconv -f utf-16 -t utf-8`"):
+        read_lines(path)
+
+
 def test_read_lines_without_lines(tmp_path):
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ValueError, match=r"empty\.txt is empty"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from xalma.languages import (
     GROUPS,
     LANGUAGES,
     add_language,
+    add_languages_from,
     directions,
     group_of,
     language,
@@ -188,3 +190,28 @@ def test_a_file_of_languages_reaches_every_process(tmp_path):
     environment = os.environ | {"XALMA_LANGUAGES": str(tmp_path / "mine.txt")}
     done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "9"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (None, "can't read the file of languages .*mine.txt, which XALMA_LANGUAGES names: .*No such file"),
+        (SWAHILI.encode("utf-16"), "mine.txt, which XALMA_LANGUAGES names, is not UTF-8"),
+        (f"# mine\n{SWAHILI}\nsw|Swahili\n".encode(), "mine.txt, line 3: bad language row 'sw|Swahili'"),
+        (SWAHILI.replace("|9|", "|8|").encode(), "mine.txt, line 1: sw can't join group 8"),
+    ],
+)
+def test_a_bad_file_of_languages_is_one_sentence(tmp_path, data, why):
+    if data is not None:
+        (tmp_path / "mine.txt").write_bytes(data)
+    environment = os.environ | {"XALMA_LANGUAGES": str(tmp_path / "mine.txt")}
+    command = [sys.executable, "-m", "xalma.cli", "languages"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and re.search(why, done.stderr) and done.stderr.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file_of_languages(swahili, tmp_path):
+    (tmp_path / "mine.txt").write_bytes(b"\xef\xbb\xbf" + f"{SWAHILI}\r\n".encode())
+    ADDED.clear()
+    add_languages_from(tmp_path / "mine.txt")
+    assert language("sw").group == 9

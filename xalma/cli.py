@@ -11,8 +11,8 @@ from typing import Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script: 0, or 2 with one sentence on stderr for bad input, 1 for a failed run."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         arguments.run(arguments)
     except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         print(f"xalma: {' '.join(str(error).split())}", file=sys.stderr)  # libraries' messages may have many lines
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--to", dest="tgt", metavar="LANG")
     score.add_argument("--system-outputs", metavar="DIR", help="one or more systems' outputs; with --testset")
     score.add_argument("--systems", help="some of them, separated by commas; default: all")
+    score.add_argument("--partial", action="store_true", help="score each system in the directions it has")
     score.add_argument("--results", metavar="DIR", help="write records, intervals, tests and tables to DIR/<testset>")
     _add_testset(score)
     score.add_argument(

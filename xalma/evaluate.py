@@ -15,6 +15,7 @@ COMET and its kin are in `neural`, intervals and tests in `significance`.
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,8 @@ def lines_of(data: bytes, name: str) -> list[str]:
     """
     if not data:
         raise ValueError(f"{name} is empty: give text with one segment a line")
+    if is_utf16(data):
+        raise ValueError(f"{name} is not UTF-8 but UTF-16: convert it first, with `iconv -f utf-16 -t utf-8`")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -219,6 +222,11 @@ def lines_of(data: bytes, name: str) -> list[str]:
             f"convert it first, for example with `iconv -f latin1 -t utf-8`"
         ) from error
     return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").removesuffix("\n").split("\n")]
+
+
+def is_utf16(data: bytes) -> bool:
+    """Whether bytes are UTF-16: by their byte order mark, or, without one, by every tenth byte being NUL."""
+    return data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or data.count(b"\0") > len(data) // 10
 
 
 def check_parallel(paths: Sequence[str | Path]) -> list[list[str]]:

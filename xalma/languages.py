@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -233,11 +232,25 @@ def parse_module_languages(text: str) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def _add_from(lines: Iterable[str]) -> None:
-    for line in lines:
+def add_languages_from(path: str | Path) -> None:
+    """Adds the languages of a file, a row of the table per line; blank lines and those after # are left out.
+
+    Raises ValueError, naming the file and the line, where there is no such file, it is not UTF-8, or a row is wrong.
+    """
+    file = Path(path).expanduser()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise ValueError(f"can't read the file of languages {file}, which XALMA_LANGUAGES names: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the file of languages {file}, which XALMA_LANGUAGES names, is not UTF-8") from error
+    for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
-            add_language(line.strip())
+            try:
+                add_language(line.strip())
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number}: {error}") from error
 
 
 if os.environ.get("XALMA_LANGUAGES"):  # read here, so that worker processes and notebooks' kernels see them too
-    _add_from(Path(os.environ["XALMA_LANGUAGES"]).expanduser().read_text(encoding="utf-8").splitlines())
+    add_languages_from(os.environ["XALMA_LANGUAGES"])

@@ -97,12 +97,20 @@ class Corpus:
         raise NotImplementedError
 
 
+_PREPARE = "run `xalma prepare`, which lists such rows of monolingual text and bitext and goes on"
+
+
 def strict(rows: Iterable[Row]) -> Iterator:
-    """The contents of rows. Raises ValueError at one that can't be parsed or is not UTF-8: hygiene would list it."""
+    """The contents of rows. Raises ValueError at one that can't be parsed or is not UTF-8."""
     for place, content in rows:
         texts = content if isinstance(content, tuple) else (content,)
-        if not all(text is not None and is_utf8(text) for text in texts):
-            raise ValueError(f"{place} is no readable row: run `xalma prepare`, which lists such rows and goes on")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{place} is no readable row: mend it, or {_PREPARE}")
+        if not all(map(is_utf8, texts)):
+            raise ValueError(
+                f"{place} is no readable row, for it is not UTF-8: convert the file, for example with "
+                f"`iconv -f latin1 -t utf-8`, or {_PREPARE}"
+            )
         yield content
 
 

@@ -12,12 +12,17 @@ import gzip
 import io
 import json
 import time
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
+
+from xalma.evaluate import is_utf16
 
 RETRIES = 5  # breaks in a row before giving up: after 1, 2, 4, 8 and 16 seconds
 LOGIN = "accept its terms on the hub if it is gated, log in with `hf auth login`, or use another corpus"
@@ -25,6 +30,10 @@ LOGIN = "accept its terms on the hub if it is gated, log in with `hf auth login`
 _FINAL = ("FileNotFoundError", "PermissionError", "GatedRepoError", "RepositoryNotFoundError", "EntryNotFoundError",
           "OfflineModeIsEnabled", "DatasetNotFoundError", "DataFilesNotFoundError", "ValueError", "RuntimeError",
           "UnicodeDecodeError", "ArrowInvalid")  # fmt: skip
+
+
+# What a file on this machine that is cut or damaged gives, packed or Parquet; no second try mends it.
+_DAMAGED = (EOFError, OSError, zlib.error, pa.ArrowInvalid)
 
 
 class Unreadable(RuntimeError):
@@ -54,7 +63,11 @@ def resumed(opened: Callable[[int], Iterator], what: str, start: int = 0) -> Ite
                 yield row, content
                 row, left = row + 1, RETRIES
             return
+        except Unreadable:
+            raise
         except Exception as error:  # the clients have a dozen kinds; the user needs one sentence
+            if isinstance(error, _DAMAGED) and not isinstance(error, PermissionError) and Path(what).is_file():
+                raise Unreadable(f"{what} is cut or damaged ({error}): make it or fetch it again") from error
             if not left or type(error).__name__ in _FINAL:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise Unreadable(f"can't read {what} at row {row}: {reason}; {LOGIN}") from error
@@ -63,20 +76,34 @@ def resumed(opened: Callable[[int], Iterator], what: str, start: int = 0) -> Ite
 
 
 def text_lines(url: str, start: int = 0) -> Iterator[tuple[int, str]]:
-    """(row number, line without its end) of a text file; bytes that are not UTF-8 become surrogates."""
+    """(row number, line without its end) of a text file; bytes that are not UTF-8 become surrogates.
+
+    A byte order mark of UTF-8 is no part of the text. Raises Unreadable for UTF-16 and for what is no text at all.
+    """
 
     def opened(row: int) -> Iterator[str]:
         with closing(open_bytes(url)) as file:
             for number, line in enumerate(file):
+                if number == 0:
+                    line = _without_mark(line, url)
                 if number >= row:
                     yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
     return resumed(opened, url, start)
 
 
+def _without_mark(line: bytes, url: str) -> bytes:
+    """The first line of a file without UTF-8's byte order mark."""
+    if is_utf16(line):
+        raise Unreadable(f"{url} is not UTF-8 but UTF-16: convert it first, with `iconv -f utf-16 -t utf-8`")
+    return line.removeprefix(BOM_UTF8)
+
+
 def json_lines(url: str, start: int = 0) -> Iterator[tuple[int, dict | None]]:
-    """(row number, object) of a JSON-lines file; None for a line that is no JSON object."""
+    """(row number, object) of a JSON-lines file; None for a line that is no JSON object. Blank lines are no rows."""
     for number, line in text_lines(url, start):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError:

@@ -21,7 +21,8 @@ class OpusCorpus(Corpus):
             return
         config = "-".join(sorted((ENGLISH, lang)))
         for number, row in hub_rows(self.p.bitext_id_th, config, "train"):
-            yield f"{self.NAME} {config}:{number + 1}", (row["translation"][ENGLISH], row["translation"][lang])
+            pair = tuple(row["translation"].get(code) for code in (ENGLISH, lang))
+            yield f"{self.NAME} {config}:{number + 1}", pair if None not in pair else None
 
     def bitext(self, lang: str) -> Iterator[Pair]:
         return strict(self.rows("bitext", lang))
