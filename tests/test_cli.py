@@ -168,3 +168,30 @@ def test_usage_errors_exit_2(xalma):
     with pytest.raises(SystemExit) as caught:
         xalma("translate", "--from", "en")
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("metrics", ["bleu,chrf", "bleu, chrf", " bleu ,chrf,"])
+def test_lists_with_blanks_are_lists(xalma, texts, metrics):
+    code, out, _ = xalma(
+        "score", "--output", texts / "good.txt", "--reference", texts / "good.txt", "--to", "fi", "--metrics", metrics
+    )
+    assert code == 0 and out.startswith("BLEU|") and "\nchrF2|" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("--device cuda:7", "torch sees"),
+        ("--device gpu", "no device 'gpu'"),
+        ("--device meta", "no device 'meta'"),
+        ("--dtype x", "no dtype 'x'"),
+        ("--dtype int8", "no dtype 'int8'"),
+        ("--dtype Tensor", "no dtype 'Tensor'"),
+    ],
+)
+@pytest.mark.parametrize("system", ["", "--system alma-7b --path {t}"])
+def test_devices_and_dtypes_that_are_none(xalma, texts, options, why, system):
+    """Without a GPU, as everywhere in these tests; before any weights are looked for."""
+    words = f"translate --from en --to de {system} {options} {{t}}/good.txt".format(t=texts).split()
+    code, _, err = xalma(*words)
+    assert code == 2 and why in err and err.count("\n") == 1

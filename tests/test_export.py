@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict
 
@@ -16,6 +17,7 @@ from xalma import export as exporting
 from xalma.backbone import load_base, save_base
 from xalma.cli import main
 from xalma.export import check_merge, compare, export, held_out_rows
+from xalma.exported import open_exported
 from xalma.languages import GROUPS
 from xalma.recipe import evaluate_folder
 from xalma.results import Record
@@ -59,6 +61,30 @@ def test_an_adapter_is_a_plain_one(adapter, finished, ladder):
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/tiny-base"
     model = PeftModel.from_pretrained(load_base(ladder[1])[0], adapter)
     torch.testing.assert_close(logits(model), logits(open_merged(finished[5])[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_translate_takes_an_export(merged, adapter, finished, ladder, tmp_path, capsys):
+    """As a stage's folder: the same weights, so the same lines; an adapter on the base it names."""
+    expected = logits(open_merged(finished[5])[0])
+    assert torch.equal(logits(open_exported(merged, 6)[0]), expected)
+    (tmp_path / "in.txt").write_text("in 3 weeks\nJapan\n")
+    words = ["translate", "--from", "en", "--to", "et", str(tmp_path / "in.txt"), "--dtype", "fp32", "--model"]
+    printed = []
+    for folder in (finished[5], merged):
+        assert main([*words, str(folder)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and printed[0].count("\n") == 2
+    local = tmp_path / "adapter"
+    shutil.copytree(adapter, local)
+    config = json.loads((local / "adapter_config.json").read_text())
+    for base in (str(ladder[1]), None):
+        (local / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        if base:
+            torch.testing.assert_close(logits(open_exported(local, 6)[0]), expected, atol=1e-5, rtol=1e-5)
+    assert main([*words, str(local)]) == 2
+    assert "names no base" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="export of group 6, and these languages are of group 3"):
+        open_exported(merged, 3)
 
 
 def test_the_card_holds_what_was_measured(merged, micro, finished):

@@ -25,6 +25,7 @@ from xalma.runtime import (
     progress,
     provenance,
     seed_everything,
+    usable_dtype,
     write_atomically,
     write_json,
 )
@@ -210,3 +211,15 @@ def test_progress_writes_the_status_file_and_takes_it_away(tmp_path, monkeypatch
     with progress(0, "tokens") as bar:  # nobody knows how many
         bar.update(7)
         assert file.read_text() == "tokens 7/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("bf16", "bfloat16"), ("torch.bfloat16", "bfloat16"), ("fp32", "float32"), ("HALF", "float16"), (None, "float32")],
+)
+def test_dtypes_by_their_short_names(name, full):
+    assert usable_dtype(name, "cpu") == full
+
+
+def test_the_default_dtype_of_a_gpu():
+    assert usable_dtype(None, "cuda:1") == usable_dtype(None, "auto") == "bfloat16"

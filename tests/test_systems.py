@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_systems import KINDS, TEXTS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LlamaTokenizer
 
-from xalma import systems
+from xalma import cli, systems
 from xalma.languages import GROUPS, LANGUAGES
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.published import published
@@ -230,6 +234,76 @@ def test_few_shot_reads_its_shots(tiny):
     assert system.translate([TEXTS[1]], "en", "de") == [extract_translation(expected)]
     with pytest.raises(ValueError, match="no shots for de-en"):
         system.translate(["x"], "de", "en")
+
+
+@pytest.fixture(scope="module")
+def lora(tiny, tmp_path_factory) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    base = AutoModelForCausalLM.from_pretrained(tiny["llama"])
+    config = LoraConfig(r=2, lora_alpha=8, target_modules=["down_proj"], init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["renamed", "one missing", "other shape", "no configuration", "not there"])
+def test_adapters_that_do_not_fit_are_refused(tiny, lora, tmp_path, damage):
+    folder = tmp_path / "lora"
+    shutil.copytree(lora, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    first = next(iter(tensors))
+    changed = {
+        "renamed": {f"x.{name}": tensor for name, tensor in tensors.items()},
+        "one missing": {name: tensor for name, tensor in tensors.items() if name != first},
+        "other shape": tensors | {first: torch.zeros(3, 5)},
+    }
+    if damage in changed:
+        save_file(changed[damage], folder / "adapter_model.safetensors")
+    elif damage == "no configuration":
+        (folder / "adapter_config.json").unlink()
+    else:
+        folder = tmp_path / "nowhere"
+    with pytest.raises((ValueError, OSError), match=str(folder)):
+        opened("alma-7b-lora", path=str(tiny["llama"]), adapter=str(folder))
+
+
+@pytest.mark.parametrize(("system", "kind"), [("alma-7b", "llama"), ("nllb-3.3b", "nllb"), ("xalma-merged", "llama")])
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows(tiny, tmp_path, system, kind):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny[kind], folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"word{i}" for i in range(500)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="rows of embeddings"):
+        path = str(folder).replace("model", "mode{group}") if system == "xalma-merged" else str(folder)
+        folder.rename(tmp_path / "mode6") if system == "xalma-merged" else None
+        opened(system, path=path).translate(["a"], "en", "et" if system == "xalma-merged" else "de")
+
+
+@pytest.mark.parametrize("text", ["a{b}", "a{}", "{0}/x", "a{b}{group}", "{direction}{x}"])
+@pytest.mark.parametrize("system", ["alma-7b", "xalma-merged", "xalma-modules", "xalma-all", "nllb-3.3b", "files"])
+def test_braces_in_a_path_are_part_of_it(capsys, tmp_path, monkeypatch, system, text):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "in.txt").write_text("Hello.\n")
+    code = cli.main(["translate", "--system", system, "--path", text, "--from", "en", "--to", "de",
+                     str(tmp_path / "in.txt")])  # fmt: skip
+    err = capsys.readouterr().err
+    assert code == 2 and err.startswith("xalma: ") and err.count("\n") == 1
+
+
+def test_code_that_comes_with_weights_is_not_run(tiny, tmp_path):
+    """A configuration that names its own classes: neither run nor asked for; the plain architecture is read."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny["llama"], folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: ...\n")
+    for name, kind in (("config.json", "AutoModelForCausalLM"), ("tokenizer_config.json", "AutoTokenizer")):
+        config = json.loads((folder / name).read_text())
+        auto = {kind: "evil.Evil"} if name == "config.json" else {kind: ["evil.Evil", None]}
+        (folder / name).write_text(json.dumps(config | {"auto_map": auto}))
+    with suppress(ValueError):
+        opened("alma-7b", path=str(folder)).translate(["a"], "en", "de", progress=False)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_lora_adapter_is_folded_in(tiny, tmp_path):

@@ -34,8 +34,7 @@ from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
 from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.roworder import restore_rows, sort_rows
-from xalma.runtime import device as default_device
-from xalma.runtime import new_directory, progress
+from xalma.runtime import new_directory, progress, usable_device, usable_dtype
 
 if TYPE_CHECKING:
     from xalma.interchange import Checkpoint
@@ -62,12 +61,12 @@ def load_modules(
     """
     from xalma.interchange import open_checkpoint
 
-    device = device or default_device()
-    dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+    device = usable_device(device)
+    dtype = usable_dtype(dtype, device)
     names = [] if only is None else [only] if isinstance(only, str | int) else list(only)
     wanted = sorted({gated_group(name) for name in names})
     if "{g}" in str(source):
-        source = {group: str(source).format(g=group) for group in wanted or PAPER_GROUPS}
+        source = {group: str(source).replace("{g}", str(group)) for group in wanted or PAPER_GROUPS}
     elif isinstance(source, Mapping) and wanted:
         source = {group: source[group] for group in wanted if group in source}
     checkpoint = open_checkpoint(source, base)

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--from", dest="src", required=True, metavar="LANG")
     translate.add_argument("--to", dest="tgt", required=True, metavar="LANG")
     translate.add_argument("--profile", default="tiny")
-    translate.add_argument("--model", help="folder of a stage; default: the newest stage of the profile")
+    translate.add_argument("--model", help="folder of a stage or an export; default: the profile's newest stage")
     translate.add_argument("--system", help="another system than ours, by its name in `xalma systems`")
     translate.add_argument("file", nargs="?", help="UTF-8 text; default: standard input")
     add_options(translate)
@@ -235,12 +235,13 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from xalma.engines import cores, processes, ray_cluster
     from xalma.packing import prepare_profile
     from xalma.profiles import load_profile
+    from xalma.runtime import listed
 
     p, workers = load_profile(arguments.profile, **_overrides(arguments.set)), arguments.processes or cores()
     local = arguments.ray is None
     engine = partial(processes, workers) if local else partial(ray_cluster, address=arguments.ray or None)
     limit = int(arguments.tokens) if arguments.tokens else None
-    codes = tuple(arguments.languages.split(",")) if arguments.languages else ()
+    codes = tuple(listed(arguments.languages))
     prepare_profile(p, arguments.out, arguments.kind, codes, engine, limit, workers if local else 0)
 
 
@@ -264,13 +265,18 @@ def _translate(arguments: argparse.Namespace) -> None:
     group = group_of(other_side(arguments.src, arguments.tgt))
     texts = _input_lines(arguments.file)
 
+    from xalma.exported import is_export, open_exported
     from xalma.generate import translate
     from xalma.recipe import newest_stage
+    from xalma.runtime import usable_device, usable_dtype
     from xalma.stages import open_merged
 
-    model, tokenizer = open_merged(arguments.model or newest_stage(p, group))
+    place = usable_device(arguments.device)
+    dtype = usable_dtype(arguments.dtype or "float32", place)
+    folder = arguments.model or newest_stage(p, group)
+    model, tokenizer = open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
     outputs = translate(
-        model, tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
+        model.to(place), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
     )  # fmt: skip
     print("\n".join(outputs))
@@ -292,9 +298,10 @@ def _score(arguments: argparse.Namespace) -> None:
         return
     for name in ("output", "reference", "to"):
         _require(arguments, name, "system-outputs DIR --testset NAME, or --output, --reference and --to")
+    from xalma.runtime import listed
     from xalma.scorecard import score_files
 
-    metrics = (arguments.metrics or "bleu,chrf").split(",")
+    metrics = listed(arguments.metrics or "bleu,chrf")
     files = (arguments.output, arguments.reference, arguments.source)
     print(score_files(*files, arguments.tgt, metrics, checkpoints, arguments.score_cache))
 

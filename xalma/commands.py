@@ -11,7 +11,7 @@ import pandas as pd
 
 from xalma.audit import write_report
 from xalma.organisers import published_of, write_published
-from xalma.runtime import data_root, home
+from xalma.runtime import data_root, home, listed
 from xalma.scoreboard import NAMES, largest_gap, win_tie_loss_table, write_scores
 from xalma.scorecard import METRICS
 from xalma.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
@@ -24,7 +24,7 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     """Scores of every system under a folder over a test set; with --results also as files."""
     metrics = _metrics(arguments.metrics or "bleu,chrf++")
     outputs = _of_systems(find_outputs(arguments.system_outputs), arguments.systems)
-    directions = arguments.directions.split(",") if arguments.directions else None
+    directions = listed(arguments.directions) or None
     neural = {"checkpoints": checkpoints, "cache": arguments.score_cache}
     scores = score_all(
         outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
@@ -73,7 +73,7 @@ def compare_systems(arguments: Namespace) -> None:
             f"{arguments.a} and {arguments.b} do not have the same directions ({', '.join(odd[:8])} in one alone): "
             f"add the files, or choose with --directions"
         )
-    directions = arguments.directions.split(",") if arguments.directions else None
+    directions = listed(arguments.directions) or None
     scores = score_all(outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers)
     print(f"A: {both[0][0]} ({arguments.a})\nB: {both[1][0]} ({arguments.b})")
     for metric in metrics:
@@ -107,9 +107,9 @@ def _of_systems(outputs: Outputs, chosen: str | None) -> Outputs:
     """The systems named in `chosen`, separated by commas; all if None. Raises ValueError for one that is not there."""
     if not chosen:
         return outputs
-    if missing := [name for name in chosen.split(",") if name not in outputs]:
+    if missing := [name for name in listed(chosen) if name not in outputs]:
         raise ValueError(f"no outputs of {', '.join(missing)}: there are {', '.join(outputs)}")
-    return {name: outputs[name] for name in chosen.split(",")}
+    return {name: outputs[name] for name in listed(chosen)}
 
 
 def _one_system(place: str) -> tuple[str, dict[str, Path]]:
@@ -121,7 +121,8 @@ def _one_system(place: str) -> tuple[str, dict[str, Path]]:
 
 def _metrics(text: str) -> list[str]:
     """Names separated by commas. Raises ValueError for an unknown one, before any file is read."""
-    names = [name.strip() for name in text.split(",")]
+    if not (names := listed(text)):
+        raise ValueError(f"no metric named: use one or more of {', '.join(METRICS)}")
     for name in names:
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(METRICS)}")

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -45,6 +46,47 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def listed(text: str | None) -> list[str]:
+    """The words of an argument that takes several, separated by commas, with or without blanks; none for None."""
+    return [word for part in (text or "").split(",") if (word := part.strip())]
+
+
+DTYPES = {"float32": "float32", "fp32": "float32", "float": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16",
+          "float16": "float16", "fp16": "float16", "half": "float16"}  # fmt: skip
+
+
+def usable_device(name: str | None = None) -> str:
+    """A device by name, as "cpu", "cuda" or "cuda:1"; None for the GPU where there is one.
+
+    Raises ValueError for a name that is no such device, and for a GPU that torch does not see.
+    """
+    import torch
+
+    if name is None:
+        return device()
+    name = str(name)
+    if not (match := re.fullmatch(r"(cpu|mps|cuda(?::(\d+))?)", name)):
+        raise ValueError(f"no device {name!r}: write cpu, cuda, cuda:1 or mps")
+    if name.startswith("cuda") and int(match[2] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"no device {name}: torch sees {torch.cuda.device_count()} GPUs here; take --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("no device mps here: take --device cpu")
+    return name
+
+
+def usable_dtype(name: str | None, device: str) -> str:
+    """A torch dtype's full name from it or a short one, as bf16; None for float32 on a CPU and bfloat16 elsewhere.
+
+    Raises ValueError for a dtype that models are not run in.
+    """
+    if name is None:
+        return "float32" if device == "cpu" else "bfloat16"
+    known = str(name).removeprefix("torch.").lower()
+    if known not in DTYPES:
+        raise ValueError(f"no dtype {name!r} for a model: write float32, bfloat16 (bf16) or float16 (fp16)")
+    return DTYPES[known]
 
 
 def on_device(model: Any) -> Any:

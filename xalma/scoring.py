@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _by_pattern(pattern: str) -> dict[str, Path]:
     parent, start = (Path(before), "") if before.endswith("/") else (Path(before).parent, Path(before).name)
     depth = len(Path(after).parts) if after.startswith("/") else 0
     found = {}
-    for path in sorted(parent.glob(f"{start}*{after}")):
+    for path in sorted(parent.glob(f"{escape(start)}*{escape(after)}")):
         name = path.parents[depth - 2].name if depth > 1 else path.name
         direction = name.removeprefix(start) if depth else name.removeprefix(start).removesuffix(after)
         if is_direction(direction):

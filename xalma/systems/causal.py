@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.systems.decoding import decode, load_model, load_tokenizer
+from xalma.systems.decoding import check_vocabulary, decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES, Shot, few_shot_prompt
 
@@ -71,8 +72,25 @@ def open_causal(
     if row.name.endswith("-5shot") and not shots:
         raise ValueError(f"{row.name} needs shots={{'en-de': [(source, translation)]}}, or --shots FOLDER")
     model = load_model(path, device=device, dtype=dtype)
-    if adapter:
-        from peft import PeftModel
+    tokenizer = load_tokenizer(path, row.tokenizer)
+    check_vocabulary(model, tokenizer)
+    return Causal(row, with_adapter(model, adapter) if adapter else model, tokenizer, shots)
 
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return Causal(row, model, load_tokenizer(path, row.tokenizer), shots)
+
+def with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with a LoRA adapter folded into its weights, as peft folds it.
+
+    Raises ValueError for an adapter that is not there, or lacks tensors of its layers: peft would leave these as they
+    were made, which changes nothing, and only warn.
+    """
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except UserWarning as error:
+        raise ValueError(f"the adapter {adapter} lacks tensors of layers that its configuration names") from error
+    except (KeyError, TypeError, RuntimeError) as error:  # a configuration that is none, tensors of another shape
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the adapter {adapter} does not fit {model.name_or_path}: {reason}") from error

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xalma.runtime import listed
 from xalma.systems import Translator, listing, open_system, supports, system_row
 from xalma.systems.address import parse_address
 
@@ -119,8 +120,7 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
         return arguments.force or supports(system or arguments.system, direction)
 
     row = system_row(arguments.system)
-    wanted = arguments.directions.split(",") if arguments.directions else None
-    wanted = wanted or testsets.directions_of(arguments.testset, arguments.origin)
+    wanted = listed(arguments.directions) or testsets.directions_of(arguments.testset, arguments.origin)
     if row.family == "endpoint":
         _say_cost(system, {direction: sources(direction) for direction in wanted if is_supported(direction)})
     made = {name: value for name, value in options.items() if name not in _NO_MATTER}

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from xalma.collate import PadCollator
-from xalma.runtime import device as default_device
+from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.bars import bar
 from xalma.systems.table import Decoding
 
@@ -36,22 +36,33 @@ def load_model(
 
     device: None for the GPU where there is one, or "auto" for one model over all GPUs. dtype: None for bfloat16 on a
     GPU and float32 on a CPU. kind: a model class in place of the automatic one.
-    Raises OSError, from transformers, where the hub can't be reached or the folder holds no model.
+    Raises ValueError for a device or dtype that is none; OSError, from transformers, where the hub can't be reached or
+    the folder holds no model.
     """
-    device = device or default_device()
-    dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+    device = device if device == "auto" else usable_device(device)
+    dtype = usable_dtype(dtype, device)
     kind = kind or (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM)
     options = {"device_map": "auto"} if device == "auto" else {}
-    model = kind.from_pretrained(path, dtype=getattr(torch, dtype), **options)
+    model = kind.from_pretrained(path, dtype=getattr(torch, dtype), trust_remote_code=False, **options)
     return (model if device == "auto" else model.to(device)).eval()
 
 
 def load_tokenizer(path: str, kind: str = "auto") -> PreTrainedTokenizerBase:
     """The tokenizer, with a padding token; `kind` "llama" for LLaMA-1 repositories that name a class long gone."""
-    tokenizer = (LlamaTokenizer if kind == "llama" else AutoTokenizer).from_pretrained(path)
+    tokenizer = (LlamaTokenizer if kind == "llama" else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
     if tokenizer.pad_token is None:  # masks come from lengths, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ValueError for a tokenizer with ids that the model has no rows for: torch would only name an index."""
+    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} has ids up to {largest:,}, {model.name_or_path} has {rows:,} "
+            f"rows of embeddings: take the tokenizer that the model was trained with"
+        )
 
 
 def generation_config(

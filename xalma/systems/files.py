@@ -20,7 +20,7 @@ class Files:
 
     def file(self, src: str, tgt: str) -> Path:
         """Where the outputs of a direction are."""
-        return Path(self.pattern.format(direction=f"{src}-{tgt}"))
+        return Path(self.pattern.replace("{direction}", f"{src}-{tgt}"))
 
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """The lines of the direction's file. Raises ValueError where they are not as many as `texts`."""

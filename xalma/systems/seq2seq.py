@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.languages import language
-from xalma.systems.decoding import decode, load_model, load_tokenizer
+from xalma.systems.decoding import check_vocabulary, decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -54,4 +54,6 @@ class Seq2Seq:
 
 def open_seq2seq(row: System, path: str, device: str | None, dtype: str | None) -> Seq2Seq:
     """The system with its model loaded. Raises OSError for what can't be read."""
-    return Seq2Seq(row, load_model(path, seq2seq=True, device=device, dtype=dtype), load_tokenizer(path))
+    model, tokenizer = load_model(path, seq2seq=True, device=device, dtype=dtype), load_tokenizer(path)
+    check_vocabulary(model, tokenizer)
+    return Seq2Seq(row, model, tokenizer)

@@ -23,7 +23,7 @@ from xalma.bank import ModuleBank, Source, load_modules
 from xalma.interchange import open_checkpoint
 from xalma.languages import group_of, other_side
 from xalma.systems.causal import Causal
-from xalma.systems.decoding import load_model, load_tokenizer
+from xalma.systems.decoding import check_vocabulary, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -58,9 +58,11 @@ class Merged:
         """(model, tokenizer) of a group."""
         if group != self.group or self.loaded is None:
             self.loaded = None  # the old one must go before the new one comes
-            with without_adapter(self.path.format(group=group)) as folder:
+            with without_adapter(self.path.replace("{group}", str(group))) as folder:
                 model = load_model(folder, device=self.device, dtype=self.dtype)
-                self.group, self.loaded = group, (model, load_tokenizer(folder))
+                tokenizer = load_tokenizer(folder)
+            check_vocabulary(model, tokenizer)
+            self.group, self.loaded = group, (model, tokenizer)
         return self.loaded
 
 
@@ -104,7 +106,7 @@ def adapters(base: str, adapter: str, device: str | None, dtype: str | None) -> 
     """Way 2: the base once, and the groups' adapters beside each other."""
     if "{group}" not in adapter:
         raise ValueError(f"{adapter!r} names one module: write its number as {{group}}, as in group{{group}}")
-    return Banked(lambda group: {group: adapter.format(group=group)}, base, device, dtype)
+    return Banked(lambda group: {group: adapter.replace("{group}", str(group))}, base, device, dtype)
 
 
 def all_modules(path: str, device: str | None, dtype: str | None) -> Banked:

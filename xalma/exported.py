@@ -1,0 +1,51 @@
+"""Folders that `xalma export` wrote, opened again for decoding."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xalma.backbone import load_base
+from xalma.modules import merge_module
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether `xalma export` wrote this folder."""
+    return (Path(folder) / "export.json").is_file()
+
+
+def open_exported(
+    folder: str | Path, group: int, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """(plain model on the CPU, tokenizer) of an exported merged model or adapter, for a language of `group`.
+
+    Raises ValueError for another group's model, a record that can't be read, or an adapter that names no base.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+        name, what = str(record["name"]), record["what"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{folder / 'export.json'} can't be read: export the stage again") from error
+    named = re.search(r"-group(\d+)-", name)
+    if named and int(named[1]) != group:
+        raise ValueError(f"{folder} is an export of group {named[1]}, and these languages are of group {group}")
+    if what == "merged":
+        return load_base(folder, dtype)
+    base = _base_of(folder)
+    model, tokenizer = load_base(base, "float32")
+    return merge_module(model, group, folder).to(getattr(torch, dtype)), tokenizer
+
+
+def _base_of(folder: Path) -> str:
+    """The adapter's base: a folder, also one beside the adapter, or a hub id."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{folder} is an adapter that names no base: export it with --base-id, or as a merged model")
+    beside = folder / base
+    return str(beside if beside.is_dir() else base)
