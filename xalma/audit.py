@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.contamination import MIN_LETTERS, TestIndex, key
-from xalma.evaluate import check_parallel, read_lines
+from xalma.contamination import KINDS, MIN_LETTERS, TestIndex, key
+from xalma.evaluate import check_parallel, lines_of, read_lines
 from xalma.languages import ENGLISH, LANGUAGES
 from xalma.results import write_table
 from xalma.runtime import home, progress, provenance, write_json
@@ -30,8 +30,8 @@ KNOWN_SIZES = {
     FLORES_LINES["dev"]: "FLORES-200 dev", FLORES_LINES["devtest"]: "FLORES-200 devtest",
     sum(FLORES_LINES.values()): "FLORES-200 dev and devtest", NTREX_LINES: "newstest2019, of which NTREX is made",
 }  # fmt: skip
-LEAK_COLUMNS = ["training text", "language", "lines", "test set", "found", "exact", "other direction",
-                "side", "sentences", "covered"]  # fmt: skip
+LEAK_COLUMNS = ["training text", "language", "lines", "test set", "found", "exact", "contained", "near",
+                "other direction", "side", "sentences", "covered"]  # fmt: skip
 TESTED = ("wmt22", "wmt23", "ntrex")  # sets the guard is given; FLORES-200 is added where its own files are here
 
 
@@ -74,7 +74,7 @@ def _second_column(path: Path) -> list[str]:
     """The text of a plain file, or what follows the first tab of a table."""
     if path.suffix == ".txt":
         return read_lines(path)
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines() if path.suffix == ".gz" else read_lines(path)
+    lines = lines_of(gzip.decompress(path.read_bytes()), str(path)) if path.suffix == ".gz" else read_lines(path)
     return [line.partition("\t")[2] for line in lines]
 
 
@@ -95,16 +95,17 @@ test_sides.__test__ = False  # no test, whatever pytest thinks of the name
 def leaks(texts: Sequence[Text], sides: Mapping[str, Sequence[str]], min_letters: int = MIN_LETTERS) -> pd.DataFrame:
     """One row a training text, language and test set with a match.
 
-    Columns training text, language, lines, test set, found (training lines that are test sentences), exact, other
-    direction (of those found, the lines that only directions of other languages have), then the side of the test set
-    with most of its sentences found: side, sentences (that are long enough), covered.
+    Columns training text, language, lines, test set, found (training lines that are, hold or end a test sentence), of
+    those exact and contained (or split over two lines), near (further lines that are nearly one), other direction (of
+    those found, the lines that only directions of other languages have), then the side of the test set with most of
+    its sentences found: side, sentences (that are long enough), covered.
     """
     index, rows = TestIndex(sides, min_letters), []
     with progress(sum(len(text.sides) for text in texts), "looking for test sentences") as bar:
         for text in texts:
             pair = set(text.sides) if len(text.sides) == 2 else None
             for code, lines in text.sides.items():
-                hits = [hit for hit in index.find(lines) if not _is_itself(text.name, hit.places)]
+                hits = [hit for hit in index.find(lines, near=True) if not _is_itself(text.name, hit.places)]
                 rows += _leaks_of(text.name, code, len(lines), hits, pair, index)
                 bar.update()
     return pd.DataFrame(rows, columns=LEAK_COLUMNS)
@@ -116,7 +117,7 @@ def _is_itself(name: str, places: Iterable[tuple[str, int]]) -> bool:
 
 
 def _leaks_of(name: str, code: str, n_lines: int, hits: list, pair: set[str] | None, index: TestIndex) -> list[tuple]:
-    found: dict[str, Counter] = defaultdict(Counter)
+    plainest: dict[str, dict[int, tuple[int, bool]]] = defaultdict(dict)  # set -> line -> (kind, other direction)
     covered: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for hit in hits:
         directions = defaultdict(list)
@@ -124,16 +125,23 @@ def _leaks_of(name: str, code: str, n_lines: int, hits: list, pair: set[str] | N
             testset, of, _ = side.split("|")
             if testset != name:
                 directions[testset] += of.split()
-                covered[testset][side].add(line)
+                if hit.kind != "near":
+                    covered[testset][side].add(line)
         for testset, names in directions.items():
             crossed = pair is not None and pair not in ({*direction.split("-")} for direction in names)
-            found[testset].update({"found": 1, "exact": int(hit.kind == "exact"), "crossed": int(crossed)})
+            this = (KINDS.index(hit.kind), crossed)
+            plainest[testset][hit.text] = min(this, plainest[testset].get(hit.text, this))
     rows = []
-    for testset, counts in found.items():
+    for testset, found in plainest.items():
+        if not covered[testset]:
+            continue  # near-duplicates alone, which a table of leaks need not list
+        counts = Counter(KINDS[kind] for kind, _ in found.values())
+        crossed = sum(other for kind, other in found.values() if KINDS[kind] != "near")
         side, lines = max(covered[testset].items(), key=lambda item: (len(item[1]), item[0]))
         first, *others = side.split("|")[1].split()
         where = first + (f" and {len(others)} more" if others else "")
-        rows.append((name, code, n_lines, testset, counts["found"], counts["exact"], counts["crossed"],
+        rows.append((name, code, n_lines, testset, counts.total() - counts["near"], counts["exact"],
+                     counts["contained"] + counts["split"], counts["near"], crossed,
                      f"{where}, {side.split('|')[2]}", index.n_long[side], len(lines)))  # fmt: skip
     return rows
 

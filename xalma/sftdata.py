@@ -18,6 +18,7 @@ import pandas as pd
 
 from xalma.ablations import branch_of, shortened
 from xalma.comparisons import one_share, seeds_of
+from xalma.contamination import left_out
 from xalma.corpora import family, parse_corpus
 from xalma.corpora.base import has_data
 from xalma.data import open_corpus
@@ -104,9 +105,8 @@ def _facts(p: Profile, group: int, data: str) -> dict[str, Any]:
     """Rows of both directions, updates and passes over the rows, for the profile's own seed."""
     run = read_run(stage_folder(p, 4, group, _branch(data, p.seed)))
     passes = run["steps"] * p.stage4_batch_size / run["rows"]
-    guard = run["contamination"]
     return {"system": DATA[data], "rows": run["rows"], "updates": run["steps"], "passes": passes,
-            "left out by the guard": guard["exact"] + guard["normalised"]}  # fmt: skip
+            "left out by the guard": left_out(run["contamination"])}  # fmt: skip
 
 
 def by_test_set(studies: list[Study]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
