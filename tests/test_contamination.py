@@ -13,22 +13,12 @@ from babel import Locale
 
 from xalma import contamination
 from xalma.cldr import LOCALES
-from xalma.contamination import (
-    CHUNK,
-    MIN_CONTAINED,
-    WINDOW,
-    Guard,
-    TestIndex,
-    guard_report,
-    guard_rows,
-    guarded_corpus,
-    left_out,
-    window_hashes,
-)
+from xalma.contamination import CHUNK, Guard, guard_report, guard_rows, guarded_corpus, left_out
 from xalma.draws import CANDIDATES
 from xalma.folding import codes, fold, key, letters
 from xalma.languages import LANGUAGES
 from xalma.profiles import load_profile
+from xalma.testindex import MIN_CONTAINED, WINDOW, TestIndex, window_hashes
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.contamination import KINDS, MIN_LETTERS, TestIndex, key
 from xalma.evaluate import check_parallel, lines_of, read_lines
+from xalma.folding import key
 from xalma.languages import ENGLISH, LANGUAGES
 from xalma.results import write_table
 from xalma.runtime import home, progress, provenance, write_json
+from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
 from xalma.testsets import FLORES_LINES, NTREX_LINES, directions_of, load
 
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations

@@ -18,9 +18,9 @@ from xalma.runtime import fingerprint
 # of notebook 08, which files this hash too.
 DECISIVE = (
     "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*", "data", "draws",
-    "evaluate", "generate", "graphs", "identify", "languages", "losses", "methods", "mixing", "modules", "objectives",
-    "pairs", "parallel", "phrasebook", "preferences", "prompts", "stages", "streams", "testsets", "tokenfiles", "train",
-    "zero",
+    "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses", "methods", "mixing", "modules",
+    "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts", "stages", "streams", "testindex",
+    "testsets", "tokenfiles", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
