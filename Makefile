@@ -5,6 +5,7 @@
 PROFILE ?= tiny
 BASE ?= gemma-3-270m
 PYTHON ?= python3
+THREADS ?= 1
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
@@ -35,12 +36,13 @@ base: $(READY)
 	.venv/bin/python -m xalma.bases $(BASE)
 
 # One thread a worker: two workers of two threads each only wait for one another on two cores. A GPU is hidden: what is
-# compared, often bit for bit, is what a CPU computes.
+# compared, often bit for bit, is what a CPU computes. Other processors' code paths:
+# ATEN_CPU_CAPABILITY=avx2 (or default) ONEDNN_MAX_CPU_ISA=AVX2 THREADS=2 make test
 test: $(READY)
-	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
+	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=$(THREADS) .venv/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 test-long: $(READY)
-	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m long $(PYTEST_ARGS)
+	$(OFFLINE) CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=$(THREADS) .venv/bin/python -m pytest -m long $(PYTEST_ARGS)
 
 # On a machine with a GPU; elsewhere they are skipped.
 test-gpu: $(READY)

@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, a profile so small that a stage takes a second, and its stages."""
+"""What all tests share: no network, one thread (or OMP_NUM_THREADS), a profile of a second a stage, and its stages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(1)
+THREADS = int(os.environ["OMP_NUM_THREADS"])  # of each process; the tests must pass with any number of them
+torch.set_num_threads(THREADS)
 
 # Group 6 has five scripts. Budgets are whole batches. Smaller still, and some seeds give a model that says nothing at
 # all: stage 5 then has no pair to learn from.
 MICRO = {
     "groups": "6",
     "workers": 1,
-    "threads": 1,
+    "threads": THREADS,
     "mixed_precision": "off",
     "vocab_size": 600,
     "hidden_size": 64,
@@ -99,6 +100,21 @@ def finished(micro, ladder) -> dict[int, Path]:
     from xalma.recipe import MODULE_STAGES
 
     return ladder | {number: MODULE_STAGES[number](micro, 6) for number in (3, 4, 5)}
+
+
+@pytest.fixture
+def handed_over(monkeypatch) -> list[dict[str, torch.Tensor]]:
+    """The gradients by name, before they are clipped, that each update of `xalma.train` hands to its optimizer."""
+    from xalma.train import Run
+
+    found, apply = [], Run.apply
+
+    def filed(run: Run) -> torch.Tensor:
+        found.append({name: x.grad.clone() for x, name in run.names.items()})
+        return apply(run)
+
+    monkeypatch.setattr(Run, "apply", filed)
+    return found
 
 
 @pytest.fixture

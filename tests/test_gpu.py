@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from smooth import SMOOTH
 from test_bank import LANGUAGES, batch, by_group, folder, labelled, parameters_of, rows_of  # noqa: F401
 from test_train import rows
 from torch.nn.functional import cosine_similarity
@@ -104,7 +105,7 @@ def losses(base, p, *, adapter: bool, steps: int = 6) -> list[float]:
     model = copy.deepcopy(base)
     if adapter:
         model = attach_module(model, 6, rank=8, alpha=16, dropout=0.0)
-    p = p.but(stage4_batch_size=8, stage4_schedule="constant", warmup_ratio=0.0, stage4_learning_rate=1e-2)
+    p = p.but(stage4_batch_size=8, stage4_schedule="constant", warmup_ratio=0.0, **SMOOTH)
     log = train(model, rows(8), p, "stage4", steps=steps, seed=0, pad_token_id=0, label="test")
     return [row["loss"] for row in log]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from smooth import SMOOTH
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from transformers import TrainerCallback
 
@@ -175,9 +176,12 @@ def _chosen_tokens(batch) -> list[list[int]]:
     return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
-def test_arpo_with_tau_one_trains_like_cpo(tmp_path):
-    cpo = train("cpo", tmp_path, max_steps=4)[1]
-    arpo = train("arpo", tmp_path, max_steps=4, clamp_min=1.0)[1]
+def test_arpo_with_tau_one_trains_like_cpo(tmp_path, monkeypatch):
+    smooth = {"max_grad_norm": SMOOTH["clip_norm"], "weight_decay": SMOOTH["weight_decay"]}
+    monkeypatch.setattr(methods, "COMMON", methods.COMMON | smooth)
+    cpo = train("cpo", tmp_path, max_steps=4, learning_rate=1.0)[1]
+    arpo = train("arpo", tmp_path, max_steps=4, learning_rate=1.0, clamp_min=1.0)[1]
+    assert abs(cpo[-1]["chosen_avg_logp"] - cpo[0]["chosen_avg_logp"]) > 0.01, "it must learn"
     for name, kind in (("loss", "train"), ("grad_norm", "train"), ("chosen_avg_logp", "probe")):
         theirs, ours = ([entry[name] for entry in log if entry["kind"] == kind] for log in (cpo, arpo))
         assert ours == pytest.approx(theirs, rel=1e-3), name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from smooth import SMOOTH, assert_same_gradients, assert_same_training, trained_weights
 from test_arpo import loss_and_grads, tiny_model, tiny_rows, tiny_tokenizer, trainer_for
 
 from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, histogram
@@ -57,8 +57,9 @@ def test_an_update_is_arpo_trainers(tmp_path, options, dtype):
     model = adapted(dtype=dtype)
     expected, theirs = loss_and_grads(trainer_for(tmp_path, model, tiny_rows(8), **options), model)
     loss, ours, _ = update(Arpo(beta=BETA, **options), model, [pairs()])
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6 * largest(theirs))
+    close = {torch.float32: 1e-4, torch.float64: 1e-6}[dtype]  # of the largest element: float32 rounds at 6e-8
+    torch.testing.assert_close(loss, expected.detach(), rtol=close, atol=0)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=close * largest(theirs))
 
 
 def test_an_update_is_the_papers_formula():
@@ -86,7 +87,7 @@ def test_parts_of_any_size_are_the_whole_batch(cut):
     for size in cut:
         parts.append(rows[:size])
         rows = rows[size:]
-    objective, model = Arpo(beta=BETA), adapted()
+    objective, model = Arpo(beta=BETA), adapted(dtype=torch.float64)  # a sum of parts is rounded otherwise
     whole, expected, logged = update(objective, model, [pairs()])
     loss, grads, sums = update(objective, model, parts)
     assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
@@ -108,20 +109,17 @@ def trained(model: torch.nn.Module, steps: int = 3, probe: int = 0, **changes):
     rows = pairs()
     log = train(model, rows, p, "stage5", steps=steps, seed=0, pad_token_id=0, label="test",
                 objective=Arpo(beta=BETA), probe=rows[:probe])  # fmt: skip
-    return log, {name: x.detach().clone() for name, x in model.named_parameters() if x.requires_grad}
+    return log, trained_weights(model)
 
 
-def test_training_in_parts_is_training_on_the_whole_batch():
-    model = adapted()
-    start = {name: x.detach().clone() for name, x in model.named_parameters() if x.requires_grad}
-    log, whole = trained(copy.deepcopy(model), micro_batch=8)
-    log_parts, parts = trained(copy.deepcopy(model), micro_batch=1)
-    for row, row_parts in zip(log, log_parts, strict=True):
-        assert row_parts["loss"] == pytest.approx(row["loss"], abs=1e-4)
-        assert row_parts["tau_counts"] == row["tau_counts"] and row_parts["z_counts"] == row["z_counts"]
-    for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=2e-5)
-    assert max((whole[name] - start[name]).abs().max() for name in start) > 1e-3
+def test_training_in_parts_is_training_on_the_whole_batch(handed_over):
+    """Gradients of one update, and three updates in which they decide."""
+    (log,), _ = trained(adapted(), micro_batch=8, steps=1)
+    (log_parts,), _ = trained(adapted(), micro_batch=1, steps=1)
+    assert log_parts["loss"] == pytest.approx(log["loss"], abs=1e-4)
+    assert_same_gradients(*handed_over)
+    whole, parts = (trained(adapted(), micro_batch=n, **SMOOTH)[1] for n in (8, 1))
+    assert_same_training(whole, parts, trained_weights(adapted()))
 
 
 def test_training_lowers_the_loss_and_the_base_stays():
@@ -159,7 +157,7 @@ def test_bfloat16_products_and_a_float32_loss():
 
 def test_what_is_logged_is_counted_by_hand(tmp_path):
     """Means and histograms over the pairs of a batch, against ARPOTrainer's metrics and numpy's histogram."""
-    model = adapted()
+    model = adapted(dtype=torch.float64)
     trainer = trainer_for(tmp_path, model, tiny_rows(8))
     _, theirs = trainer.get_batch_loss_metrics(model, next(iter(trainer.get_train_dataloader())))
     objective = Arpo(beta=BETA)
@@ -184,11 +182,11 @@ def test_histogram(edges):
 
 
 def test_probes_are_before_eight_times_during_and_after():
-    log, _ = trained(adapted(), steps=20, probe=5, stage5_batch_size=4, micro_batch=2)
+    log, _ = trained(adapted(dtype=torch.float64), steps=20, probe=5, stage5_batch_size=4, micro_batch=2)
     probes = [row for row in log if row.get("kind") == "probe"]
     assert [row["step"] for row in probes] == [*range(0, 21, 2)]
     assert {sum(row["tau_counts"]) for row in probes} == {5}
-    model, objective = adapted(), Arpo(beta=BETA)
+    model, objective = adapted(dtype=torch.float64), Arpo(beta=BETA)
     first = objective.measures(update(objective, model, [pairs()[:5]])[2])
     assert plain({key: probes[0][key] for key in first}) == pytest.approx(plain(first), rel=1e-5)
     assert probes[-1]["margin"] > probes[0]["margin"]

@@ -3,7 +3,8 @@
     python tests/two_processes.py FOLDER SHARDING …
 
 It imports once and forks every process (it never trains itself: autograd can't be forked). It prints, as JSON, for
-each case the largest difference to one process of weights and of losses (of pairs also of what is logged beside them).
+each case the largest difference to one process of weights and of losses (of pairs also of what is logged beside them),
+and by how much the loss fell.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import killed_runs
 import torch
+from smooth import SMOOTH, difference, trained_weights
 
 from xalma import parallel
 from xalma import train as training
@@ -42,12 +44,13 @@ def process(rank: int, world: int, port: str, folder: Path, kind: str, sharding:
     kill = lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
     log = None
     with suppress(parallel.Follower):  # it holds what was trained, which must go before the group does
-        model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding)
+        model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding, **SMOOTH)
     if log is None:
         return parallel.stop()
-    weights = {name: x.detach().clone() for name, x in model.named_parameters() if x.requires_grad}
+    fell = [row["loss"] for row in log if "loss" in row]
     losses = [row[key] for row in log for key in ("loss", "z", "nll_loss", "margin") if key in row]
-    torch.save({"weights": weights, "losses": losses}, folder / "outcome.pt")
+    outcome = {"weights": trained_weights(model), "losses": losses, "fell": fell[0] - fell[-1]}
+    torch.save(outcome, folder / "outcome.pt")
     parallel.stop()
 
 
@@ -72,11 +75,11 @@ def outcome(folder: Path, world: int, kind: str, sharding: str, kill_at: int | N
     return torch.load(folder / "outcome.pt", weights_only=True)
 
 
-def difference(a: dict, b: dict) -> dict[str, float]:
-    gap = lambda key: max((a["weights"][name] - b["weights"][name]).abs().max().item() for name in key)  # noqa: E731
+def compared(a: dict, b: dict) -> dict[str, float]:
     return {
         "losses": max(abs(x - y) for x, y in zip(a["losses"], b["losses"], strict=True)),
-        "weights": gap(a["weights"]),
+        "weights": difference(a["weights"], b["weights"]),
+        "fell": a["fell"],
     }
 
 
@@ -85,13 +88,13 @@ def main(folder: Path, shardings: list[str]) -> None:
     for i, (kind, sharding) in enumerate([*cases, PROBED] if "full" in shardings else cases):
         one = outcome(folder / f"{i} one", 1, kind, "none")
         two = outcome(folder / f"{i} two", 2, kind, sharding)
-        found[f"{kind}, sharding={sharding}"] = difference(one, two)
+        found[f"{kind}, sharding={sharding}"] = compared(one, two)
         if sharding != "none":  # both killed, resumed by two, and by one from what two had saved
             resumed = {"two": 2, "one": 1} if sharding == "full" else {"two": 2}  # one process has no DeepSpeed
             for name, world in resumed.items():
                 place = folder / f"{i} killed, resumed by {name}"
                 outcome(place, 2, kind, sharding, kill_at=8)
-                found[f"{kind}, killed, resumed by {name}"] = difference(one, outcome(place, world, kind, sharding))
+                found[f"{kind}, killed, resumed by {name}"] = compared(one, outcome(place, world, kind, sharding))
     print(json.dumps(found))
 
 
