@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_bank import LANGUAGES, batch, folder  # noqa: F401
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 import xalma
 from xalma import graphs
@@ -137,6 +137,40 @@ def test_a_step_that_cannot_be_recorded_runs_anew_each_time(folder, recorded, mo
     with pytest.warns(UserWarning, match="can't be recorded, so each runs anew: operation not permitted.*capturing$"):
         found = run()
     assert torch.equal(found, unrecorded(monkeypatch, run))
+
+
+WINDOWED = {
+    "gemma3_text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8},
+    "mistral": {"sliding_window": 5},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_sliding_windows_are_replayed(kind, options, recorded, monkeypatch):
+    """Prompts and outputs longer than the window, padded on the left, in layers with it and without."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **WINDOWED[kind],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval().to(xalma.runtime.device())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    ids = torch.randint(3, 60, (3, 9), device=model.device)
+    mask = torch.ones_like(ids)
+    mask[0, :7], mask[1, :2] = 0, 0
+    inputs = {"input_ids": ids.masked_fill(mask == 0, 0), "attention_mask": mask}
+
+    def run():
+        with graphs.replayed(model, inputs | GREEDY | options) as all_options:
+            return model.generate(**all_options)
+
+    found = run()
+    assert torch.equal(found, unrecorded(monkeypatch, run))
+    assert torch.cuda.is_available() or recorded == [10]
 
 
 @pytest.mark.parametrize(

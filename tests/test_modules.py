@@ -112,6 +112,10 @@ BASES = {  # the real architectures, tiny: the same modelling code as the releas
     "qwen2": ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),  # biases on q, k, v
     "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),  # normed q and k
     "phi3": ("phi3", {"num_key_value_heads": 2}),  # q, k, v fused, and gate, up
+    "gemma3": ("gemma3_text", {  # normed q and k, four norms a layer, windows, scaled and tied embeddings
+        "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8, "tie_word_embeddings": True,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }),
 }
 
 

@@ -8,6 +8,7 @@ transformers' StaticCache, since a graph reads and writes the same places each t
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, StaticCache
+from transformers import PretrainedConfig, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from xalma.losses import plain_model
@@ -35,7 +36,7 @@ def replayed(model: torch.nn.Module, options: Mapping[str, Any]) -> Iterator[dic
     """Inside, steps of one token of `model` are replays of a graph; yields `options` and what `generate` needs besides.
 
     model: a causal language model, with PEFT's modules or without. Where nothing can be replayed (no GPU, an unusual
-    way to decode, no `max_new_tokens`, layers with sliding windows) all is as it was.
+    way to decode, no `max_new_tokens`, layers of a kind that no `StaticLayer` serves) all is as it was.
     """
     plain, options = plain_model(model), dict(options)
     cache = static_cache(plain, options)
@@ -60,8 +61,21 @@ def static_cache(model: PreTrainedModel, options: Mapping[str, Any]) -> StaticCa
     usual = not any(value(name) for name in UNUSUAL) and value("use_cache") is not False
     if not (has_graphs(model) and usual and new and new >= WORTH_IT and isinstance(ids, Tensor)):
         return None
-    cache = StaticCache(config=model.config, max_cache_len=ids.shape[1] + new)
+    cache = StaticCache(config=unwindowed(model.config), max_cache_len=ids.shape[1] + new)
     return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
+
+
+def unwindowed(config: PretrainedConfig) -> PretrainedConfig:
+    """A configuration for a cache that keeps every token in layers with sliding windows, too, each in its own place.
+
+    The windows stand in the masks, which the model makes from its own configuration. A cache as long as the window
+    would shift what it holds, and count in Python: a replay would do neither. Other kinds of layers stay as they are.
+    """
+    config = copy.copy(config.get_text_config(decoder=True))
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None or set(kinds) <= {"full_attention", "sliding_attention"}:
+        config.layer_types, config.sliding_window = ["full_attention"] * config.num_hidden_layers, None
+    return config
 
 
 def has_graphs(model: PreTrainedModel) -> bool:
@@ -91,27 +105,44 @@ class Steps:
         ids = inputs.get("input_ids")
         if args or ids is None or ids.shape[1] > 1 or inputs.get("past_key_values") is not self.cache or self.failed:
             return self.forward(*args, **inputs)
-        kind = {name: (v.shape, v.dtype) if isinstance(v, Tensor) else v for name, v in inputs.items()}
+        kind = mapped(inputs, lambda v: (v.shape, v.dtype))
         if kind != self.kind:  # kernels are loaded and workspaces made, neither of which a recording allows
             self.kind, self.replay = kind, None
             return self.forward(**inputs)
         if self.replay is None:
-            self.inputs = {name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)}
+            self.inputs = mapped(inputs, torch.clone)
             self.places = [(layer, layer.keys, layer.values) for layer in self.cache.layers]
             try:
-                self.replay, self.output = record(lambda: self.forward(**inputs | self.inputs))
+                self.replay, self.output = record(lambda: self.forward(**self.inputs))
             except RuntimeError as error:
                 self.failed = True
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(f"a decoding step can't be recorded, so each runs anew: {reason}", stacklevel=2)
                 return self.forward(**inputs)
-        for name, place in self.inputs.items():
-            place.copy_(inputs[name])
+        for place, value in zip(tensors_of(self.inputs), tensors_of(inputs), strict=True):
+            place.copy_(value)
         for layer, keys, values in self.places:
             if layer.keys is not keys:  # beam search has put its choice of rows into new tensors
                 layer.keys, layer.values = keys.copy_(layer.keys), values.copy_(layer.values)
         self.replay()
         return self.output
+
+
+def mapped(inputs: Mapping[str, Any], change: Callable[[Tensor], Any]) -> dict[str, Any]:
+    """The inputs of a model's call with each tensor changed: also those of masks by kind of layer, which are a dict."""
+    return {
+        name: change(v) if isinstance(v, Tensor) else mapped(v, change) if type(v) is dict else v
+        for name, v in inputs.items()
+    }
+
+
+def tensors_of(inputs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors of `mapped`, in its order."""
+    for value in inputs.values():
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) is dict:
+            yield from tensors_of(value)
 
 
 def record(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
