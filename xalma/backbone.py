@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -21,7 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from xalma.bases import find_base
+from xalma.runtime import usable_dtype
+from xalma.sources import check_folder, has_tokenizer
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -69,21 +71,42 @@ def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTraine
     """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.bases`), in torch dtype `dtype`;
     safetensors only, no remote code.
 
-    A tokenizer without a padding token gets one (unknown token if there is one, as ALMA does for LLaMA-2, else EOS);
-    masks come from lengths, never from token ids, so that the choice can't hide an EOS from the loss.
-    Raises OSError, from transformers, where the hub can't be reached or the folder holds no model; ValueError, naming
-    the tensor, for weights that are missing, of another shape, not the model's, or not finite.
+    Raises ValueError, naming the tensor, for weights that are missing, of another shape, not the model's, or not
+    finite, and for a dtype, folder or tokenizer that does not do; OSError, from transformers, where the hub can't be
+    reached or the folder holds no model.
+    """
+    tokenizer = load_tokenizer(path_or_id)
+    model = load_weights(path_or_id, dtype)
+    check_vocabulary(model, tokenizer)
+    return model, tokenizer
+
+
+def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base, with a padding and a begin-of-text token.
+
+    Padding: the unknown token if there is one, as ALMA does for LLaMA-2, else EOS; masks come from lengths, never from
+    token ids, so that the choice can't hide an EOS from the loss. Raises as `load_base`.
     """
     path_or_id = find_base(path_or_id)
+    check_folder(path_or_id)
+    if Path(path_or_id).is_dir() and not has_tokenizer(Path(path_or_id)):
+        raise FileNotFoundError(f"{path_or_id} holds no tokenizer: copy its base's tokenizer files there")
     tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
         tokenizer.bos_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(path_or_id: str | Path, dtype: str = "float32") -> PreTrainedModel:
+    """The model without its tokenizer. Raises as `load_base`."""
+    path_or_id = find_base(path_or_id)
+    check_folder(path_or_id)
     # On a CPU torch's fused attention has a slow backward for short rows: a third of a small model's step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     model, report = AutoModelForCausalLM.from_pretrained(
-        path_or_id, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention,
+        path_or_id, dtype=getattr(torch, usable_dtype(dtype, "cpu")), use_safetensors=True, attn_implementation=attention,
         trust_remote_code=False, output_loading_info=True,
     )  # fmt: skip
     for kind, fault in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of"),
@@ -93,7 +116,21 @@ def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTraine
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f"the base in {path_or_id} holds {name}, which is not finite: copy or download it again")
-    return model, tokenizer
+    own = model.generation_config  # transformers lets a base's sampling and penalties into a greedy request
+    model.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+    )
+    return model
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ValueError for a tokenizer with ids that the model has no rows for: torch would only name an index."""
+    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} has ids up to {largest:,}, {model.name_or_path} has {rows:,} "
+            f"rows of embeddings: take the tokenizer that the model was trained with"
+        )
 
 
 def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base
+from xalma.backbone import load_base, load_weights
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
 from xalma.graphs import replayed
@@ -35,6 +35,7 @@ from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.roworder import restore_rows, sort_rows
 from xalma.runtime import new_directory, progress, usable_device, usable_dtype
+from xalma.sources import check_folder, has_tokenizer
 
 if TYPE_CHECKING:
     from xalma.interchange import Checkpoint
@@ -57,6 +58,7 @@ def load_modules(
     only: a language, direction or group, or a list of them: just their modules are read.
     base: folder or hub id of the base, where the adapters do not name one that is there.
     dtype: a torch dtype's name, "bfloat16" on a GPU and "float32" elsewhere unless given; device: GPU if there is one.
+    A base without a tokenizer beside it gives a bank for ids, which translates no text.
     Raises ValueError for a language or group that is not there, OSError for files that are not.
     """
     from xalma.interchange import open_checkpoint
@@ -70,7 +72,11 @@ def load_modules(
     elif isinstance(source, Mapping) and wanted:
         source = {group: source[group] for group in wanted if group in source}
     checkpoint = open_checkpoint(source, base)
-    model, tokenizer = load_base(checkpoint.base, dtype)
+    check_folder(checkpoint.base)
+    if has_tokenizer(checkpoint.base):
+        model, tokenizer = load_base(checkpoint.base, dtype)
+    else:  # ids are all that can be asked then
+        model, tokenizer = load_weights(checkpoint.base, dtype), None
     bank = ModuleBank(model.to(device), checkpoint.layers, tokenizer)
     bank.read(checkpoint, wanted or checkpoint.groups)
     return bank
@@ -199,7 +205,8 @@ class ModuleBank(nn.Module):
         base = os.path.relpath(base, out) if Path(base).is_dir() else base
         with new_directory(out) as folder:
             save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-            adapter_config(rank, scale, layers, base).save_pretrained(folder)
+            stems = [name for name, _ in self.base.named_modules()]
+            adapter_config(rank, scale, layers, base, stems).save_pretrained(folder)
         return Path(out)
 
     def pack(self) -> None:
@@ -352,7 +359,10 @@ class ModuleBank(nn.Module):
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
-            raise ValueError("this bank has no tokenizer: give ModuleBank one, or make the bank with load_modules")
+            raise ValueError(
+                f"this bank has no tokenizer, as {self.base.name_or_path or 'its base'} holds none: copy the base's "
+                f"tokenizer files there, or set bank.tokenizer"
+            )
         return self.tokenizer
 
     def _check(self, groups: Sequence[int]) -> None:

@@ -79,6 +79,12 @@ def _check_all_modules(checkpoint: Checkpoint) -> None:
             f"the all-modules layout holds modules on {', '.join(PROJECTIONS)}; "
             f"those beside {checkpoint.base} are on {', '.join(sorted(names)) or 'nothing'}"
         )
+    layers = [name for name in checkpoint.base_entries if name.endswith(tuple(f"{p}.weight" for p in PROJECTIONS))]
+    if len(layers) != len(checkpoint.layers):
+        raise ValueError(
+            f"the all-modules layout holds modules on every layer; those beside {checkpoint.base} are on "
+            f"{len(checkpoint.layers)} of {len(layers)} projections"
+        )
     if checkpoint.scale != ALL_MODULES_SCALE:
         raise ValueError(
             f"the all-modules layout has scale 2 and no place to say another: the modules beside {checkpoint.base} "
@@ -116,7 +122,9 @@ def write_adapters(checkpoint: Checkpoint, folder: Path, groups: Sequence[int], 
         tensors = ((adapter_key(layer, side), tensor) for layer, side, tensor in checkpoint.module_tensors(group))
         # peft reads one file only
         write_tensors(adapter, plan, _counted(tensors, done), stem="adapter_model", max_shard_size=2**62)
-        adapter_config(checkpoint.rank, checkpoint.scale, checkpoint.layers, "../base").save_pretrained(adapter)
+        stems = [name.removesuffix(".weight") for name in checkpoint.base_entries]
+        kind = adapter_config(checkpoint.rank, checkpoint.scale, checkpoint.layers, "../base", stems)
+        kind.save_pretrained(adapter)
 
 
 def _merged_name(layer: str, side: str, group: int) -> str:
@@ -128,13 +136,20 @@ def adapter_key(layer: str, side: str) -> str:
     return f"base_model.model.{layer}.lora_{side}.weight"
 
 
-def adapter_config(rank: int, scale: float, layers: Iterable[str], base: str) -> LoraConfig:
-    """adapter_config.json of a module on these layers; base: folder, seen from the adapter's, or hub id."""
+def adapter_config(rank: int, scale: float, layers: Iterable[str], base: str, stems: Iterable[str]) -> LoraConfig:
+    """adapter_config.json of a module on these layers; base: folder, seen from the adapter's, or hub id.
+
+    stems: full names of all layers of the base. Where some have a name in common with `layers` and no module, all
+    names are written whole.
+    """
     from peft import LoraConfig
 
+    layers, alpha = set(layers), scale * rank
+    ends = {layer.rsplit(".", 1)[-1] for layer in layers}
+    alone = all(stem in layers for stem in stems if stem.rsplit(".", 1)[-1] in ends)
     return LoraConfig(
-        r=rank, lora_alpha=round(scale * rank), lora_dropout=DROPOUT, bias="none",
-        target_modules=sorted({layer.rsplit(".", 1)[-1] for layer in layers}), task_type="CAUSAL_LM",
+        r=rank, lora_alpha=round(alpha) if abs(alpha - round(alpha)) < 1e-6 else alpha, lora_dropout=DROPOUT,
+        bias="none", target_modules=sorted(ends if alone else layers), task_type="CAUSAL_LM",
         base_model_name_or_path=base, inference_mode=True,
     )  # fmt: skip
 

@@ -138,7 +138,7 @@ def read_model(file: Path, reader: GGUFReader, dtype: str) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     _complete(file, reader, config)
     config.architectures = None
     with torch.device("meta"):

@@ -21,7 +21,7 @@ import torch
 
 from xalma.modules import PROJECTIONS
 from xalma.shards import Entry, read_headers, read_tensors
-from xalma.sources import fetch, find_base, group_of_folder, lora_config, plain_config
+from xalma.sources import adapted_layers, fetch, find_base, group_of_folder, lora_config, plain_config
 
 ADAPTERS, ALL_MODULES = "adapters", "all-modules"
 ALL_MODULES_SCALE = 2.0  # LORA_ALPHA in the released modeling_xalma.py
@@ -124,7 +124,8 @@ def _open_single(folder: Path) -> Checkpoint:
         return Checkpoint(ADAPTERS, folder, 0, 0.0, (), plain, {})
     first = next(iter(modules.values()))
     rank = next((entry.shape[0] for (_, side), (_, entry) in first.items() if side == "A"), 0)
-    return _checked(ALL_MODULES, folder, rank, ALL_MODULES_SCALE, PROJECTIONS, plain, modules)
+    layers = tuple(name for name in check_base(folder, plain) if name.rsplit(".", 1)[-1] in PROJECTIONS)
+    return _checked(ALL_MODULES, folder, rank, ALL_MODULES_SCALE, layers, plain, modules)
 
 
 def _open_adapters(sources: Sequence[tuple[int | None, str | Path]], base: str | Path | None) -> Checkpoint:
@@ -132,25 +133,35 @@ def _open_adapters(sources: Sequence[tuple[int | None, str | Path]], base: str |
     if not sources:
         raise ValueError("no folder of a module: name at least one")
     modules: dict[int, dict[Side, tuple[str, Entry]]] = {}
-    kinds, bases = {}, {}
+    configs, bases = {}, {}
     for asked, name in sources:
         folder = fetch(name)
         group = group_of_folder(name, folder, asked)
         if group in modules:
             raise ValueError(f"{name} holds the module of group {group} a second time: name one folder a group")
-        config = lora_config(folder)
-        kinds[name] = (config["r"], config["lora_alpha"] / config["r"], sorted(config["target_modules"]))
+        configs[name] = config = lora_config(folder)
         bases[name] = fetch(base).resolve() if base else find_base(name, folder, config)
         modules[group] = _adapter_entries(folder)
-    for what in (kinds, bases):
-        if len({str(value) for value in what.values()}) > 1:
-            listed = "; ".join(f"{name}: {value}" for name, value in what.items())
-            raise ValueError(f"these modules don't belong together, their base, rank, scale or layers differ: {listed}")
-    (rank, scale, targets), folder = next(iter(kinds.values())), next(iter(bases.values()))
-    plain = read_headers(folder)
+    _same(bases)
+    base = next(iter(bases.values()))
+    plain = read_headers(base)
     if any(map(_IN_ALL_MODULES.fullmatch, plain)):
-        raise ValueError(f"{folder} is an all-modules checkpoint, not the plain base of adapters: name another base")
-    return _checked(ADAPTERS, folder, rank, scale, targets, plain, modules)
+        raise ValueError(f"{base} is an all-modules checkpoint, not the plain base of adapters: name another base")
+    linears = check_base(base, plain)
+    kinds = {
+        name: (c["r"], c["lora_alpha"] / c["r"], adapted_layers(c, linears, Path(name) / "adapter_config.json"))
+        for name, c in configs.items()
+    }
+    _same(kinds)
+    rank, scale, layers = next(iter(kinds.values()))
+    return _checked(ADAPTERS, base, rank, scale, layers, plain, modules)
+
+
+def _same(values: Mapping[str | Path, Any]) -> None:
+    """Raises ValueError where modules have different bases, ranks, scales or layers."""
+    if len({str(value) for value in values.values()}) > 1:
+        listed = "; ".join(f"{name}: {str(value)[:200]}" for name, value in values.items())
+        raise ValueError(f"these modules don't belong together, their base, rank, scale or layers differ: {listed}")
 
 
 def _adapter_entries(folder: Path) -> dict[Side, tuple[str, Entry]]:
@@ -164,7 +175,7 @@ def _adapter_entries(folder: Path) -> dict[Side, tuple[str, Entry]]:
 
 
 def check_base(folder: Path, entries: Entries) -> list[str]:
-    """Names of the weights that config.json describes, in the model's order.
+    """Names of the linear layers, but for the output layer, of the model that config.json describes, in its order.
 
     Raises ValueError, naming file and tensor, where `entries` are others.
     """
@@ -185,15 +196,14 @@ def check_base(folder: Path, entries: Entries) -> list[str]:
             raise ValueError(f"{entry.file} holds {name}, which a {config.model_type} model has not")
         if name in expected and entry.shape != expected[name]:
             raise ValueError(f"{entry.file}: {name} has shape {entry.shape}, config.json asks for {expected[name]}")
-    return list(expected)
+    head = model.get_output_embeddings()
+    return [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
 
 
 def _checked(
-    layout: str, folder: Path, rank: int, scale: float, targets: Sequence[str], plain: Entries, modules: Modules
+    layout: str, folder: Path, rank: int, scale: float, layers: tuple[str, ...], plain: Entries, modules: Modules
 ) -> Checkpoint:
     """The Checkpoint, after every layer of every group was found to have an A and a B of the right shape."""
-    stems = [name.removesuffix(".weight") for name in check_base(folder, plain) if name.endswith(".weight")]
-    layers = tuple(stem for stem in stems if stem.rsplit(".", 1)[-1] in targets)
     for group, module in sorted(modules.items()):
         for side in ((layer, side) for layer in layers for side in "AB"):
             if side not in module:
@@ -203,7 +213,8 @@ def _checked(
                 )
         for (layer, side), (name, entry) in module.items():
             if layer not in layers:
-                raise ValueError(f"{entry.file} holds {name}, but {folder} has no such layer")
+                what = "a linear layer that its configuration names" if layout == ADAPTERS else "a projection"
+                raise ValueError(f"{entry.file} holds {name}, which is not on {what} in {folder}")
             out_size, in_size = plain[f"{layer}.weight"].shape
             if entry.shape != ((rank, in_size) if side == "A" else (out_size, rank)):
                 raise ValueError(

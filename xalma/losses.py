@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from xalma.architectures import rescaled_head, takes_causal_mask
 from xalma.collate import IGNORE, PadCollator
 from xalma.runtime import on_device
 
@@ -30,6 +31,7 @@ def labelled_loss(
     counts sees padding. position_ids (B, T), if given, start anew where a document does, and no token sees another
     document. n_tokens: the divisor when a batch is accumulated in parts; None for this batch's own count.
     bf16: matrix products in bfloat16, the loss in float32.
+    Raises ValueError for a model whose logits are not its output layer's product alone.
     """
     plain = plain_model(model)
     with torch.autocast(batch["labels"].device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -43,14 +45,14 @@ def labelled_states(plain: PreTrainedModel, batch: dict[str, torch.Tensor]) -> t
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
-    attention = plain.config._attn_implementation
+    attention, config, width = plain.config._attn_implementation, plain.config.get_text_config(), targets.shape[1] + 1
+    if scaled := rescaled_head(config):
+        raise ValueError(f"a {config.model_type} model with {scaled} is no base here: its logits are scaled")
     if attention == "flash_attention_2" and "position_ids" in inputs:
         inputs = {key: value.view(1, -1) for key, value in inputs.items()}  # its varlen kernel takes one row
-    elif attention == "eager" and "position_ids" not in inputs:
-        inputs["attention_mask"] = causal_mask(
-            targets.shape[1] + 1, targets.device, torch.is_autocast_enabled(targets.device.type)
-        )
-    hidden = plain.base_model(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
+    elif attention == "eager" and "position_ids" not in inputs and takes_causal_mask(config, width):
+        inputs["attention_mask"] = causal_mask(width, targets.device, torch.is_autocast_enabled(targets.device.type))
+    hidden = plain.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
     return hidden.view(*batch["labels"].shape, -1)[:, :-1][keep], targets[keep]
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from xalma.languages import GROUPS, group_of
 from xalma.runtime import write_json
-from xalma.sources import lora_config
+from xalma.sources import check_adapter, lora_config
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FUSED = ("qkv_proj", "gate_up_proj")  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
@@ -71,19 +71,19 @@ def load_modules(
     """`base` with the modules of several groups beside each other; folders: group -> folder of the saved adapter.
 
     trainable: the one group whose module may be trained, the rest and the base stay frozen.
-    Raises ValueError for no folders or an unknown group, and, naming file and tensor, for a module that does not fit
-    the base: peft would leave it out in silence.
+    Raises ValueError for no folders or an unknown group, and, naming file and tensor, for weights that are no safetensors
+    or do not fit the base: peft would leave them out in silence.
     """
     if not folders:
         raise ValueError("no modules to load: give at least one group's folder")
     model: PeftModel | None = None
     for group, folder in folders.items():
         name, file = adapter_name(group), Path(folder) / "adapter_model.safetensors"
-        if not file.exists():  # peft would read adapter_model.bin, a pickle
-            raise ValueError(f"{file} is missing: copy the module again; weights of other formats are not read")
-        lora_config(Path(folder))
+        lora_config(check_adapter(folder))
         if model is None:
-            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=group == trainable)
+            model = PeftModel.from_pretrained(
+                base, str(folder), adapter_name=name, is_trainable=group == trainable, trust_remote_code=False
+            )
         else:
             model.load_adapter(str(folder), adapter_name=name, is_trainable=group == trainable)
         _check_loaded(model, name, file)

@@ -173,14 +173,13 @@ def prepare_profile(
 
     Raises FileNotFoundError where the profile builds its own base and stage 0 has not run.
     """
-    from transformers import AutoTokenizer
-
+    from xalma.backbone import load_tokenizer
     from xalma.bases import find_base
     from xalma.stages import read_run, stage_folder
 
     if not p.base:
         read_run(stage_folder(p, 0))
-    tokenizer = AutoTokenizer.from_pretrained(find_base(p.base) if p.base else stage_folder(p, 0))
+    tokenizer = load_tokenizer(find_base(p.base) if p.base else stage_folder(p, 0))
     codes = codes or ((ENGLISH,) if kind == "monolingual" else ()) + p.languages
     print(f"{kind} text of {p.corpus} in {len(codes)} languages -> {folder}: {_cost(limit, len(codes), workers)}")
     for code in codes:

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from torch.utils.checkpoint import checkpoint
 
+from xalma.architectures import layer_kinds, why_not, window_of
+
 # Logits are made, used and dropped in chunks of at most this many elements (64 MiB in float32).
 MAX_LOGITS = 2**24
 _PREFIX, _CHOSEN, _REJECTED = 0, 1, 2
@@ -79,7 +81,7 @@ def sequence_logps(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tu
     core = extract_model_from_parallel(model)
     core = core.get_base_model() if hasattr(core, "get_base_model") else core
     hidden: list[torch.Tensor] = []
-    hook = core.base_model.register_forward_hook(lambda _m, _a, out: hidden.append(out[0]))
+    hook = core.get_decoder().register_forward_hook(lambda _m, _a, out: hidden.append(out[0]))
     try:
         model(
             input_ids=batch["input_ids"],
@@ -166,17 +168,10 @@ def pair_logps(
 def layout_for(model: torch.nn.Module) -> str:
     """Returns the collator layout for the model's attention: "shared" or "varlen".
 
-    Raises: ValueError for models whose answer positions cannot be read off the decoder exactly.
+    Raises: ValueError for models that are not on the list of those that give the plain forward's result.
     """
     config = model.config.get_text_config()
-    mixed = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
-    rescaled = [
-        name
-        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        if getattr(config, name, None) not in (None, 1, 1.0)
-    ]
-    if config.is_encoder_decoder or mixed or rescaled:
-        reason = sorted(mixed) or rescaled or "an encoder"
+    if reason := why_not(model, config):
         raise ValueError(
             f"{config.model_type} has {reason}, which packed pairs do not support: set efficient=False in ARPOConfig."
         )
@@ -256,9 +251,15 @@ def _pack_varlen(rows: list[dict]) -> tuple[list[dict], list[tuple[int, list[int
     return [row], places
 
 
-def _attention_mask(batch: dict[str, torch.Tensor], core: torch.nn.Module) -> torch.Tensor | None:
-    """(R, 1, W, W) mask: same pair, not later, and never across the two answers."""
-    implementation = core.config.get_text_config()._attn_implementation
+def _attention_mask(
+    batch: dict[str, torch.Tensor], core: torch.nn.Module
+) -> torch.Tensor | dict[str, torch.Tensor] | None:
+    """(R, 1, W, W) mask: same pair, not later, and never across the two answers; one a kind of layer where they differ.
+
+    A window counts positions, not places in the row: a rejected answer lies behind the chosen one there.
+    """
+    config = core.config.get_text_config()
+    implementation = config._attn_implementation
     if implementation not in ("sdpa", "eager"):
         return None  # the kernel reads the boundaries from the restarting position ids
     pair, branch = batch["pair"], batch["branch"]
@@ -267,10 +268,15 @@ def _attention_mask(batch: dict[str, torch.Tensor], core: torch.nn.Module) -> to
     width = pair.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=pair.device).tril()
     allowed = (same_pair & same_branch & causal)[:, None]  # padding sees padding: no empty rows
-    if implementation == "sdpa":
-        return allowed
-    dtype = core.dtype
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    kinds, masks = layer_kinds(config), {"full_attention": allowed}
+    if (window := window_of(config)) is not None:
+        position = batch["position_ids"]
+        near = (position[:, :, None] - position[:, None, :] < window)[:, None]
+        masks["sliding_attention"] = allowed & near
+    if implementation == "eager":
+        lowest, zeros = torch.finfo(core.dtype).min, torch.zeros_like(allowed, dtype=core.dtype)
+        masks = {kind: zeros.masked_fill(~mask, lowest) for kind, mask in masks.items()}
+    return masks if len(kinds) > 1 else masks[kinds.pop()]
 
 
 def _token_logps(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

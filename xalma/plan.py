@@ -75,7 +75,7 @@ def shape_of(p: Profile) -> Shape:
     if p.base:
         from transformers import AutoConfig
 
-        c = AutoConfig.from_pretrained(find_base(p.base))
+        c = AutoConfig.from_pretrained(find_base(p.base), trust_remote_code=False)
         return Shape(c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.vocab_size, c.intermediate_size,
                      c.tie_word_embeddings)  # fmt: skip
     inner = -(-p.hidden_size * 8 // 3 // 32) * 32  # as backbone.build_llama

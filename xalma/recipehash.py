@@ -17,8 +17,8 @@ from xalma.runtime import fingerprint
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*", "data", "draws",
-    "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses", "methods", "mixing", "modules",
+    "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*", "data",
+    "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses", "methods", "mixing", "modules",
     "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts", "stages", "streams", "testindex",
     "testsets", "tokenfiles", "train", "zero",
 )  # fmt: skip

@@ -45,6 +45,9 @@ def read_header(file: Path) -> dict[str, Entry]:
                 raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
+        for name, row in header.items():
+            if not all(type(n) is int and n >= 0 for n in (*row["shape"], *row["data_offsets"])):
+                raise ValueError(f"shape or place of {name} are no whole numbers")
         rows = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
         end = max((row["data_offsets"][1] for _, row in rows), default=0)
         if size != 8 + length + end:
@@ -53,8 +56,14 @@ def read_header(file: Path) -> dict[str, Entry]:
             name: Entry(file, row["dtype"], tuple(row["shape"]), row["data_offsets"][1] - row["data_offsets"][0])
             for name, row in rows
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{file} is truncated or no safetensors file ({error}): copy or download it again") from None
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises ValueError, naming the file, for a folder whose weights are pickles."""
+    if pickles := sorted(file for kind in ("*.bin*", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(kind)):
+        raise ValueError(f"{pickles[0]} is a pickle, which can run any code when read: xalma reads safetensors only")
 
 
 def read_headers(folder: Path, stem: str = "model") -> dict[str, Entry]:
@@ -65,16 +74,17 @@ def read_headers(folder: Path, stem: str = "model") -> dict[str, Entry]:
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if not index.exists():
-        if not single.exists() and (pickles := sorted(folder.glob("*.bin*"))):
-            raise ValueError(
-                f"{pickles[0]} is a pickle, which can run any code when read: xalma reads safetensors only"
-            )
+        if not single.exists():
+            refuse_pickles(folder)
         return read_header(single)
     try:
         places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {file: read_header(folder / file) for file in dict.fromkeys(places.values())}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        for file in set(places.values()):
+            if Path(file).name != file:
+                raise ValueError(f"it names {file!r}, which is no file of its own folder")
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{index} is no index of safetensors shards ({error}): copy or download it again") from None
+    files = {file: read_header(folder / file) for file in dict.fromkeys(places.values())}
     for name, file in places.items():
         if name not in files[file]:
             raise ValueError(f"{folder / file} lacks the tensor {name} that {index.name} lists in it")

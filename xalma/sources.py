@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HUB_BASE = "haoranxu/X-ALMA-13B-Pretrain"  # the base of every X-ALMA-13B-Group{g}, by the released README
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_UNSUPPORTED = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out",
-                "layers_to_transform")  # fmt: skip
+# Of adapter_config.json: keys that leave B·A·alpha/r what it is whatever they say, or that are read by name below.
+_ANY_VALUE = {
+    "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
+    "lora_dropout", "r", "lora_alpha", "target_modules", "exclude_modules", "eva_config",
+}  # fmt: skip
+# Other ways to begin (PiSSA, OLoRA, CorDA, LoftQ, …) change the base too, which the file of the adapter does not hold.
+_PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",), "task_type": ("CAUSAL_LM",), "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
+}  # fmt: skip
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",
+               "sentencepiece.bpe.model")  # fmt: skip
 _SMALL_FILES = ("*.json", "tokenizer.model", "*.jinja", "merges.txt")
 
 
@@ -19,6 +29,7 @@ def fetch(source: str | Path) -> Path:
     """The folder `source`, or the local copy of a hub repository: of one with an adapter, the adapter alone."""
     folder = Path(source).expanduser()
     if folder.is_dir():
+        check_folder(folder)
         return folder
     if not HUB_ID.fullmatch(str(source)):
         raise FileNotFoundError(f"{source} is neither a folder nor a hub id: write a hub id as owner/name")
@@ -31,6 +42,45 @@ def fetch(source: str | Path) -> Path:
     except Exception as error:  # the hub client has a dozen kinds; the user needs one sentence
         why = f"{type(error).__name__}: {error}"
         raise OSError(f"can't read {source} from the hub ({why}): download it first") from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of any kind."""
+    return any((folder / name).exists() for name in _TOKENIZERS)
+
+
+def check_folder(source: str | Path) -> None:
+    """Raises ValueError for a folder whose files lead out of it (links, names in tokenizer_config.json) or replace
+    `generate` by code of their own. A hub id, and what is no folder, passes.
+
+    In the hub's cache files are links to blobs/ of the same repository.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return
+    root = folder.resolve()
+    if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
+        root = root.parent.parent
+    for file in folder.iterdir():
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise ValueError(f"{file} is a link that leads out of its folder: put the file itself there")
+    if (folder / "custom_generate").exists():
+        raise ValueError(f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it")
+    if (folder / "tokenizer_config.json").exists():
+        for key, value in read_json(folder / "tokenizer_config.json").items():
+            if key.endswith("_file") and isinstance(value, str) and (folder / value).exists() and "/" in value:
+                raise ValueError(
+                    f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
+                )
+
+
+def check_adapter(source: str | Path) -> Path:
+    """The folder of an adapter in safetensors. Raises ValueError for pickles, as `check_folder`, or if it has none."""
+    from xalma.shards import read_headers
+
+    check_folder(source)
+    read_headers(Path(source), "adapter_model")
+    return Path(source)
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
@@ -51,26 +101,71 @@ def plain_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file. Raises FileNotFoundError or ValueError, naming the file."""
+    """The object in a JSON file. Raises FileNotFoundError or ValueError, naming the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: copy or download it again") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated or no JSON ({error}): copy or download it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object: copy or download it again")
+    return found
 
 
 def lora_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a plain LoRA. Raises ValueError for any other kind."""
+    """adapter_config.json of a plain LoRA, y = Wx + alpha/r · B(Ax).
+
+    Every key must be one that is understood, be off, or have peft's default value: a kind of adapter that came after
+    this was written is refused too. Raises ValueError, naming the key, for any other kind.
+    """
+    from peft import LoraConfig
+
     path = folder / "adapter_config.json"
-    config = read_json(path)
-    wrong = [key for key in _UNSUPPORTED if config.get(key)]
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or wrong:
-        what = ", ".join(wrong) or f"{config.get('peft_type')} with bias {config.get('bias')}"
-        raise ValueError(f"{path}: a module is a plain LoRA without bias, this is one with {what}")
-    if not isinstance(config.get("target_modules"), list) or not config.get("r") or not config.get("lora_alpha"):
-        raise ValueError(f"{path} lacks r, lora_alpha or a list of target_modules")
+    config, defaults = read_json(path), LoraConfig().to_dict()
+    if config.get("peft_type") != "LORA":
+        raise ValueError(
+            f"{path}: a module is a plain LoRA without bias, this is one of kind {config.get('peft_type')}"
+        )
+    odd = [f"{key} {value!r}" for key, value in config.items() if not _is_plain(key, value, defaults)]
+    if odd:
+        raise ValueError(f"{path}: a module is a plain LoRA without bias, this is one with {', '.join(odd)}")
+    rank, alpha, targets = (config.get(key) for key in ("r", "lora_alpha", "target_modules"))
+    if type(rank) is not int or rank < 1:
+        raise ValueError(f"{path}: r is {rank!r}, where a whole number above 0 belongs")
+    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+        raise ValueError(f"{path}: lora_alpha is {alpha!r}, where a number above 0 belongs")
+    for key, names in (("target_modules", targets), ("exclude_modules", config.get("exclude_modules") or [])):
+        listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not (listed or isinstance(names, str)) or (key == "target_modules" and not names):
+            raise ValueError(f"{path}: {key} is {names!r}, where a list of layers' names belongs, or a pattern")
     return config
+
+
+def _is_plain(key: str, value: Any, defaults: Mapping[str, Any]) -> bool:
+    off = value is None or value is False or value in ({}, [], "")
+    if key in _PLAIN_VALUES:
+        return value is None or value in _PLAIN_VALUES[key]
+    return off or key in _ANY_VALUE or (key in defaults and value == defaults[key])
+
+
+def adapted_layers(config: Mapping[str, Any], linears: Sequence[str], path: Path) -> tuple[str, ...]:
+    """Those of a model's linear layers that an adapter is on, by peft's own rule: full names, endings, or a pattern.
+
+    config: from `lora_config`; linears: full names, without the output layer; path: of adapter_config.json.
+    Raises ValueError for a pattern that is none.
+    """
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    targets = config["target_modules"]
+    if isinstance(targets, str) and targets.lower() == "all-linear":
+        targets = list(linears)
+    try:
+        asked = LoraConfig(target_modules=targets, exclude_modules=config.get("exclude_modules"))
+        return tuple(name for name in linears if check_target_module_exists(asked, name))
+    except re.error as error:
+        raise ValueError(f"{path}: {targets!r} is no pattern of layers' names ({error})") from None
 
 
 def group_of_folder(name: str | Path, folder: Path, asked: int | None = None) -> int:

@@ -119,7 +119,7 @@ class Run:
     def spread(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
         """(worker on this process's device, sharded or replicated; what to save and optimise of it)."""
         shard = sharded(worker.model, self.p)
-        return distribute(worker, lambda m: plain_model(m).base_model.layers, shard, worker.bf16)
+        return distribute(worker, lambda m: plain_model(m).get_decoder().layers, shard, worker.bf16)
 
     def update(self, parts: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         """One update on a whole batch, of which this process takes its share; returns the log's row if one is due."""
@@ -228,7 +228,7 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     if p.gradient_checkpointing:
         plain.gradient_checkpointing_enable({"use_reentrant": False})
     if p.torch_compile:  # layer by layer: all are one program, and the loss's changing shapes stay outside
-        for layer in plain.base_model.layers:
+        for layer in plain.get_decoder().layers:
             layer.compile()
     try:
         yield
@@ -238,7 +238,7 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
             plain.set_attn_implementation(before)
         if p.gradient_checkpointing:
             plain.gradient_checkpointing_disable()
-        for layer in plain.base_model.layers if p.torch_compile else ():
+        for layer in plain.get_decoder().layers if p.torch_compile else ():
             layer._compiled_call_impl = None  # torch has no public way back
 
 

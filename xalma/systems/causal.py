@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.systems.decoding import check_vocabulary, decode, load_model, load_tokenizer
+from xalma.backbone import check_vocabulary
+from xalma.sources import check_adapter, fetch
+from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES, Shot, few_shot_prompt
 
@@ -88,7 +90,8 @@ def with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            folder = str(check_adapter(fetch(adapter)))
+            return PeftModel.from_pretrained(model, folder, trust_remote_code=False).merge_and_unload()
     except UserWarning as error:
         raise ValueError(f"the adapter {adapter} lacks tensors of layers that its configuration names") from error
     except (KeyError, TypeError, RuntimeError) as error:  # a configuration that is none, tensors of another shape

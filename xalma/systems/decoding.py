@@ -23,6 +23,7 @@ from transformers import (
 
 from xalma.collate import PadCollator
 from xalma.runtime import usable_device, usable_dtype
+from xalma.sources import check_folder
 from xalma.systems.bars import bar
 from xalma.systems.table import Decoding
 
@@ -30,12 +31,13 @@ BATCH_TOKENS = 32_768  # prompt and new tokens of all beams of a batch: what one
 
 
 def load_model(
-    path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, kind: type | None = None
-) -> PreTrainedModel:
+    path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, kind: type | None = None,
+    checked: bool = False,
+) -> PreTrainedModel:  # fmt: skip
     """The model in evaluation mode from a folder or hub id; no remote code.
 
     device: None for the GPU where there is one, or "auto" for one model over all GPUs. dtype: None for bfloat16 on a
-    GPU and float32 on a CPU. kind: a model class in place of the automatic one.
+    GPU and float32 on a CPU. kind: a model class in place of the automatic one. checked: `check_folder` was called.
     Raises ValueError for a device or dtype that is none; OSError, from transformers, where the hub can't be reached or
     the folder holds no model.
     """
@@ -43,26 +45,20 @@ def load_model(
     dtype = usable_dtype(dtype, device)
     kind = kind or (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM)
     options = {"device_map": "auto"} if device == "auto" else {}
+    if not checked:
+        check_folder(path)
     model = kind.from_pretrained(path, dtype=getattr(torch, dtype), trust_remote_code=False, **options)
     return (model if device == "auto" else model.to(device)).eval()
 
 
-def load_tokenizer(path: str, kind: str = "auto") -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, kind: str = "auto", *, checked: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer, with a padding token; `kind` "llama" for LLaMA-1 repositories that name a class long gone."""
+    if not checked:
+        check_folder(path)
     tokenizer = (LlamaTokenizer if kind == "llama" else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
     if tokenizer.pad_token is None:  # masks come from lengths, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ValueError for a tokenizer with ids that the model has no rows for: torch would only name an index."""
-    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
-    if largest >= rows:
-        raise ValueError(
-            f"the tokenizer of {tokenizer.name_or_path} has ids up to {largest:,}, {model.name_or_path} has {rows:,} "
-            f"rows of embeddings: take the tokenizer that the model was trained with"
-        )
 
 
 def generation_config(
@@ -118,7 +114,7 @@ def decode(
         for index in plan:
             batch = collate([{"input_ids": list(ids[i])} for i in index])
             batch = {key: value.to(model.device) for key, value in batch.items()}
-            written = model.generate(**batch, generation_config=config)
+            written = model.generate(**batch, generation_config=config, use_model_defaults=False)
             if not seq2seq:
                 written = written[:, batch["input_ids"].shape[1] :]
             for i, text in zip(index, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):

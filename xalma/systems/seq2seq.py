@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xalma.backbone import check_vocabulary
 from xalma.languages import language
-from xalma.systems.decoding import check_vocabulary, decode, load_model, load_tokenizer
+from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 

@@ -19,11 +19,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xalma.backbone import check_vocabulary
 from xalma.bank import ModuleBank, Source, load_modules
 from xalma.interchange import open_checkpoint
 from xalma.languages import group_of, other_side
+from xalma.sources import check_folder
 from xalma.systems.causal import Causal
-from xalma.systems.decoding import check_vocabulary, load_model, load_tokenizer
+from xalma.systems.decoding import load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -59,8 +61,8 @@ class Merged:
         if group != self.group or self.loaded is None:
             self.loaded = None  # the old one must go before the new one comes
             with without_adapter(self.path.replace("{group}", str(group))) as folder:
-                model = load_model(folder, device=self.device, dtype=self.dtype)
-                tokenizer = load_tokenizer(folder)
+                model = load_model(folder, device=self.device, dtype=self.dtype, checked=True)
+                tokenizer = load_tokenizer(folder, checked=True)
             check_vocabulary(model, tokenizer)
             self.group, self.loaded = group, (model, tokenizer)
         return self.loaded
@@ -128,6 +130,7 @@ def without_adapter(path: str) -> Iterator[str]:
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(path, ignore_patterns=["adapter_*"]))
+    check_folder(folder)
     with tempfile.TemporaryDirectory() as view:
         for file in folder.iterdir():
             if not file.name.startswith("adapter_"):
