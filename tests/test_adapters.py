@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from xalma.backbone import load_base
 from xalma.bank import load_modules
 from xalma.convert import convert
 from xalma.interchange import open_checkpoint
@@ -167,3 +168,14 @@ def test_pickles_are_refused(base, tmp_path):
     file.unlink()
     with pytest.raises(ValueError, match=r"adapter_model\.bin is a pickle"):
         open_checkpoint(tmp_path, base)
+
+
+def test_weights_without_a_tokenizer_serve_ids_and_say_so_of_text(base, tmp_path):
+    """As a released checkpoint alone in its folder."""
+    expected = made(base, tmp_path)
+    bank = load_modules(tmp_path, base=base)
+    torch.testing.assert_close(bank(IDS, languages=[6]).logits, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"this bank has no tokenizer, as .*base holds none: copy"):
+        bank.translate(["Tere"], src="et", tgt="en")
+    with pytest.raises(FileNotFoundError, match="base holds no tokenizer: copy its base's tokenizer files there"):
+        load_base(base)

@@ -6,7 +6,7 @@ Input and output embeddings are tied in it, unlike LLaMA-2-13B: at this size the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from xalma.runtime import usable_dtype
+from xalma.bases import find_base
 from xalma.sources import check_folder, has_tokenizer
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -67,16 +67,19 @@ def build_llama(
     return LlamaForCausalLM(config)
 
 
-def load_base(path_or_id: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_base(
+    path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.bases`), in torch dtype `dtype`;
     safetensors only, no remote code.
 
+    besides: names of tensors in its files that are no part of the base, as modules in an all-modules checkpoint.
     Raises ValueError, naming the tensor, for weights that are missing, of another shape, not the model's, or not
     finite, and for a dtype, folder or tokenizer that does not do; OSError, from transformers, where the hub can't be
     reached or the folder holds no model.
     """
     tokenizer = load_tokenizer(path_or_id)
-    model = load_weights(path_or_id, dtype)
+    model = load_weights(path_or_id, dtype, besides)
     check_vocabulary(model, tokenizer)
     return model, tokenizer
 
@@ -99,19 +102,20 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_weights(path_or_id: str | Path, dtype: str = "float32") -> PreTrainedModel:
-    """The model without its tokenizer. Raises as `load_base`."""
+def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()) -> PreTrainedModel:
+    """The model without its tokenizer. besides, raises: as `load_base`."""
     path_or_id = find_base(path_or_id)
     check_folder(path_or_id)
     # On a CPU torch's fused attention has a slow backward for short rows: a third of a small model's step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     model, report = AutoModelForCausalLM.from_pretrained(
-        path_or_id, dtype=getattr(torch, usable_dtype(dtype, "cpu")), use_safetensors=True, attn_implementation=attention,
-        trust_remote_code=False, output_loading_info=True,
+        path_or_id, dtype=getattr(torch, usable_dtype(dtype, "cpu")), use_safetensors=True,
+        attn_implementation=attention, trust_remote_code=False, output_loading_info=True,
     )  # fmt: skip
     for kind, fault in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of"),
                         ("unexpected_keys", "holds a tensor that its config.json has no place for:")):  # fmt: skip
-        if names := sorted(map(str, report[kind])):  # transformers only warns, and draws what is missing at random
+        # transformers only warns, and draws what is missing at random
+        if names := sorted({*map(str, report[kind])} - {*besides}):
             raise ValueError(f"the base in {path_or_id} {fault} {names[0]}: copy or download it again")
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():

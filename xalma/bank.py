@@ -61,7 +61,7 @@ def load_modules(
     A base without a tokenizer beside it gives a bank for ids, which translates no text.
     Raises ValueError for a language or group that is not there, OSError for files that are not.
     """
-    from xalma.interchange import open_checkpoint
+    from xalma.interchange import ALL_MODULES, open_checkpoint
 
     device = usable_device(device)
     dtype = usable_dtype(dtype, device)
@@ -73,10 +73,11 @@ def load_modules(
         source = {group: source[group] for group in wanted if group in source}
     checkpoint = open_checkpoint(source, base)
     check_folder(checkpoint.base)
+    besides = checkpoint.module_names if checkpoint.layout == ALL_MODULES else ()
     if has_tokenizer(checkpoint.base):
-        model, tokenizer = load_base(checkpoint.base, dtype)
+        model, tokenizer = load_base(checkpoint.base, dtype, besides)
     else:  # ids are all that can be asked then
-        model, tokenizer = load_weights(checkpoint.base, dtype), None
+        model, tokenizer = load_weights(checkpoint.base, dtype, besides), None
     bank = ModuleBank(model.to(device), checkpoint.layers, tokenizer)
     bank.read(checkpoint, wanted or checkpoint.groups)
     return bank

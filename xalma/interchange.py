@@ -52,6 +52,11 @@ class Checkpoint:
         return tuple(sorted(self.modules))
 
     @property
+    def module_names(self) -> set[str]:
+        """The modules' tensors as they are stored."""
+        return {name for module in self.modules.values() for name, _ in module.values()}
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         sides = (entry for module in self.modules.values() for _, entry in module.values())

@@ -71,8 +71,8 @@ def load_modules(
     """`base` with the modules of several groups beside each other; folders: group -> folder of the saved adapter.
 
     trainable: the one group whose module may be trained, the rest and the base stay frozen.
-    Raises ValueError for no folders or an unknown group, and, naming file and tensor, for weights that are no safetensors
-    or do not fit the base: peft would leave them out in silence.
+    Raises ValueError for no folders or an unknown group, and, naming file and tensor, for weights that are no
+    safetensors or do not fit the base: peft would leave them out in silence.
     """
     if not folders:
         raise ValueError("no modules to load: give at least one group's folder")

@@ -17,10 +17,10 @@ from xalma.runtime import fingerprint
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*", "data",
-    "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses", "methods", "mixing", "modules",
-    "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts", "stages", "streams", "testindex",
-    "testsets", "tokenfiles", "train", "zero",
+    "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination",
+    "corpora.*", "data", "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses",
+    "methods", "mixing", "modules", "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts",
+    "stages", "streams", "testindex", "testsets", "tokenfiles", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
@@ -40,6 +40,7 @@ NOT_DECISIVE = (
     "results",
     "runs",
     "runtime",
+    "shards",
     "sources",
 )
 DECISIVE_PARTS = {"runtime": ("mixed_precision", "seed_everything")}  # of modules that decide nothing else
