@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from xalma.bases import find_base
+from xalma.runtime import usable_dtype
 from xalma.sources import check_folder, has_tokenizer
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
