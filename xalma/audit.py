@@ -17,13 +17,14 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.corpora.wmt import table_pairs
 from xalma.evaluate import check_parallel, lines_of, read_lines
 from xalma.folding import key
-from xalma.languages import ENGLISH, LANGUAGES
+from xalma.languages import ENGLISH, LANGUAGES, known_languages
 from xalma.results import write_table
 from xalma.runtime import home, progress, provenance, write_json
 from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
-from xalma.testsets import FLORES_LINES, NTREX_LINES, directions_of, load
+from xalma.testsets import FLORES_LINES, NTREX_LINES, directions_of, load, second_references
 
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations
 # Multi-parallel sets by their number of lines; a name is a guess from the size, and is given as one.
@@ -33,7 +34,7 @@ KNOWN_SIZES = {
 }  # fmt: skip
 LEAK_COLUMNS = ["training text", "language", "lines", "test set", "found", "exact", "contained", "near",
                 "other direction", "side", "sentences", "covered"]  # fmt: skip
-TESTED = ("wmt22", "wmt23", "ntrex")  # sets the guard is given; FLORES-200 is added where its own files are here
+TESTED = ("wmt22", "wmt23", "wmt24", "wmt24pp", "ntrex", "flores200")  # looked for, where they are here
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Text:
 
 def training_texts(root: Path) -> list[Text]:
     """Every text under XALMA_DATA that some recipe trains or tunes on, NTREX included."""
-    texts = alma_texts(root)
+    texts = [*alma_texts(root), *wmt_texts(root)]
+    for part in ("dev", "dev-subset"):
+        files = {code: root / "flores200" / part / f"{row.flores}.dev" for code, row in known_languages().items()}
+        if found := {code: read_lines(file) for code, file in files.items() if file.is_file()}:
+            texts.append(Text(f"flores200 {part}", found))
     for name, suffix in (("bible", ".tsv.gz"), ("mozilla", ".tsv"), ("udhr", ".tsv"), ("ntrex", ".txt")):
         sides = {code: root / name / f"{code}{suffix}" for code in LANGUAGES}
         if found := {code: _second_column(path) for code, path in sides.items() if path.exists()}:
@@ -71,6 +76,17 @@ def alma_texts(root: Path) -> list[Text]:
     return texts
 
 
+def wmt_texts(root: Path) -> list[Text]:
+    """WMT'15 to '22 as training pairs, a text a language: all years, first references."""
+    pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path in sorted((root / "wmt").glob("wmt*/*.tsv*")):
+        pairs[path.name.partition(".")[0]] += table_pairs(path)
+    return [
+        Text(f"wmt15-22/{other}-en", {other: [pair[1] for pair in found], ENGLISH: [pair[0] for pair in found]})
+        for other, found in pairs.items()
+    ]
+
+
 def _second_column(path: Path) -> list[str]:
     """The text of a plain file, or what follows the first tab of a table."""
     if path.suffix == ".txt":
@@ -85,9 +101,15 @@ def test_sides(names: Iterable[str] = TESTED) -> dict[str, list[str]]:
     for name in names:
         for direction in directions_of(name):
             one = load(name, direction)
-            for code, lines in zip(direction.split("-"), (one.sources, one.references), strict=True):
+            src, tgt = direction.split("-")
+            seconds = [load(name, direction, reference=ref).references for ref in second_references(name, direction)]
+            for code, lines in ((src, one.sources), *((tgt, side) for side in (one.references, *seconds))):
                 found.setdefault((name, code, hash(tuple(lines))), ([], lines))[0].append(direction)
-    return {f"{name}|{' '.join(names)}|{code}": lines for (name, code, _), (names, lines) in found.items()}
+    sides: dict[str, list[str]] = {}
+    for (name, code, _), (names, lines) in found.items():
+        label = f"{name}|{' '.join(names)}|{code}"
+        sides[f"{label}, second reference" if label in sides else label] = lines
+    return sides
 
 
 test_sides.__test__ = False  # no test, whatever pytest thinks of the name
@@ -181,6 +203,10 @@ def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFr
     return pd.DataFrame(rows, columns=["files", "shared English lines", "in one block", "at the end", "by its size"])
 
 
+def _is_here(root: Path, name: str) -> bool:
+    return (root / name).is_dir() or any((root / "wmt" / name).glob("*/ref.txt"))
+
+
 def write_report(root: Path, min_letters: int = MIN_LETTERS) -> dict[str, Any]:
     """Write results/contamination.json, .md and .csv; returns the report. Raises OSError where no text is here."""
     texts = training_texts(root)
@@ -188,8 +214,7 @@ def write_report(root: Path, min_letters: int = MIN_LETTERS) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no training text under {root}: it should hold alma-human/, ntrex/, bible/ or mozilla/"
         )
-    names = (*TESTED, "flores200") if (root / "flores200").is_dir() else TESTED
-    sides = test_sides([name for name in names if (root / ("wmt" if name.startswith("wmt") else name)).is_dir()])
+    sides = test_sides([name for name in TESTED if _is_here(root, name)])
     table, blocks = leaks(texts, sides, min_letters), shared_blocks(texts)
     report = {
         "command": "xalma contamination", "shortest_sentence_letters": min_letters,

@@ -183,6 +183,13 @@ def directions_of(name: str, origin: str = "data") -> list[str]:
     return sorted(pair for pair in DATASETS[name].langpairs if _is_ours(pair)) if name in WMT else []
 
 
+def second_references(name: str, direction: str) -> list[str]:
+    """Names of the references that lie beside the first, for `load`."""
+    if not name.startswith("wmt") or name == WMT24PP:
+        return []
+    return [ref for ref in _references(_folders(_root(name) / "wmt" / name)[direction]) if ref != "ref"]
+
+
 def _codes(file: Callable[[Language], str], origin: str) -> list[str]:
     """The 50 languages beside English, and added ones that have the file."""
     root = data_root()
