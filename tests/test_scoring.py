@@ -215,3 +215,19 @@ def test_an_added_language_of_the_sets_by_name(swahili, tmp_path, monkeypatch):
         write(tmp_path / "flores200" / "devtest" / f"{code}.devtest", [f"{code} {i}" for i in range(1012)])
     assert directions_of("ntrex")[-2:] == directions_of("flores200")[-2:] == ["en-sw", "sw-en"]
     assert load("ntrex", "sw-en").sources[1] == "sw 1" and load("flores200", "en-sw").references[0] == "swh_Latn 0"
+
+
+def test_intervals_and_tests_over_documents(folder, capsys):
+    command = ("score", "--system-outputs", folder / "systems", "--testset", folder / "set", "--workers", 1)
+    assert run(*command, "--resample", "documents") == 2
+    assert "the documents of set en-de are not known: give them in docs.txt beside src.txt" in capsys.readouterr().err
+    write(folder / "set" / "docs.txt", ["news\tone", "news\tone", "news\ttwo", "news\ttwo"])
+    assert run(*command, "--resample", "documents", "--results", folder / "results") == 0
+    assert "± half the 95 % bootstrap interval over documents)" in capsys.readouterr().out
+    found = score_all(find_outputs(folder / "systems"), str(folder / "set"), workers=1, resample="documents")
+    plain = score_all(find_outputs(folder / "systems"), str(folder / "set"), workers=1)
+    assert found.table["value"].round(9).tolist() == plain.table["value"].round(9).tolist()
+    assert set(found.table["n"]) == {4} and found.statistics["bleu"]["good"]["en-de"].shape == (2, 10)
+    assert (found.table["half_width"] != plain.table["half_width"]).any()
+    assert run("compare", folder / "systems" / "bad", folder / "systems" / "good", *command[3:], "--resample",
+               "documents") == 0  # fmt: skip

@@ -9,7 +9,15 @@ import pytest
 from sacrebleu.significance import _bootstrap_resample
 
 from xalma.evaluate import sacrebleu_metric, score
-from xalma.segmentstats import bootstrap_scores, corpus_score, score_of, segment_statistics, statistics_of
+from xalma.paired import paired_bootstrap, randomisation
+from xalma.segmentstats import (
+    bootstrap_scores,
+    by_document,
+    corpus_score,
+    score_of,
+    segment_statistics,
+    statistics_of,
+)
 
 TEXT = "the cat sat on a mat while it rained, and nobody saw (or heard) the dog ."
 WORDS = TEXT.split()
@@ -70,3 +78,48 @@ def test_the_target_decides_the_tokens():
     assert two[0, :2].tolist() == [1, 1]
     with pytest.raises(ValueError, match="1 outputs, 2 references"):
         segment_statistics(["a"], ["a", "b"], "de", "bleu")
+
+
+DOCUMENTS = [f"doc{i // 3}" for i in range(39)] + ["doc0"]  # 13 documents, one in two places
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "chrf++"])
+def test_documents_are_drawn_whole(metric):
+    """Against sacreBLEU's corpus score of the segments of the drawn documents, one resample at a time."""
+    found = by_document(segment_statistics(OUTPUTS, REFERENCES, "en", metric), DOCUMENTS)
+    names, rng = list(dict.fromkeys(DOCUMENTS)), np.random.default_rng(12345)
+    assert found.shape[0] == len(names) == 13
+    (whole,) = score(OUTPUTS, REFERENCES, "en", (metric,))
+    assert score_of(found, metric) == pytest.approx(whole.value, abs=1e-9)
+    for value in bootstrap_scores(found, metric, 5):
+        drawn = [names[i] for i in rng.choice(13, size=13)]
+        lines = [i for name in drawn for i, document in enumerate(DOCUMENTS) if document == name]
+        (expected,) = score([OUTPUTS[i] for i in lines], [REFERENCES[i] for i in lines], "en", (metric,))
+        assert value == pytest.approx(expected.value, abs=1e-9)
+
+
+def test_a_mean_over_drawn_documents_is_that_of_their_segments():
+    scores = np.random.default_rng(0).random(40)
+    found = by_document(statistics_of(scores), DOCUMENTS)
+    assert score_of(found, "comet22") == pytest.approx(100 * scores.mean())
+    drawn = np.random.default_rng(12345).choice(13, size=13)
+    segments = np.concatenate([scores[[d == f"doc{i}" for d in DOCUMENTS]] for i in drawn])
+    assert bootstrap_scores(found, "comet22", 1)[0] == pytest.approx(100 * segments.mean())
+
+
+def test_paired_tests_over_documents_see_documents():
+    """Two systems that differ in every segment of one document: one difference, not thirty."""
+    a = statistics_of(np.zeros(60))
+    b = statistics_of(np.repeat([0.0, 1.0], 30))
+    documents = [f"doc{i // 30}" for i in range(60)]
+    assert randomisation(a, b, "comet22").p_value < 0.01
+    assert randomisation(by_document(a, documents), by_document(b, documents), "comet22").p_value == 1
+    assert paired_bootstrap(by_document(a, documents), by_document(b, documents), "comet22").p_value > 0.2
+
+
+@pytest.mark.parametrize(
+    ("documents", "why"), [(["a"] * 3, "3 documents named for 40 segments"), (["a"] * 40, "1 document: an interval")]
+)
+def test_what_documents_must_be(documents, why):
+    with pytest.raises(ValueError, match=why):
+        by_document(segment_statistics(OUTPUTS, REFERENCES, "en", "bleu"), documents)

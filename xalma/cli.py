@@ -169,6 +169,8 @@ def _add_testset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", default="data", help="of the test set: data (default), sacrebleu or hub")
     parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are outputs for")
     parser.add_argument("--workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("--resample", choices=("segments", "documents"), default="segments",
+                        help="what intervals and paired tests draw; documents where the set has them")  # fmt: skip
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

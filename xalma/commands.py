@@ -28,9 +28,9 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     neural = {"checkpoints": checkpoints, "cache": arguments.score_cache}
     scores = score_all(
         outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
-        partial=arguments.partial, **neural,
+        partial=arguments.partial, resample=arguments.resample, **neural,
     )  # fmt: skip
-    _print_scores(scores, arguments.testset, arguments.origin)
+    _print_scores(scores, arguments.testset, arguments.origin, arguments.resample)
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
         print(f"\n{NAMES.get(metric, metric)}, pairs of systems")
         for row in win_tie_loss_table(scores, metric).itertuples(index=False):
@@ -39,7 +39,8 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
         direction, gap, n = largest_gap(scores)
         print(f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions")
     if arguments.results:
-        paths = write_scores(scores, arguments.results, arguments.testset, _command(), origin=arguments.origin)
+        facts = {"origin": arguments.origin, "resample": arguments.resample}
+        paths = write_scores(scores, arguments.results, arguments.testset, _command(), **facts)
         if arguments.origin == "data" and published_of(arguments.testset):
             written, said = write_published(outputs, arguments.testset, Path(arguments.results))
             paths += written
@@ -47,7 +48,8 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
         print("\nwritten:", *paths, sep="\n  ")
 
 
-def _print_scores(scores: Scores, testset: str, origin: str) -> None:
+def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> None:
+    over = " over documents" if resample == "documents" else ""
     for metric, part in scores.table.groupby("metric", sort=False):
         if part["value"].isna().all():
             print(f"\n{NAMES.get(metric, metric)}: {part['signature'].iloc[0]}")
@@ -55,7 +57,7 @@ def _print_scores(scores: Scores, testset: str, origin: str) -> None:
         shown = part.assign(shown=[f"{r.value:.2f} ± {r.half_width:.2f}" for r in part.itertuples()])
         wide = shown.pivot(index="direction", columns="system", values="shown")
         wide = wide.loc[part["direction"].unique(), part["system"].unique()].rename_axis(columns=None)
-        print(f"\n{NAMES.get(metric, metric)} (± half the 95 % bootstrap interval)\n{_plain(wide)}")
+        print(f"\n{NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}")
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
             print(f"  {signature}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
@@ -74,7 +76,10 @@ def compare_systems(arguments: Namespace) -> None:
             f"add the files, or choose with --directions"
         )
     directions = listed(arguments.directions) or None
-    scores = score_all(outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers)
+    scores = score_all(
+        outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
+        resample=arguments.resample,
+    )  # fmt: skip
     print(f"A: {both[0][0]} ({arguments.a})\nB: {both[1][0]} ({arguments.b})")
     for metric in metrics:
         sides = scores.statistics[metric]

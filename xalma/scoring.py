@@ -30,12 +30,13 @@ from xalma import evaluate, neural
 from xalma.evaluate import NotScored, read_lines, sacrebleu_metric
 from xalma.languages import known_languages, parse_direction
 from xalma.runtime import home, progress
-from xalma.segmentstats import segment_statistics, statistics_of
+from xalma.segmentstats import by_document, segment_statistics, statistics_of
 from xalma.significance import bootstrap
 from xalma.testsets import TestSet, directions_of, load
 
 Outputs = dict[str, dict[str, Path]]  # system -> direction -> file
 METRICS = ("bleu", "chrf++")
+RESAMPLED = ("segments", "documents")
 COLUMNS = ("system", "direction", "metric", "value", "low", "high", "half_width", "n", "signature")
 
 
@@ -143,22 +144,27 @@ def score_all(
     n_samples: int = 1000,
     cache: str | Path | None = "runs/statistics",
     partial: bool = False,
+    resample: str = "segments",
     **neural_options: Any,
 ) -> Scores:
     """Scores of every system in every direction with 95 % bootstrap intervals, and the statistics behind them.
 
     workers: processes, 0 for one a core; cache: folder of kept statistics (None: none), relative to `home()`;
-    partial: a system is scored in the directions it has; neural_options: `checkpoints` and `cache` of
-    `neural.segment_scores`, for COMET and its kin.
-    Raises ValueError for missing directions, and for a file whose lines are not as many as the test set's.
+    partial: a system is scored in the directions it has; resample: what intervals and tests draw, "segments" or whole
+    "documents"; neural_options: `checkpoints` and `cache` of `neural.segment_scores`, for COMET and its kin.
+    Raises ValueError for missing directions, for a file whose lines are not as many as the test set's, and for
+    documents that are not known.
     """
     chosen = chosen_directions(outputs, directions, partial)
     jobs = [
         Job(testset, origin, direction,
             {system: str(files[direction]) for system, files in outputs.items() if direction in files},
-            tuple(name for name in metrics if name in evaluate.METRICS), n_samples, cache and str(home() / cache))
+            tuple(name for name in metrics if name in evaluate.METRICS), n_samples, cache and str(home() / cache),
+            resample)
         for direction in chosen
     ]  # fmt: skip
+    if resample not in RESAMPLED:
+        raise ValueError(f"unknown resample {resample!r}: choose {' or '.join(RESAMPLED)}")
     done = _in_processes(jobs, workers or os.cpu_count() or 1)
     rows = [row for found, _ in done for row in found]
     statistics: dict = {name: {system: {} for system in outputs} for name in metrics}
@@ -183,6 +189,7 @@ class Job:
     metrics: tuple[str, ...]
     n_samples: int
     cache: str | None
+    resample: str = "segments"
 
 
 def score_direction(job: Job) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray]]:
@@ -194,9 +201,24 @@ def score_direction(job: Job) -> tuple[list[dict[str, Any]], dict[tuple[str, str
         signature = str(sacrebleu_metric(metric, tgt, test.references[:1]).get_signature())  # nrefs is known then
         for system, outputs in texts.items():
             counts = kept_statistics(outputs, test.references, tgt, metric, signature, job.cache)
-            found[metric, system] = counts
-            rows.append(_row(system, job.direction, metric, counts, job.n_samples, signature))
+            found[metric, system] = drawn = resampled(counts, test, job.resample)
+            rows.append(_row(system, job.direction, metric, drawn, job.n_samples, signature, len(counts)))
     return rows, found
+
+
+def resampled(statistics: np.ndarray, test: TestSet, resample: str) -> np.ndarray:
+    """The statistics that are drawn from: of segments as they are, or summed over documents.
+
+    Raises ValueError where the documents of the test set are not known.
+    """
+    if resample == "segments":
+        return statistics
+    if not test.documents:
+        raise ValueError(
+            f"the documents of {test.name} {test.direction} are not known: give them in docs.txt beside src.txt, one a "
+            f"line, choose other --directions, or resample segments"
+        )
+    return by_document(statistics, test.documents)
 
 
 def read_outputs(file: str | Path, test: TestSet) -> list[str]:
@@ -234,10 +256,10 @@ def kept_statistics(
 
 
 def _row(
-    system: str, direction: str, metric: str, counts: np.ndarray, n_samples: int, signature: str
+    system: str, direction: str, metric: str, counts: np.ndarray, n_samples: int, signature: str, n: int
 ) -> dict[str, Any]:
     found = bootstrap(counts, metric, n_samples)
-    values = (found.value, found.low, found.high, found.half_width, found.n, signature)
+    values = (found.value, found.low, found.high, found.half_width, n, signature)
     return dict(zip(COLUMNS, (system, direction, metric, *values), strict=True))
 
 
@@ -279,9 +301,10 @@ def _neural_rows(
                 values = (system, direction, metric, *nothing, end - start, scores.reason)
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
                 continue
-            counts = statistics_of(scores.scores[start:end])
+            test = load(jobs[0].testset, direction, jobs[0].origin)
+            counts = resampled(statistics_of(scores.scores[start:end]), test, jobs[0].resample)
             statistics[metric][system][direction] = counts
-            rows.append(_row(system, direction, metric, counts, n_samples, scores.signature))
+            rows.append(_row(system, direction, metric, counts, n_samples, scores.signature, end - start))
     return rows
 
 

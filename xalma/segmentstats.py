@@ -39,12 +39,33 @@ def statistics_of(segment_scores: Sequence[float]) -> np.ndarray:
     return 100 * np.asarray(segment_scores, dtype=np.float64)[:, None]
 
 
+def by_document(statistics: np.ndarray, documents: Sequence[str]) -> np.ndarray:
+    """Statistics of whole documents, (n_documents, k), in the order in which the documents begin.
+
+    Resampling them gives intervals and tests over documents: segments of one document are not independent. The corpus
+    score is that of the segments. A mean's (k = 1) are its sum and number of segments, (n_documents, 2).
+    Raises ValueError unless each segment has a document, and for fewer than two documents.
+    """
+    if len(documents) != len(statistics):
+        raise ValueError(f"{len(documents)} documents named for {len(statistics)} segments: name one for each segment")
+    place: dict[str, int] = {}
+    rows = np.array([place.setdefault(name, len(place)) for name in documents])
+    if len(place) < 2:
+        raise ValueError(f"{len(place)} document: an interval over documents needs two or more")
+    counted = np.hstack([statistics, np.ones((len(statistics), 1))]) if statistics.shape[1] == 1 else statistics
+    totals = np.zeros((len(place), counted.shape[1]), dtype=counted.dtype)
+    np.add.at(totals, rows, counted)
+    return totals
+
+
 def corpus_score(totals: np.ndarray, metric: str) -> np.ndarray:
-    """Corpus scores (...) on the 0-100 scale of sums of statistics (..., k); for k = 1 of means."""
+    """Corpus scores (...) on the 0-100 scale of sums of statistics (..., k); k = 1: of means, 2: of sum and number."""
     totals = np.asarray(totals, dtype=np.float64)
     if metric in ("bleu", "spbleu"):
         return _bleu(totals)
-    return _chrf(totals) if metric in ("chrf", "chrf++") else totals[..., 0]
+    if metric in ("chrf", "chrf++"):
+        return _chrf(totals)
+    return totals[..., 0] / totals[..., 1] if totals.shape[-1] == 2 else totals[..., 0]
 
 
 def score_of(statistics: np.ndarray, metric: str) -> float:
