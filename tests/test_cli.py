@@ -74,7 +74,7 @@ BAD = {
     "bad profile key": ("run --set sft_pair=3", "unknown profile key 'sft_pair': near keys are sft_pairs"),
     "bad profile value": ("run --set sft_pairs=many", "bad value 'many' for sft_pairs"),
     "bad form of --set": ("run --set sft_pairs", "write it as key=value"),
-    "bad profile": ("run --profile tinny", "unknown profile 'tinny': choose tiny, ntrex, small, full"),
+    "bad profile": ("run --profile tinny", "unknown profile 'tinny': choose tiny, "),
     "bad notebook": ("run --only 77", "no notebook '77'"),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from sacrebleu import corpus_bleu, corpus_chrf
 from xalma import organisers
 from xalma.cli import main
 from xalma.organisers import beside_ours, largest_gaps, published_of, published_scores
-from xalma.runtime import write_atomically
+from xalma.runtime import REPOSITORY, write_atomically
 from xalma.scoring import find_outputs
 
 OUTPUT = {
@@ -104,3 +104,10 @@ def test_wmt23_is_within_a_hundredth_of_print():
     tables = rows[rows["source"] == "tables"]
     assert (tables["ours"] - tables["published"]).abs().max() < 0.06
     assert len(published_scores(folder)) == 158 * 2 + 170 * 2
+
+
+def test_the_committed_table_has_all_outputs_within_a_hundredth():
+    found = pd.read_csv(REPOSITORY / "results" / "wmt" / "wmt23" / "published.csv")
+    gaps = found[["BLEU, difference", "chrF, difference"]].dropna()
+    assert len(gaps) == 60 and (gaps.abs() < 0.01).all(axis=None)
+    assert found["direction"].nunique() == 12

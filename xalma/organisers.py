@@ -89,7 +89,7 @@ def table(rows: pd.DataFrame, testset: str) -> Table:
         theirs, ours = cells.loc[(*key, metric, source)]
         if source == "tables":
             return [number(theirs, 1), number(ours)]
-        return [number(theirs), number(ours), Cell(f"{ours - theirs:+.4f}")]
+        return [number(theirs), number(ours), Cell(f"{round(ours - theirs, 4) + 0.0:+.4f}")]
 
     keys = rows[KEYS[:3]].drop_duplicates().sort_values(KEYS[:3]).itertuples(index=False, name=None)
     kinds = [(metric, source) for source in ("scores", "tables") for metric in ("bleu", "chrf")]
