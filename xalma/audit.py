@@ -80,7 +80,8 @@ def wmt_texts(root: Path) -> list[Text]:
     """WMT'15 to '22 as training pairs, a text a language: all years, first references."""
     pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in sorted((root / "wmt").glob("wmt*/*.tsv*")):
-        pairs[path.name.partition(".")[0]] += table_pairs(path)
+        if (code := path.name.partition(".")[0]) in known_languages():
+            pairs[code] += table_pairs(path)
     return [
         Text(f"wmt15-22/{other}-en", {other: [pair[1] for pair in found], ENGLISH: [pair[0] for pair in found]})
         for other, found in pairs.items()
