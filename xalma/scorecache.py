@@ -2,7 +2,8 @@
 
 The key is a hash of the texts, of the checkpoint's bytes, of the library's version and of the
 precision, so no score outlives what it was made with. SQLite writes a part of the scores whole or
-not at all, also when the process is killed.
+not at all, also when the process is killed. Each row carries a checksum, which SQLite's have not: a
+damaged one is made again. (Tables of a version without checksums are left alone, and not read.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,8 @@ from typing import Any
 
 KEYS_AT_ONCE = 500  # SQLite of 2020 and older takes 999 parameters
 _TABLES = """
-CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS sealed_scores (key BLOB PRIMARY KEY, score REAL, seal BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sealed_files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, seal BLOB);
 """
 
 
@@ -28,6 +30,7 @@ class ScoreCache:
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path).expanduser()
         self._database: sqlite3.Connection | None = None
+        self.damaged = 0
 
     def __enter__(self) -> ScoreCache:
         if self.path is not None:
@@ -43,6 +46,8 @@ class ScoreCache:
     def __exit__(self, *_: object) -> None:
         if self._database is not None:
             self._database.close()
+        if self.damaged:
+            print(f"{self.damaged} scores in {self.path} were damaged and are made again", file=sys.stderr)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, float]:
         """The kept scores among `keys`."""
@@ -51,16 +56,20 @@ class ScoreCache:
         found, unique = {}, list(dict.fromkeys(keys))
         for start in range(0, len(unique), KEYS_AT_ONCE):
             part = unique[start : start + KEYS_AT_ONCE]
-            query = f"SELECT key, score FROM scores WHERE key IN ({','.join('?' * len(part))})"
+            query = f"SELECT key, score, seal FROM sealed_scores WHERE key IN ({','.join('?' * len(part))})"
             with self._said():
-                found |= dict(self._database.execute(query, part))
+                rows = self._database.execute(query, part).fetchall()
+            whole = {key: score for key, score, seal in rows if seal == _seal(key, score)}
+            self.damaged += len(rows) - len(whole)
+            found |= whole
         return found
 
     def put(self, scores: Mapping[bytes, float]) -> None:
         """Keep `scores`: all of them or, if this process is killed meanwhile, none."""
         if self._database is not None:
             with self._said(), self._database:
-                self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", scores.items())
+                rows = ((key, score, _seal(key, score)) for key, score in scores.items())
+                self._database.executemany("INSERT OR REPLACE INTO sealed_scores VALUES (?, ?, ?)", rows)
 
     def file_hash(self, path: Path) -> str:
         """SHA-256 of a file, kept by its place, size and time: a checkpoint of 14 GB takes half a minute to read."""
@@ -69,12 +78,14 @@ class ScoreCache:
         place, stat = str(path.resolve()), path.stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         with self._said():
-            row = self._database.execute("SELECT size, mtime_ns, sha256 FROM files WHERE path = ?", (place,)).fetchone()
-        if row and row[:2] == seen:
+            query = "SELECT size, mtime_ns, sha256, seal FROM sealed_files WHERE path = ?"
+            row = self._database.execute(query, (place,)).fetchone()
+        if row and row[:2] == seen and row[3] == _seal(place, *row[:3]):
             return row[2]
         digest = file_hash(path)
+        row = (place, *seen, digest)
         with self._said(), self._database:
-            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (place, *seen, digest))
+            self._database.execute("INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?)", (*row, _seal(*row)))
         return digest
 
     @contextmanager
@@ -83,6 +94,11 @@ class ScoreCache:
             yield
         except sqlite3.DatabaseError as error:
             raise OSError(f"{self.path} can't be used as a score cache ({error}): move it or name another") from error
+
+
+def _seal(*values: Any) -> bytes:
+    """A checksum of a row's values, which are told apart by type too."""
+    return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def file_hash(path: Path) -> str:

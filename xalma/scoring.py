@@ -14,6 +14,7 @@ Output files, one line a segment, in one of three layouts:
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -244,15 +245,27 @@ def kept_statistics(
     digest = hashlib.sha256(f"{metric}|{tgt}|{signature}".encode())
     for side in (outputs, references):
         digest.update("\n".join(side).encode("utf-8", "surrogatepass") + b"\0")
-    path = Path(folder) / f"{digest.hexdigest()[:32]}.npy"
-    if path.exists():
-        return np.load(path)
+    path = Path(folder) / f"{digest.hexdigest()[:32]}.counts"
+    if (kept := _sealed(path, digest.digest())) is not None:
+        return kept
     counts = segment_statistics(outputs, references, tgt, metric)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    np.save(partial, counts)
+    np.save(whole := io.BytesIO(), counts)
+    data = whole.getvalue()
+    partial.write_bytes(data + hashlib.sha256(digest.digest() + data).digest())
     os.replace(partial, path)
     return counts
+
+
+def _sealed(path: Path, key: bytes) -> np.ndarray | None:
+    """The array of a file that ends with its checksum; None where there is none, or where it was damaged."""
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    if hashlib.sha256(key + data[:-32]).digest() != data[-32:]:
+        return None
+    return np.load(io.BytesIO(data[:-32]), allow_pickle=False)
 
 
 def _row(
