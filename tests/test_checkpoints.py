@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import pickle
 import random
 import resource
 import signal
@@ -142,7 +143,7 @@ def test_only_the_newest_two_are_kept(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
 
 
-FILES = ("tensors/__0_0.distcp", "tensors/.metadata", "random-0.pt", "state.json", "manifest.json")
+FILES = ("tensors/shard-00001-model-00001-of-00001.safetensors", "random-0.json", "state.json", "manifest.json")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -163,6 +164,30 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_used(tmp_path, name, 
     assert (tmp_path / "damaged-step-000000002").exists(), "kept, to look at"
     saved(tmp_path, 2)
     assert loaded(kept) == 2
+
+
+def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
+    """Not even a file as torch.distributed.checkpoint and earlier versions wrote, listed in the manifest."""
+    kept = saved(tmp_path / "kept", 1)
+    folder = tmp_path / "kept" / "step-000000001"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("tensors/.metadata", "tensors/__0_0.distcp", "random-0.pt"):
+        (folder / name).write_bytes(pickle.dumps(Planted(str(tmp_path / "ran"))))
+        manifest["sha256"][name] = checkpoints.file_hash(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert loaded(kept) == 1
+    assert not (tmp_path / "ran").exists()
+    assert pickle.loads((folder / "random-0.pt").read_bytes()) is None and (tmp_path / "ran").exists(), "it would have"
+
+
+class Planted:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, sign: str) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.sign,)
 
 
 def test_both_damaged_is_a_new_start(tmp_path):

@@ -4,7 +4,8 @@ transformers' Trainer writes into the final folder and trusts the newest name: a
 starts from half a state. Here a checkpoint is written aside, every file reaches the disk, a manifest with the SHA-256
 of each is written last, and only then does it get its name. On load every hash is compared; a damaged checkpoint is
 named and put aside, and the one before it is used. Tensors are stored by torch.distributed.checkpoint: sharded as they
-lie, by all processes at once, and read back for any number of them.
+lie, by all processes at once, and read back for any number of them; as safetensors, all else as JSON, so that nothing
+is unpickled.
 """
 
 from __future__ import annotations
@@ -98,16 +99,12 @@ class Checkpoints:
     def _write(self, partial: Path, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
         import torch.distributed.checkpoint as dcp
 
+        writer = dcp.HuggingFaceStorageWriter(str(partial / "tensors"), save_distributed=True)
         with _alone():
-            dcp.save(tensors, checkpoint_id=str(partial / "tensors"), no_dist=world_size() == 1)
-        mine = partial / f"random-{rank()}.pt"
-        with mine.open("wb") as file:
-            torch.save(random_state(), file)
-            file.flush()
-            os.fsync(file.fileno())
+            dcp.save(tensors, storage_writer=writer, no_dist=world_size() == 1)
+        mine = write_json(partial / f"random-{rank()}.json", random_state())
         # every process hashes what it wrote: one alone would read for minutes
-        written = [*(partial / "tensors").glob(f"__{rank()}_*"), mine]
-        written += [partial / "tensors" / ".metadata"] if rank() == 0 else []
+        written = [*(partial / "tensors").glob(f"shard-{rank() + 1:05d}-*.safetensors"), mine]
         return {str(path.relative_to(partial)): file_hash(path) for path in written}
 
     def _finish(self, partial: Path, step: int, facts: dict[str, Any], hashes: dict[str, str]) -> None:
@@ -142,18 +139,22 @@ class Checkpoints:
         """
         import torch.distributed.checkpoint as dcp
 
-        stored = dcp.FileSystemReader(folder / "tensors").read_metadata().state_dict_metadata
+        reader, anew = dcp.HuggingFaceStorageReader(str(folder / "tensors")), f"remove {self.folder} to train anew"
+        stored = reader.read_metadata().state_dict_metadata
         if stored.keys() != tensors.keys():
             raise ValueError(
-                f"{folder} was saved with another kind of `sharding` (deepspeed or not): go on with that one, or "
-                f"remove {self.folder} to train the stage anew"
+                f"{folder} was saved with another kind of `sharding` (deepspeed or not), or by another version: go on "
+                f"with that one, or {anew}"
             )
+        for name, tensor in tensors.items():
+            if stored[name].size != tensor.size() or stored[name].properties.dtype != tensor.dtype:
+                raise ValueError(f"{folder} holds {name} in another shape or type than the model's: {anew}")
         with _alone():
-            dcp.load(tensors, checkpoint_id=str(folder / "tensors"), no_dist=world_size() == 1)
-        mine = folder / f"random-{rank()}.pt"
+            dcp.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
+        mine = folder / f"random-{rank()}.json"
         if mine.exists():  # not for processes that joined since
-            set_random_state(torch.load(mine, weights_only=True))  # tensors and plain values; no pickled code runs
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            set_random_state(read_json(mine, anew))
+        return read_json(folder / "state.json", anew)
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
@@ -183,12 +184,12 @@ def damage(folder: Path, part: int = 0, parts: int = 1) -> list[str]:
 
 
 def random_state() -> dict[str, Any]:
-    """The random states of python, numpy and torch (this process's device included), as plain values and tensors."""
+    """The random states of python, numpy and torch (this process's device included), as JSON holds them."""
     name, keys, *rest = np.random.get_state()
-    state = {"python": random.getstate(), "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest]}
-    state["torch"] = torch.get_rng_state()
+    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    state["torch"] = torch.get_rng_state().numpy().tobytes().hex()
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+        state["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
     return state
 
 
@@ -197,10 +198,14 @@ def set_random_state(state: dict[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_bytes(state["torch"]))
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(_bytes(state["cuda"]))
+
+
+def _bytes(digits: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(digits), dtype=torch.uint8)
 
 
 @contextmanager
