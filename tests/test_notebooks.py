@@ -92,6 +92,28 @@ def test_what_is_done_is_not_run_again(checkout, ran, capsys):
     assert "2 notebooks, 2 already done, 0 to run" in capsys.readouterr().out
 
 
+def test_a_notebook_whose_outputs_are_gone_is_not_done(checkout, ran, monkeypatch):
+    """Tables, figures and scores that it left; those of other notebooks are theirs."""
+
+    def pretend(source, target, **options):
+        names.append(Path(source).stem)
+        Path(target).write_text(Path(source).read_text())
+        for part in ("tables", "figures", "scores"):
+            path = checkout / "results" / "tiny" / part / f"{Path(source).stem}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("1")
+
+    names = []
+    monkeypatch.setattr("papermill.execute_notebook", pretend)
+    run("tiny", {})
+    run("tiny", {})
+    assert names == ["00_one", "01_two"]
+    for part in ("tables", "figures", "scores"):
+        (checkout / "results" / "tiny" / part / "01_two.txt").unlink()
+        run("tiny", {})
+    assert names == ["00_one", *["01_two"] * 4]
+
+
 @pytest.mark.parametrize(
     ("change", "again"),
     [

@@ -21,7 +21,7 @@ from xalma.hygiene import Rules
 from xalma.packing import dropped, prepare, write_tokens
 from xalma.profiles import load_profile
 from xalma.stages import packed
-from xalma.streams import MixedBlocks
+from xalma.streams import MixedBlocks, looked_at
 from xalma.tokenfiles import TokenFiles
 
 PLAIN = Rules(language=None, near=False)
@@ -253,6 +253,8 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
     for seed, code in enumerate(("de", "fi")):
         lines = [text for _, text in documents(400 if code == "de" else 100, seed) if text]
         (tmp_path / "own" / "monolingual" / f"{code}.txt").write_text("\n".join(lines) + "\n")
+        (tmp_path / "own" / "test").mkdir(exist_ok=True)
+        (tmp_path / "own" / "test" / f"{code}-en.tsv").write_text(f"en\t{code}\n{'one sentence ' * 4}\t{lines[3]}\n")
     values = {"base": tmp_path / "base", "corpus": "own", "corpus_path": tmp_path / "own", "block_tokens": 16}
     options = [option for key, value in values.items() for option in ("--set", f"{key}={value}")]
     command = ["prepare", "--profile", "tiny", "--languages", "de,fi", "--to", str(tmp_path / "out"), "--processes=1"]
@@ -268,6 +270,14 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
         "tiny", **{key: str(value) if isinstance(value, Path) else value for key, value in (values | budget).items()}
     )
     blocks = packed({"de": None, "fi": None}, tokenizer, p, 1)
+    seen = looked_at(blocks.files)
+    files = (tmp_path / "own" / "monolingual").glob("*.txt")
+    assert seen["rows"] == sum(len(file.read_text().splitlines()) for file in files)
+    assert seen["left_out"] == 2, "one test sentence in each language"
+    (tmp_path / "own" / "test" / "fi-en.tsv").write_text("en\tfi\nanother sentence of the test set\tjotain muuta\n")
+    with pytest.raises(ValueError, match="fi was prepared without leaving out the held-out sentences of corpus=own"):
+        packed({"de": None, "fi": None}, tokenizer, p, 1)
+    assert packed({"de": None, "fi": None}, tokenizer, p.but(contamination="allow"), 1).files
     assert isinstance(blocks, MixedBlocks) and len(blocks) == 800
     assert "stage 1: 1.28e-05 B tokens; repeated: " in capsys.readouterr().out
     sizes = {code: len(TokenFiles(tmp_path / "out" / "monolingual" / code)) for code in ("de", "fi")}

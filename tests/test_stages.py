@@ -12,9 +12,10 @@ from pathlib import Path
 
 import killed_stage5
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from xalma import runtime, stages
+from xalma import files, runs, runtime, stages
 from xalma.data import open_corpus
 from xalma.languages import GROUPS
 from xalma.modules import parameter_hash
@@ -334,3 +335,122 @@ def test_preference_pairs_are_reference_over_output(micro, finished):
     for row in rows:
         assert row["chosen"].strip() in references
         assert row["rejected"].strip() not in ("", row["chosen"].strip())
+
+
+def test_values_of_all_earlier_stages_count(copied, counted):
+    """A stage's inputs are its chain's: what decided stage 0 or 1 is compared when stage 4 is asked for."""
+    for values, place in (({"stage1_learning_rate": 0.1}, "stage1_"), ({"hidden_size": 128}, "stage0_")):
+        why = rf"{place}.* was made with other inputs \({next(iter(values))}\): run notebooks/03"
+        with pytest.raises(ValueError, match=why):
+            stages.stage4_sft(copied.but(**values), 6)
+    run = run_of(stages.stage_folder(copied, 1))
+    run |= {"fingerprint": "another", "run_sha256": None}
+    run["run_sha256"] = runs._own_hash(run)
+    runtime.write_json(stages.stage_folder(copied, 1) / "run.json", run)
+    with pytest.raises(ValueError, match=r"stage2_.* was made from another stage than now lies in .*stage1_"):
+        stages.stage4_sft(copied, 6)
+    assert counted == []
+
+
+def own_text(folder: Path, **files: list[str]) -> Path:
+    for name, rows in files.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "fi-en.tsv").write_text("\n".join(["en\tfi", *rows, ""]), encoding="utf-8")
+    return folder
+
+
+PAIRS = [f"this is sentence number {i} of all\ttämä on lause numero {i} kaikista" for i in range(20)]
+
+
+def test_the_guard_looks_for_the_whole_test_set(micro, finished, tmp_path):
+    """Not for the `test_pairs` that are scored: a stage is kept when more of them are scored later."""
+    own = own_text(tmp_path / "own", sft=PAIRS[5:], dev=PAIRS[:2], test=PAIRS[:6])
+    p = micro.but(run_dir=str(tmp_path), corpus="own", corpus_path=str(own), module_languages="6:fi", test_pairs=2)
+    p = p.but(contamination="stop")
+    with pytest.raises(ValueError, match=r"SFT pairs, en-fi, row 1, is a test sentence .*line 6 of"):
+        stages.stage4_sft(p, 6, finished[3])
+
+
+def test_a_guard_with_nothing_to_look_for_is_refused(micro, finished, tmp_path, counted):
+    own = own_text(tmp_path / "own", sft=PAIRS, dev=PAIRS[:2])
+    p = micro.but(run_dir=str(tmp_path), corpus="own", corpus_path=str(own), module_languages="6:fi")
+    with pytest.raises(ValueError, match="corpus=own has no test sentences in fi to keep out of training: add some"):
+        stages.stage4_sft(p, 6, finished[3])
+    assert not stages.stage_folder(p, 4, 6).exists() and counted == []
+
+
+def test_pairs_read_back_say_what_the_guard_saw(micro, finished, tmp_path):
+    first = stages.pairs_made_once(micro, 6, finished[4], tmp_path / "group6")
+    stages.guarded_corpus(micro, micro.languages_of(6))  # a new process counts from 0
+    assert stages.pairs_made_once(micro, 6, finished[4], tmp_path / "group6") == first
+    assert first[2]["rows"] > 0
+
+
+def test_equal_adapters_are_equal_to_the_byte(finished, micro):
+    """Target modules in one order, and the base named by the way to it, not by where this machine has it."""
+    text = (finished[4] / "adapter_config.json").read_text()
+    config = json.loads(text)
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert config["base_model_name_or_path"] == "../../stage1_monolingual_base/base"
+    assert micro.run_dir not in text and {f.name for f in finished[4].glob("[!o]*")} == {
+        "adapter_config.json", "adapter_model.safetensors", "log.json", "run.json"
+    }  # fmt: skip
+
+
+def test_a_stage_must_leave_weights_that_are_numbers(micro, finished, tmp_path, monkeypatch):
+    def spoiled(model, tokenizer, group, out):
+        stages.save_module(model, group, out)
+        path = out / "adapter_model.safetensors"
+        tensors = load_file(path)
+        next(iter(tensors.values())).view(-1)[3] = float("nan")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(stages, "save_trained", spoiled)
+    p = micro.but(run_dir=str(tmp_path), stage4_updates=1)
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors: .* is not finite"):
+        stages.stage4_sft(p, 6, finished[3])
+    assert not stages.stage_folder(p, 4, 6).exists()
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """Every file and folder of the new one, then the rename, then the folder it stands in."""
+    told, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (told.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b, replace=os.replace: (told.append("rename"), replace(a, b)))
+    with runtime.new_directory(tmp_path / "new") as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("x")
+    partial = str(tmp_path / ".partial-new")
+    assert told == [f"{partial}/a/b", f"{partial}/a", partial, "rename", str(tmp_path)]
+
+
+@pytest.mark.parametrize("killed_before", ["first rename", "second rename", "removal"])
+def test_a_kill_between_the_renames_loses_nothing(tmp_path, killed_before):
+    old, partial, aside = tmp_path / "x", tmp_path / ".partial-x", tmp_path / ".partial-old-x"
+    {"first rename": old, "second rename": aside, "removal": aside}[killed_before].mkdir()
+    (old if killed_before == "first rename" else aside).joinpath("f").write_text("old")
+    if killed_before == "removal":
+        old.mkdir()
+        (old / "f").write_text("new")
+    else:
+        partial.mkdir()
+    with pytest.raises(KeyboardInterrupt), runtime.new_directory(old):
+        assert (old / "f").read_text() == ("new" if killed_before == "removal" else "old")
+        raise KeyboardInterrupt
+    with runtime.new_directory(old) as folder:
+        (folder / "f").write_text("newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (old / "f").read_text() == "newer"
+
+
+def test_a_lock_dies_with_its_process_and_is_gone_after(tmp_path):
+    place = str(tmp_path / "x")
+    code = f"import time, xalma.files as files\nwith files.locked({place!r}):\n print('in', flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "in\n"
+    with pytest.raises(BlockingIOError, match=rf"another run \(process {child.pid}\) is making .*x: wait for its end"):
+        files.locked(tmp_path / "x").__enter__()
+    child.kill()
+    child.wait()
+    with files.locked(tmp_path / "x"), files.locked(tmp_path / "x"):
+        assert (tmp_path / ".lock-x").exists()
+    assert not list(tmp_path.iterdir())

@@ -45,8 +45,8 @@ def test_every_state(micro, tmp_path, capsys):
         (folder / name).write_text(json.dumps(value))
         return folder
 
-    write(0, 0, "run.json", {"seconds": 2.0}, hidden=False)
-    write(1, 0, "run.json", {"seconds": 3723.4, "steps": 1234}, hidden=False)
+    write(0, 0, "run.json", {"fingerprint": "a", "seconds": 2.0}, hidden=False)
+    write(1, 0, "run.json", {"fingerprint": "b", "seconds": 3723.4, "steps": 1234}, hidden=False)
     said = {"step": 50, "steps": 200, "loss": 2.5, "tokens/s": 1000, "seconds_left": 90}
     write(2, 3, "progress.json", said | {"at": time.time()})
     old = said | {"at": time.time() - 2 * SILENT_S}

@@ -10,7 +10,6 @@ ARPO's switches beside the methods.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,13 +23,14 @@ import torch
 from xalma.arpo import PRESETS
 from xalma.data import open_corpus
 from xalma.evaluate import length_ratio, score
+from xalma.files import read_json
 from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.profiles import Profile, load_profile
 from xalma.recipe import results_folder, score_rows, side_by_side, translate_test
 from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, write_records
-from xalma.runs import file_run
+from xalma.runs import file_run, open_stage
 from xalma.runtime import fingerprint, home, new_directory, write_json
 from xalma.stages import is_finished, open_for_training, preference_pairs, read_run, stage_folder
 
@@ -123,13 +123,18 @@ def _pairs_folder(p: Profile, group: int) -> Path:
 def read_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, int]]:
     """(rows of prompt, chosen, rejected, src, tgt; counts of kept and dropped) of `_pairs_folder`."""
     folder = _pairs_folder(one_share(p), group)
-    return json.loads((folder / "rows.json").read_text(encoding="utf-8")), read_run(folder)["pairs"]
+    return _rows(folder), read_run(folder)["pairs"]
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    open_stage(folder)
+    return read_json(folder / "rows.json", f"remove {folder}, and its pairs are made again", list)
 
 
 def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
     """The folder of `system` trained from the group's SFT module, made if it is not there: module, log, run.json."""
     start, pairs = stage_folder(p, 4, group), _pairs_folder(p, group)
-    rows = json.loads((pairs / "rows.json").read_text(encoding="utf-8"))
+    rows = _rows(pairs)
     steps = p.comparison_steps or max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
     settings = dict(
         learning_rate=p.stage5_learning_rate, batch_size=p.stage5_batch_size, max_steps=steps, seed=seed,

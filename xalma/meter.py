@@ -7,7 +7,6 @@ W&B. None of it is an output of a notebook, none decides a weight.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from xalma.files import read_json
 from xalma.parallel import rank, world_size
 from xalma.profiles import Profile
 from xalma.runtime import Progress, home, progress, write_json
@@ -40,7 +40,7 @@ class Meter:
         self.flops_per_token, self.peak = flops_per_token, peak_flops()
         self.tokens, self.begun, self.started = 0, done, time.perf_counter()
         self.looked, self.note = 0.0, ""
-        self.curve = [point for point in _said(folder).get("curve", []) if point[0] <= done]  # goes on after a resume
+        self.curve = _curve(folder, done)  # goes on after a resume
         self.tracker = _tracker(p, label) if rank() == 0 else None
 
     def __enter__(self) -> Meter:
@@ -108,13 +108,22 @@ class Meter:
 def trainings(p: Profile, since: float) -> list[dict[str, Any]]:
     """What progress.json says of each training of the profile, in any process, that spoke after `since` (Unix time)."""
     files = sorted((home() / p.run_dir / p.name).rglob(f".checkpoints-*/{PROGRESS_FILE}"))
-    return [said for file in files if (said := _said(file.parent)).get("at", 0.0) >= since]
+    said = [_said(file.parent) for file in files]
+    return [one for one in said if isinstance(one.get("at"), int | float) and one["at"] >= since]
 
 
 def _said(folder: Path | None) -> dict[str, Any]:
-    with suppress(OSError, ValueError):  # none yet, or gone since
-        return json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")) if folder else {}
+    with suppress(OSError, ValueError):  # none yet, gone since, or damaged: it is written anew
+        return read_json(folder / PROGRESS_FILE, "") if folder else {}
     return {}
+
+
+def _curve(folder: Path | None, done: int) -> list[list[float]]:
+    """The points of progress.json up to `done` updates; none of a damaged one."""
+    try:
+        return [[int(step), float(loss)] for step, loss in _said(folder).get("curve", []) if step <= done]
+    except (TypeError, ValueError):
+        return []
 
 
 def peak_flops() -> float | None:

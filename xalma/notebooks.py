@@ -19,6 +19,7 @@ from unittest import mock
 
 import nbformat
 
+from xalma.files import read_json
 from xalma.profiles import Profile, load_profile
 from xalma.recipe import results_folder
 from xalma.runtime import STATUS_VARIABLE, fingerprint, home, make_writable, provenance, write_atomically, write_json
@@ -39,9 +40,11 @@ class Task:
 
     @property
     def is_done(self) -> bool:
-        return (
-            self.executed.exists() and self.done.exists() and self.done.read_text(encoding="utf-8").strip() == self.key
-        )
+        """Whether it ran with these inputs, and all that it left in results/ is there."""
+        if not (self.executed.exists() and self.done.exists()):
+            return False
+        key, *outputs = self.done.read_text(encoding="utf-8").splitlines()
+        return key == self.key and all((home() / path).exists() for path in outputs)
 
 
 def notebook_sources() -> list[Path]:
@@ -105,7 +108,7 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     failed = make_writable(task.done.parent) / f"{task.source.stem}.failed.ipynb"
     make_writable(task.executed.parent)  # found out before the notebook runs, not after
     logging.getLogger("papermill").setLevel(logging.ERROR)  # warns of unknown parameters; profiles check them
-    started = time.perf_counter()
+    started, before = time.perf_counter(), _files(task.executed.parent.parent)
     for_kernels = {STATUS_VARIABLE: status} | {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
     try:
         with mock.patch.dict(os.environ, for_kernels):
@@ -126,8 +129,15 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     notebook = nbformat.read(failed, as_version=4)
     write_atomically(task.executed, nbformat.writes(_without_timings(notebook)))
     failed.unlink()
-    write_atomically(task.done, task.key)
+    made = sorted(path for path, time in _files(task.executed.parent.parent).items() if before.get(path) != time)
+    write_atomically(task.done, "\n".join([task.key, *(os.path.relpath(path, home()) for path in made)]))
     return time.perf_counter() - started
+
+
+def _files(results: Path) -> dict[Path, int]:
+    """Time of every table, figure and score of a profile, executed notebooks and what they cost aside."""
+    paths = (path for path in results.glob("[!.]*/**/*") if path.parent.name != "notebooks" and path.is_file())
+    return {path: path.stat().st_mtime_ns for path in paths if not path.name.startswith(".")}
 
 
 def _own_profile(source: Path) -> str | None:
@@ -206,25 +216,37 @@ def cost_file(p: Profile) -> Path:
 
 
 def _measured_seconds(p: Profile) -> dict[str, Any]:
-    import json
+    cost = _read_cost(p)
+    if not cost:
+        return {}
+    hardware = cost["provenance"]["hardware"]
+    return cost["seconds"] | {"hardware": hardware.get("gpu") or f"{hardware['cores']} cores, {hardware['cpu']}"}
 
-    path = cost_file(p)
+
+def _read_cost(p: Profile) -> dict[str, Any]:
+    """cost.json, {} where there is none. Raises ValueError, naming it, where it is damaged."""
+    path, remedy = cost_file(p), "remove it, or take it from the repository: git checkout"
     if not path.exists():
         return {}
-    cost = json.loads(path.read_text(encoding="utf-8"))
-    hardware = cost["provenance"]["hardware"]
-    return cost["seconds"] | {"hardware": hardware["gpu"] or f"{hardware['cores']} cores, {hardware['cpu']}"}
+    cost = read_json(path, remedy)
+    try:
+        hardware = cost["provenance"]["hardware"]
+        whole = {"cores", "cpu"} <= hardware.keys() and isinstance(cost["command"], str)
+        whole &= all(isinstance(value, int | float) for value in cost["seconds"].values())
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} lacks seconds of notebooks, their command or their hardware: {remedy}")
+    return cost
 
 
 def _write_cost(p: Profile, seconds: dict[str, float], overrides: dict[str, Any]) -> None:
     """File what notebooks cost, but not where the file knows better: the profile as it is, before a run with values
     set; and, on the same machine, more than twice as long, since the rerun then found its models made.
     """
-    import json
-
     path, now = cost_file(p), provenance()
     found = {stem: round(value) for stem, value in seconds.items()}
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _read_cost(p)
     if before and overrides and "--set" not in before["command"]:
         return
     known = before.get("seconds", {})

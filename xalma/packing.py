@@ -41,11 +41,12 @@ FILE_TOKENS = 2**25  # tokens in a file: 64 MiB as uint16
 
 def write_tokens(
     rows: Iterable[Row], folder: str | Path, job: Job, block_tokens: int, engine: Engine, *,
-    source: str = "", limit: int | None = None,
+    source: str = "", limit: int | None = None, left_out: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Writes `folder` whole or not at all, and returns its index.
 
     rows: (place, text or pair or None) in order; limit: stop at this many tokens; source: what the rows are, filed.
+    left_out: hash of the held-out sentences that `job` drops, filed for the stage that trains on the text.
     Raises ValueError when not one block is filled.
     """
     with new_directory(folder) as out, Seen(out / "seen") as seen, engine(job) as mapped:
@@ -59,7 +60,7 @@ def write_tokens(
         if not blocks.tokens:
             raise ValueError(f"{source or 'the corpus'} fills not one block of {block_tokens} tokens in {job.lang}")
         index = {
-            "lang": job.lang, "source": source, "block_tokens": block_tokens, "dtype": job.dtype,
+            "lang": job.lang, "source": source, "left_out": left_out, "block_tokens": block_tokens, "dtype": job.dtype,
             "blocks": blocks.tokens // block_tokens, "tokens": blocks.tokens, "left_over": len(blocks.rest),
             "limit": limit, "tokenizer": fingerprint(job.tokenizer), "seed": job.seed,
             "rules": job.rules.described(), "rows": report.as_dict(), "files": blocks.close(),
@@ -146,8 +147,9 @@ def prepare(
     """
     indices, source = {}, corpus.fingerprint()
     for lang in languages:
-        held_out = TestIndex({f"held out, {lang}": sorted(corpus.held_out(lang))})
-        job = make_job(tokenizer, lang, replace(rules or Rules(), test=held_out), seed)
+        held_out = sorted(corpus.held_out(lang))
+        test = TestIndex({f"held out, {lang}": held_out})
+        job = make_job(tokenizer, lang, replace(rules or Rules(), test=test), seed)
         out = Path(folder) / kind / lang
         wanted = {"source": source, "block_tokens": block_tokens, "tokenizer": fingerprint(job.tokenizer), "seed": seed,
                   "limit": limit}  # fmt: skip
@@ -157,7 +159,8 @@ def prepare(
                 indices[lang] = index
                 continue
         rows = corpus.rows(kind, lang)
-        indices[lang] = write_tokens(rows, out, job, block_tokens, engine, source=source, limit=limit)
+        indices[lang] = write_tokens(rows, out, job, block_tokens, engine, source=source, limit=limit,
+                                     left_out=fingerprint(held_out))  # fmt: skip
     return indices
 
 

@@ -59,7 +59,7 @@ from xalma.runs import (
 )
 from xalma.runs import read_log as read_log
 from xalma.runtime import device, fingerprint, new_directory, put_back, write_json
-from xalma.streams import MixedBlocks, prepared_blocks, prepared_fingerprint
+from xalma.streams import MixedBlocks, looked_at, prepared_blocks, prepared_fingerprint
 from xalma.tokenfiles import KINDS
 from xalma.train import train
 
@@ -114,8 +114,11 @@ def _stage(number: int) -> Callable:
                 started, checkpoints = time.perf_counter(), checkpoints_for(out, key)
                 aside = new_directory(out) if rank() == 0 else nullcontext(out)  # the other processes write nothing
                 with suppress(Follower), aside as partial_out:
+                    if number:
+                        _require_test_sentences(p, inputs["languages"])
                     facts = body(p, group, previous, partial_out)
                     write_json(partial_out / "log.json", facts.pop("log", []))
+                    guard = guard_report(p, inputs["languages"]) | facts.pop("guard", {}) if number else None
                     facts |= {
                         "stage": STAGE_NAMES[number],
                         "number": number,
@@ -123,7 +126,7 @@ def _stage(number: int) -> Callable:
                         "base": str(out) if number <= 1 or group == BASE else before.get("base"),
                         "previous": previous and str(previous),
                         "fingerprint": key,
-                        "contamination": guard_report(p, inputs["languages"]) if number else None,
+                        "contamination": guard,
                         "seconds": round(time.perf_counter() - started, 1),
                         "inputs": inputs,
                     }
@@ -161,6 +164,16 @@ def only_run(out: Path) -> Iterator[None]:
         if rank() == 0:
             put_back(out)
         yield
+
+
+def _require_test_sentences(p: Profile, languages: Iterable[str]) -> None:
+    """Raises ValueError where the guard has nothing to look for, unless it is not to."""
+    corpus = open_corpus(p)
+    if p.contamination != "allow" and not any(corpus.tests(code) for code in languages):
+        raise ValueError(
+            f"corpus={p.corpus} has no test sentences in {', '.join(languages)} to keep out of training: add "
+            f"some (own text: test/), join a corpus that has some with +, or say --set contamination=allow"
+        )
 
 
 def _check_chain(p: Profile, folder: Path) -> None:
@@ -254,7 +267,7 @@ def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, A
 @_stage(5)
 def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
     """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected)."""
-    pairs, report = pairs_made_once(p, group, previous, out)
+    pairs, report, guard = pairs_made_once(p, group, previous, out)
     model, tokenizer = open_for_training(p, group, previous)
     rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
     steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
@@ -264,7 +277,7 @@ def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, 
                 label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
                 probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
     save_trained(model, tokenizer, group, out)
-    return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log}
+    return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log, "guard": guard}
 
 
 def packed(
@@ -293,7 +306,8 @@ def train_blocks(
         borders=(tokenizer.bos_token_id, tokenizer.eos_token_id) if p.isolate_documents else None,
     )  # fmt: skip
     tokens = dict(sorted(blocks.tokens.items()))
-    return {"steps": steps, "tokens_seen": sum(tokens.values()), "tokens_by_language": tokens, "log": log}
+    guard = {"guard": looked_at(blocks.files)} if isinstance(blocks, MixedBlocks) else {}
+    return guard | {"steps": steps, "tokens_seen": sum(tokens.values()), "tokens_by_language": tokens, "log": log}
 
 
 def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Profile) -> tuple[list[dict], int]:
@@ -302,15 +316,17 @@ def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Prof
     return tokenize_rows(rows, tokenizer, p.max_length)
 
 
-def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """`preference_pairs` of stage 5, kept beside the checkpoints of `out`: a killed run does not decode again."""
+def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[list[dict[str, str]], dict, dict]:
+    """(`preference_pairs` of stage 5, what the guard saw of them), kept beside the checkpoints of `out`: a killed run
+    does not decode again.
+    """
     path = checkpoint_folder(out) / PAIRS_FILE
     found = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one looks, so that all do the same
     if not found:
         rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
-        found = {"rows": rows, "report": report}
+        found = {"rows": rows, "report": report, "guard": guard_report(p, p.languages_of(group))}
         together(lambda: rank() == 0 and write_json(path, found | {"fingerprint": fingerprint(found)}))
-    return found["rows"], found["report"]
+    return found["rows"], found["report"], found.get("guard", {})
 
 
 def _read_pairs(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from xalma.checkpoints import checkpoint_folder
+from xalma.files import read_json
 from xalma.meter import PROGRESS_FILE
 from xalma.profiles import Profile
-from xalma.stages import BASE, STAGE_NAMES, stage_folder
+from xalma.runs import BASE, STAGE_NAMES, read_run, stage_folder
 
 SILENT_S = 300  # a training that has said nothing for so long is not running
 
@@ -22,12 +22,14 @@ def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
     """State of one stage: done, training, stopped (resumable from a step), begun or to do; with what is known of it."""
     folder = stage_folder(p, number, group)
     row: dict[str, Any] = {"stage": f"{number} {STAGE_NAMES[number]}", "group": group or "base", "state": "to do"}
-    if run := _read(folder / "run.json"):
-        hours = timedelta(seconds=round(run["seconds"]))
+    if (folder / "run.json").exists():
+        run = read_run(folder)
+        hours = timedelta(seconds=round(run.get("seconds", 0)))
         return row | {"state": "done", "progress": f"{run['steps']:,} steps" if "steps" in run else "", "time": hours}
     begun = checkpoint_folder(folder)
     saved = [int(f.name.removeprefix("step-")) for f in begun.glob("step-*")]
-    if said := _read(begun / PROGRESS_FILE):
+    said = _read(begun / PROGRESS_FILE)
+    if said.keys() >= {"step", "steps", "loss", "at", "seconds_left", "tokens/s"}:
         row["progress"] = f"step {said['step']:,} of {said['steps']:,} ({100 * said['step'] / said['steps']:.0f} %)"
         row["loss"] = said["loss"]
         if time.time() - said["at"] < SILENT_S:
@@ -43,5 +45,5 @@ def status_table(p: Profile) -> pd.DataFrame:
     return pd.DataFrame([stage_status(p, *job) for job in jobs]).fillna("")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, "remove it, a training that goes on writes it anew") if path.exists() else {}

@@ -22,8 +22,10 @@ import pandas as pd
 import torch
 
 from xalma.collate import IGNORE
+from xalma.data import open_corpus
 from xalma.mixing import profile_shares
 from xalma.profiles import Profile
+from xalma.runtime import fingerprint
 from xalma.tokenfiles import KINDS, TokenFiles
 
 
@@ -161,15 +163,38 @@ def prepared_files(p: Profile, kind: str, codes: tuple[str, ...]) -> dict[str, T
 def prepared_blocks(p: Profile, tokenizer, number: int, codes: tuple[str, ...], n_blocks: int) -> MixedBlocks:
     """The blocks of stage `number` from the folder `mixing_blocks`; the plan is printed first.
 
-    Raises ValueError where the text was packed for another block size or with another tokenizer.
+    Raises ValueError where the text was packed for another block size or with another tokenizer, where a file has
+    changed since, and, unless `contamination` is "allow", where the corpus's held-out sentences were not left out.
     """
     files, budget = prepared_files(p, KINDS[number], codes), n_blocks * p.block_tokens
-    for one in files.values():
+    for code, one in files.items():
         one.check(tokenizer, p.block_tokens)
+        one.verify()
+        if p.contamination != "allow" and not leaves_out(one, p, code):
+            raise ValueError(
+                f"{one.folder} was prepared without leaving out the held-out sentences of corpus={p.corpus} in {code}: "
+                f"prepare it again with this profile, or train on it all the same with --set contamination=allow"
+            )
     sizes = {code: len(one) * p.block_tokens for code, one in files.items()}
     shares = profile_shares(p, codes, sizes, budget)
     print(f"stage {number}: {plan_text(mixing_plan(sizes, shares, budget, p.mixing_exhausted))}")
     return MixedBlocks(files, shares, n_blocks, p.seed + number, p.mixing_exhausted)
+
+
+def leaves_out(files: TokenFiles, p: Profile, code: str) -> bool:
+    """Whether prepared text was made without the held-out sentences of the profile's corpus, and there are some."""
+    corpus, index = open_corpus(p), files.index
+    if "left_out" not in index:  # of a version that filed no hash of them: the same text holds out the same
+        return index.get("source") == corpus.fingerprint() and index.get("rules", {}).get("test_sentences", 0) > 0
+    held_out = sorted(corpus.held_out(code))
+    return bool(held_out) and index["left_out"] == fingerprint(held_out)
+
+
+def looked_at(files: Mapping[str, TokenFiles]) -> dict[str, Any]:
+    """What the guard files of prepared text: it was looked through when it was prepared, and matches were left out."""
+    rows = [one.index.get("rows", {}) for one in files.values()]
+    left_out = sum(row.get("dropped", {}).get("test_sentence", 0) for row in rows)
+    return {"when": "prepared", "rows": sum(row.get("read", 0) for row in rows), "left_out": left_out}
 
 
 def prepared_fingerprint(p: Profile) -> str:

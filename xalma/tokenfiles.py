@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xalma.files import file_hash, read_json
 from xalma.runtime import fingerprint
 
 KINDS = {1: "monolingual", 2: "monolingual", 3: "bitext"}  # the prepared text a stage reads
+_verified: dict[Path, tuple] = {}  # file -> size, time and hash when it was compared
 
 
 def tokenizer_json(tokenizer) -> str:
@@ -38,7 +38,9 @@ class TokenFiles:
         self.folder = Path(folder)
         if not (self.folder / "index.json").is_file():
             raise FileNotFoundError(f"no prepared text in {self.folder}: make it with `xalma prepare`")
-        self.index: Mapping[str, Any] = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.index: Mapping[str, Any] = read_json(self.folder / "index.json", "prepare the text again")
+        if missing := {"block_tokens", "dtype", "files"} - self.index.keys():
+            raise ValueError(f"{self.folder / 'index.json'} lacks {min(missing)}: prepare the text again")
         self.block_tokens, self._dtype = self.index["block_tokens"], np.dtype(self.index["dtype"])
         self._starts = np.cumsum([0, *(file["tokens"] // self.block_tokens for file in self.index["files"])])
         self._open: dict[int, np.ndarray] = {}
@@ -67,15 +69,17 @@ class TokenFiles:
 
     def check(self, tokenizer, block_tokens: int) -> None:
         """Raises ValueError where the text was made for another tokenizer or block size."""
-        same = tokenizer_hash(tokenizer) == self.index["tokenizer"]
+        same = tokenizer_hash(tokenizer) == self.index.get("tokenizer")
         if not same or block_tokens != self.block_tokens:
             what = f"blocks of {self.block_tokens}, not {block_tokens}" if same else "another tokenizer"
             raise ValueError(f"{self.folder} was prepared with {what}: prepare it again for this base")
 
     def verify(self) -> None:
-        """Reads all files. Raises ValueError where one's bytes are not those its hash was made of."""
+        """Reads all files, once per process. Raises ValueError where one's bytes are not those its hash was made of."""
         for file in self.index["files"]:
-            with (self.folder / file["name"]).open("rb") as data:
-                found = hashlib.file_digest(data, "sha256").hexdigest()
-            if found != file["sha256"]:
-                raise ValueError(f"{self.folder / file['name']} has changed since it was written: prepare it again")
+            path = self.folder / file["name"]
+            state = (path.stat().st_size, path.stat().st_mtime_ns, file["sha256"])
+            if _verified.get(path.absolute()) != state:
+                if file_hash(path) != file["sha256"]:
+                    raise ValueError(f"{path} has changed since it was written: prepare it again")
+                _verified[path.absolute()] = state

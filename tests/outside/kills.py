@@ -19,6 +19,7 @@ from shell import Shell
 TITLE = "Killed stages"
 COUNT = 12
 MOST_KILLS = 4  # of one stage
+LEFT_OUT = ("seconds", "commit", "sha256", "run_sha256")  # what may differ, and the hashes over it
 EVERY = {"checkpoint_steps": 2}
 
 
@@ -63,12 +64,20 @@ def fault_of(unbroken: Path, folder: Path) -> str:
         if name in ("run.json", "log.json"):
             same = _timeless(path) == _timeless(theirs[name])
         if not same:
-            return f"{name} differs"
+            return f"{name} differs: {_different(path, theirs[name])}"
     return ""
 
 
 def _timeless(path: Path) -> Any:
-    """JSON without what may differ: seconds, and the hashes over them."""
+    """JSON without what may differ."""
     value = json.loads(path.read_text(encoding="utf-8"))
     rows = value if isinstance(value, list) else [value]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "sha256", "run_sha256")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows]
+
+
+def _different(ours: Path, theirs: Path) -> str:
+    if ours.suffix != ".json":
+        return ""
+    pairs = zip(_timeless(ours), _timeless(theirs), strict=False)
+    odd = [(key, a[key], b.get(key)) for a, b in pairs for key in a if a[key] != b.get(key)]
+    return f"{odd[:2]}"

@@ -82,7 +82,10 @@ class NtrexCorpus(Corpus):
         return self._pairs(lang, "dev")[: self.p.dev_pairs]
 
     def test(self, lang: str) -> list[Pair]:
-        return self._pairs(lang, "test")[: self.p.test_pairs]
+        return self.tests(lang)[: self.p.test_pairs]
+
+    def tests(self, lang: str) -> list[Pair]:
+        return self._pairs(lang, "test")
 
     def held_out(self, lang: str) -> set[str]:
         side = [row[1] for split in self.SHARES for row in self._rows(split, self._lines(lang))]
