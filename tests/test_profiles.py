@@ -52,6 +52,7 @@ def test_every_value_has_a_source(p):
 def test_profiles_are_deltas_that_pass_their_own_checks():
     assert set(PROFILES) == {
         "tiny", "tiny-base", "ntrex", "small", "small-cpu", "full", "alma-tiny", "alma-small-cpu", "alma-7b",
+        "real", "real-cpu",
     }  # fmt: skip
     for p in PROFILES.values():
         assert p.but(**p.values()) == p

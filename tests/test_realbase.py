@@ -1,0 +1,171 @@
+"""The experiment on a real base, on a tiny random Gemma and a pack of random token ids."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from xalma import realbase
+from xalma.iddecode import decode, price
+from xalma.preference_losses import METHODS, method_loss
+from xalma.profiles import load_profile
+from xalma.runtime import device
+
+SIZES = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.4,
+    "num_attention_heads": 4, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+}  # fmt: skip
+TINY = {
+    "groups": "4,6", "only_languages": "fr,ja,zh", "module_languages": "4:fr,6:ja+zh", "dtype": "float32",
+    "threads": "1",
+    "mixed_precision": "off", "block_tokens": "16", "micro_batch": "4", "lora_rank": "4", "lora_alpha": "8",
+    "stage1_tokens": "256", "stage1_batch_size": "8", "stage2_tokens": "128", "stage2_batch_size": "4",
+    "stage3_tokens": "128", "stage3_batch_size": "4", "sft_pairs": "6", "stage4_batch_size": "4", "stage5_pairs": "3",
+    "stage5_batch_size": "4", "test_pairs": "3", "max_new_tokens": "6", "generation_batch": "8",
+    "ablation_share": "0.5",
+}  # fmt: skip
+
+
+def gemma(**changes) -> Gemma3ForCausalLM:
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        **SIZES | changes, num_hidden_layers=4, num_key_value_heads=1, head_dim=8, sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(config).eval()
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=3, num_key_value_heads=2)).eval()
+
+
+@pytest.mark.parametrize("make", [gemma, llama])
+def test_decoding_is_generates_and_a_price_is_the_log_probability(make) -> None:
+    """Prompts longer and shorter than the window, in batches with padding."""
+    model, generator = make(), torch.Generator().manual_seed(1)
+    prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (3, 9, 30, 17, 5)]
+    limits = [20, 25, 20, 22, 3]
+    found = decode(model, prompts, limits, {1, 7}, 0, 3)
+    for ids, limit, mine in zip(prompts, limits, found, strict=True):
+        config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=[1, 7], pad_token_id=0)
+        one = torch.tensor([ids])
+        theirs = model.generate(input_ids=one, attention_mask=torch.ones_like(one), generation_config=config)
+        theirs = theirs[0, len(ids) :].tolist()
+        assert mine == theirs[: next((i for i, t in enumerate(theirs) if t in (1, 7)), limit)]
+    rows = [(ids, [*mine, 5]) for ids, mine in zip(prompts, found, strict=True)]
+    for (ids, answer), nats in zip(rows, price(model, rows, 0, tokens=60), strict=True):
+        with torch.no_grad():
+            logps = model(input_ids=torch.tensor([ids + answer])).logits[0].log_softmax(-1)
+        expected = -sum(logps[len(ids) - 1 + i, token].item() for i, token in enumerate(answer))
+        assert nats == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [gemma, llama])
+def test_replayed_decoding_is_plain_decoding(make) -> None:
+    """Long enough to be recorded on a GPU; the CPU decodes the same."""
+    model, generator = make(), torch.Generator().manual_seed(2)
+    prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (4, 11, 25)]
+    on_cpu = decode(model, prompts, [40, 30, 40], {1}, 0, 3)
+    model.to(device())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one says where a step could not be recorded
+        assert decode(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
+
+
+def test_losses_of_methods_by_hand() -> None:
+    chosen, rejected, n, m = torch.tensor([-4.0]), torch.tensor([-9.0]), torch.tensor([2]), torch.tensor([3])
+    references = torch.tensor([-5.0]), torch.tensor([-8.0])
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    odds = lambda x: x - np.log(1 - np.exp(x))  # noqa: E731
+    expected = {
+        "cpo": -np.log(sigmoid(0.1 * 5)), "dpo": -np.log(sigmoid(0.1 * 2)),
+        "simpo": -np.log(sigmoid(2 * (-2 + 3) - 1)), "orpo": -0.1 * np.log(sigmoid(odds(-2) - odds(-3))),
+        "kto": 2 - sigmoid(0.1 * 1) - sigmoid(0.1 * 1),  # z: the rejected answer lost, so 0
+    }  # fmt: skip
+    for name in METHODS:
+        found = method_loss(name, chosen, rejected, n, m, references)
+        assert found.item() == pytest.approx(expected[name.removesuffix("+bc")], rel=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def tiny_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of random ids of three languages, with a random Gemma."""
+    from safetensors.torch import save_file
+
+    folder, rng = tmp_path_factory.mktemp("pack"), np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+
+    def add(name: str, lengths: list[int]) -> None:
+        arrays[name] = rng.integers(4, 97, sum(lengths)).astype(np.uint16)
+        arrays[f"{name}|ends"] = np.cumsum(lengths).astype(np.uint32)
+
+    codes = ("fr", "ja", "zh")
+    for code in ("en", *codes):
+        add(f"mono.{code}", [40, 50, 30])
+        add(f"flores.{code}", [3, 4, 5, 6])
+    for code in codes:
+        for name, lengths in (
+            ("bitext", [4, 6, 5, 7]),
+            ("sft", [3, 4, 3, 5, 4, 3, 4, 5]),
+            ("shots", [2, 3, 2, 2]),
+        ):
+            for side in ("en", "xx"):
+                add(f"{name}.{code}.{side}", lengths)
+        add(f"frame.{code}", [3, 2, 3, 2, 1, 1, 1, 1])
+    for side in ("src", "ref"):
+        add(f"wmt23.en-ja.{side}", [4, 5])
+    np.savez_compressed(folder / "ids.npz", **arrays)
+    np.save(folder / "kept.npy", np.arange(97))
+    index = {"languages": list(codes), "bos": 2, "eos": 1, "pad": 0, "line_ends": [3], "wmt": {"en-ja": 2}}
+    (folder / "index.json").write_text(json.dumps(index))
+    model = gemma()
+    model.config.save_pretrained(folder)
+    save_file(
+        {n: x.detach().to(torch.bfloat16).contiguous() for n, x in model.named_parameters()},
+        folder / "base.safetensors",
+    )
+    return folder
+
+
+def lines(path: Path) -> list[dict]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_all_tasks_run_and_a_second_run_has_nothing_to_do(tiny_pack: Path, tmp_path: Path) -> None:
+    p = load_profile("real", **TINY)
+    for kind in ("claimed", "done", "failed"):
+        (tmp_path / kind).mkdir()
+    run = realbase.Run(p, tiny_pack, tmp_path, tmp_path)
+    wanted = [t for t in realbase.tasks(p) if t.name.count(".") < 3 or t.name.endswith(".1")]
+    realbase.work_through(run, wanted, float("inf"))
+    failed = [line for line in lines(tmp_path / "log.jsonl") if line["event"] == "failed"]
+    assert not failed, failed[0]["trace"]
+    found = lines(tmp_path / "ladder.jsonl.gz")
+    asked = {(one["system"], one["direction"], one["form"]) for one in found if one["set"] == "flores"}
+    forms = {
+        "base": ["few-shot"],
+        "stage4": ["few-shot", "prompted"],
+        "stage5": ["prompted"],
+        "sft+": ["prompted"],
+    }
+    for system, names in forms.items():
+        assert {(s, d, f) for s, d, f in asked if s == system} == {
+            (system, d, f) for c in ("fr", "ja", "zh") for d in (f"en-{c}", f"{c}-en") for f in names
+        }
+    assert all(len(one["ids"]) == len(one["nats"]) == 3 for one in found if one["set"] == "flores")
+    assert {one["direction"] for one in found if one["set"] == "wmt23"} == {"en-ja"}
+    studied = {one["system"] for one in lines(tmp_path / "studies.jsonl.gz")}
+    assert {"own", "wide", "shared", "dense", "cpo@1", "dpo+bc@1", "arpo-released@1"} <= studied
+    before = (tmp_path / "log.jsonl").read_bytes()
+    realbase.work_through(run, wanted, float("inf"))
+    assert (tmp_path / "log.jsonl").read_bytes() == before

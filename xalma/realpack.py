@@ -1,0 +1,314 @@
+"""A real base and its texts as one small folder of token ids: what an experiment on a lent GPU needs, and no more.
+
+    ids.npz      arrays of token ids, a flat one and the ends of its texts for each name
+    index.json   languages, prompts, counts, where the text is from, and what the guard dropped
+    kept.npy     the base's token id of each id here: the vocabulary is cut to what these texts use
+    config.json  the base's configuration with the cut vocabulary
+    base.safetensors   the base's weights, as a GGUF file has them where one is given (a third of bfloat16's bytes)
+
+Logits of kept tokens are those of the whole base; their probabilities are over the kept tokens alone. A tokenizer is
+needed to write the folder and to read what a run wrote (`realscore`), not by the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from xalma.languages import ENGLISH, language
+from xalma.profiles import Profile
+from xalma.runtime import fingerprint, new_directory, provenance, write_json
+
+Pair = tuple[str, str]  # (English, other language)
+SHOTS = 4  # examples before a sentence in the few-shot form
+SHOT_CHARACTERS = (40, 80)  # of both sides of an example: short, since each costs its length in every prompt
+MONO_TOKENS, BITEXT_TOKENS = (
+    160_000,
+    60_000,
+)  # kept of a language at most; a run reads them again if it needs more
+WMT = "wmt23"
+VOCABULARY = 60_000
+GEMMA_NAMES = {  # GGUF's name of a layer's matrix -> transformers'
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def pack(
+    p: Profile, base: Path, folder: Path, gguf: Path | None = None, vocabulary: int = VOCABULARY
+) -> dict[str, Any]:
+    """Writes `folder` for the profile's languages; returns the index.
+
+    base: a checkpoint's folder with its fast tokenizer. gguf: the file that the checkpoint was converted from.
+    vocabulary: tokens to keep, about; rarer ones are written as the pieces they are made of.
+    Raises ValueError where the GGUF file does not hold the checkpoint's matrices, bit for bit.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts, index = _texts(p)
+    small, kept = trimmed(tokenizer, texts, vocabulary)
+    kind = np.uint16 if len(kept) <= 2**16 else np.uint32
+    here = {token: i for i, token in enumerate(kept.tolist())}
+    arrays = {}
+    for name, part in texts.items():
+        rows = _encode(small, part)
+        arrays[name] = np.array([token for row in rows for token in row], kind)
+        arrays[f"{name}|ends"] = np.cumsum([len(row) for row in rows]).astype(np.uint32)
+    pieces = tokenizer.convert_ids_to_tokens(kept.tolist())
+    index |= {
+        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base,
+        "tokens": {name: len(a) for name, a in arrays.items() if "|" not in name},
+        **{key: here[getattr(tokenizer, f"{key}_token_id")] for key in ("bos", "eos", "pad")},
+        "line_ends": [i for i, piece in enumerate(pieces) if "\n" in piece or piece == "<0x0A>"],
+    }  # fmt: skip
+    config = AutoConfig.from_pretrained(base)
+    config.vocab_size = len(kept)
+    for key in ("bos", "eos", "pad"):
+        setattr(config, f"{key}_token_id", index[key])
+    with new_directory(folder) as out:
+        np.savez_compressed(out / "ids.npz", **arrays)
+        np.save(out / "kept.npy", kept.astype(np.int32))
+        config.save_pretrained(out)
+        _save_weights(base, kept, out / "base.safetensors", gguf)
+        write_json(out / "index.json", index | {"fingerprint": fingerprint(index)} | provenance())
+    return index
+
+
+def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
+    """Texts by name, every sentence with one blank before it; what is said of them."""
+    from xalma.contamination import guard_report, guarded_corpus
+    from xalma.data import open_corpus
+    from xalma.testsets import directions_of, load
+
+    corpus, flores = guarded_corpus(_wide(p), p.languages), open_corpus(p.but(corpus="flores"))
+    texts: dict[str, Sequence[str]] = {}
+    english = None
+    for code in (ENGLISH, *p.languages):
+        texts[f"mono.{code}"] = _some(corpus.monolingual(code), MONO_TOKENS * 5)
+    rng = np.random.default_rng(p.seed)
+    n_sft, notes, shots, frames = {}, {}, {}, {}
+    for code in p.languages:
+        pairs = _pairs(corpus.bitext(code), BITEXT_TOKENS * 4)
+        _add(texts, f"bitext.{code}", pairs)
+        all_pairs = corpus.sft(code)
+        some = [all_pairs[i] for i in rng.permutation(len(all_pairs))[: p.sft_pairs]]
+        _add(texts, f"sft.{code}", some)
+        n_sft[code], notes[code] = (len(some), len(all_pairs)), corpus.notes(code)
+        tests = flores.tests(code)
+        english = english or [a for a, _ in tests]
+        texts[f"flores.{code}"] = [f" {b}" for _, b in tests]
+        shots[code] = _shots(flores.sft(code), p.seed)
+        _add(texts, f"shots.{code}", shots[code])
+        name = language(code).name
+        frames[code] = name
+        texts[f"frame.{code}"] = [
+            f"Translate this from English to {name}:\nEnglish:", f"\n{name}:",
+            f"Translate this from {name} to English:\n{name}:", "\nEnglish:",
+            f"{name}:", "English:", "\n\n", "\n",
+        ]  # fmt: skip
+    texts[f"flores.{ENGLISH}"] = [f" {a}" for a in english or ()]
+    n_wmt = {}
+    for direction in directions_of(WMT):
+        if not set(direction.split("-")) <= {ENGLISH, *p.languages}:
+            continue
+        one = load(WMT, direction)
+        n_wmt[direction] = len(one.sources)
+        for side, lines in (("src", one.sources), ("ref", one.references)):
+            texts[f"{WMT}.{direction}.{side}"] = [f" {line}" for line in lines]
+    index = {
+        "languages": list(p.languages), "sft_pairs": n_sft, "sft_notes": notes, "wmt": n_wmt,
+        "guard": guard_report(_wide(p), p.languages), "corpus": p.corpus, "text": corpus.fingerprint(), "seed": p.seed,
+    }  # fmt: skip
+    return texts, index
+
+
+def _wide(p: Profile) -> Profile:
+    """The profile with X-ALMA's cap of SFT pairs: the pack draws its own from all of those."""
+    return p.but(sft_pairs=4000)
+
+
+def _some(documents: Iterable[str], characters: int) -> list[str]:
+    found, n = [], 0
+    for text in documents:
+        found.append(text)
+        n += len(text.encode())
+        if n >= characters:
+            break
+    return found
+
+
+def _pairs(pairs: Iterable[Pair], characters: int) -> list[Pair]:
+    found, n = [], 0
+    for pair in pairs:
+        found.append(pair)
+        n += sum(len(text.encode()) for text in pair)
+        if n >= characters:
+            break
+    return found
+
+
+def _add(texts: dict[str, Sequence[str]], name: str, pairs: Iterable[Pair]) -> None:
+    pairs = list(pairs)
+    texts[f"{name}.en"] = [f" {english}" for english, _ in pairs]
+    texts[f"{name}.xx"] = [f" {other}" for _, other in pairs]
+
+
+def _shots(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """The examples of a language: short pairs of FLORES-200 dev, drawn by the seed."""
+    short = [
+        pair for pair in pairs if all(SHOT_CHARACTERS[0] <= len(text) <= SHOT_CHARACTERS[1] for text in pair)
+    ]
+    by_length = sorted(pairs, key=lambda pair: max(map(len, pair)))
+    pool = short if len(short) >= SHOTS else by_length[: 4 * SHOTS]
+    order = np.random.default_rng(seed).permutation(len(pool))[:SHOTS]
+    return [pool[i] for i in order]
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    found, texts = [], iter(texts)
+    while part := list(islice(texts, 1000)):
+        found += [one.ids for one in tokenizer.encode_batch(part, add_special_tokens=False)]
+    return found
+
+
+def trimmed(tokenizer, texts: Mapping[str, Sequence[str]], n: int) -> tuple[Tokenizer, np.ndarray]:
+    """(a BPE tokenizer of about `n` of the base's tokens, numbered anew; (V,) the base's id of each, rising).
+
+    Kept are the tokens most used in the texts, bytes and special ones, characters used three times, and of each kept
+    token the two it is merged from: so all of them are reached. What was never cut another way is cut as before.
+    """
+    whole = tokenizer.backend_tokenizer
+    used: Counter[int] = Counter()
+    characters: Counter[str] = Counter()
+    for part in texts.values():
+        for row in _encode(whole, part):
+            used.update(row)
+        for text in part:
+            characters.update(text)
+    spec = json.loads(whole.to_str())
+    known, merges = (
+        spec["model"]["vocab"],
+        [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in spec["model"]["merges"]],
+    )
+    first: dict[str, tuple[str, str]] = {}
+    for a, b in merges:
+        first.setdefault(a + b, (a, b))
+    names = {i: token for token, i in known.items()}
+    special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token} - {None}
+    wanted = [names[i] for i, _ in used.most_common(n) if i in names]
+    wanted += [c for c, k in characters.items() if k >= 3 and c in known] + [
+        f"<0x{i:02X}>" for i in range(256)
+    ]
+    kept: set[str] = {token for token in special if token in known}
+    while wanted:
+        token = wanted.pop()
+        if token in known and token not in kept:
+            kept.add(token)
+            wanted += first.get(token, ())
+    added = [one for one in spec["added_tokens"] if one["content"] in kept or one["id"] in used]
+    kept |= {one["content"] for one in added}
+    order = sorted(kept, key=lambda token: known[token])
+    ids = {token: i for i, token in enumerate(order)}
+    spec["model"]["vocab"] = ids
+    spec["model"]["merges"] = [[a, b] for a, b in merges if a in ids and b in ids and a + b in ids]
+    spec["added_tokens"] = [one | {"id": ids[one["content"]]} for one in added]
+    spec["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(spec)), np.array([known[token] for token in order])
+
+
+def _save_weights(base: Path, kept: np.ndarray, out: Path, gguf: Path | None) -> None:
+    """The checkpoint's tensors with the kept rows of its embedding; matrices as the GGUF file's own bytes."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: x for file in sorted(base.glob("*.safetensors")) for name, x in load_file(file).items()}
+    tensors.pop("lm_head.weight", None)  # tied to the embedding in every base that this takes
+    rows = torch.from_numpy(kept.astype(np.int64))
+    raw: dict[str, Any] = {}
+    if gguf is not None:
+        from gguf import GGUFReader
+
+        for one in GGUFReader(gguf).tensors:
+            name = _name(one.name)
+            if name not in tensors or tensors[name].ndim < 2:
+                continue
+            data = torch.from_numpy(np.array(one.data))
+            data = data[rows] if name == EMBEDDING else data
+            whole = tensors.pop(name)
+            whole = whole[rows] if name == EMBEDDING else whole
+            if not torch.equal(dequantised(data, one.tensor_type.name), whole):
+                raise ValueError(
+                    f"{gguf}: {one.name} is not what {base} holds: give the file it was made from"
+                )
+            raw[f"{name}|{one.tensor_type.name}"] = data.contiguous()
+    if EMBEDDING in tensors:
+        tensors[EMBEDDING] = tensors[EMBEDDING][rows]
+    save_file({name: x.contiguous() for name, x in (tensors | raw).items()}, out)
+
+
+def _name(gguf_name: str) -> str:
+    if gguf_name == "token_embd.weight":
+        return EMBEDDING
+    parts = gguf_name.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in GEMMA_NAMES:
+        return f"model.layers.{parts[1]}.{GEMMA_NAMES[parts[2]]}.weight"
+    return ""
+
+
+def dequantised(data: torch.Tensor, kind: str) -> torch.Tensor:
+    """The matrix in bfloat16, as the conversion of the base rounds it."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    return torch.from_numpy(dequantize(data.numpy(), GGMLQuantizationType[kind])).to(torch.bfloat16)
+
+
+def open_pack_model(folder: Path, dtype: torch.dtype = torch.bfloat16):
+    """The packed base, on the CPU, in `dtype`."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    config.tie_word_embeddings = True
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
+    found = {}
+    for name, x in load_file(folder / "base.safetensors").items():
+        name, _, kind = name.partition("|")
+        found[name] = dequantised(x, kind) if kind else x
+    missing, unexpected = model.load_state_dict(found, strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise ValueError(f"{folder}: weights do not fit its configuration: {[*missing, *unexpected][:3]}")
+    model.tie_weights()
+    return model.to(dtype)
+
+
+class Pack:
+    """The folder, read: `rows(name)` lists arrays of token ids."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.arrays = np.load(self.folder / "ids.npz", allow_pickle=False)
+        self._rows: dict[str, list[np.ndarray]] = {}
+
+    def rows(self, name: str) -> list[np.ndarray]:
+        """Token ids, one int64 array per text."""
+        if name not in self._rows:
+            ends = self.arrays[f"{name}|ends"].astype(np.int64)
+            self._rows[name] = np.split(self.arrays[name].astype(np.int64), ends[:-1]) if len(ends) else []
+        return self._rows[name]
+
+    def frames(self, code: str) -> list[list[int]]:
+        """Ids of the fixed parts of the prompts of a language."""
+        return [row.tolist() for row in self.rows(f"frame.{code}")]
