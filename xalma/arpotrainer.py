@@ -71,6 +71,8 @@ class ARPOTrainer(CPOTrainer):
 
     Takes what TRL's `CPOTrainer` takes, with an `ARPOConfig`. A `data_collator` of your own means
     the plain forward and must then give TRL's padded batches.
+    An update does not depend on how its batch is accumulated: the terms of the loss are divided by the pairs and the
+    chosen tokens of the whole batch, over all its parts and processes.
     `histograms`: for each log of training {"step", "tau", "z"}, counts between TAU_EDGES, Z_EDGES.
     """
 
@@ -86,23 +88,52 @@ class ARPOTrainer(CPOTrainer):
         if not isinstance(args, ARPOConfig):
             raise TypeError(f"ARPOTrainer needs an ARPOConfig, got {type(args).__name__}.")
         super().__init__(model, args, *more, **kwargs)
+        if self.compute_metrics is not None or self.preprocess_logits_for_metrics is not None:
+            raise ValueError(
+                "compute_metrics: a pair has no single prediction to measure, leave it out; eval_rewards/accuracies, "
+                "eval_avg_logps/margin and the like are logged at each evaluation."
+            )
         self.efficient = args.efficient and self.use_dpo_data_collator
         if self.efficient:
+            if args.generate_during_eval:
+                raise ValueError("generate_during_eval needs TRL's padded batches: set efficient=False in ARPOConfig.")
             self.data_collator = PairCollator(self.pad_token_id, layout_for(self.model))
+        self._divisors: torch.Tensor | None = None  # of the update that is being made
         self.histograms: list[dict[str, Any]] = []
         self._counts: dict[str, torch.Tensor] = {}
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of an update, and (2,) the number of its pairs and of its chosen tokens, over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = torch.zeros(2, dtype=torch.long, device=device)
+        for batch in batches:
+            lengths = self._lengths(batch)[0]
+            counts += torch.stack([torch.tensor(len(lengths), device=device), lengths.sum().to(device)])
+        return batches, self.accelerator.reduce(counts, reduction="sum")
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+    ) -> Any:
+        """As TRL's; num_items_in_batch: from `get_batch_samples`, None for a batch that is an update of its own."""
+        self._divisors = num_items_in_batch
+        try:
+            return super().compute_loss(model, inputs, return_outputs)
+        finally:
+            self._divisors = None
 
     def get_batch_loss_metrics(
         self, model: torch.nn.Module, batch: Mapping[str, Any], train_eval: str = "train"
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Returns the scalar loss and the batch's metrics, all averaged over processes."""
-        chosen, rejected, n_chosen, n_rejected, nll = self._forward(model, batch)
+        """Returns the scalar loss and the batch's metrics, these averaged over processes."""
+        chosen, rejected, logits, auxiliary = self._forward(model, batch)
+        n_chosen, n_rejected = self._lengths(batch)
         args = self.args
         losses, tau, z = arpo_loss(
             chosen, rejected, n_chosen, n_rejected, beta=args.beta, eta=args.eta,
             eta_scale=args.eta_scale, clamp_min=args.clamp_min, detach_penalty=args.detach_penalty,
         )  # fmt: skip
-        loss = losses.mean() + args.nll_weight * nll
+        loss = self._total(losses, chosen, n_chosen) + auxiliary
+        nll = -chosen.sum() / n_chosen.sum().clamp(min=1)
         with torch.no_grad():
             chosen_avg = chosen / n_chosen.clamp(min=1)
             rejected_avg = rejected / n_rejected.clamp(min=1)
@@ -119,6 +150,8 @@ class ARPOTrainer(CPOTrainer):
                 "rewards/rejected": args.beta * rejected,
                 "rewards/margins": args.beta * (chosen - rejected),
                 "rewards/accuracies": (chosen > rejected).float(),
+                "logits/chosen": logits[0],
+                "logits/rejected": logits[1],
                 "nll_loss": nll,
             }
             if train_eval == "train":
@@ -153,16 +186,33 @@ class ARPOTrainer(CPOTrainer):
             self._counts = {}
         super().log(logs, start_time)
 
-    def _forward(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
-        """(chosen sums, rejected sums, chosen lengths, rejected lengths), each (B,), and NLL."""
+    def _forward(
+        self, model: torch.nn.Module, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | float]:
+        """(chosen sums, rejected sums, each (B,), mean logits of both (2,), the router's loss or 0)."""
         if self.efficient:
             with self.accelerator.autocast():
-                chosen, rejected = sequence_logps(model, batch)
-            lengths = batch["chosen_lengths"], batch["rejected_lengths"]
-            return chosen, rejected, *lengths, -chosen.sum() / lengths[0].sum().clamp(min=1)
-        chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
-        labels = (batch["chosen_labels"], batch["rejected_labels"])
-        return chosen, rejected, *((part[:, 1:] != -100).sum(1) for part in labels), nll
+                chosen, rejected, logits = sequence_logps(model, batch, mean_logits=True)
+            return chosen, rejected, logits, 0.0
+        found = self.concatenated_forward(model, batch)
+        logits = torch.stack([part.detach().float().mean() for part in found[2:4]])
+        return *found[:2], logits, self.aux_loss_coef * found[5] if self.aux_loss_enabled else 0.0
+
+    def _lengths(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answer tokens of chosen and of rejected, each (B,)."""
+        if "chosen_lengths" in batch:
+            return batch["chosen_lengths"], batch["rejected_lengths"]
+        first = 0 if self.is_encoder_decoder else 1  # a decoder predicts no first token
+        chosen, rejected = ((batch[f"{side}_labels"][:, first:] != -100).sum(1) for side in ("chosen", "rejected"))
+        return chosen, rejected
+
+    def _total(self, losses: torch.Tensor, chosen: torch.Tensor, n_chosen: torch.Tensor) -> torch.Tensor:
+        """The batch's part of the loss. Trainer divides it by the parts of an update, and processes by their number."""
+        if self._divisors is None:
+            return losses.mean() - self.args.nll_weight * chosen.sum() / n_chosen.sum().clamp(min=1)
+        n_pairs, n_tokens = self._divisors
+        whole = losses.sum() / n_pairs - self.args.nll_weight * chosen.sum() / n_tokens.clamp(min=1)
+        return whole * self.current_gradient_accumulation_steps * self.accelerator.num_processes
 
     def _count(self, name: str, values: torch.Tensor, edges: tuple[float, ...]) -> None:
         counts = histogram(values, edges)

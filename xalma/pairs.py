@@ -72,9 +72,12 @@ class PairCollator:
         return batch
 
 
-def sequence_logps(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def sequence_logps(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor], mean_logits: bool = False
+) -> tuple[torch.Tensor, ...]:
     """Returns summed answer log-probabilities (nats) of chosen and of rejected, each (B,).
 
+    mean_logits: also (2,), the mean logit over vocabulary and tokens of all chosen and all rejected sequences.
     Calls `model` as a whole, so wrappers (PEFT, DDP, autocast) work as usual, but takes the hidden
     states from its decoder and applies the LM head to the N answer positions only.
     """
@@ -96,7 +99,16 @@ def sequence_logps(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tu
     logps = _token_logps(core.get_output_embeddings(), states, batch["targets"])  # (N,)
     n_pairs = batch["chosen_lengths"].numel()
     sums = logps.new_zeros(2 * n_pairs).index_add(0, batch["owners"], logps)
-    return sums[:n_pairs], sums[n_pairs:]
+    means = (_mean_logits(core.get_output_embeddings(), hidden[0], batch),) if mean_logits else ()
+    return sums[:n_pairs], sums[n_pairs:], *means
+
+
+@torch.no_grad()
+def _mean_logits(head: torch.nn.Module, states: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(2,) mean logits of chosen and rejected: the output layer is linear, so that the mean state is all it needs."""
+    own = [(batch["pair"] >= 0) & (batch["branch"] != other) for other in (_REJECTED, _CHOSEN)]
+    means = torch.stack([states[mask].float().mean(0) for mask in own])  # (2, D)
+    return head(means.to(head.weight.dtype)).float().mean(-1)
 
 
 def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
@@ -245,7 +257,7 @@ def _pack_varlen(rows: list[dict]) -> tuple[list[dict], list[tuple[int, list[int
             ids, start = pair[f"{side}_input_ids"], len(row["input_ids"])
             row["input_ids"] += ids
             row["position_ids"] += range(len(ids))
-            row["branch"] += [_PREFIX] * len(ids)
+            row["branch"] += [_CHOSEN if side == "chosen" else _REJECTED] * len(ids)
             row["pair"] += [2 * i + (side == "rejected")] * len(ids)
             places.append((0, [*range(start, start + len(ids))]))
     return [row], places
