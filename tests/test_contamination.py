@@ -293,6 +293,25 @@ def test_a_guarded_corpus_is_the_corpus_but_for_test_sentences(monkeypatch):
     contamination._guarded.cache_clear()
 
 
+def test_pairs_with_an_empty_side_are_left_out_and_counted(monkeypatch):
+    """Whatever corpus they come from: one's own, a line missing in a file of NTREX, a hub's row."""
+
+    class Gaps(Leaking):
+        def sft(self, lang):
+            return [("", "leer"), *super().sft(lang), ("empty", " \u3000"), ("", "")]
+
+        bitext = sft
+
+    monkeypatch.setattr(contamination, "open_corpus", lambda p: Gaps())
+    contamination._guarded.cache_clear()
+    p = load_profile("ntrex")
+    corpus = guarded_corpus(p, ("de",))
+    assert corpus.sft("de") == list(corpus.bitext("de")) == Leaking().sft("de")
+    report = guard_report(p, ("de",))
+    assert (report["rows"], report["empty_sides"]) == (8, 6)
+    contamination._guarded.cache_clear()
+
+
 @pytest.mark.parametrize("lang", sorted(LANGUAGES))
 def test_capitals_and_spaces_leave_the_key_alone_in_every_language(lang):
     """On the names of 60 countries; Georgian capitals are letters of their own, which CLDR's text does not use."""

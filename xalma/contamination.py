@@ -75,6 +75,7 @@ class Guard:
     def report(self) -> dict[str, Any]:
         """For run.json: what was looked for, and what was found."""
         found = {kind: self.counts[kind] for kind in ("rows", *KINDS)}
+        found |= {"empty_sides": self.counts["empty_sides"]} if self.counts["empty_sides"] else {}
         return {"action": self.action, "test_sentences": self.index.n_keys, **found}
 
 
@@ -106,6 +107,8 @@ def guard_rows(rows: Iterable[Any], index: TestIndex, where: str = "the training
 class GuardedCorpus:
     """A corpus whose training text passes a guard; dev, test and all else are the corpus's own.
 
+    Pairs with an empty side teach to answer nothing: they are left out too, and counted.
+
     Pickled and copied as its profile alone, and equal ones of a process are one and the same: `datasets` copies what it
     streams from, and counts on a copy would be lost.
     """
@@ -125,10 +128,17 @@ class GuardedCorpus:
         yield from self.guard.watch(self.corpus.monolingual(lang), f"monolingual text, {lang}")
 
     def bitext(self, lang: str) -> Iterator[tuple[str, str]]:
-        yield from self.guard.watch(self.corpus.bitext(lang), f"bitext, en-{lang}")
+        yield from self.guard.watch(self._filled(self.corpus.bitext(lang)), f"bitext, en-{lang}")
 
     def sft(self, lang: str) -> list[tuple[str, str]]:
-        return list(self.guard.watch(self.corpus.sft(lang), f"SFT pairs, en-{lang}"))
+        return list(self.guard.watch(self._filled(self.corpus.sft(lang)), f"SFT pairs, en-{lang}"))
+
+    def _filled(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        for pair in pairs:
+            if all(text.strip() for text in pair):
+                yield pair
+            else:
+                self.guard.counts["empty_sides"] += 1
 
 
 def guarded_corpus(p: Profile, languages: tuple[str, ...]) -> GuardedCorpus:
