@@ -130,7 +130,7 @@ def test_run_passes_checked_values(xalma, monkeypatch):
     monkeypatch.setattr(notebooks, "run", lambda *args: seen.append(args))
     argv = "run --profile ntrex --only 03-05 --force --set groups=6 --set seed=3 --set stage4_learning_rate=1"
     assert xalma(*argv.split())[0] == 0
-    assert seen == [("ntrex", {"groups": "6", "seed": 3, "stage4_learning_rate": 1.0}, "03-05", True)]
+    assert seen == [("ntrex", {"groups": "6", "seed": 3, "stage4_learning_rate": 1.0}, "03-05", True, False)]
 
 
 def test_languages_lists_fifty(xalma):

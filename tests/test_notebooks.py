@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -141,7 +142,7 @@ def test_what_is_run_again(checkout, ran, monkeypatch, change, again):
         made = nbformat.read(first, as_version=4)
         made.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
         nbformat.write(made, first)
-    run("tiny", overrides, force=change == "force")
+    run("tiny", overrides, force=change == "force", overwrite=True)
     assert ran == again
 
 
@@ -170,6 +171,28 @@ def test_kernels_report_to_the_status_file_and_later_code_does_not(checkout, ran
     assert "XALMA_STATUS" not in os.environ
 
 
+def test_other_values_do_not_write_over_results(checkout, ran, monkeypatch):
+    """One question on a terminal, an error elsewhere; another folder, a plain run and the same values need neither."""
+    run("tiny", {}, only="01")
+    ran.clear()
+    why = r"tiny holds results of `xalma run --profile tiny`, and this is `.* --set seed=5`: add --set results_dir"
+    with pytest.raises(ValueError, match=why):
+        run("tiny", {"seed": 5}, only="01")
+    assert ran == []
+    run("tiny", {"workers": 1}, only="01")  # decides no result
+    elsewhere = {"seed": 5, "results_dir": "results/mine"}
+    assert run("tiny", elsewhere, only="01") == checkout / "results" / "mine" / "tiny"
+    run("tiny", elsewhere, only="00")
+    run("tiny", {"seed": 5}, only="01", overwrite=True)
+    assert ran == ["01_two", "01_two", "00_one", "01_two"]
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+    for answer, n in (("", 4), ("n", 4), ("y", 5)):
+        monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)
+        with nullcontext() if answer == "y" else pytest.raises(ValueError, match=why):
+            run("tiny", {"seed": 5}, only="01", force=True)
+        assert len(ran) == n
+
+
 def test_the_cost_is_filed_and_told_next_time(checkout, ran, capsys):
     p, _ = tasks("tiny", {}, None)
     run("tiny", {"seed": 5}, only="01")
@@ -191,7 +214,7 @@ def test_a_rerun_that_found_its_models_made_says_nothing_of_the_cost(checkout, r
         monkeypatch.setattr(notebooks, "execute", lambda *_, seconds=seconds: seconds)
         known = {"hardware": {"cores": 2, "cpu": hardware, "gpu": None}}
         monkeypatch.setattr(notebooks, "provenance", lambda known=known: known)
-        run("tiny", overrides, only=name, force=True)
+        run("tiny", overrides, only=name, force=True, overwrite=True)
         cost = json.loads(cost_file(p).read_text())
         assert cost["seconds"] == {"01_two": filed} and cost["command"] == "xalma run --profile tiny"
 

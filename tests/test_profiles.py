@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
+from xalma import cli
 from xalma.languages import GROUPS
 from xalma.profiles import FULL, NTREX, PROFILES, SMALL, TINY, Profile, load_profile, profile_from_parameters
 
@@ -210,3 +212,21 @@ def test_profile_from_parameters():
 def test_a_parameter_no_profile_knows_is_an_error(name, near):
     with pytest.raises(ValueError, match=f"unknown profile key '{name}'.*{near}"):
         profile_from_parameters({"profile": "tiny", name: 1})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("values", [{}, {"seed": 5, "groups": "6"}, {"base": "a model's name"}, {"run_dir": "there"}])
+def test_the_command_gives_the_same_profile(profile, values):
+    """Split as a shell does and read as the command line reads it, whatever the values; folders are left out."""
+    p = load_profile(profile, **values)
+    _, verb, *words = shlex.split(p.command("03-07"))
+    arguments = cli._parser().parse_args([verb, *words])
+    given = cli._overrides(arguments.set)
+    assert arguments.only == "03-07" and load_profile(arguments.profile, **given) == p.but(run_dir=FULL.run_dir)
+    assert given.keys() == values.keys() - {"run_dir"}
+
+
+def test_a_profile_keeps_its_name():
+    assert load_profile("tiny", name="tiny").name == "tiny"
+    with pytest.raises(ValueError, match=r"a profile keeps its name, .* set results_dir"):
+        load_profile("tiny", name="mine")

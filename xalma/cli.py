@@ -25,15 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from xalma.profiles import PROFILES
     from xalma.systems.commands import add_options
 
     parser = argparse.ArgumentParser(prog="xalma", description="The open, runnable recipe of X-ALMA.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     run = commands.add_parser("run", help="run the notebooks in order")
-    run.add_argument("--profile", default="tiny", help="tiny (default), ntrex, small, full, alma-tiny or alma-7b")
+    run.add_argument("--profile", default="tiny", help=f"{', '.join(PROFILES)}; default: tiny")
     run.add_argument("--only", help="some notebooks, by number, name or range: 08, 00,03-07")
     run.add_argument("--force", action="store_true", help="run notebooks again that are done")
+    run.add_argument("--overwrite", action="store_true", help="values set may replace results of others in the folder")
     run.add_argument("--launch", help="accelerate configuration for stages 1 to 5: 1x, 8x, 2x8, 8x-deepspeed or a file")
     _add_set(run)
     run.set_defaults(run=_run)
@@ -196,7 +198,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     given = _overrides(arguments.set) | ({"launch": arguments.launch} if arguments.launch else {})
     checked = load_profile(arguments.profile, **given)
-    run(arguments.profile, {key: getattr(checked, key) for key in given}, arguments.only, arguments.force)
+    run(arguments.profile, {key: getattr(checked, key) for key in given}, arguments.only, arguments.force,
+        arguments.overwrite)  # fmt: skip
 
 
 def _stage(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from xalma.evaluate import length_ratio, score
 from xalma.files import read_json
 from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
-from xalma.profiles import Profile, load_profile
+from xalma.profiles import Profile
 from xalma.recipe import results_folder, score_rows, side_by_side, translate_test
 from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, write_records
@@ -169,13 +169,6 @@ def preference_file(p: Profile) -> Path:
 def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
     """Write the records to `path` and return them as read back, in the file's order."""
     return read_records(write_records(path, records))
-
-
-def command(p: Profile, notebook: str) -> str:
-    """The command that makes a notebook's results: the profile and each value that was changed in it, paths aside."""
-    plain = load_profile(p.name)
-    given = [f"{k}={v}" for k, v in p.values().items() if v != getattr(plain, k) and not k.endswith("_dir")]
-    return f"xalma run --profile {p.name} --only {notebook}" + "".join(f" --set {text}" for text in given)
 
 
 def _compare(p: Profile, group: int, system: System | None, seed: int) -> list[Record]:

@@ -71,7 +71,7 @@ def export(
     facts = {
         "name": f"xalma-{p.name}-group{group}-{run['stage']}", "what": what, "profile": p.name, "base_id": base_id,
         "licence": licence, "check": check["sentence"], "prompt": _prompt_form(p, group),
-        "command": f"xalma export --profile {p.name} --group {group} --what {what}",
+        "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
     }  # fmt: skip
     with new_directory(out) as place:
         if what == "merged":
@@ -180,7 +180,7 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
         if filed and (filed.value, filed.n, filed.signature) != (record.value, record.n, record.signature):
             raise ValueError(
                 f"{path} has {filed.metric} {filed.value} for {filed.direction}, these weights score {record.value}: "
-                f"it was measured on other weights, run `xalma run --profile {p.name}` again"
+                f"it was measured on other weights, run `{p.command()}` again"
             )
     mine = {record.direction for record in ours}
     extra = [record for key, record in theirs.items() if record.direction in mine and key not in {r.key for r in ours}]

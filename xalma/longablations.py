@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xalma.comparisons import command, seeds_of
+from xalma.comparisons import seeds_of
 from xalma.groupsize import size_sets
 from xalma.profiles import Profile
 from xalma.recipe import results_folder
@@ -81,7 +81,7 @@ def file_long_form(p: Profile, studies: Sequence[Study]) -> None:
     for study in studies:
         file_study(long_folder(p), study)
     write_run(
-        long_folder(p) / "run.json", command(p, "09"), profile=p.name, seeds=list(seeds_of(p)),
+        long_folder(p) / "run.json", p.command("09"), profile=p.name, seeds=list(seeds_of(p)),
         studies=[study.name for study in studies],
         **p.values("ablation_share", "ablation_sft_share", "groups", "comparison_groups"),
     )  # fmt: skip

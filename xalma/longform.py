@@ -24,7 +24,6 @@ from xalma.comparisons import (
     SFT,
     System,
     arpo_variants,
-    command,
     compare_methods,
     file_records,
     read_pairs,
@@ -100,7 +99,7 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
     joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}
     _write_csv(folder / "tau.csv", taus.assign(**joined))
     write_run(
-        folder / "run.json", command(p, "08"), profile=p.name, groups=list(groups), seeds=list(seeds_of(p)),
+        folder / "run.json", p.command("08"), profile=p.name, groups=list(groups), seeds=list(seeds_of(p)),
         updates=int(taus["step"].max()), pairs={group: read_pairs(p, group)[1] for group in groups},
         systems=[asdict(system) for system in chosen],
         **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs"),

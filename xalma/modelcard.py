@@ -33,9 +33,9 @@ def stage_chain(folder: str | Path) -> list[dict[str, Any]]:
 def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:
     """The text of README.md.
 
-    facts: name, what ("merged" or "adapter"), profile, base_id, licence, command, prompt (with the text left out), and
-    check, the sentence on how merged and gated model were compared. chain: from `stage_chain`. records: of this group
-    and stage.
+    facts: name, what ("merged" or "adapter"), profile, base_id, licence, command, trained_by (the run's command),
+    prompt (with the text left out), and check, the sentence on how merged and gated model were compared. chain: from
+    `stage_chain`. records: of this group and stage.
     """
     run = chain[-1]
     group = run["group"]
@@ -51,7 +51,7 @@ def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], rec
         "## Training",
         _training(chain),
         "## Scores",
-        _scores(records, facts["profile"]),
+        _scores(records, facts["trained_by"]),
         "## Check",
         facts["check"],
         "## Use",
@@ -121,14 +121,14 @@ def _data(run: Mapping[str, Any]) -> str:
     return ", ".join(family(name).NAME for name in parse_corpus(inputs["corpus"]))
 
 
-def _scores(records: Sequence[Record], profile: str) -> str:
+def _scores(records: Sequence[Record], command: str) -> str:
     if not records:
         return "Not measured."
     frame = pd.DataFrame([{"direction": r.direction, "n": r.n, "metric": r.metric, "value": r.value} for r in records])
     metrics = list(dict.fromkeys(frame["metric"]))
     wide = frame.pivot_table(index=["direction", "n"], columns="metric", values="value", sort=False)[metrics]
     wide = wide.sort_index().reset_index().rename(columns=_METRICS)
-    notes = [f"- {_METRICS.get(m, m)}: {footnote(records, m, f'xalma run --profile {profile}')}" for m in metrics]
+    notes = [f"- {_METRICS.get(m, m)}: {footnote(records, m, command)}" for m in metrics]
     return wide.to_markdown(index=False, floatfmt=".2f") + "\n\n" + "\n".join(notes)
 
 

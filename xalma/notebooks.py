@@ -29,6 +29,10 @@ from xalma.runtime import STATUS_VARIABLE, fingerprint, home, make_writable, pro
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
 
+# Values that decide how a run runs, not what it finds.
+UNDECISIVE = {"launch", "workers", "threads", "track", "notebooks", "checkpoint_steps"}
+
+
 @dataclass(frozen=True)
 class Task:
     """A notebook to run: its source, where its executed copy goes, and the hash of all that decides its outputs."""
@@ -156,9 +160,16 @@ def _without_timings(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def run(profile: str, overrides: dict[str, Any], only: str | None = None, force: bool = False) -> Path:
-    """Run the notebooks that are due, in order, with progress on the terminal; returns the results folder."""
+def run(
+    profile: str, overrides: dict[str, Any], only: str | None = None, force: bool = False, overwrite: bool = False
+) -> Path:
+    """Run the notebooks that are due, in order, with progress on the terminal; returns the results folder.
+
+    Raises ValueError where changed values would write over results of others and nobody agrees (`overwrite`, or yes).
+    """
     p, found = tasks(profile, overrides, only)
+    if not overwrite:
+        _ask_before_overwriting(p)
     due = [task for task in found if force or not task.is_done]
     print(f"profile {p.name}: {len(found)} notebooks, {len(found) - len(due)} already done, {len(due)} to run")
     cost = _measured_seconds(p)
@@ -171,10 +182,23 @@ def run(profile: str, overrides: dict[str, Any], only: str | None = None, force:
             label = f"[{index}/{len(due)}] {task.source.stem}"
             with _ticker(label, folder):
                 seconds[task.source.stem] = execute(task, profile, overrides, f"{folder}/status")
-            _write_cost(p, seconds, overrides)  # at once: a run may be killed
+            _write_cost(p, seconds)  # at once: a run may be killed
             print(f"{label}: done in {seconds[task.source.stem]:.0f} s", flush=True)
     _say_where(p, sum(seconds.values()))
     return results_folder(p)
+
+
+def _ask_before_overwriting(p: Profile) -> None:
+    """One question on a terminal, an error elsewhere, where the folder's results are of other values than `p`'s."""
+    folder, made = results_folder(p), _read_cost(p).get("command")
+    if not made or made == p.command() or not p.changes().keys() - UNDECISIVE:
+        return
+    if os.isatty(0) and os.isatty(1) and input(f"{folder} holds results of `{made}`: write over them? [y/N] ") == "y":
+        return
+    raise ValueError(
+        f"{folder} holds results of `{made}`, and this is `{p.command()}`: add --set results_dir=DIR for another "
+        f"folder, or --overwrite"
+    )
 
 
 class _ticker:
@@ -240,21 +264,21 @@ def _read_cost(p: Profile) -> dict[str, Any]:
     return cost
 
 
-def _write_cost(p: Profile, seconds: dict[str, float], overrides: dict[str, Any]) -> None:
+def _write_cost(p: Profile, seconds: dict[str, float]) -> None:
     """File what notebooks cost, but not where the file knows better: the profile as it is, before a run with values
     set; and, on the same machine, more than twice as long, since the rerun then found its models made.
     """
     path, now = cost_file(p), provenance()
     found = {stem: round(value) for stem, value in seconds.items()}
     before = _read_cost(p)
-    if before and overrides and "--set" not in before["command"]:
+    if before and p.changes() and "--set" not in before["command"]:
         return
     known = before.get("seconds", {})
     if before and before["provenance"]["hardware"] == now["hardware"]:
         found = {stem: value for stem, value in found.items() if value >= known.get(stem, 0) / 2}
     if found:
         write_json(path, {
-            "command": f"xalma run --profile {p.name}" + "".join(f" --set {k}={v}" for k, v in overrides.items()),
+            "command": p.command(),
             "seconds": dict(sorted((known | found).items())), "seed": p.seed, "provenance": now,
         })  # fmt: skip
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import ast
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from xalma.corpora import parse_corpus
 from xalma.languages import GROUPS, group_of, parse_groups, parse_module_languages
 from xalma.prompts import is_style
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def paper(value: Any, source: str) -> Any:
@@ -196,8 +198,22 @@ class Profile:
         names = [f.name for f in fields(self)]
         return {n: getattr(self, n) for n in names if not prefixes or f"{n}_".startswith(starts)}
 
+    def changes(self) -> dict[str, Any]:
+        """Values that are not those of the profile of this name, folders aside: they do not decide what results are."""
+        plain = PROFILES[self.name]
+        return {k: v for k, v in self.values().items() if v != getattr(plain, k) and not k.endswith("_dir")}
+
+    def command(self, only: str = "", verb: str = "run") -> str:
+        """The command line that makes results of this profile, each changed value in it, quoted for a shell."""
+        words = ["xalma", verb, "--profile", self.name, *(["--only", only] if only else [])]
+        for key, value in self.changes().items():
+            words += ["--set", f"{key}={value}"]
+        return shlex.join(words)
+
     def table(self) -> pd.DataFrame:
         """Every value with its source; a value that differs from `full` is our choice for this profile."""
+        import pandas as pd  # here, so that the command line names the profiles at once
+
         rows = []
         for f in fields(self):
             value, source = getattr(self, f.name), f.metadata["source"]
@@ -402,6 +418,11 @@ def load_profile(profile: str = "tiny", **overrides: Any) -> Profile:
     if profile not in PROFILES:
         near = get_close_matches(str(profile), PROFILES, n=1) or list(PROFILES)
         raise ValueError(f"unknown profile {profile!r}: choose {', '.join(PROFILES)} (near: {', '.join(near)})")
+    if overrides.get("name", profile) != profile:
+        raise ValueError(
+            f"name={overrides['name']!r}: a profile keeps its name, by which its results can be made again; "
+            f"for a folder of your own set results_dir"
+        )
     return PROFILES[profile].but(**overrides)
 
 
