@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from sacrebleu.metrics import BLEU
+from safetensors.torch import load_file, save_file
 
-from xalma import recipe
+from xalma import recipe, runs
 from xalma.backbone import load_base
 from xalma.collate import IGNORE
 from xalma.data import open_corpus
@@ -154,6 +156,23 @@ def test_outputs_are_kept_and_read_back(micro, finished, monkeypatch):
         translate_test(micro.but(max_new_tokens=5), finished[4], 6)
     kept = [f for f in finished[4].glob("outputs-group6-*.json") if json.loads(f.read_text(encoding="utf-8")) == first]
     assert len(kept) == 1
+
+
+def test_outputs_of_other_weights_are_others(micro, finished, tmp_path):
+    """Altered weights are refused by name; filed anew, as another stage's, they are translated with anew."""
+    shutil.copytree(micro.run_dir, tmp_path / "runs")
+    folder = tmp_path / "runs" / finished[4].relative_to(micro.run_dir)
+    before = recipe.outputs_file(micro, folder, 6).name
+    assert before == recipe.outputs_file(micro, finished[4], 6).name, "a moved stage keeps its outputs"
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] += 1
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors was changed after its stage was made"):
+        translate_test(micro, folder, 6)
+    run = read_run(folder)
+    runs.file_run(folder, {key: value for key, value in run.items() if not key.endswith("sha256")}, folder)
+    assert recipe.outputs_file(micro, folder, 6).name != before
 
 
 def test_newest_stage(micro, finished, tmp_path):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from shell import Shell
 
 TITLE = "Damaged stages"
-COUNT = 120
+COUNT = 40
 
 
 def flip(path: Path, draw: random.Random) -> None:

@@ -17,7 +17,7 @@ from chain import GROUP, copied, folder_of, options
 from shell import Shell
 
 TITLE = "Killed stages"
-COUNT = 12
+COUNT = 6
 MOST_KILLS = 4  # of one stage
 LEFT_OUT = ("seconds", "commit", "sha256", "run_sha256")  # what may differ, and the hashes over it
 EVERY = {"checkpoint_steps": 2}

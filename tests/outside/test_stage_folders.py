@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import checkpoint_damages
 import damages
 import hostile
 import kills
@@ -22,6 +23,8 @@ import two_runs
         pytest.param(two_runs, 20, marks=(pytest.mark.slow, pytest.mark.long)),
         pytest.param(damages, 6, marks=pytest.mark.slow),
         pytest.param(damages, 100, marks=(pytest.mark.slow, pytest.mark.long)),
+        pytest.param(checkpoint_damages, 2, marks=pytest.mark.slow),
+        pytest.param(checkpoint_damages, 60, marks=(pytest.mark.slow, pytest.mark.long)),
         pytest.param(kills, 2, marks=pytest.mark.slow),
         pytest.param(kills, 20, marks=(pytest.mark.slow, pytest.mark.long)),
     ],

@@ -17,7 +17,7 @@ from kills import fault_of
 from shell import Shell
 
 TITLE = "Two runs in one folder"
-COUNT = 12
+COUNT = 6
 
 
 def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""What holds when it is killed, harmed, run twice or meant to harm: the harnesses of tests/outside at a larger count.
+
+    python benchmarks/reliability.py [--scale 1] [--seed 0] [--out results/reliability]
+
+A harness is a file of tests/outside with TITLE, COUNT and run(work, runs, n, seed), which gives the numbers tried and
+held, other counts, and a line for each failure. The other tests there are counted as pytest reports them. All start
+from the outside: `xalma` commands in processes of their own, on the tests' smallest profile. Writes OUT.json and
+OUT.md; ends with status 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from xalma.runtime import REPOSITORY, provenance, write_atomically, write_json
+
+OUTSIDE = REPOSITORY / "tests" / "outside"
+IN_HARNESSES = "test_stage_folders.py"  # runs the harnesses at a small count
+
+
+def harnesses() -> list[Any]:
+    """The modules of tests/outside that have TITLE, COUNT and run."""
+    sys.path.insert(0, str(OUTSIDE))
+    paths = [path for path in sorted(OUTSIDE.glob("*.py")) if not path.name.startswith("test_")]
+    modules = [importlib.import_module(path.stem) for path in paths if "\nTITLE = " in path.read_text(encoding="utf-8")]
+    return [module for module in modules if hasattr(module, "run")]
+
+
+def run_harness(module: Any, work: Path, runs: Path, scale: float, seed: int) -> dict[str, Any]:
+    started = time.perf_counter()
+    found = module.run(work / module.__name__, runs, round(module.COUNT * scale), seed)
+    about = " ".join(module.__doc__.split())
+    return {"title": module.TITLE, "about": about, **found, "seconds": round(time.perf_counter() - started)}
+
+
+def run_tests(path: Path, work: Path) -> dict[str, Any]:
+    """A test file's results, by test function."""
+    started, report = time.perf_counter(), work / f"{path.stem}.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not long", f"--junitxml={report}", str(path)]
+    subprocess.run(command, capture_output=True, cwd=REPOSITORY)
+    cases = [(case.get("name").split("[")[0], case) for case in ElementTree.parse(report).iter("testcase")]
+    bad = [(name, case) for name, case in cases if {"failure", "error"} & {part.tag for part in case}]
+    skipped = sum(case.find("skipped") is not None for _, case in cases)
+    held = Counter(name for name, _ in cases)
+    held.subtract(name for name, _ in bad)
+    about = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
+    return {
+        "title": path.stem.removeprefix("test_").replace("_", " ").capitalize(), "about": about,
+        "tried": len(cases) - skipped, "held": len(cases) - skipped - len(bad), "skipped": skipped,
+        "held of each kind": {name.removeprefix("test_").replace("_", " "): n for name, n in held.items()},
+        "failed": [f"{name}: {case.get('name')}" for name, case in bad],
+        "seconds": round(time.perf_counter() - started),
+    }  # fmt: skip
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The report: a table of all harnesses, then what each does and its counts."""
+    hardware, versions = found["hardware"], found["versions"]
+    lines = [
+        "# Reliability", "",
+        f"Made by `{found['command']}`, seed {found['seed']}, commit `{found['commit']}`, on {hardware['cores']} cores "
+        f"({hardware['cpu']}, {hardware['memory_gib']} GiB); Python {versions['python']}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, peft {versions['peft']}.", "",
+        "| what | tried | held | seconds |", "| --- | ---: | ---: | ---: |",
+        *(f"| {part['title']} | {part['tried']} | {part['held']} | {part['seconds']} |" for part in found["parts"]),
+    ]  # fmt: skip
+    for part in found["parts"]:
+        lines += ["", f"## {part['title']}", "", part["about"], ""]
+        counts = {k: v for k, v in part.items() if isinstance(v, int) and k != "seconds"}
+        lines += [f"- {name}: {n}" for name, n in counts.items()]
+        lines += [f"- held, {name}: {n}" for name, n in part.get("held of each kind", {}).items()]
+        lines += [f"- **failed** {' '.join(line.split())}" for line in part["failed"]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the counts of the harnesses")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "reliability")
+    arguments = parser.parse_args()
+    parts: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        work, modules = Path(folder), harnesses()
+        print("the stages to be harmed", flush=True)
+        runs = importlib.import_module("chain").made(work)
+        tests = [path for path in sorted(OUTSIDE.glob("test_*.py")) if path.name != IN_HARNESSES]
+        jobs = [lambda m=m: run_harness(m, work, runs, arguments.scale, arguments.seed) for m in modules]
+        jobs += [lambda path=path: run_tests(path, work) for path in tests]
+        for job in jobs:
+            parts.append(job())
+            print({key: parts[-1][key] for key in ("title", "tried", "held", "seconds", "failed")}, flush=True)
+    command = f"python benchmarks/reliability.py --scale {arguments.scale:g} --seed {arguments.seed}"
+    found = {"command": command, "seed": arguments.seed, **provenance(), "parts": parts}
+    write_json(arguments.out.with_suffix(".json"), found)
+    write_atomically(arguments.out.with_suffix(".md"), markdown(found))
+    return int(any(part["failed"] for part in parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
