@@ -30,6 +30,7 @@ from xalma.comparisons import (
     seeds_of,
     systems,
 )
+from xalma.escapes import frame_csv
 from xalma.profiles import Profile
 from xalma.recipe import results_folder
 from xalma.rejection import probe_frame, tau_frame
@@ -120,4 +121,4 @@ def read_long_form(p: Profile) -> LongForm | None:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    write_atomically(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomically(path, frame_csv(frame))

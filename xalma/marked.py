@@ -7,18 +7,16 @@ number a link to its run.json), LaTeX with booktabs (best in bold, a letter at a
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Sequence
 from csv import writer
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
+from xalma.escapes import csv, latex, markdown, markdown_prose, one_line
 from xalma.runtime import write_atomically
 
 NOT_WORSE = "†"  # the best of its column is not significantly better
-_ESCAPES = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-            "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\rightarrow$",
-            NOT_WORSE: r"$^{\dagger}$", "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Table:
     rows: Sequence[Sequence[Cell | str]]
     caption: str
     notes: Sequence[str] = ()
+    right: Sequence[bool] | None = None  # columns set to the right; None for those that hold numbers
 
     def with_best(self, columns: Iterable[int], rows: Iterable[int] | None = None) -> Table:
         """The table with the highest number of each given column marked best, equal ones all; `rows` may be some."""
@@ -64,14 +63,19 @@ def printed(shown: str, value: float) -> Cell:
     return Cell(shown, None if value != value or shown.endswith("?") else float(value))
 
 
-def write_marked(table: Table, stem: str | Path) -> list[Path]:
-    """Write <stem>.csv, .md and .tex; returns the paths. Raises ValueError for a row of another length."""
+def write_marked(
+    table: Table, stem: str | Path, formats: Sequence[str] = (".csv", ".md", ".tex")
+) -> list[Path]:
+    """Write <stem>.csv, .md and .tex, or some of them; returns the paths.
+
+    Raises ValueError for a row of another length.
+    """
     for row in table.rows:
         if len(row) != len(table.columns):
             raise ValueError(f"a row of {len(row)} cells in a table of {len(table.columns)} columns: {list(row)[:3]} …")
     stem = Path(stem)
-    texts = {".csv": _csv(table), ".md": _markdown(table), ".tex": _latex(table)}
-    return [write_atomically(stem.parent / (stem.name + suffix), text) for suffix, text in texts.items()]
+    makers = {".csv": _csv, ".md": _markdown, ".tex": _latex}
+    return [write_atomically(stem.parent / (stem.name + suffix), makers[suffix](table)) for suffix in formats]
 
 
 def _cells(table: Table) -> list[list[Cell]]:
@@ -86,55 +90,60 @@ def _runs(rows: Sequence[Sequence[Cell]]) -> list[str]:
 def _csv(table: Table) -> str:
     rows, out = _cells(table), io.StringIO()
     runs = bool(_runs(rows))
-    csv = writer(out, lineterminator="\n")
-    csv.writerow([*table.columns, *(["run"] if runs else [])])
+    lines = writer(out, lineterminator="\n")
+    lines.writerow([*map(csv, table.columns), *(["run"] if runs else [])])
     for row in rows:
-        csv.writerow([*(cell.text for cell in row), *([" ".join(_runs([row]))] if runs else [])])
+        lines.writerow([*(csv(cell.text) for cell in row), *([csv(" ".join(_runs([row])))] if runs else [])])
     return out.getvalue()
 
 
-def _right(rows: Sequence[Sequence[Cell]], n_columns: int) -> list[bool]:
-    """Whether a column holds numbers and is set to the right."""
-    return [any(row[i].value is not None for row in rows) for i in range(n_columns)]
+def _right(table: Table, rows: Sequence[Sequence[Cell]]) -> list[bool]:
+    """Whether a column is set to the right."""
+    if table.right is not None:
+        return list(table.right)
+    return [any(row[i].value is not None for row in rows) for i in range(len(table.columns))]
 
 
 def _markdown(table: Table) -> str:
     rows = _cells(table)
-    lines = [list(table.columns), ["---:" if right else "---" for right in _right(rows, len(table.columns))]]
+    lines = [list(map(markdown, table.columns)), ["---:" if right else "---" for right in _right(table, rows)]]
     lines += [[_markdown_cell(cell) for cell in row] for row in rows]
     grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return "\n\n".join([f"**{table.caption}**", grid, *table.notes]) + "\n"
+    return "\n\n".join([f"**{_caption(table)}**", grid, *map(markdown_prose, table.notes)]) + "\n"
+
+
+def _caption(table: Table) -> str:
+    return markdown_prose(table.caption).replace("](", "]\\(")  # a name may stand in it, a link of ours does not
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = cell.text.replace("|", "\\|")
-    text = f"[{text}]({cell.run})" if cell.run and text else text
+    text = markdown(cell.text)
+    text = f"[{text}]({quote(one_line(cell.run), safe='/.')})" if cell.run and text else text
     return (f"**{text}**" if cell.best else text) + cell.mark
 
 
 def _latex(table: Table) -> str:
     rows = _cells(table)
-    letters = {run: chr(ord("a") + i) for i, run in enumerate(_runs(rows))}
-    align = "".join("r" if right else "l" for right in _right(rows, len(table.columns)))
+    letters = {run: _letter(i) for i, run in enumerate(_runs(rows))}
+    align = "".join("r" if right else "l" for right in _right(table, rows))
     body = [" & ".join(_latex_cell(cell, letters) for cell in row) + r" \\" for row in rows]
     notes = [
-        *map(escaped, table.notes),
-        *(rf"\textsuperscript{{{a}}} \texttt{{{escaped(r)}}}" for r, a in letters.items()),
+        *map(latex, table.notes),
+        *(rf"\textsuperscript{{{a}}} \texttt{{{latex(r)}}}" for r, a in letters.items()),
     ]
     return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.caption)}}}", rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule", " & ".join(map(escaped, table.columns)) + r" \\", r"\midrule", *body, r"\bottomrule",
+        r"\begin{table}", r"\centering", rf"\caption{{{latex(table.caption)}}}", rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule", " & ".join(map(latex, table.columns)) + r" \\", r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}", *(rf"\par\footnotesize {note}" for note in notes), r"\end{table}", "",
     ])  # fmt: skip
 
 
+def _letter(i: int) -> str:
+    """a to z, then aa, ab, …"""
+    return (_letter(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
+
+
 def _latex_cell(cell: Cell, letters: dict[str, str]) -> str:
-    text = rf"\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text)
+    text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
     run = rf"\textsuperscript{{{letters[cell.run]}}}" if cell.run and cell.text else ""
-    return text + escaped(cell.mark) + run
-
-
-def escaped(text: str) -> str:
-    """`text` for LaTeX; Markdown's links and code marks are taken off."""
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("`", "").replace("**", "")
-    return "".join(_ESCAPES.get(char, char) for char in plain)
+    return text + latex(cell.mark) + run

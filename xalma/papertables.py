@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.escapes import frame_csv
 from xalma.evaluate import direction_class
 from xalma.files import read_json
 from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_direction
@@ -203,7 +204,7 @@ def stage_tests(p: Profile, before: str, after: str, metric: str) -> tuple[pd.Da
     sides = [_kept_statistics(p, stage, metric) for stage in (before, after)]
     if all(sides):
         for path, frame in zip(paths, (_by_direction(*sides, metric), _by_group(*sides, metric)), strict=True):
-            write_atomically(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+            write_atomically(path, frame_csv(frame))
     if not all(path.exists() for path in paths):
         raise FileNotFoundError(
             f"no outputs of {before} and {after} in profile {p.name}: run notebooks 06 and 07 first"

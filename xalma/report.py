@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from xalma.escapes import frame_csv
 from xalma.evaluate import group_means
 from xalma.languages import GROUP_NAMES
 from xalma.profiles import Profile
@@ -47,7 +48,7 @@ def log_rows(p: Profile, number: int) -> pd.DataFrame:
 def write_log(p: Profile, number: int) -> pd.DataFrame:
     """`log_rows`, also written to results/<profile>/logs/stage<number>.csv, which outlives the weights."""
     rows = log_rows(p, number)
-    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text = frame_csv(rows)
     write_atomically(results_folder(p) / "logs" / f"stage{number}.csv", text)
     return rows
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ from pandas.api.types import is_float, is_numeric_dtype
 
 from xalma.evaluate import direction_class, group_means
 from xalma.languages import GROUP_NAMES, known_languages
+from xalma.marked import Table, write_marked
 from xalma.runtime import provenance, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -149,30 +149,17 @@ def footnote(records: Iterable[Record], metric: str, command: str) -> str:
 
 
 def write_table(
-    df: pd.DataFrame,
-    path_stem: str | Path,
-    caption: str,
-    note: str = "",
-    *,
-    decimals: int = 2,
-    latex: bool = False,
+    df: pd.DataFrame, path_stem: str | Path, caption: str, note: str = "", *, decimals: int = 2
 ) -> list[Path]:
-    """Write `df` as <stem>.csv and <stem>.md (and a booktabs <stem>.tex), and return the paths.
+    """Write `df` as <stem>.csv and <stem>.md, and return the paths.
 
-    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are
-    in .md and .tex.
+    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are in .md.
     """
     text = df.apply(lambda column: column.map(lambda cell: _cell(cell, decimals))).astype(str)
-    text.columns = [str(column) for column in df.columns]
     numeric = [is_numeric_dtype(df.iloc[:, i]) for i in range(df.shape[1])]
-    written = {
-        ".csv": text.to_csv(index=False, lineterminator="\n"),
-        ".md": _markdown(text, numeric, caption, note),
-    }
-    if latex:
-        written[".tex"] = _latex(text, numeric, caption, note)
-    stem = Path(path_stem)
-    return [write_atomically(stem.parent / (stem.name + suffix), content) for suffix, content in written.items()]
+    rows = list(text.itertuples(index=False, name=None))
+    table = Table(list(map(str, df.columns)), rows, caption, [note] if note else [], numeric)
+    return write_marked(table, path_stem, (".csv", ".md"))
 
 
 def write_run(path: str | Path, command: str, **facts: Any) -> Path:
@@ -227,22 +214,3 @@ def _cell(cell: Any, decimals: int) -> str:
         return ""
     # + 0.0 turns the -0.0 of a rounded small loss into 0.0
     return f"{round(cell, decimals) + 0.0:.{decimals}f}" if is_float(cell) else str(cell)
-
-
-def _markdown(text: pd.DataFrame, numeric: list[bool], caption: str, note: str) -> str:
-    """A pipe table between caption and note; numbers to the right."""
-    rows = [
-        list(text.columns),
-        ["---:" if right else "---" for right in numeric],
-        *text.itertuples(index=False),
-    ]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n\n".join(filter(None, [f"**{caption}**", "\n".join(lines), note])) + "\n"
-
-
-def _latex(text: pd.DataFrame, numeric: list[bool], caption: str, note: str) -> str:
-    """A booktabs table; pandas escapes cells and headings, not the caption."""
-    title = re.sub(r"([&%$#_{}])", r"\\\1", f"{caption}. {note}".strip())
-    columns = "".join("r" if right else "l" for right in numeric)
-    table = text.to_latex(index=False, escape=True, column_format=columns, caption=title)
-    return table.replace("→", "$\\rightarrow$")  # pdflatex has no such letter

@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.escapes import frame_csv
 from xalma.languages import ENGLISH, parse_direction
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
 from xalma.plots.paper import golden_figure
@@ -176,4 +177,4 @@ def _has_published(scores: Scores) -> bool:
 
 
 def _csv(path: Path, frame: pd.DataFrame) -> Path:
-    return write_atomically(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return write_atomically(path, frame_csv(frame))
