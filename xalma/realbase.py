@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import gzip
 import json
 import os
@@ -76,7 +77,7 @@ def tasks(p: Profile) -> list[Task]:
                 for name in ("arpo", *METHODS, "arpo-detach", "arpo-released", "sft")
                 if not (factor == 1 and name in ("arpo", "sft"))  # the ladder has these
             ]
-    for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "base")):
+    for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "g{}")):
         found += [
             Task(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
             for g in groups
@@ -120,7 +121,7 @@ def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:
             continue
         started = time.perf_counter()
         try:
-            task.run(run)
+            _with_room(task, run)
             kind = "done"
         except Exception as error:  # the others go on
             kind = "failed"
@@ -138,6 +139,22 @@ def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:
             pid=os.getpid(),
         )
         (marks[kind] / task.name).touch()
+
+
+def _with_room(task: Task, run: Run) -> None:
+    """Run the task, again where the processes beside this one had the memory: they give it back."""
+    import torch
+
+    for left in (2, 1, 0):
+        try:
+            return task.run(run)
+        except torch.cuda.OutOfMemoryError as error:
+            if not left:
+                raise
+            run.log("no room", task=task.name, error=str(error)[:200])
+        gc.collect()
+        torch.cuda.empty_cache()
+        time.sleep(5)
 
 
 def _hopeless(task: Task, wanted: Sequence[Task], failed: Path) -> bool:

@@ -116,6 +116,7 @@ def fit(run: Run, model, rows: Rows, stage: str, label: str, *, rate: float = 0.
     run.log("trained", label=label, rows=len(rows), steps=steps, batch=batch, tokens=tokens, seconds=round(seconds, 2),
             tokens_per_second=round(tokens / seconds), memory_gib=memory, log=log)  # fmt: skip
     model.eval()
+    give_back()
 
 
 def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file: str, *, name: str = "flores",
@@ -152,6 +153,12 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     run.log("measured", system=system, set=name, form=form, segments=len(prompts), start=start,
             decode_seconds=round(between - began, 2), price_seconds=round(time.perf_counter() - between, 2),
             new_tokens=sum(map(len, outputs)), prompt_tokens=sum(map(len, prompts)))  # fmt: skip
+    give_back()
+
+
+def give_back() -> None:
+    """Memory that is free here, to the processes beside this one."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
