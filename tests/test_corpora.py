@@ -476,6 +476,27 @@ def test_the_papers_sets_at_hand():
         assert corpus.notes(code)
 
 
+def test_a_cut_bible_is_one_sentence(tmp_path, monkeypatch):
+    path = packed(tmp_path / "bible" / "de.tsv.gz", "".join(f"Gen.1.{i}\tVers {i * i}\n" for i in range(999)).encode())
+    path.write_bytes(path.read_bytes()[:-50])
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"de.tsv.gz is cut or no gzip file .*: fetch it again"):
+        next(open_corpus(load_profile("ntrex", corpus="bibles")).monolingual("de"))
+
+
+def test_an_added_language_is_among_the_languages_of_a_corpus(swahili, tmp_path, monkeypatch):
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path))
+    packed(tmp_path / "mozilla" / "sw.tsv", b"a\tNyumbani\n")
+    packed(tmp_path / "mozilla" / "en.tsv", b"a\tHome page\n")
+    packed(tmp_path / "wmt" / "wmt22" / "sw.tsv", b"en\t1\tNyumba\tA house\n")
+    packed(tmp_path / "mine" / "sft" / "sw-en.tsv", b"en\tsw\nHi\tHabari\n")
+    p = load_profile("ntrex", corpus="own+mozilla+wmt", corpus_path=str(tmp_path / "mine"))
+    corpus = open_corpus(p)
+    assert corpus.languages() == ("sw",)
+    assert sorted(corpus.sft("sw")) == [("A house", "Nyumba"), ("Hi", "Habari")]
+    assert sorted(corpus.bitext("sw")) == [("A house", "Nyumba"), ("Home page", "Nyumbani")]
+
+
 # --- one's own ---------------------------------------------------------------------------------------
 
 PAIRS = [("one", "eins"), ("two\u2028", "zwei"), ("three", "drei")]

@@ -8,7 +8,6 @@ so even where the test set itself is not at hand. Counts only: no sentence is wr
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.corpora.wmt import table_pairs
-from xalma.evaluate import check_parallel, lines_of, read_lines
+from xalma.evaluate import check_parallel, read_lines
 from xalma.folding import key
 from xalma.languages import ENGLISH, LANGUAGES, known_languages
 from xalma.results import write_table
@@ -90,10 +89,8 @@ def wmt_texts(root: Path) -> list[Text]:
 
 def _second_column(path: Path) -> list[str]:
     """The text of a plain file, or what follows the first tab of a table."""
-    if path.suffix == ".txt":
-        return read_lines(path)
-    lines = lines_of(gzip.decompress(path.read_bytes()), str(path)) if path.suffix == ".gz" else read_lines(path)
-    return [line.partition("\t")[2] for line in lines]
+    lines = read_lines(path)
+    return lines if path.suffix == ".txt" else [line.partition("\t")[2] for line in lines]
 
 
 def test_sides(names: Iterable[str] = TESTED) -> dict[str, list[str]]:

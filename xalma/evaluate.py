@@ -14,7 +14,9 @@ COMET and its kin are in `neural`, intervals and tests in `significance`.
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -202,15 +204,21 @@ def direction_class(direction: str) -> dict[str, int | str]:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The segments of a UTF-8 file, one a line, as `lines_of` cuts them.
+    """The segments of a UTF-8 file, packed with gzip (.gz) or not, one a line, as `lines_of` cuts them.
 
-    Raises FileNotFoundError for no such file, ValueError for an empty file or bytes that are not
+    Raises FileNotFoundError for no such file, ValueError for an empty or cut file or bytes that are not
     UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: give a text file with one segment a line")
-    return lines_of(path.read_bytes(), str(path))
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path} is cut or no gzip file ({error}): fetch it again") from error
+    return lines_of(data, str(path))
 
 
 def lines_of(data: bytes, name: str) -> list[str]:

@@ -23,14 +23,12 @@ languages these have; the signature says so.
 
 from __future__ import annotations
 
-import gzip
 import unicodedata
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xalma.evaluate import check_parallel, lines_of, read_lines
+from xalma.evaluate import check_parallel, read_lines
 from xalma.languages import (
     ADDED,
     ENGLISH,
@@ -229,12 +227,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
 
     Raises ValueError, naming the line, where there are not as many cells as columns, and for a cut file.
     """
-    data = path.read_bytes()
-    try:
-        lines = lines_of(gzip.decompress(data) if path.suffix == ".gz" else data, str(path))
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is cut or no gzip file ({error}): fetch it again") from error
-    rows = [line.split("\t") for line in lines]
+    rows = [line.split("\t") for line in read_lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(columns):
             raise ValueError(f"{path}, line {number}, has {len(row)} columns: they are {', '.join(columns)}, with tabs")

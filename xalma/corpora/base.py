@@ -23,13 +23,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from xalma.languages import ENGLISH, LANGUAGES
+from xalma.languages import ENGLISH, known_languages
 from xalma.profiles import Profile
 from xalma.runtime import data_root
 
 Pair = tuple[str, str]  # (English, other language)
 Row = tuple[str, str | Pair | None]  # (where it stands, what stands there)
-OTHERS = tuple(code for code in LANGUAGES if code != ENGLISH)
 
 
 class Corpus:
@@ -45,7 +44,7 @@ class Corpus:
 
     def languages(self) -> tuple[str, ...]:
         """The languages beside English that it may have."""
-        return OTHERS
+        return others()
 
     def monolingual(self, lang: str) -> Iterator[str]:
         return iter(())
@@ -114,6 +113,11 @@ def strict(rows: Iterable[Row]) -> Iterator:
         yield content
 
 
+def others() -> tuple[str, ...]:
+    """Codes of the languages beside English, added ones too."""
+    return tuple(code for code in known_languages() if code != ENGLISH)
+
+
 def is_utf8(text: str) -> bool:
     """False for text that was decoded with surrogates in place of bad bytes."""
     try:
@@ -172,7 +176,7 @@ class Together(Corpus):
         self._held: dict[str, set[str]] = {}
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(code for code in OTHERS if any(code in part.languages() for part in self.parts))
+        return tuple(code for code in others() if any(code in part.languages() for part in self.parts))
 
     def held_out(self, lang: str) -> set[str]:
         if lang not in self._held:

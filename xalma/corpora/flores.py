@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xalma.corpora.alma import FLORES_LINES, train_pairs
-from xalma.corpora.base import OTHERS, Corpus, Pair, data_folder, has_data, hash_files
+from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files, others
 from xalma.corpora.files import hub_rows
 from xalma.evaluate import check_parallel
 from xalma.languages import ENGLISH, language
@@ -25,8 +25,8 @@ class FloresCorpus(Corpus):
 
     def languages(self) -> tuple[str, ...]:
         if has_data("flores200"):
-            return tuple(code for code in OTHERS if self._files(code, "devtest") or self._dev_files(code))
-        return self.ALMA if has_data("alma-human") else OTHERS
+            return tuple(code for code in others() if self._files(code, "devtest") or self._dev_files(code))
+        return self.ALMA if has_data("alma-human") else others()
 
     def sets(self, lang: str) -> frozenset[str]:
         return frozenset({"flores200 dev"} if lang in self.languages() else ())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from xalma.corpora.base import OTHERS, Corpus, Pair, data_folder, hash_files, shuffled
+from xalma.corpora.base import Corpus, Pair, data_folder, hash_files, others, shuffled
 from xalma.corpora.noise import noisy
+from xalma.evaluate import read_lines
 from xalma.languages import ENGLISH, language
 
 
@@ -25,15 +25,14 @@ class KeyedCorpus(Corpus):
         return data_folder(self.FOLDER, self.NAME)
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(code for code in OTHERS if (self.folder / f"{code}{self.SUFFIX}").exists())
+        return tuple(code for code in others() if (self.folder / f"{code}{self.SUFFIX}").exists())
 
     def texts(self, lang: str) -> dict[str, str]:
         """Id -> text, in the file's order; empty for a language without a file. Raises ValueError for a bad line."""
         path = self.folder / f"{language(lang).code}{self.SUFFIX}"
         if not path.exists():
             return {}
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").removesuffix("\n").split("\n")
+        lines = read_lines(path)
         found = dict(line.split("\t", 1) for line in lines if "\t" in line)
         if len(found) < len(lines):
             lost = len(lines) - len(found)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from xalma.corpora.base import OTHERS, Corpus, Pair, Row, strict
+from xalma.corpora.base import Corpus, Pair, Row, others, strict
 from xalma.corpora.files import text_lines
 from xalma.languages import ENGLISH, language
 
@@ -32,7 +32,7 @@ class NllbCorpus(Corpus):
     NAME: ClassVar = "NLLB"
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(code for code in OTHERS if code != "th")
+        return tuple(code for code in others() if code != "th")
 
     def source(self, lang: str) -> tuple[str, int, bool]:
         """(address of the language's file, its first text column, whether English comes first there)."""

@@ -19,9 +19,9 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xalma.corpora.base import OTHERS, Corpus, Pair, Row, hash_files, strict
+from xalma.corpora.base import Corpus, Pair, Row, hash_files, others, strict
 from xalma.corpora.files import json_lines, parquet_rows, text_lines
-from xalma.languages import ADDED, ENGLISH, language
+from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
 
 FORMS = ("txt", "tsv", "jsonl", "parquet")
@@ -53,7 +53,7 @@ class OwnCorpus(Corpus):
         return path
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(code for code in OTHERS if any(self.folder.glob(f"*/{code}[.-]*")))
+        return tuple(code for code in others() if any(self.folder.glob(f"*/{code}[.-]*")))
 
     def rows(self, kind: str, lang: str) -> Iterator[Row]:
         """Rows of any sub-folder.
@@ -97,7 +97,7 @@ class OwnCorpus(Corpus):
 
     def _is_read(self, kind: str, name: str) -> bool:
         """Whether a file of that name is read for any language."""
-        codes = (ENGLISH, *OTHERS, *ADDED) if kind == "monolingual" else (*OTHERS, *ADDED)
+        codes = (ENGLISH, *others()) if kind == "monolingual" else others()
         code = re.split("[.-]", name)[0]
         stem = code if kind == "monolingual" else f"{code}-{ENGLISH}"
         stems = [stem, *(() if kind == "monolingual" else (f"{stem}.{side}" for side in (ENGLISH, code)))]

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from xalma.corpora.base import OTHERS, Corpus, Pair, data_folder, hash_files, shuffled
+from xalma.corpora.base import Corpus, Pair, data_folder, hash_files, others, shuffled
 from xalma.languages import ENGLISH
 from xalma.testsets import WMT24PP, directions_of, load, read_table
 
@@ -32,7 +32,7 @@ class WmtCorpus(Corpus):
         return data_folder("wmt", self.NAME)
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(code for code in OTHERS if self.sets(code) or self._test(code))
+        return tuple(code for code in others() if self.sets(code) or self._test(code))
 
     def sets(self, lang: str) -> frozenset[str]:
         return frozenset(year for year in self.YEARS if self._year(year, lang))
