@@ -186,3 +186,22 @@ def test_figures_are_equal_bytes(tmp_path):
     assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
     assert b"CreationDate" not in made[0][1].read_bytes()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pdf", ".pdf", ".png", ".png"]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "said"),
+    [
+        ((-2.4, 2.6), "significantly better in group 6 xx→en (+2.60, p 0.024) "
+         "and worse in group 3 xx→en (-2.40, p 0.024)"),
+        ((2.0, 0.1), "significantly better in group 3 xx→en (+2.00, p 0.024); "
+         "no significant difference in 1 of 2 means"),
+        ((0.1, -0.2), "no significant difference in 2 of 2 means"),
+    ],
+)  # fmt: skip
+def test_what_the_tests_of_groups_say(deltas, said):
+    """High-resource rows are another question; the order is that of the table."""
+    rows = [(g, subset, "xx-en", d if subset == "All" else 9.0, 0.024 if abs(d) > 1 else 0.6)
+            for g, d in zip((3, 6), deltas, strict=True) for subset in ("All", "High")]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["group", "subset", "direction", "delta", "p_adjusted"]).assign(how="a test")
+    found = papertables.groups_sentence(frame, "SFT", "ARPO")
+    assert found == f"ARPO against SFT, mean BLEU of a group's directions: {said} (a test)."

@@ -1,11 +1,23 @@
 """README's measured blocks come from the committed results."""
 
 import json
+import shutil
 
 import nbformat
 import pytest
 
 from xalma import readme
+
+LADDER = """group,direction,n,stage4,stage5
+3 Slavic,en-xx,5,60.00,58.00
+6 Eurasian,xx-en,6,50.00,53.00
+all,en-xx,11,55.00,55.50
+"""
+GROUP_TESTS = """group,subset,direction,delta,p_value,p_adjusted,how
+3,All,en-xx,-2.00,0.01,0.020,how
+3,High,en-xx,-4.00,0.001,0.002,how
+6,All,xx-en,3.00,0.02,0.030,how
+"""
 
 
 @pytest.fixture
@@ -14,6 +26,10 @@ def results(tmp_path):
     (tmp_path / "tables" / "ladder_bleu.md").write_text(
         "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nFOOTNOTE\n"
     )
+    (tmp_path / "tables" / "ladder_bleu.csv").write_text(LADDER)
+    (tmp_path / "tables" / "tests_stage4_stage5_bleu_groups.csv").write_text(GROUP_TESTS)
+    run = {"command": "c", "hardware": {"cpu": "A CPU"}, "profile": {"mixed_precision": "auto"}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
     (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text("**Caption**\n\n| group | base |\n| 6 | 3.25 |\n")
     (tmp_path / "tables" / "11_quality.md").write_text("**Caption**\n\n| bitext | BLEU |\n| none | 0.5 |\n\nFOOTNOTE\n")
     hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
@@ -28,8 +44,9 @@ def results(tmp_path):
 
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
+    text += "<!-- processors:start -->\n<!-- processors:end -->\n"
     text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n<!-- alma:start -->\n<!-- alma:end -->\n"
-    new = readme.refreshed(text, results, results, results)
+    new = readme.refreshed(text, results, results, results, results)
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
@@ -37,7 +54,56 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     assert new.count(minutes) == 2
     assert "| 6 | 3.25 |\n<!-- real-text:end -->\nd\n" in new
     assert new.endswith("| none | 0.5 |\n<!-- alma:end -->\n")
-    assert readme.refreshed(new, results, results, results) == new
+    assert readme.refreshed(new, results, results, results, results) == new
+
+
+@pytest.fixture
+def second(results, tmp_path_factory):
+    """The same run on another processor, as it is made: ARPO loses in both groups there."""
+    folder = tmp_path_factory.mktemp("second") / "tiny"
+    shutil.copytree(results, folder)
+    ladder = LADDER.replace("60.00,58.00", "40.50,39.50").replace("50.00,53.00", "49.00,48.00")
+    tests = GROUP_TESTS.replace("3,All,en-xx,-2.00,0.01,0.020", "3,All,en-xx,-1.00,0.0,0.0")
+    (folder / "tables" / "ladder_bleu.csv").write_text(ladder)
+    tests = tests.replace("6,All,xx-en,3.00,0.02,0.030", "6,All,xx-en,-1.00,0.2,0.400")
+    (folder / "tables" / "tests_stage4_stage5_bleu_groups.csv").write_text(tests)
+    run = {"command": "xalma run --profile tiny --set mixed_precision=off"}
+    run |= {"hardware": {"cpu": "A CPU", "instructions": "AVX2"}, "profile": {"mixed_precision": "off"}}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "scores").mkdir()
+    (folder / "scores" / "stage4.jsonl").write_text("{}")
+    (folder / "notebooks").mkdir()
+    return folder
+
+
+def test_two_processors_stand_side_by_side(results, second, tmp_path_factory):
+    target = tmp_path_factory.mktemp("committed") / "tiny-avx2"
+    readme.adopt(second, target)
+    readme.adopt(second, target)
+    assert sorted(f.name for f in target.iterdir()) == ["cost.json", "run.json", "scores", "tables"]
+    text = readme.processors_block(results, target)
+    assert text.startswith("**One seed on one processor is not a result.**")
+    assert "up to 19.5 BLEU apart (group 3 en→xx)" in text
+    assert "has another sign in 1 of 2 means, and is significant 3 times in 4;" in text
+    assert "of one sign: worse in group 3 en→xx (-2.00, p 0.020)." in text
+    heads, _, *rows = text.split("\n\n")[1].splitlines()
+    assert heads.startswith("| group | SFT, A CPU |") and heads.count("AVX2, no bfloat16 |") == 3
+    assert rows == [
+        "| 3 en→xx | 60.00 | 58.00 | -2.00 (0.020) | 40.50 | 39.50 | -1.00 (0.000) |",
+        "| 6 xx→en | 50.00 | 53.00 | +3.00 (0.030) | 49.00 | 48.00 | -1.00 (0.400) |",
+    ]
+
+
+def test_nothing_is_claimed_that_turns_round(results, second):
+    tests = second / "tables" / "tests_stage4_stage5_bleu_groups.csv"
+    tests.write_text(GROUP_TESTS.replace("-2.00", "2.00").replace(",3.00", ",-3.00"))
+    assert "none, so that nothing is claimed of it here" in readme.processors_block(results, second)
+
+
+def test_a_run_of_other_values_is_not_taken(results, tmp_path):
+    with pytest.raises(ValueError, match="was made by `c`, not by `ATEN_CPU_CAPABILITY=avx2"):
+        readme.adopt(results, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
 
 
 def test_missing_marker_is_named(results):

@@ -265,6 +265,32 @@ def tests_sentence(tests: pd.DataFrame, before: str, after: str) -> str:
     )
 
 
+def groups_sentence(tests: pd.DataFrame, before: str, after: str, metric: str = "BLEU") -> str:
+    """In which groups' means one stage is significantly better or worse than the other, with differences and p.
+
+    tests: the second frame of `stage_tests`; its rows of all languages count, not those of the high-resource ones.
+    """
+    rows = tests[tests["subset"] == "All"].sort_values(["group", "direction"])
+    significant = rows[rows["p_adjusted"] < ALPHA]
+    parts = [
+        f"{verdict} in {', '.join(map(difference_text, side.to_dict('records')))}"
+        for verdict, side in (("better", significant[significant["delta"] > 0]),
+                              ("worse", significant[significant["delta"] < 0]))
+        if len(side)
+    ]  # fmt: skip
+    others = len(rows) - len(significant)
+    said = [f"significantly {' and '.join(parts)}"] if parts else []
+    said += [f"no significant difference in {others} of {len(rows)} means"] if others else []
+    what = f"{after} against {before}, mean {metric} of a group's directions"
+    return f"{what}: {'; '.join(said)} ({tests['how'].iloc[0]})."
+
+
+def difference_text(row: Mapping[str, Any]) -> str:
+    """A group's mean difference with its p adjusted for the other tests, as in "group 6 xx→en (+2.61, p 0.024)"."""
+    where = f"group {row['group']} {ARROWS[row['direction']]}"
+    return f"{where} ({row['delta']:+.2f}, p {row['p_adjusted']:.3f})".replace("p 0.000", "p < 0.001")
+
+
 def write_run_file(p: Profile, command: str) -> Path:
     """results/<profile>/run.json, which the tables' numbers lead to: command, profile, stages, versions; its path.
 

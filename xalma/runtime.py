@@ -123,13 +123,14 @@ def seed_everything(seed: int) -> None:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, cores, GPU name (None where there is none) and memory in GiB."""
+    """CPU model, the instructions torch uses of it, cores, GPU name (None where there is none) and memory in GiB."""
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
