@@ -223,3 +223,14 @@ def test_dtypes_by_their_short_names(name, full):
 
 def test_the_default_dtype_of_a_gpu():
     assert usable_dtype(None, "cuda:1") == usable_dtype(None, "auto") == "bfloat16"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_seen_wherever_it_stands(dtype, value):
+    whole = torch.linspace(-3, 3, 1037).to(dtype)
+    assert runtime.all_finite(whole) and runtime.all_finite(whole[:0])
+    for i in range(0, 1037, 7):
+        spoiled = whole.clone()
+        spoiled[i] = value
+        assert not runtime.all_finite(spoiled), i

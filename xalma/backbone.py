@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from xalma.bases import find_base
-from xalma.runtime import usable_dtype
+from xalma.runtime import all_finite, usable_dtype
 from xalma.sources import check_folder, has_tokenizer
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -119,7 +119,7 @@ def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collec
         if names := sorted({*map(str, report[kind])} - {*besides}):
             raise ValueError(f"the base in {path_or_id} {fault} {names[0]}: copy or download it again")
     for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
+        if not all_finite(tensor):
             raise ValueError(f"the base in {path_or_id} holds {name}, which is not finite: copy or download it again")
     own = model.generation_config  # transformers lets a base's sampling and penalties into a greedy request
     model.generation_config = GenerationConfig(

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from xalma.languages import GROUPS, group_of
-from xalma.runtime import write_json
+from xalma.runtime import all_finite, write_json
 from xalma.sources import check_adapter, lora_config
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -105,7 +105,7 @@ def _check_loaded(model: PeftModel, name: str, file: Path) -> None:
     if odd := names - expected.keys():
         raise ValueError(f"{file} holds {min(odd)}, for which the base has no place: copy the module again")
     for key, tensor in expected.items():
-        if not tensor.isfinite().all():
+        if not all_finite(tensor):
             raise ValueError(f"{file}: {key} is not finite: copy the module again")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from xalma.files import file_hash, read_json
 from xalma.modules import adapter_name
 from xalma.profiles import Profile
-from xalma.runtime import fingerprint, home, provenance, write_json
+from xalma.runtime import all_finite, fingerprint, home, provenance, write_json
 
 BASE = 0  # the group number under which stages 0 and 1 file the base
 STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
@@ -114,7 +114,7 @@ def check_weights(folder: Path) -> None:
             with safe_open(file, "pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118
                     tensor = tensors.get_tensor(name)
-                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                    if tensor.is_floating_point() and not all_finite(tensor):
                         raise ValueError(f"{file}: {name} is not finite: lower the learning rate")
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{file} can't be read ({error}): see to the disk, and run the stage again") from None
