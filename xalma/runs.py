@@ -50,8 +50,8 @@ def read_run(folder: str | Path) -> dict[str, Any]:
             f"no finished stage in {folder}: run {maker} first, or `xalma run`, which runs all in order"
         )
     run = read_json(path, _remedy(folder))
-    if not isinstance(run.get("fingerprint"), str):
-        raise ValueError(f"{path} names no fingerprint of a stage's inputs: {_remedy(folder)}")
+    if not run:
+        raise ValueError(f"{path} says nothing: {_remedy(folder)}")
     if "run_sha256" in run and run["run_sha256"] != _own_hash(run):
         raise ValueError(f"{path} was changed after its stage was made: {_remedy(folder)}")
     links = {key: run[key] for key in ("base", "previous") if run.get(key)}
@@ -149,7 +149,7 @@ def open_stage(folder: str | Path) -> dict[str, Any]:
 
 def weights_hash(run: dict[str, Any]) -> str:
     """16 hex digits for the model a stage left: weights, configuration and tokenizer, and the base of a module."""
-    files = run.get("sha256") or {"fingerprint": run["fingerprint"]}  # of a version that filed no hashes
+    files = run.get("sha256") or {"fingerprint": run.get("fingerprint")}  # of a version that filed no hashes
     own = {name: value for name, value in files.items() if name.endswith(WEIGHTS) and name != "log.json"}
     return fingerprint([own or files, run.get("base_sha256")])
 

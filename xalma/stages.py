@@ -146,7 +146,7 @@ def is_finished(out: Path, key: str) -> bool:
 
     Raises ValueError, naming the file, where it was and is damaged.
     """
-    if not (out / "run.json").exists() or read_run(out)["fingerprint"] != key:
+    if not (out / "run.json").exists() or read_run(out).get("fingerprint") != key:
         return False
     open_stage(out)
     if made_from(out) == key and rank() == 0:
@@ -184,10 +184,10 @@ def _check_chain(p: Profile, folder: Path) -> None:
     later: tuple[Path, dict[str, Any]] | None = None
     for place, run in lineage(folder):
         inputs = run.get("inputs", {})
-        again = f"run notebooks/{NOTEBOOK_OF[run['number']]}.ipynb again first, with the values of now"
+        again = f"run notebooks/{NOTEBOOK_OF[run.get('number', 0)]}.ipynb again first, with the values of now"
         if changed := [key for key, value in inputs.items() if key in now and now[key] != value]:
             raise ValueError(f"{place} was made with other inputs ({', '.join(changed)}): {again}")
-        if later and later[1].get("inputs", {}).get("previous") != run["fingerprint"]:
+        if later and later[1].get("inputs", {}).get("previous") != run.get("fingerprint"):
             again = f"run notebooks/{NOTEBOOK_OF[later[1]['number']]}.ipynb again first"
             raise ValueError(f"{later[0]} was made from another stage than now lies in {place}: {again}")
         later = place, run
