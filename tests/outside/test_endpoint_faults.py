@@ -8,52 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from endpoint_faults import COUNT, asked, opened, run, texts_of
 from faulty_server import ANSWERED, LASTING, PASSING, FaultyServer, answer, ok, status
 
 from xalma.systems import open_system
 from xalma.systems.faults import Clock
 from xalma.systems.journal import Journal
 
-N = 6
-TEXTS = [f"Sentence number {i}." for i in range(N)]
-SLOW = ("hang", "trickle", "trickled headers", "endless")  # these end by the time limit; others must never meet it
+N, TEXTS = COUNT, texts_of(COUNT)
 KEY = "sk-secret-0123456789"
-
-
-def opened(server: FaultyServer, journal: Path, **options):
-    is_slow = isinstance(server.fault, str) and server.fault in SLOW
-    options = {"first_wait_s": 0.01, "timeout_s": 1.0 if is_slow else 60.0, "workers": 3} | options
-    return open_system("endpoint", path="m", journal=journal, base_url=server.url, **options)
-
-
-def asked(server: FaultyServer, journal: Path, **options) -> list[str]:
-    """The translations of one start."""
-    system = opened(server, journal, **options)
-    try:
-        return system.translate(TEXTS, "en", "de", progress=False)
-    finally:
-        system.close()
-
-
-def counts(folder: Path) -> list[dict[str, object]]:
-    """For each kind of fault: requests, paid answers and kept answers for N segments, over two starts."""
-    rows = []
-    for group, kinds in (("came whole", ANSWERED), ("passes", PASSING), ("lasts", LASTING)):
-        for number, (kind, (fault, _)) in enumerate(kinds.items()):
-            journal = folder / f"{group}-{number}.jsonl"
-            with FaultyServer(fault, 1 if group == "passes" else None) as server:
-                for _ in range(2):
-                    with suppress(RuntimeError):
-                        asked(server, journal)
-                kept = Journal(journal)
-                rows.append({"kind": kind, "it": group, "segments": N, "requests": server.seen, "paid": server.paid,
-                             "kept": len(kept)})  # fmt: skip
-                kept.close()
-    return rows
 
 
 @pytest.mark.parametrize("kind", ANSWERED)
@@ -88,6 +53,11 @@ def test_a_fault_that_lasts_ends_the_run_soon(tmp_path, kind):
         assert server.paid <= 3 + 4 + 2, "workers, tries, and what was under way"
         assert server.seen <= 3 * 3 + 2
     assert (tmp_path / "j.jsonl").read_bytes() == b""
+
+
+def test_the_harness_counts_no_failure(tmp_path):
+    found = run(tmp_path, tmp_path, 2, 0)
+    assert found["failed"] == [] and found["held"] == found["tried"]
 
 
 def test_an_answer_lost_each_time_does_not_stop_the_others(tmp_path, monkeypatch):
