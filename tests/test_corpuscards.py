@@ -25,7 +25,8 @@ from xalma.runtime import REPOSITORY
 
 CARDS = sorted((REPOSITORY / "data_cards").glob("*.md"))
 CARD_OF = {
-    "cldr": "cldr", "ntrex": "ntrex", "oscar": "oscar-2301", "nllb": "nllb", "opus": "opus-100", "flores": "flores-200",
+    "cldr": "cldr", "cldr_web": "cldr", "ntrex": "ntrex", "oscar": "oscar-2301", "nllb": "nllb", "opus": "opus-100",
+    "flores": "flores-200",
     "wmt": "wmt", "alma": "alma-human-parallel", "alma_as_released": "alma-human-parallel", "own": "own",
     "xalma": "x-alma-parallel-data", "ntrex_whole": "ntrex", "wmt22": "wmt", "wmt24": "wmt24", "wmt24pp": "wmt24pp",
     "bibles": "bibles", "mozilla": "mozilla", "udhr": "udhr",

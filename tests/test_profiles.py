@@ -102,7 +102,7 @@ def test_unknown_key_names_near_ones(key, near):
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("Tiny", "near: tiny"), ("medium", "tiny, ntrex, small, full"), (3, "tiny")]
+    ("name", "near"), [("Tiny", "near: tiny"), ("medium", "ntrex, small, full"), (3, "tiny")]
 )
 def test_unknown_profile_names_near_ones(name, near):
     with pytest.raises(ValueError, match="unknown profile") as caught:
@@ -150,7 +150,7 @@ def test_values_are_read_into_the_fields_type(key, given, value):
         ("beams", None, "takes int"),
         ("beams", [5], "takes int"),
         ("run_dir", None, "takes str"),
-        ("corpus", "clder", "choose one of hub, cldr, ntrex, real"),
+        ("corpus", "clder", "choose one of hub, cldr, cldr_web, real"),
         ("prompt_style", "chat", "choose one of xalma, alma"),
         ("dtype", "float16", "choose one of float32, bfloat16"),
         ("mixing", "random", "choose one of uniform, temperature"),
