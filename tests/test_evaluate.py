@@ -103,7 +103,7 @@ def test_rates():
     assert empty_rate(["", " \t", "a", "b"]) == 0.5
     assert copy_rate(["a  b", "c", "", "x"], ["a b", "d", "", "x"]) == 0.5
     assert length_ratio(["abc", ""], ["ab", "abcd"]) == 0.5
-    assert wrong_language_rate(["да, это так", "yes", "12", "ні, це не так, як ви думаєте"], "ru") == 0.5
+    assert wrong_language_rate(["да, это так", "yes", "12", "ні, це не так, як ви думаєте"], "ru") == 0.75  # "12" too
 
 
 @pytest.mark.parametrize(

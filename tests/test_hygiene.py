@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from xalma import hygiene
 from xalma.contamination import TestIndex
 from xalma.data import open_corpus
 from xalma.hygiene import BANDS, REASONS, ROWS, SHINGLE, Report, Rules, Seen, bands, check, clean, count, keys, table
@@ -68,7 +69,36 @@ def test_a_rule_that_is_off_drops_nothing():
 
 
 def test_control_characters_are_taken_out():
-    assert check("ein\x00 Satz\x9f\tmit\nZeile", "de", Rules(language=None)) == ("ein Satz\tmit\nZeile", None)
+    assert check("ein\x00 Satz\x9f\tmit\nZeile", "de", Rules(language=None)) == ("ein  SatzŸ\tmit\nZeile", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Ende der Seite.\x0cNächste Seite", "Ende der Seite. Nächste Seite"),
+        ("Eins\x0bZwei\x1eDrei\x7fVier\x01Fünf", "Eins Zwei Drei Vier Fünf"),
+        ("Erste Zeile.\x85Zweite", "Erste Zeile. Zweite"),
+        ("2001\x962005", "2001–2005"),
+        ("l\x92été \x93ja\x94 \x80 5\x85", "l’été “ja” € 5 "),
+        ("a\x81b\x8dc\x8fd\x90e\x9df", "a b c d e f"),  # cp1252 has nothing there
+    ],
+)
+def test_control_characters_glue_no_words(text, kept):
+    """Against Python's own cp1252, and a blank elsewhere."""
+    assert check(text, "de", Rules(language=None)) == (kept, None)
+    report = Report()
+    assert [row for _, row in clean([("f:1", text)], "de", Rules(language=None), report)] == [kept]
+    assert report.repaired == 1
+
+
+def test_a_long_row_is_worked_on_in_pieces(monkeypatch):
+    """Keys of a text in pieces are those of the whole one, blanks and shingles at every border."""
+    texts = ["ein  Satz\tmit \n Blanks und Wörtern, groß und klein. " * 5, " " * 50 + "x" * 37, "kurz", "ẞß" * 40]
+    whole = [(hygiene._squeezed(text), keys(text, True).tolist()) for text in texts]
+    assert [text for text, _ in whole] == [" ".join(text.split()) for text in texts]
+    for piece in (7, 10, 64):
+        monkeypatch.setattr(hygiene, "PIECE", piece)
+        assert [(hygiene._squeezed(text), keys(text, True).tolist()) for text in texts] == whole
 
 
 ROWS_OF_ALL = [
@@ -80,7 +110,7 @@ ROWS_OF_ALL = [
 def test_counts_add_up_and_only_good_rows_remain():
     report = Report()
     kept = list(clean(ROWS_OF_ALL, "de", Rules(), report))
-    assert kept == [("f:1", GERMAN), ("f:6", "Etwas ganz anderes.")]
+    assert kept == [("f:1", GERMAN), ("f:6", "Etwas ganz anderes .")]
     reasons = ("unreadable", "invalid_utf8", "empty", "wrong_language", "duplicate", "near_duplicate")
     assert report.as_dict() == {"read": 8, "kept": 2, "repaired": 1, "dropped": dict.fromkeys(reasons, 1)}
     assert report.read == report.kept + report.dropped.total()

@@ -114,9 +114,11 @@ def test_the_non_english_side_picks_the_module(src, tgt, code):
     assert other_side(src, tgt) == code
 
 
-@pytest.mark.parametrize(("src", "tgt"), [("de", "fr"), ("en", "en")])
-def test_other_side_needs_english_once(src, tgt):
-    with pytest.raises(ValueError, match="not English-centric"):
+@pytest.mark.parametrize(
+    ("src", "tgt", "message"), [("de", "fr", "not English-centric"), ("en", "en", "are the same"), ("de", "de", "same")]
+)
+def test_other_side_needs_english_once(src, tgt, message):
+    with pytest.raises(ValueError, match=message):
         other_side(src, tgt)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,16 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from xalma.backbone import load_base, load_weights
 from xalma.collate import PadCollator
 from xalma.generate import generate as generate_plain
+from xalma.generate import n_cut
 from xalma.graphs import replayed
 from xalma.grouped import SHARED_INPUT, Gate, PackedHead, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, group_of, other_side, parse_direction
+from xalma.literal import token_ids
 from xalma.modules import adapter_name
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.roworder import restore_rows, sort_rows
 from xalma.runtime import new_directory, progress, usable_device, usable_dtype
+from xalma.segments import check_segments, is_blank
 from xalma.sources import check_folder, has_tokenizer
 
 if TYPE_CHECKING:
@@ -298,31 +302,37 @@ class ModuleBank(nn.Module):
         beams: int = 1,
         max_new_tokens: int = 256,
         batch_size: int = 32,
+        counts: Counter[str] | None = None,
     ) -> list[str]:
         """Translations of `texts`, in order; `src` and `tgt` are codes for all texts or one for each.
 
         Batches mix directions, and groups where one has too few texts to fill them: each module in a batch is read at
         each token. They hold prompts of like length: a group from long to short, the next from short to long.
+        A blank text is "", of which the model is not asked. counts: as in `xalma.generate.generate`.
         Raises ValueError for an unknown language, a direction without English, or a module that is not loaded.
         """
-        rows = self._requests(texts, src, tgt, prompt_style)
+        rows = self._requests(texts := check_segments(texts), src, tgt, prompt_style)
         token = self._tokenizer()
-        ids = token([prompt for prompt, _ in rows], add_special_tokens=False)["input_ids"] if rows else []
+        ids = token_ids(token, [prompt for prompt, _ in rows])
         signs = {group: (-1) ** (n + 1) for n, group in enumerate(sorted({group for _, group in rows}))}
-        order = sorted(range(len(rows)), key=lambda i: (rows[i][1], signs[rows[i][1]] * len(ids[i])))
+        asked = [i for i, text in enumerate(texts) if not is_blank(text)]
+        order = sorted(asked, key=lambda i: (rows[i][1], signs[rows[i][1]] * len(ids[i])))
         collate = PadCollator(token.pad_token_id, left=True)
         config = GenerationConfig(
             num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,
             bos_token_id=token.bos_token_id, eos_token_id=token.eos_token_id, pad_token_id=token.pad_token_id,
         )  # fmt: skip
         outputs = [""] * len(rows)
-        with progress(len(rows), "translate") as bar:
-            for start in range(0, len(rows), batch_size):
+        with progress(len(order), "translate") as bar:
+            for start in range(0, len(order), batch_size):
                 index = order[start : start + batch_size]
                 batch = collate([{"input_ids": [token.bos_token_id, *ids[i]]} for i in index])
                 batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
                 found = self.generate(**batch, languages=[rows[i][1] for i in index], generation_config=config)
-                found = token.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+                found = found[:, batch["input_ids"].shape[1] :]
+                if counts is not None:
+                    counts["cut"] += n_cut(found, token.eos_token_id, max_new_tokens)
+                found = token.batch_decode(found, skip_special_tokens=True)
                 for i, text in zip(index, found, strict=True):
                     outputs[i] = extract_translation(text)
                 bar.update(len(index))
@@ -337,10 +347,10 @@ class ModuleBank(nn.Module):
         Decoding runs at the plain base's speed, for the time of one merge a group and the memory of a second base.
         The copy is dropped and never un-merged: subtracting 2BA in bfloat16 does not give the base back.
         """
-        rows = self._requests(texts, src, tgt, prompt_style)
-        outputs = [""] * len(rows)
-        for group in sorted({group for _, group in rows}):
-            index = [i for i, row in enumerate(rows) if row[1] == group]
+        rows = self._requests(texts := check_segments(texts), src, tgt, prompt_style)
+        outputs, asked = [""] * len(rows), [i for i, text in enumerate(texts) if not is_blank(text)]
+        for group in sorted({rows[i][1] for i in asked}):
+            index = [i for i in asked if rows[i][1] == group]
             found = generate_plain(self.merge(group), self._tokenizer(), [rows[i][0] for i in index], **decoding)
             for i, text in zip(index, found, strict=True):
                 outputs[i] = extract_translation(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -242,12 +243,19 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from xalma.profiles import load_profile
     from xalma.runtime import listed
 
-    p, workers = load_profile(arguments.profile, **_overrides(arguments.set)), arguments.processes or cores()
+    p = load_profile(arguments.profile, **_overrides(arguments.set))
+    workers = _at_least_one("--processes", arguments.processes) or cores()
     local = arguments.ray is None
     engine = partial(processes, workers) if local else partial(ray_cluster, address=arguments.ray or None)
-    limit = int(arguments.tokens) if arguments.tokens else None
+    limit = _at_least_one("--tokens", arguments.tokens)
     codes = tuple(listed(arguments.languages))
     prepare_profile(p, arguments.out, arguments.kind, codes, engine, limit, workers if local else 0)
+
+
+def _at_least_one(option: str, value: float | None) -> int | None:
+    if value is not None and not 1 <= value < float("inf"):
+        raise ValueError(f"{option} {value:g} is no count: give a number from 1 on")
+    return None if value is None else int(value)
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -282,8 +290,13 @@ def _translate(arguments: argparse.Namespace) -> None:
     model, tokenizer = open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
     outputs = translate(
         model.to(place), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch, counts=(counts := Counter()),
     )  # fmt: skip
+    if counts["cut"]:
+        print(
+            f"{counts['cut']} answers reached max_new_tokens={p.max_new_tokens} and may be cut: raise it with --set",
+            file=sys.stderr,
+        )
     print("\n".join(outputs))
 
 

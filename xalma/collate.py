@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from xalma.literal import token_ids
 from xalma.prompts import translation_prompt
 
 IGNORE = -100  # torch.nn.functional.cross_entropy's ignore_index
@@ -38,8 +39,8 @@ def tokenize_rows(
     """
     if not rows:
         raise ValueError("there are no sentence pairs to train or measure on: give at least one")
-    prompts = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
-    whole = tokenizer([row["prompt"] + row["completion"] for row in rows], add_special_tokens=False)["input_ids"]
+    prompts = token_ids(tokenizer, asked := [row["prompt"] for row in rows])
+    whole = token_ids(tokenizer, asked, [row["completion"] for row in rows])
     kept = []
     for prompt, ids in zip(prompts, whole, strict=True):
         # a merge across the border moves it: the common prefix is what the model is given

@@ -16,12 +16,16 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xalma.corpora.base import Row
-from xalma.hygiene import Rules, check, keys
+from xalma.hygiene import PIECE, Rules, check, keys
 from xalma.tokenfiles import tokenizer_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # What a Ray cluster of this machine may keep in shared memory, a few hundred chunks; Ray would take a third of all.
 RAY_STORE_BYTES = 2**28
@@ -61,7 +65,9 @@ class Prepared:
 def _tokenizer(text: str):
     from tokenizers import Tokenizer  # without transformers and torch: a process starts in half a second
 
-    return Tokenizer.from_str(text)
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.encode_special_tokens = True  # "</s>" in a text is text, as in `xalma.literal`
+    return tokenizer
 
 
 def prepare_chunk(job: Job, chunk: Chunk) -> Prepared:
@@ -73,10 +79,31 @@ def prepare_chunk(job: Job, chunk: Chunk) -> Prepared:
         if reason is None:
             row_keys.append(keys(kept, job.rules.near))
             texts.append(_joined(kept, job.seed, number))
-    encoded = _tokenizer(job.tokenizer).encode_batch(texts, add_special_tokens=False)
-    documents = [[job.bos, *one.ids, job.eos] for one in encoded]
-    ids = np.array([i for document in documents for i in document], dtype=job.dtype)
+    documents = _encoded(_tokenizer(job.tokenizer), texts, job)
+    ids = np.concatenate([np.zeros(0, job.dtype), *documents])
     return Prepared(order, np.array(row_keys), ids, np.array([len(document) for document in documents], dtype=np.int64))
+
+
+def _encoded(tokenizer: Tokenizer, texts: list[str], job: Job) -> list[np.ndarray]:
+    """BOS, tokens and EOS of each text; what is longer than PIECE goes in pieces that end at a blank."""
+    pieces = [_pieces(text) for text in texts]
+    parts = [part for one in pieces for part in one]
+    batches = [parts[i : i + 1] for i in range(len(parts))] if len(parts) > len(texts) else [parts]
+    encode = lambda batch: tokenizer.encode_batch(batch, add_special_tokens=False)  # noqa: E731
+    ids = [np.array(one.ids, job.dtype) for batch in batches for one in encode(batch)]
+    ends = np.cumsum([len(one) for one in pieces], dtype=int)
+    start, end = (np.array([i], job.dtype) for i in (job.bos, job.eos))
+    return [np.concatenate([start, *ids[to - len(one) : to], end]) for one, to in zip(pieces, ends, strict=True)]
+
+
+def _pieces(text: str) -> list[str]:
+    pieces, start = [], 0
+    while len(text) - start > PIECE:
+        cut = text.rfind(" ", start + 1, start + PIECE)
+        cut = cut if cut > 0 else start + PIECE
+        pieces.append(text[start:cut])
+        start = cut
+    return [*pieces, text[start:]]
 
 
 def _joined(content: str | tuple[str, str], seed: int, number: int) -> str:

@@ -28,7 +28,7 @@ import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
-from xalma.identify import off_target, wrong_language
+from xalma.identify import has_letters, off_target, wrong_language
 from xalma.languages import ENGLISH, group_of, language, other_side, parse_direction
 
 if TYPE_CHECKING:
@@ -127,9 +127,13 @@ def off_target_rate(hypotheses: Sequence[str], tgt: str) -> float:
 
 
 def wrong_language_rate(hypotheses: Sequence[str], tgt: str) -> float:
-    """Share (0-1) of `hypotheses` that `identify.wrong_language` finds in another script or language."""
+    """Share (0-1) of `hypotheses` in another script or language by `identify.wrong_language`, or without letters.
+
+    An output without letters is not on target; that a source had none either is rare. `identify.signature` says what
+    was checked.
+    """
     check_counts(hypotheses=hypotheses)
-    return float(np.mean([wrong_language(text, tgt) for text in hypotheses]))
+    return float(np.mean([not has_letters(text) or wrong_language(text, tgt) for text in hypotheses]))
 
 
 def empty_rate(hypotheses: Sequence[str]) -> float:

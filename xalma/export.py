@@ -22,6 +22,7 @@ from xalma.backbone import load_base, save_base
 from xalma.collate import PadCollator
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
+from xalma.literal import token_ids
 from xalma.modelcard import model_card, stage_chain
 from xalma.modules import load_modules
 from xalma.profiles import Profile
@@ -156,7 +157,7 @@ def _answers(
     """(next-token logits (N, V) on the CPU, greedy outputs) of each prompt."""
     collate, logits = PadCollator(tokenizer.pad_token_id, left=True), []
     for start in range(0, len(prompts), p.generation_batch):
-        encoded = tokenizer(list(prompts[start : start + p.generation_batch]), add_special_tokens=False)["input_ids"]
+        encoded = token_ids(tokenizer, prompts[start : start + p.generation_batch])
         batch = collate([{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded])
         batch = {key: value.to(model.device) for key, value in batch.items()}
         logits.append(model(**batch).logits[:, -1].float().cpu())  # padding is on the left

@@ -5,6 +5,7 @@ The papers' evaluation decodes with beam 5 and at most 256 new tokens; greedy (b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -14,8 +15,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from xalma.collate import PadCollator
 from xalma.graphs import replayed
 from xalma.languages import other_side
+from xalma.literal import token_ids
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runtime import progress
+from xalma.segments import check_segments, without_blank
 
 
 @torch.inference_mode()
@@ -28,13 +31,15 @@ def generate(
     max_new_tokens: int = 256,
     batch_size: int = 32,
     share: tuple[int, int] = (0, 1),
+    counts: Counter[str] | None = None,
 ) -> list[str]:
     """The continuation of each prompt (special tokens removed), in the order given.
 
     Prompts are sorted by length, so that a batch holds little padding, longest first, so that memory fails early.
     share: (k, n) takes every n-th batch from the k-th on, and leaves "" for the prompts of the others.
+    counts: `cut` is raised by the answers that max_new_tokens ended.
     """
-    encoded = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
+    encoded = token_ids(tokenizer, prompts)
     rows = [{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     collate = PadCollator(tokenizer.pad_token_id, left=True)
@@ -51,6 +56,8 @@ def generate(
             batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
             with replayed(model, batch | {"generation_config": config}) as options:
                 ids = model.generate(**options)[:, batch["input_ids"].shape[1] :]
+            if counts is not None:
+                counts["cut"] += n_cut(ids, tokenizer.eos_token_id, max_new_tokens)
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(index, texts, strict=True):
                 outputs[i] = text
@@ -71,11 +78,14 @@ def translate(
     beams: int = 1,
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    counts: Counter[str] | None = None,
 ) -> list[str]:
     """Translations of `texts` from language `src` to `tgt`, in order; a model with modules is gated first.
 
-    Raises ValueError for an unknown language, a direction without English, or a module that is not loaded.
+    A blank text is "", of which the model is not asked. counts: as in `generate`.
+    Raises ValueError for an unknown language, a direction without English, a module that is not loaded, or no text.
     """
+    texts = check_segments(texts)
     from peft import PeftModel
 
     from xalma.modules import gate
@@ -83,8 +93,19 @@ def translate(
     other = other_side(src, tgt)
     if isinstance(model, PeftModel):
         gate(model, other)
-    prompts = [translation_prompt(text, src, tgt, prompt_style) for text in texts]
-    outputs = generate(
-        model, tokenizer, prompts, beams=beams, max_new_tokens=max_new_tokens, batch_size=batch_size
-    )  # fmt: skip
-    return [extract_translation(output) for output in outputs]
+
+    def ask(numbers: list[int]) -> list[str]:
+        prompts = [translation_prompt(texts[i], src, tgt, prompt_style) for i in numbers]
+        outputs = generate(
+            model, tokenizer, prompts, beams=beams, max_new_tokens=max_new_tokens, batch_size=batch_size, counts=counts
+        )  # fmt: skip
+        return [extract_translation(output) for output in outputs]
+
+    return without_blank(texts, ask)
+
+
+def n_cut(ids: torch.Tensor, ends: int | Sequence[int], max_new_tokens: int) -> int:
+    """How many of the answers (N, T) ran into max_new_tokens: no token of `ends` in them."""
+    if ids.shape[1] < max_new_tokens:
+        return 0
+    return int((~torch.isin(ids, torch.tensor(ends, device=ids.device)).any(1)).sum())

@@ -1,7 +1,8 @@
 """What is thrown out of a corpus before training, by which rule, and where it stood.
 
 Each row is kept or dropped for one reason, the first that fits in the order of `REASONS`, so counts add up:
-rows read = rows kept + rows dropped. Control characters are taken out of rows that are otherwise kept (`repaired`).
+rows read = rows kept + rows dropped. In rows that are otherwise kept a control character becomes a blank, or the
+character of cp1252 that was meant (`repaired`).
 `xalma.packing` files place and reason of every dropped row. Rules and limits are ours, as neither paper says how OSCAR
 or NLLB were filtered; how often each rule hits text that is known to be good is in the data cards.
 """
@@ -40,7 +41,11 @@ REASONS = (
 # Characters of the language to one of English, where far from 1: NTREX-128, data README.
 EXPECTED_RATIO = {"zh": 0.34, "ja": 0.45, "ko": 0.54}
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab, line feed, carriage return
+# NEL ends a line; the others of 0x80-0x9f are cp1252 read as latin-1 ("l\x92été"), five of which it leaves undefined.
+_MEANT = {chr(code): bytes([code]).decode("cp1252", "replace").replace("\ufffd", " ") for code in range(0x80, 0xA0)}
+_MEANT["\x85"] = " "
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f ]\d+)*")
+PIECE = 1 << 20  # characters of a row worked on at once: a line of 1 GB fits too
 LOOKED_AT = 1_000  # characters of a document by which its language is judged; our choice
 
 # MinHash: a row is near a former one when all hashes of a band agree. Two texts whose 5-character shingles overlap by
@@ -84,7 +89,7 @@ class Report:
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    repaired: int = 0  # kept rows that lost control characters
+    repaired: int = 0  # kept rows with control characters in which others stand for them
 
     def as_dict(self) -> dict[str, Any]:
         dropped = {reason: self.dropped[reason] for reason in REASONS if self.dropped[reason]}
@@ -92,7 +97,7 @@ class Report:
 
 
 def check(content: str | Pair | None, lang: str, rules: Rules) -> tuple[str | Pair | None, str | None]:
-    """(the row without control characters, None), or (None, the reason it is dropped for).
+    """(the row with control characters repaired, None), or (None, the reason it is dropped for).
 
     A pair is (English, `lang`). Looks at this row only: duplicates are `Seen`'s.
     """
@@ -102,7 +107,7 @@ def check(content: str | Pair | None, lang: str, rules: Rules) -> tuple[str | Pa
     texts = content if pair else (content,)
     if not all(is_utf8(text) and "\ufffd" not in text for text in texts):
         return None, "invalid_utf8"
-    texts = tuple(_CONTROLS.sub("", text) for text in texts)
+    texts = tuple(repaired(text) for text in texts)
     if not all(text.strip() for text in texts):
         return None, "empty"
     codes = (ENGLISH, lang) if pair else (lang,)
@@ -116,6 +121,11 @@ def check(content: str | Pair | None, lang: str, rules: Rules) -> tuple[str | Pa
     if rules.test and rules.test.find(texts):
         return None, "test_sentence"
     return (texts if pair else texts[0]), None
+
+
+def repaired(text: str) -> str:
+    """The text with a blank for each control character, or cp1252's character for one of 0x80-0x9f."""
+    return _CONTROLS.sub(lambda match: _MEANT.get(match[0], " "), text)
 
 
 def _unlike(english: str, other: str, lang: str, rules: Rules) -> str | None:
@@ -142,7 +152,14 @@ def _numbers(text: str) -> set[str]:
 
 
 def _squeezed(text: str) -> str:
-    return " ".join(text.split())
+    """The text with one blank for each run of them; a piece at a time, as a list of all words may fill the memory."""
+    pieces: list[str] = []
+    for start in range(0, len(text), PIECE):
+        piece = text[start : start + PIECE]
+        inside = pieces and not (text[start - 1].isspace() or piece[0].isspace())  # of a word
+        if words := piece.split():
+            pieces.append(("" if inside or not pieces else " ") + " ".join(words))
+    return "".join(pieces)
 
 
 def keys(content: str | Pair, near: bool) -> np.ndarray:
@@ -159,19 +176,25 @@ _OFFSETS = _RNG.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)[:, None]
 
 def bands(text: str) -> np.ndarray:
     """(BANDS,) uint64: the row's MinHash signature over its character shingles, folded into one number a band."""
-    codes = np.frombuffer(text.casefold().encode("utf-32-le"), np.uint32).astype(np.uint64)
-    n = max(1, len(codes) - SHINGLE + 1)
-    hashes = np.zeros(n, np.uint64)
-    for i in range(min(SHINGLE, len(codes))):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + n]  # wraps at 2**64, as a hash may
-    hashes ^= hashes >> np.uint64(29)
     lowest = np.full(BANDS * ROWS, np.iinfo(np.uint64).max)
-    for piece in np.array_split(hashes, -(-n // 4096)):  # a long document stays a small matrix
-        lowest = np.minimum(lowest, (_FACTORS * piece + _OFFSETS >> np.uint64(16)).min(axis=1))
+    for start in range(0, max(1, len(text) - SHINGLE + 1), PIECE):
+        hashes = _shingles(text[start : start + PIECE + SHINGLE - 1].casefold())
+        for piece in np.array_split(hashes, -(-len(hashes) // 4096)):  # a long document stays a small matrix
+            lowest = np.minimum(lowest, (_FACTORS * piece + _OFFSETS >> np.uint64(16)).min(axis=1))
     folded = np.zeros(BANDS, np.uint64)
     for column in lowest.reshape(BANDS, ROWS).T:
         folded = folded * np.uint64(0xC2B2AE3D27D4EB4F) + column
     return folded + np.arange(BANDS, dtype=np.uint64)  # so that one band is not taken for another
+
+
+def _shingles(text: str) -> np.ndarray:
+    """(N,) uint64 hashes of the runs of SHINGLE characters, or of a shorter text."""
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
+    n = max(1, len(codes) - SHINGLE + 1)
+    hashes = np.zeros(n, np.uint64)
+    for i in range(min(SHINGLE, len(codes))):
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + n]  # wraps at 2**64, as a hash may
+    return hashes ^ hashes >> np.uint64(29)
 
 
 class Seen:

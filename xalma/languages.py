@@ -190,7 +190,10 @@ def parse_direction(direction: str) -> tuple[str, str]:
 
 def other_side(src: str, tgt: str) -> str:
     """The non-English code of an English-centric direction. Raises ValueError if there is none, or two."""
-    sides = [code for code in (language(src).code, language(tgt).code) if code != ENGLISH]
+    codes = language(src).code, language(tgt).code
+    sides = [code for code in codes if code != ENGLISH]
+    if codes[0] == codes[1]:
+        raise ValueError(f"bad direction {src}-{tgt}: source and target are the same language")
     if len(sides) != 1:
         raise ValueError(
             f"direction {src}-{tgt} is not English-centric: X-ALMA has a module for en-xx and xx-en only; "

@@ -32,6 +32,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.literal import special_names_in, token_ids
 from xalma.pairs import pair_logps
 
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpotrainer silences the warning)
@@ -297,7 +298,13 @@ def _check(method: str, model: Any, tokenizer: Any, rows: Sequence, batch_size: 
         raise ValueError("nothing to train: load the adapter with is_trainable=True")
     if METHODS[method].config is KTOConfig and batch_size < 2:
         raise ValueError("KTO estimates its KL term inside a batch: batch_size must be at least 2")
-    encoded = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
+    for number, row in enumerate(rows, 1):
+        if found := special_names_in(tokenizer, row["prompt"], row["chosen"], row["rejected"]):
+            raise ValueError(
+                f"pair {number} has {found[0]} in its text, which TRL's trainers would read as a special token: "
+                f"leave the pair out"
+            )
+    encoded = token_ids(tokenizer, [row["prompt"] for row in rows])
     longest = max(map(len, encoded))
     if longest + 2 > COMMON["max_length"]:
         raise ValueError(

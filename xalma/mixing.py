@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xalma.collate import IGNORE
 from xalma.languages import language
+from xalma.literal import token_ids
 from xalma.profiles import Profile
 
 ENCODE_DOCUMENTS = 64  # documents tokenised at once: the fast tokenizers gain nothing beyond this
@@ -183,7 +184,7 @@ class PackedBlocks(torch.utils.data.IterableDataset):
                 f"the text ended after {self._n_done} of {self.n_blocks} blocks of {self.block_tokens} tokens: "
                 f"give more text or a smaller token budget"
             )
-        encoded = self.tokenizer(rows["text"], add_special_tokens=False)["input_ids"]
+        encoded = token_ids(self.tokenizer, rows["text"])
         for ids, code in zip(encoded, rows["lang"], strict=True):
             document = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
             self._ids += document

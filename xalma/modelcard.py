@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # What a stage reads of the hub's corpora; other corpora are named as they name themselves.
 _HUB_DATA = {1: "monolingual_id", 2: "monolingual_id", 3: "bitext_id", 4: "sft_id", 5: "sft_id"}
-_METRICS = {"bleu": "BLEU", "chrf": "chrF", "off_target": "off-target %", "empty": "empty %"}
+_METRICS = {"bleu": "BLEU", "chrf": "chrF", "empty": "empty %",
+            "off_target": "off-target % (language, script or no letters)"}  # fmt: skip
 
 
 def stage_chain(folder: str | Path) -> list[dict[str, Any]]:

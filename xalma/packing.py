@@ -174,7 +174,8 @@ def prepare_profile(
 ) -> None:
     """`xalma prepare`: prints what it will take, then each language's counts. codes: () for all of the profile.
 
-    Raises FileNotFoundError where the profile builds its own base and stage 0 has not run.
+    Raises FileNotFoundError where the profile builds its own base and stage 0 has not run, ValueError for an endless
+    corpus without a limit.
     """
     from xalma.backbone import load_tokenizer
     from xalma.bases import find_base
@@ -182,6 +183,8 @@ def prepare_profile(
 
     if not p.base:
         read_run(stage_folder(p, 0))
+    if limit is None and open_corpus(p).endless:
+        raise ValueError(f"corpus {p.corpus} makes text without end: say how much with --tokens, for example 1e6")
     tokenizer = load_tokenizer(find_base(p.base) if p.base else stage_folder(p, 0))
     codes = codes or ((ENGLISH,) if kind == "monolingual" else ()) + p.languages
     print(f"{kind} text of {p.corpus} in {len(codes)} languages -> {folder}: {_cost(limit, len(codes), workers)}")

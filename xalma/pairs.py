@@ -24,6 +24,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch.utils.checkpoint import checkpoint
 
 from xalma.architectures import layer_kinds, why_not, window_of
+from xalma.literal import token_ids
 
 # Logits are made, used and dropped in chunks of at most this many elements (64 MiB in float32).
 MAX_LOGITS = 2**24
@@ -114,12 +115,13 @@ def _mean_logits(head: torch.nn.Module, states: torch.Tensor, batch: dict[str, t
 def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
     """Returns ids and labels of both sequences, as TRL's CPO tokenizes them (BOS, EOS, cut).
 
+    Names of special tokens in sentences are text (`xalma.literal`); prompts of a user's own form are the tokenizer's.
     Prompt and answer are tokenized together; the answer starts where this leaves the prompt's own
     tokens, because a tokenizer may merge across the border.
     """
-    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    prompt, fields = encode(row["prompt"]), {}
-    full = {side: encode(row["prompt"] + row[side]) for side in ("chosen", "rejected")}
+    answers = ["", row["chosen"], row["rejected"]]
+    prompt, *both = token_ids(tokenizer, [row["prompt"]] * 3, answers, foreign_forms=True)
+    full, fields = dict(zip(("chosen", "rejected"), both, strict=True)), {}
     for side, ids in full.items():
         start = _shared_prefix(prompt, ids)
         if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:

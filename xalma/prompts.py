@@ -8,6 +8,7 @@ and is added once in `collate`, so the "<s>" of LLaMA-2's template does not stan
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xalma.languages import language
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 STYLES = ("xalma", "alma")
+# What str.splitlines cuts at, line feed aside, and blanks around it.
+_SEPARATORS = re.compile("[ \t]*[\r\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
 SLOT = "{prompt}"  # where the prompt goes in a base's own chat form
 
 
@@ -58,6 +61,17 @@ def chat_style(tokenizer: PreTrainedTokenizerBase) -> str:
 def extract_translation(output: str) -> str:
     """The translation in a generated continuation: its first line that is not blank, stripped.
 
-    As in the released evaluation code a line break ends the translation; blank lines before it are skipped.
+    As in the released evaluation code a line feed ends the translation; blank lines before it are skipped. Other
+    characters that part lines (U+2028, NEL, form feed, …), which readers of lines would cut at, become a blank.
     """
-    return next((line.strip() for line in output.splitlines() if line.strip()), "")
+    return _SEPARATORS.sub(" ", first_line(output)).strip()
+
+
+def first_line(output: str) -> str:
+    """The first line, ended by a line feed, that is not blank; "" where there is none."""
+    return next((line.strip() for line in output.split("\n") if line.strip()), "")
+
+
+def holds_separator(output: str) -> bool:
+    """Whether `extract_translation` puts a blank for a character that parts lines."""
+    return bool(_SEPARATORS.search(first_line(output)))

@@ -46,7 +46,7 @@ def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
 
 def table_block(results: Path, name: str) -> str:
     """A table of the committed run without its caption and note, as Markdown."""
-    lines = (results / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    lines = (results / "tables" / f"{name}.md").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return "\n".join(line for line in lines if line.startswith("|"))
 
 

@@ -19,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from xalma.collate import completion, tokenize_rows
 from xalma.data import open_corpus
-from xalma.evaluate import bits_per_byte, empty_rate, off_target_rate, score
+from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.files import read_json
 from xalma.generate import generate
+from xalma.identify import signature
 from xalma.languages import ENGLISH
 from xalma.live import view
 from xalma.losses import answer_nats
@@ -175,9 +176,10 @@ def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int
         outputs, references = ([row[key] for row in chosen] for key in ("output", "reference"))
         tgt = direction.split("-")[1]
         records += records_of(score(outputs, references, tgt), p.name, stage, direction, seed)
-        for metric, rate in (("off_target", off_target_rate(outputs, tgt)), ("empty", empty_rate(outputs))):
-            signature = "script of letters, percent of segments" if metric == "off_target" else "percent of segments"
-            records.append(Record(p.name, stage, direction, metric, 100 * rate, len(outputs), signature, seed))
+        for metric, rate in (("off_target", wrong_language_rate(outputs, tgt)), ("empty", empty_rate(outputs))):
+            checked = f"{signature(tgt)}|or no letters, " if metric == "off_target" else ""
+            checked += "percent of segments"
+            records.append(Record(p.name, stage, direction, metric, 100 * rate, len(outputs), checked, seed))
         if all("nats" in row for row in chosen):
             bits = bits_per_byte([row["nats"] for row in chosen], references)
             records.append(Record(p.name, stage, direction, "bits_per_byte", bits, len(outputs), BITS_SIGNATURE, seed))

@@ -17,10 +17,10 @@ from xalma.runtime import fingerprint
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination",
-    "corpora.*", "data", "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "losses",
+    "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*",
+    "data", "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "literal", "losses",
     "methods", "mixing", "modules", "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts",
-    "stages", "streams", "testindex", "testsets", "tokenfiles", "train", "zero",
+    "segments", "stages", "streams", "testindex", "testsets", "tokenfiles", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (

@@ -125,7 +125,8 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
             f"{name} {old:.2f} → {new:.2f} ({new - old:+.2f}; {np.sum(gain > 0)} of {len(gain)} directions up, "
             f"{np.sum(gain < 0)} down)"
         )
-    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target, percent", "bits_per_byte": "Bits a byte"}
+    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target (language, script or no letters), percent",
+              "bits_per_byte": "Bits a byte"}  # fmt: skip
     label = labels.get(metric, metric)
     return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
 

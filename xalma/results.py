@@ -76,7 +76,8 @@ def read_records(path: str | Path) -> list[Record]:
     if not path.is_file():
         raise FileNotFoundError(f"no records at {path}: run `xalma run` for that profile first")
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: names may hold U+2028
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             records.append(Record(**json.loads(line)))
         except (TypeError, ValueError) as error:

@@ -90,7 +90,7 @@ def checks_line(outputs: Sequence[str], references: Sequence[str], sources: Sequ
     copied = [] if sources is None else [f"copies of the source {evaluate.copy_rate(outputs, sources):.2%}"]
     return ", ".join(
         [
-            f"off-target ({identify.signature(tgt)}) {evaluate.wrong_language_rate(outputs, tgt):.2%}",
+            f"off-target ({identify.signature(tgt)}|or no letters) {evaluate.wrong_language_rate(outputs, tgt):.2%}",
             f"empty {evaluate.empty_rate(outputs):.2%}",
             f"over-long {evaluate.overlong_rate(outputs, references):.2%}",
             *copied,

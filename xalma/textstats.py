@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from xalma.corpuscards import SIZES
 from xalma.data import Corpus, Pair, open_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, LANGUAGES, language
+from xalma.literal import token_ids
 from xalma.mixing import sampling_probabilities
 from xalma.profiles import Profile
 from xalma.published import oscar_sizes
@@ -62,7 +63,7 @@ def text_sizes(
     for code, both in pairs.items():
         english, texts = ([pair[side] for pair in both] for side in (0, 1))
         n_english, n_tokens = (
-            sum(map(len, tokenizer(side, add_special_tokens=False)["input_ids"])) for side in (english, texts)
+            sum(map(len, token_ids(tokenizer, side))) for side in (english, texts)
         )
         row = language(code)
         rows.append({

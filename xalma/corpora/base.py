@@ -42,6 +42,11 @@ class Corpus:
     def __init__(self, p: Profile) -> None:
         self.p = p
 
+    @property
+    def endless(self) -> bool:
+        """Whether its text never ends: made, not read."""
+        return False
+
     def languages(self) -> tuple[str, ...]:
         """The languages beside English that it may have."""
         return others()
@@ -174,6 +179,10 @@ class Together(Corpus):
         super().__init__(p)
         self.parts = parts
         self._held: dict[str, set[str]] = {}
+
+    @property
+    def endless(self) -> bool:
+        return any(part.endless for part in self.parts)
 
     def languages(self) -> tuple[str, ...]:
         return tuple(code for code in others() if any(code in part.languages() for part in self.parts))

@@ -18,6 +18,7 @@ class CldrCorpus(Corpus):
     """The embedded phrasebook: endless, parallel in all 50 languages, each split from its own draws."""
 
     NAME: ClassVar = "CLDR phrasebook"
+    endless: ClassVar = True
 
     def __init__(self, p: Profile) -> None:
         super().__init__(p)

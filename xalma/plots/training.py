@@ -37,7 +37,7 @@ DIRECTIONS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 METRIC_LABELS = {
     "bleu": "BLEU",
     "chrf": "chrF",
-    "off_target": "off-target (% of segments)",
+    "off_target": "off-target: language, script or no letters (% of segments)",
     "empty": "empty (% of segments)",
     "bits_per_byte": "bits a byte (less is better)",
 }

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xalma.languages import known_languages
+from xalma.segments import blank_lines_kept
 from xalma.systems.table import SYSTEMS, System
 from xalma.systems.templates import TEMPLATES
 
@@ -96,6 +98,8 @@ def open_system(
         from xalma.systems.causal import open_causal
 
         system = open_causal(row, path, adapter, device, dtype, **options)
+    if row.family == "endpoint":
+        system.translate = MethodType(blank_lines_kept(type(system).translate), system)  # a blank one costs nothing
     if force:
         system.row = replace(row, languages=tuple(known_languages()), english_only=row.family == "xalma")
     return system

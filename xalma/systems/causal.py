@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import check_vocabulary
+from xalma.literal import token_ids
+from xalma.prompts import extract_translation, holds_separator
+from xalma.segments import blank_lines_kept
 from xalma.sources import check_adapter, fetch
 from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
@@ -24,6 +28,7 @@ class Causal:
     ) -> None:
         self.row, self.model, self.tokenizer, self.shots = row, model, tokenizer, shots
         self.template = TEMPLATES[row.template]
+        self.counts: Counter[str] = Counter()  # of all answers: `cut` at max_new_tokens, `separators` made blanks
 
     def prompts(self, texts: Sequence[str], src: str, tgt: str) -> list[str]:
         """What the model reads for each segment. Raises ValueError for a direction without shots where it has them."""
@@ -37,17 +42,20 @@ class Causal:
 
     def tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids; the tokenizer adds its begin-of-text, if it has the habit, unless the chat template wrote it."""
-        rows = self.tokenizer(list(prompts), add_special_tokens=not self.template.chat)["input_ids"] if prompts else []
+        rows = token_ids(self.tokenizer, prompts, add_special_tokens=not self.template.chat)
         end = self.tokenizer.eos_token_id
         return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows]  # a prompt is not at its end
 
+    @blank_lines_kept
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`. Raises ValueError for a direction the row does not support."""
         self.row.check(src, tgt)
         outputs = decode(
             self.model, self.tokenizer, self.tokens(self.prompts(texts, src, tgt)), self.row.decoding,
-            show_progress=progress, label=f"{self.row.name} {src}-{tgt}",
+            show_progress=progress, label=f"{self.row.name} {src}-{tgt}", counts=self.counts,
         )  # fmt: skip
+        if self.template.clean is extract_translation:
+            self.counts["separators"] += sum(map(holds_separator, outputs))
         return [self.template.clean(output) for output in outputs]
 
 

@@ -89,8 +89,11 @@ def translate(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:
         outputs, broken = single_lines(system.translate(texts, arguments.src, arguments.tgt))
     finally:
         _say_spending(system)
-    if broken:
-        print(f"{broken} line breaks in outputs became blanks", file=sys.stderr)
+    counts = getattr(system, "counts", {})
+    if broken := broken + counts.get("separators", 0):
+        print(f"line breaks in {broken} outputs became blanks", file=sys.stderr)
+    if cut := counts.get("cut"):
+        print(f"{cut} answers reached the limit of new tokens and may be cut", file=sys.stderr)
     return outputs
 
 

@@ -7,6 +7,7 @@ is never cut: the released evaluation truncates prompts at 256 tokens, which dro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from xalma.collate import PadCollator
+from xalma.generate import n_cut
 from xalma.runtime import usable_device, usable_dtype
 from xalma.sources import check_folder
 from xalma.systems.bars import bar
@@ -99,10 +101,12 @@ def decode(
     show_progress: bool = True,
     label: str = "translate",
     budget: int = BATCH_TOKENS,
+    counts: Counter[str] | None = None,
     **extra: Any,
 ) -> list[str]:
     """What the model writes after (decoder-only) or for (encoder-decoder) each row of token ids, in the order given.
 
+    counts: `cut` is raised by the answers that max_new_tokens ended.
     extra: further fields of GenerationConfig, as `forced_bos_token_id`.
     """
     seq2seq = model.config.is_encoder_decoder
@@ -117,6 +121,8 @@ def decode(
             written = model.generate(**batch, generation_config=config, use_model_defaults=False)
             if not seq2seq:
                 written = written[:, batch["input_ids"].shape[1] :]
+            if counts is not None:
+                counts["cut"] += n_cut(written, config.eos_token_id, decoding.max_new_tokens)
             for i, text in zip(index, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
                 outputs[i] = text
             shown.update(len(index))

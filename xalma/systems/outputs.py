@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ NOT_SUPPORTED, STOPPED = "not supported", "stopped"
 
 def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
     """(the outputs without line breaks, how many outputs had one)."""
+    outputs = [text.lstrip("\ufeff") for text in outputs]  # at the start of a file it would be a byte order mark
     flat = [re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text.strip("\r\n")) for text in outputs]
     return flat, sum(before != after for before, after in zip(outputs, flat, strict=True))
 
@@ -74,11 +76,14 @@ def write_outputs(
 
 
 def _translate(system: Translator, direction: str, texts: Sequence[str], out: Path) -> dict[str, Any]:
+    before = Counter(getattr(system, "counts", {}))
     outputs, broken = single_lines(system.translate(texts, *direction.split("-")))
+    counts = Counter(getattr(system, "counts", {})) - before
     write_atomically(out / f"{direction}.txt", "".join(f"{line}\n" for line in outputs))
     return {
         "status": "done", "segments": len(texts), "sources": fingerprint(list(texts)), "outputs": fingerprint(outputs),
-        "line_breaks_replaced": broken, "empty": sum(not line.strip() for line in outputs),
+        "line_breaks_replaced": broken + counts["separators"], "cut_at_max_new_tokens": counts["cut"],
+        "empty": sum(not line.strip() for line in outputs),
     }  # fmt: skip
 
 

@@ -6,12 +6,15 @@ token of the output. Codes are FLORES-200's (`xalma.languages`), as in the relea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import check_vocabulary
 from xalma.languages import language
+from xalma.literal import token_ids
+from xalma.segments import blank_lines_kept
 from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
@@ -23,6 +26,7 @@ class Seq2Seq:
     def __init__(self, row: System, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.row, self.model, self.tokenizer = row, model, tokenizer
         self.template = TEMPLATES[row.template]
+        self.counts: Counter[str] = Counter()  # of all answers: `cut` at max_new_tokens
         self.has_language_tokens = row.template == "source"
 
     def language_token(self, code: str) -> int:
@@ -40,15 +44,17 @@ class Seq2Seq:
         if self.has_language_tokens:
             self.language_token(src)  # the tokenizer itself would say nothing
             self.tokenizer.src_lang = language(src).flores
-        return self.tokenizer([self.template.prompt(text, src, tgt) for text in texts])["input_ids"]
+        prompts = [self.template.prompt(text, src, tgt) for text in texts]
+        return token_ids(self.tokenizer, prompts, add_special_tokens=True)
 
+    @blank_lines_kept
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`. Raises ValueError for a direction the row does not support."""
         self.row.check(src, tgt)
         first = {"forced_bos_token_id": self.language_token(tgt)} if self.has_language_tokens else {}
         outputs = decode(
             self.model, self.tokenizer, self.tokens(texts, src, tgt), self.row.decoding,
-            show_progress=progress, label=f"{self.row.name} {src}-{tgt}", **first,
+            show_progress=progress, label=f"{self.row.name} {src}-{tgt}", counts=self.counts, **first,
         )  # fmt: skip
         return [self.template.clean(output) for output in outputs]
 

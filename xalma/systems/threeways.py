@@ -11,6 +11,7 @@ into `xalma.bank` here, which is the same function. A group is loaded when a dir
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ class Grouped(Causal):
 
     def __init__(self, row: System, way: Merged | Banked) -> None:
         self.row, self.way, self.shots, self.template = row, way, None, TEMPLATES[row.template]
+        self.counts = Counter()
 
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`. Raises ValueError for a direction without English."""
