@@ -1,11 +1,11 @@
 """What holds when it is killed, harmed, run twice or meant to harm: the harnesses of tests/outside at a larger count.
 
-    python benchmarks/reliability.py [--scale 1] [--seed 0] [--out results/reliability]
+    python benchmarks/reliability.py [--scale 1] [--seed 0] [--only kills,damages] [--out results/reliability]
 
 A harness is a file of tests/outside with TITLE, COUNT and run(work, runs, n, seed), which gives the numbers tried and
 held, other counts, and a line for each failure. The other tests there are counted as pytest reports them. All start
 from the outside: `xalma` commands in processes of their own, on the tests' smallest profile. Writes OUT.json and
-OUT.md; ends with status 1 if anything failed.
+OUT.md; ends with status 1 if anything failed. With --only the parts that OUT.json has of others stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from xalma.runtime import REPOSITORY, provenance, write_atomically, write_json
+from xalma.runtime import REPOSITORY, git_commit, provenance, write_atomically, write_json
 
 OUTSIDE = REPOSITORY / "tests" / "outside"
 IN_HARNESSES = "test_stage_folders.py"  # runs the harnesses at a small count
@@ -40,7 +41,13 @@ def run_harness(module: Any, work: Path, runs: Path, scale: float, seed: int) ->
     started = time.perf_counter()
     found = module.run(work / module.__name__, runs, round(module.COUNT * scale), seed)
     about = " ".join(module.__doc__.split())
-    return {"title": module.TITLE, "about": about, **found, "seconds": round(time.perf_counter() - started)}
+    return {
+        "name": module.__name__,
+        "title": module.TITLE,
+        "about": about,
+        **found,
+        "seconds": round(time.perf_counter() - started),
+    }
 
 
 def run_tests(path: Path, work: Path) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def run_tests(path: Path, work: Path) -> dict[str, Any]:
     held.subtract(name for name, _ in bad)
     about = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
     return {
-        "title": path.stem.removeprefix("test_").replace("_", " ").capitalize(), "about": about,
+        "name": path.stem, "title": path.stem.removeprefix("test_").replace("_", " ").capitalize(), "about": about,
         "tried": len(cases) - skipped, "held": len(cases) - skipped - len(bad), "skipped": skipped,
         "held of each kind": {name.removeprefix("test_").replace("_", " "): n for name, n in held.items()},
         "failed": [f"{name}: {case.get('name')}" for name, case in bad],
@@ -71,8 +78,9 @@ def markdown(found: dict[str, Any]) -> str:
         f"Made by `{found['command']}`, seed {found['seed']}, commit `{found['commit']}`, on {hardware['cores']} cores "
         f"({hardware['cpu']}, {hardware['memory_gib']} GiB); Python {versions['python']}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, peft {versions['peft']}.", "",
-        "| what | tried | held | seconds |", "| --- | ---: | ---: | ---: |",
-        *(f"| {part['title']} | {part['tried']} | {part['held']} | {part['seconds']} |" for part in found["parts"]),
+        "| what | tried | held | seconds | commit |", "| --- | ---: | ---: | ---: | --- |",
+        *(f"| {part['title']} | {part['tried']} | {part['held']} | {part['seconds']} | `{part['commit'][:10]}` |"
+          for part in found["parts"]),
     ]  # fmt: skip
     for part in found["parts"]:
         lines += ["", f"## {part['title']}", "", part["about"], ""]
@@ -88,19 +96,23 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="times the counts of the harnesses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "reliability")
+    parser.add_argument("--only", default="", help="names of files of tests/outside, separated by commas")
     arguments = parser.parse_args()
-    parts: list[dict[str, Any]] = []
+    chosen, filed = [*filter(None, arguments.only.split(","))], arguments.out.with_suffix(".json")
+    kept = json.loads(filed.read_text(encoding="utf-8"))["parts"] if chosen and filed.exists() else []
+    parts = [part for part in kept if part["name"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
-        work, modules = Path(folder), harnesses()
-        print("the stages to be harmed", flush=True)
-        runs = importlib.import_module("chain").made(work)
+        work, modules = Path(folder), [m for m in harnesses() if not chosen or m.__name__ in chosen]
         tests = [path for path in sorted(OUTSIDE.glob("test_*.py")) if path.name != IN_HARNESSES]
+        tests = [path for path in tests if not chosen or path.stem in chosen]
+        runs = importlib.import_module("chain").made(work) if modules else None
         jobs = [lambda m=m: run_harness(m, work, runs, arguments.scale, arguments.seed) for m in modules]
         jobs += [lambda path=path: run_tests(path, work) for path in tests]
         for job in jobs:
-            parts.append(job())
+            parts.append(job() | {"commit": git_commit()})
             print({key: parts[-1][key] for key in ("title", "tried", "held", "seconds", "failed")}, flush=True)
     command = f"python benchmarks/reliability.py --scale {arguments.scale:g} --seed {arguments.seed}"
+    parts.sort(key=lambda part: part["name"])
     found = {"command": command, "seed": arguments.seed, **provenance(), "parts": parts}
     write_json(arguments.out.with_suffix(".json"), found)
     write_atomically(arguments.out.with_suffix(".md"), markdown(found))
