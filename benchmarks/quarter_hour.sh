@@ -28,7 +28,8 @@ step() { # name, seconds it may take, command …
 
 setup() {
   if compgen -G ".whl/*.whl" >/dev/null && [ -z "$(ls "$LENT/site")" ]; then
-    $PY -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$LENT/site" .whl/*.whl
+    local pip="$PY -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target $LENT/site"
+    $pip .whl/*.whl || for wheel in .whl/*.whl; do $pip "$wheel"; done # what fits, where one does not
   fi
   cp -n .dev/p*/* "$LENT/parts/" 2>/dev/null
   if [ -f "$LENT/parts/SHA256" ] && [ "$(ls "$LENT/parts" | grep -c '^part')" = "$(cat "$LENT/parts/COUNT")" ] && [ ! -f "$LENT/pack/index.json" ]; then
@@ -69,7 +70,7 @@ export -f summary
 train() { # output, further arguments of benchmarks/training_throughput.py
   local file=$1
   shift
-  if [ -n "${SMALL:-}" ]; then set -- --shapes tiny --steps 1 --warmup 1 --batch 2 --micro 2 --repeats 1 --kinds adapter --rows packed:64; fi
+  if [ -n "${SMALL:-}" ]; then set -- "$@" --shapes tiny --steps 1 --warmup 1 --batch 2 --micro 2 --rows packed:64; fi
   $PY benchmarks/training_throughput.py --out "$OUT/$file" --repeats 1 --threads 4 "$@"
 }
 export -f train

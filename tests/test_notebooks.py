@@ -21,13 +21,14 @@ NAMES = [
     "00_start_here", "01_data_mixing", "02_language_grouping", "03_stage1_monolingual_base",
     "04_stage2_monolingual_modules", "05_stage3_pseudo_monolingual", "06_stage4_sft", "07_stage5_arpo",
     "08_preference_methods", "09_ablations", "10_tables_and_figures", "11_alma",
+    "12_real_base",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("only", "numbers"),
     [
-        (None, range(12)),
+        (None, range(13)),
         ("08", [8]),
         ("00,03-07", [0, 3, 4, 5, 6, 7]),
         ("07,03", [3, 7]),
@@ -268,7 +269,7 @@ def test_notebook_form(source):
     assert "arxiv.org/abs/2410.03115" in text[0]
     assert all(cell.execution_count is None and not cell.outputs for cell in code)
     (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    own = "alma-tiny" if source.stem == "11_alma" else "tiny"
+    own = {"11_alma": "alma-tiny", "12_real_base": "real"}.get(source.stem, "tiny")
     assert f'profile: str = "{own}"' in parameters.source
     after = code[code.index(parameters) + 1]
     assert "profile_from_parameters(globals())" in after.source

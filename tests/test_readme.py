@@ -118,9 +118,9 @@ def test_committed_readme_is_current():
 
 def test_committed_notebooks_were_made_from_these_sources():
     sources = sorted((readme.REPOSITORY / "notebooks").glob("*.ipynb"))
-    assert len(sources) == 12
+    assert len(sources) == 13
     for source in sources:
-        profile = "alma-tiny" if source.stem == "11_alma" else "tiny"
+        profile = {"11_alma": "alma-tiny", "12_real_base": "real"}.get(source.stem, "tiny")
         executed = nbformat.read(readme.RESULTS.parent / profile / "notebooks" / source.name, as_version=4)
         written = nbformat.read(source, as_version=4)
         assert [c.source for c in executed.cells] == [c.source for c in written.cells], (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,21 @@ def methods_table(scores: Scores, p: Profile, codes: Sequence[str], pieces: Sequ
         )
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def read_table(folder: Path, name: str) -> pd.DataFrame:
+    """A table of results/<profile> as text; one that was not written says so."""
+    path = folder / "tables" / f"12_{name}.csv"
+    if path.exists() and path.stat().st_size > 2:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.DataFrame({name: ["not measured"]})
+
+
+def read_about(folder: Path) -> pd.DataFrame:
+    """What the tables rest on: segments, draws, intervals."""
+    path = folder / "tables" / "12_about.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"run": "not measured"}
+    return pd.DataFrame([values])
 
 
 def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piece], n: int) -> None:

@@ -1,0 +1,82 @@
+"""Scores and tables of a run on a real base, against sacreBLEU itself and numbers made by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from xalma.plots.realbase import ladder_steps, methods_bars, parsed
+from xalma.profiles import load_profile
+from xalma.realscore import Drawn, Piece, read_lines_of, records_of_piece
+from xalma.realtables import STAGES, difference, ladder_table, read_table
+
+REFERENCES = ["The cat sat on the mat today.", "A dog runs in the park.", "We eat bread with cheese.", "It rains."]
+
+
+def piece(system: str, outputs: list[str], direction: str = "de-en") -> Piece:
+    nats = [float(len(text)) for text in REFERENCES]
+    return Piece(system, "flores", direction, "prompted", outputs, REFERENCES, REFERENCES, nats, ["a", "a", "b", "c"])
+
+
+GOOD = ["The cat sat on the mat today.", "A dog runs in the park.", "We eat bread and cheese.", "It is raining."]
+BAD = ["The cat is there.", "A dog is in a park.", "We have bread.", "Rain."]
+
+
+def test_first_row_of_the_draws_is_the_score_and_documents_are_drawn_whole() -> None:
+    found = Drawn(0).scores(piece("stage4", GOOD))
+    assert found["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(GOOD, [REFERENCES]).score)
+    assert found["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(GOOD, [REFERENCES], word_order=2).score)
+    assert found["bits_per_byte"][0] == pytest.approx(1 / math.log(2))  # a nat per byte
+    counts = Drawn(0).counts(piece("stage4", GOOD))
+    assert counts.shape == (1001, 3)
+    assert (counts.sum(1) == 3).all()
+
+
+def test_differences_are_paired_and_marked() -> None:
+    drawn = Drawn(0)
+    scores = {(one.system, "flores", "de-en"): drawn.scores(one) for one in (piece("a", GOOD), piece("b", BAD))}
+    assert difference(scores, "a", "b", "flores", ["de-en"], "chrf++").endswith("*")
+    assert difference(scores, "a", "a", "flores", ["de-en"], "bleu") == "0.00 [0.00, 0.00]"
+    assert difference(scores, "a", "c", "flores", ["de-en"], "bleu") == "not measured"
+
+
+def test_the_ladder_has_what_was_measured_and_says_what_was_not() -> None:
+    p = load_profile("real", groups="1", only_languages="de", module_languages="1:de")
+    scores = {
+        ("stage4", "flores", direction): Drawn(0).scores(piece("stage4", GOOD)) for direction in ("de-en", "en-de")
+    }
+    table = ladder_table(scores, p, "flores", "chrf++")
+    assert list(table["group"]) == ["1 Germanic"] * 2 + ["all"] * 2 + ["all, High"] * 2
+    assert set(table["base"]) == {"not measured"}
+    assert parsed(table["stage4"][0])[0] == pytest.approx(scores["stage4", "flores", "en-de"]["chrf++"][0], abs=0.01)
+    assert ladder_steps(table, "chrF++", STAGES) is not None
+
+
+def test_figures_of_nothing_are_none(tmp_path: Path) -> None:
+    nothing = read_table(tmp_path, "ladder_bleu")
+    assert ladder_steps(nothing, "BLEU", STAGES) is None
+    assert methods_bars(nothing, "bleu, less stage 4") is None
+
+
+def test_records_have_signatures_and_rates() -> None:
+    found = {r.metric: r for r in records_of_piece(piece("stage4", [*GOOD[:3], ""]), load_profile("real"))}
+    assert found["empty"].value == 25
+    assert found["bleu"].signature.startswith("nrefs:1|case:mixed")
+    assert found["bleu"].n == 4
+
+
+def test_a_file_that_was_cut_off_gives_its_whole_lines(tmp_path: Path) -> None:
+    lines = [gzip.compress((json.dumps({"n": n}) + "\n").encode()) for n in range(3)]
+    path = tmp_path / "ladder.jsonl.gz"
+    path.write_bytes(b"".join(lines)[:-5])
+    assert [one["n"] for one in read_lines_of(path)] == [0, 1]
+    plain = tmp_path / "log.jsonl"
+    plain.write_bytes(b'{"n": 0}\n{"n": 1')
+    assert read_lines_of(plain) == [{"n": 0}]
+    assert np.isfinite(Drawn(1).scores(piece("a", GOOD))["bleu"]).all()
