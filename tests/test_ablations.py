@@ -140,7 +140,11 @@ def test_ablation_table_and_findings():
     assert table.loc[("en→xx", CHAINS["no-stage1"]), "paper COMET-22"] == ""  # the paper leaves no stage out
     assert "ends with" not in table
     text = "\n".join(ablations.ablation_findings(study))
-    assert "en→xx, in bits a byte: worst is the recipe without stage 4, SFT; " in text
+    assert "en→xx, in bits a byte: worst is the recipe without stage 4, SFT.\n" in text  # two others tie for best
+    assert "xx→en, in bits a byte" not in text
+    one_seed = [record for record in study.records if record.seed == 0]
+    alone = ablations.ablation_findings(Study("stages", "title", "full", systems, one_seed))
+    assert not any("worst is" in sentence or "best is" in sentence for sentence in alone), "from one seed"
     assert text.count("no preference pair passed") == 1
 
 

@@ -95,10 +95,16 @@ def test_findings_compare_the_order_with_the_papers():
     assert "rank correlation of 1.00 over 4 methods" in text
 
 
-def test_push_findings_name_the_fallen():
-    table = pd.DataFrame(
-        {"method": ["A", "B"], "chosen change": [-0.1, 0.2], "rejected change": [-0.5, -0.2]},
-    )
-    first, second = verdicts.push_findings(table)
-    assert first == "The chosen answers became less likely with: A; no less likely with: B."
-    assert "fell most with A, by 0.50" in second
+def test_push_findings_name_what_moved_beyond_its_interval():
+    table = pd.DataFrame({
+        "method": ["A", "B", "C"], "chosen change": [-0.1, 0.2, 0.3], "chosen ±": [0.05, 0.1, 0.4],
+        "rejected change": [-0.5, -0.2, -0.1], "rejected ±": [0.1, 0.1, 0.2],
+    })  # fmt: skip
+    chosen = "less likely with: A (-0.10); more likely with: B (+0.20); neither, within the interval, with: C (+0.30)"
+    rejected = "less likely with: A (-0.50), B (-0.20); neither, within the interval, with: C (-0.10)"
+    assert verdicts.push_findings(table) == [
+        f"The chosen answers became {chosen}.", f"The rejected answers became {rejected}.",
+    ]  # fmt: skip
+    one_seed = table.assign(**{"chosen ±": float("nan"), "rejected ±": float("nan")})
+    assert all("too few seeds" in sentence and "with:" not in sentence for sentence in verdicts.push_findings(one_seed))
+

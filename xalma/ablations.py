@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.comparisons import one_share, seeds_of
+from xalma.differences import apart
 from xalma.preferences import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
@@ -23,7 +24,7 @@ from xalma.results import Record
 from xalma.runs import lineage
 from xalma.stages import BASE, read_run, stage1_monolingual_base, stage_folder
 from xalma.studies import BITS, Study, study_findings, study_table
-from xalma.verdicts import DIRECTIONS, cells_of, printed
+from xalma.verdicts import DIRECTIONS, by_seed, cells_of, printed
 
 FULL = "full"
 CHAINS = {
@@ -189,15 +190,18 @@ def published_stages() -> pd.DataFrame:
 
 
 def ablation_findings(study: Study) -> list[str]:
-    """`study_findings`, after which stage is missed most, whether the full chain is best, and who got no pairs."""
-    found, sentences = cells_of(study.records), []
+    """`study_findings`, after which recipe is worst and which best, and who got no pairs.
+
+    Worst and best are named where their interval keeps them apart from the next, and so never from one seed.
+    """
+    found, values, sentences = cells_of(study.records), by_seed(study.records).sort_index(), []
     for direction, arrow in DIRECTIONS.items():
         bits = {name: found[name, direction][0][BITS] for name in CHAINS if name != "base"}
-        worst, best = max(bits, key=bits.__getitem__), min(bits, key=bits.__getitem__)
-        sentences.append(
-            f"{arrow}, in bits a byte: worst is the recipe {CHAINS[worst]}; "
-            + ("the full recipe is best." if best == FULL else f"best is the recipe {CHAINS[best]}.")
-        )
+        best, second, *_, last_but_one, worst = sorted(bits, key=bits.__getitem__)
+        parts = [f"worst is the recipe {CHAINS[worst]}"] if apart(values, worst, last_but_one, direction, BITS) else []
+        if apart(values, best, second, direction, BITS):
+            parts.append("the full recipe is best" if best == FULL else f"best is the recipe {CHAINS[best]}")
+        sentences += [f"{arrow}, in bits a byte: {'; '.join(parts)}."] if parts else []
     sentences += [
         f"The recipe {CHAINS[chain]} ends with stage {facts['ends with']}: its translations were so far from the "
         f"references that no preference pair passed the filters."

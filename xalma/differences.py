@@ -121,6 +121,12 @@ def paired(values: pd.Series, one: str, other: str, direction: str, metric: str 
     return gap.mean(), half_width(list(gap))
 
 
+def apart(values: pd.Series, one: str, other: str, direction: str, metric: str) -> bool:
+    """Whether two systems' difference over seeds is larger than its interval; False for too few seeds."""
+    mean, half = paired(values, one, other, direction, metric)
+    return abs(mean) > half
+
+
 def _paper_difference(direction: str, one: str, other: str) -> tuple[float, str]:
     """(the paper's difference in BLEU, as text with "?" where a cell is unsure); (NaN, "") where a cell is missing."""
     cells = published("g").query("direction == @direction and metric == 'BLEU'").set_index("system")

@@ -117,30 +117,30 @@ def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) ->
 
 
 def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list[str]:
-    """Sentences on style drift: which method's output stays nearest to the SFT output, and which moves furthest."""
+    """Sentences on style drift: how near each method's output stays to the SFT output, nearest first."""
     found, sentences = cells_of(records), []
     for direction, arrow in DIRECTIONS.items():
         drift = {label: found[name, direction][0]["drift_chrf"] for name, label in labels.items() if name != SFT}
-        near, far = max(drift, key=drift.__getitem__), min(drift, key=drift.__getitem__)
-        sentences.append(
-            f"{arrow}: the output of {near} is nearest to the SFT output (chrF {drift[near]:.1f}), "
-            f"that of {far} furthest from it ({drift[far]:.1f})."
-        )
-    return sentences
+        listed = [f"{label} {drift[label]:.1f}" for label in sorted(drift, key=drift.__getitem__, reverse=True)]
+        sentences.append(f"{arrow}, chrF of the output to the SFT output: {', '.join(listed)}.")
+    return [*sentences, on_seeds(int(found["n_seeds", "max"]))]
 
 
 def push_findings(table: pd.DataFrame) -> list[str]:
-    """Sentences on `rejection.push_table`: where the chosen answers became less likely than before training."""
-    fell = table[table["chosen change"] < 0]["method"].tolist()
-    rose = table[table["chosen change"] >= 0]["method"].tolist()
-    pushed = table.loc[table["rejected change"].idxmin()]
-    return [
-        f"The chosen answers became less likely with: {', '.join(fell) or 'none'}; "
-        f"no less likely with: {', '.join(rose) or 'none'}.",
-        f"The rejected answers fell most with {pushed['method']}, by {-pushed['rejected change']:.2f} nats a token."
-        if pushed["rejected change"] < 0
-        else "No method made the rejected answers less likely.",
-    ]  # fmt: skip
+    """Sentences on `rejection.push_table`: where the answers became less or more likely by more than the interval."""
+    return [f"The {side} answers became {_moved(table, side)}." for side in ("chosen", "rejected")]
+
+
+def _moved(table: pd.DataFrame, side: str) -> str:
+    change, half = table[f"{side} change"], table[f"{side} ±"]
+    if half.isna().all():
+        return "more or less likely by what the table says, from too few seeds for an interval"
+    kinds = {"less likely": change < -half, "more likely": change > half}
+    kinds["neither, within the interval,"] = ~(kinds["less likely"] | kinds["more likely"])
+    return "; ".join(
+        f"{what} with: " + (", ".join(f"{r['method']} ({r[f'{side} change']:+.2f})" for _, r in table[rows].iterrows()))
+        for what, rows in kinds.items() if rows.any()
+    )  # fmt: skip
 
 
 def _against(what: str, other: str, difference: float, half: float) -> str:
