@@ -59,8 +59,9 @@ def test_our_groups_have_the_papers_shape_with_marks_and_runs():
     table = our_groups_table(RECORDS, "en-xx", "bleu", STAGES, tests)
     assert table.columns == ["after", "3 All", "3 High", "6 All", "6 High"]
     texts = {row[0]: [cell.text + cell.mark for cell in row[1:]] for row in table.rows}
-    # Estonian is in All alone, Bulgarian too; † where the best of the column is not significantly better
-    assert texts == {"SFT": ["20.00", "10.00", "30.00†", "35.00"], "ARPO": ["20.00", "12.00", "32.00", "35.00"]}
+    # Estonian is in All alone, Bulgarian too; † where the best of the column is not significantly better, ° where
+    # people would not notice that it is
+    assert texts == {"SFT": ["20.00", "10.00°", "30.00†°", "35.00"], "ARPO": ["20.00", "12.00", "32.00", "35.00"]}
     assert {cell.run for row in table.rows for cell in row[1:]} == {"../run.json"}
     assert [cell.best for cell in table.rows[1][1:]] == [True, True, True, True]
 
@@ -156,8 +157,10 @@ def test_score_table_marks_the_best_and_what_is_not_worse():
     tests.attrs["how"] = "how"
     table = score_table(made, "bleu", "caption", tests)
     assert [(cell.text, cell.best, cell.mark) for cell in (row[1] for row in table.rows)] == [
-        ("30.00", False, "†"), ("31.00", True, ""), ("20.00", False, "")
+        ("30.00", False, "†°"), ("31.00", True, ""), ("20.00", False, "")
     ]  # fmt: skip
+    assert [row[2].mark for row in table.rows] == ["°", "", ""], "the mean too"
+    assert table.notes[-1].startswith("°: a difference below 2.34, at which") and "2401.06760" in table.notes[-1]
 
 
 # --- figures ----------------------------------------------------------------------------------------

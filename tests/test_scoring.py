@@ -231,3 +231,20 @@ def test_intervals_and_tests_over_documents(folder, capsys):
     assert (found.table["half_width"] != plain.table["half_width"]).any()
     assert run("compare", folder / "systems" / "bad", folder / "systems" / "good", *command[3:], "--resample",
                "documents") == 0  # fmt: skip
+
+
+def test_compare_says_what_people_notice(tmp_path, monkeypatch, capsys):
+    """BLEU's difference of these is large, chrF++ has no published threshold."""
+    monkeypatch.chdir(tmp_path)
+    lines = {"src": "Das ist ein Haus im Tal.", "ref": "This is a small house in the valley."}
+    (tmp_path / "set" / "de-en").mkdir(parents=True)
+    for side, text in lines.items():
+        (tmp_path / "set" / "de-en" / f"{side}.txt").write_text(f"{text}\n" * 20)
+    for name, text in (("a", lines["ref"]), ("b", "This is a house in a valley."), ("c", lines["ref"])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "de-en.txt").write_text(f"{text}\n" * 20)
+    (tmp_path / "c" / "de-en.txt").write_text(f"{lines['ref']}\n" * 19 + "This is a small house in a valley.\n")
+    for other, answer in (("b", "yes"), ("c", "no")):
+        assert main(["compare", "a", other, "--testset", "set"]) == 0
+        out = capsys.readouterr().out
+        assert f": {answer}, below 2.34 the metric agrees" in out and "no threshold is published for chrF++" in out

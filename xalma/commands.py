@@ -16,6 +16,7 @@ from xalma.scoreboard import NAMES, largest_gap, win_tie_loss_table, write_score
 from xalma.scorecard import METRICS
 from xalma.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.significance import compare, paired_mean, sentence
+from xalma.thresholds import ACCURACY, SOURCE, THRESHOLDS, is_noticed
 
 _HEADS = {"value_a": "A", "value_b": "B", "delta": "A - B", "p_value": "p", "p_adjusted": "p adjusted"}
 
@@ -87,6 +88,8 @@ def compare_systems(arguments: Namespace) -> None:
             print(f"\n{NAMES.get(metric, metric)}: {scores.table.query('metric == @metric')['signature'].iloc[0]}")
             continue
         frame = compare(sides[a], sides[b], metric, arguments.test, arguments.correction, arguments.alpha)
+        if metric in THRESHOLDS:
+            frame["people notice"] = ["yes" if is_noticed(metric, delta) else "no" for delta in frame["delta"]]
         shown = frame.rename(columns=_HEADS)
         print(f"\n{NAMES.get(metric, metric)}\n{_plain(shown.round(4).set_index('direction'))}")
         mean = paired_mean(sides[a], sides[b], metric)
@@ -94,6 +97,19 @@ def compare_systems(arguments: Namespace) -> None:
             f"mean A {mean.value_a:.2f}, B {mean.value_b:.2f}, A - B {mean.delta:+.2f} "
             f"(95 % {mean.low:+.2f} to {mean.high:+.2f}, p = {mean.p_value:.4f})\nA: {sentence(frame)}"
         )
+        print(_noticed(metric, mean.delta))
+
+
+def _noticed(metric: str, difference: float) -> str:
+    """Whether people would notice a difference of means, and by which published threshold."""
+    noticed = is_noticed(metric, difference)
+    if noticed is None:
+        return f"people notice: no threshold is published for {NAMES.get(metric, metric)}"
+    return (
+        f"people notice a mean difference of {difference:+.2f}: {'yes' if noticed else 'no'}, "
+        f"below {THRESHOLDS[metric]:g} the metric agrees with them on fewer than {ACCURACY:.0%} of pairs of systems "
+        f"({SOURCE})"
+    )
 
 
 def contamination() -> None:

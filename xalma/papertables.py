@@ -31,6 +31,7 @@ from xalma.results import Record
 from xalma.runtime import home, provenance, write_atomically, write_json
 from xalma.significance import N_RESAMPLES, compare, holm, paired_mean, segment_statistics
 from xalma.stages import STAGE_NAMES
+from xalma.thresholds import explained, marks
 
 ALMA_LANGUAGES = ("de", "cs", "is", "zh", "ru", "avg")
 ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}
@@ -163,16 +164,19 @@ def our_groups_table(
     }
     top = [max((v[i] for v in values.values() if v[i] == v[i]), default=0.0) for i in range(len(columns))]
     close = set() if tests is None else _not_worse(tests, direction)
+    unnoticed = [marks(metric, [values[stage][i] for stage in stages]) for i in range(len(columns))]
     rows = [
-        [name, *(number(value, run=RUN, mark=NOT_WORSE if column in close and value < best else "")
-                 for value, column, best in zip(values[stage], columns, top, strict=True))]
-        for stage, name in stages.items()
+        [name, *(number(value, run=RUN, mark=(NOT_WORSE if column in close and value < best else "") + signs[n])
+                 for value, column, best, signs in zip(values[stage], columns, top, unnoticed, strict=True))]
+        for n, (stage, name) in enumerate(stages.items())
     ]  # fmt: skip
     label = {"bleu": "BLEU", "chrf": "chrF"}.get(metric, metric)
     segments = ", ".join(map(str, sorted(frame["n"].unique())))
     notes = [f"n = {segments} segments a direction. High: as inferred, see the language groups."]
     if tests is not None:
         notes.append(f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests['how'].iloc[0]}).")
+    if any(sign for signs in unnoticed for sign in signs):
+        notes.append(f"{explained(metric)}.")
     heads = ["after", *(f"{group} {subset}" for group, subset in columns)]
     made = Table(heads, rows, f"Ours: {label} by group, {ARROWS[direction]}", notes)
     return made.with_best(range(1, len(columns) + 1))

@@ -14,6 +14,7 @@ stands in a row of its own, never in ours.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from xalma.results import Record, save_figure, write_records, write_run
 from xalma.runtime import write_atomically
 from xalma.scoring import Scores
 from xalma.significance import compare, holm, paired_bootstrap, sentence
+from xalma.thresholds import explained, marks
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
          "xcomet-xl": "XCOMET-XL", "xcomet-xl-qe": "XCOMET-XL, no reference", "cometkiwi": "CometKiwi"}  # fmt: skip
@@ -62,23 +64,30 @@ def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataF
 
 
 def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame | None, run: str = "run.json") -> Table:
-    """Systems down, directions and their mean across; best in bold, † where the best is not significantly better."""
+    """Systems down, directions and their mean across; best in bold, † where the best is not significantly better.
+
+    ° where it is better by less than people notice (`thresholds`).
+    """
     table = scores.table.query("metric == @metric")
     directions, systems = (list(table[name].unique()) for name in ("direction", "system"))
     values = table.set_index(["system", "direction"])["value"]
     close = set() if tests is None else {(r.system, r.direction) for r in tests.itertuples() if not r.worse}
+    wide = pd.DataFrame(
+        [[values.get((system, direction), math.nan) for direction in directions] for system in systems]
+    )
+    wide["mean"] = wide.mean(axis=1, skipna=False)  # NaN where a direction is not scored
+    unnoticed = [marks(metric, wide[column]) for column in wide]
     rows: list[list[Cell | str]] = []
-    for system in systems:
-        own = [values.get((system, direction), float("nan")) for direction in directions]
-        mean = sum(own) / len(own)  # NaN where a direction is not scored
-        marks = [NOT_WORSE if (system, direction) in close else "" for direction in directions]
-        rows.append(
-            [system, *(number(v, run=run, mark=m) for v, m in zip(own, marks, strict=True)), number(mean, run=run)]
-        )
+    for i, system in enumerate(systems):
+        signs = [NOT_WORSE if (system, direction) in close else "" for direction in directions] + [""]
+        cells = zip(wide.iloc[i], signs, unnoticed, strict=True)
+        rows.append([system, *(number(value, run=run, mark=sign + column[i]) for value, sign, column in cells)])
     signatures = table.groupby("signature", sort=False)["direction"].agg(lambda found: ", ".join(dict.fromkeys(found)))
     notes = [f"`{signature}`: {found}." for signature, found in signatures.items()]
     if tests is not None and len(tests):
         notes.append(f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests.attrs['how']}).")
+    if any(sign for column in unnoticed for sign in column):
+        notes.append(f"{explained(metric)}.")
     made = Table(["system", *directions, "mean"], rows, caption, notes)
     return made.with_best(range(1, len(directions) + 2))
 
