@@ -241,6 +241,19 @@ def test_addresses_that_leak_or_are_none(tmp_path, monkeypatch, url):
     assert "SECRET" not in str(caught.value)
 
 
+def test_a_host_that_is_not_there_is_given_up_soon(tmp_path, capsys):
+    from xalma import cli
+
+    with FaultyServer() as server:
+        url = server.url
+    (tmp_path / "in.txt").write_text("Hello.\n")
+    argv = ["translate", "--system", "endpoint", "--path", "m", "--from", "en", "--to", "de", str(tmp_path / "in.txt")]
+    for address, why in ((url, "failed 3 times, last with no connection (ConnectError)"), ("http://a b/", "base URL")):
+        assert cli.main([*argv, "--base-url", address, "--journal", str(tmp_path / "j.jsonl")]) in (1, 2)
+        err = capsys.readouterr().err
+        assert why in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize("key", ["schlüssel", "a\nb", "a\x00b" if os.name == "nt" else "a\tb"])
 def test_keys_that_no_header_takes(tmp_path, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -44,6 +44,7 @@ LONGEST_WAIT_S = 60.0  # of our own backoff
 LONGEST_ASKED_S = 600.0  # a server that asks for more ends the run: who started it decides when to go on
 SAID_WAIT_S = 5.0  # waits of this length are said
 LOST_TRIES = 4  # of a request whose answer may be paid and is lost
+UNREACHED_TRIES = 3  # of a server that has not answered at all
 GRACE_S = 2.0  # for answers under way after Ctrl-C: they are paid
 LARGEST_ANSWER = 16 * 2**20  # bytes
 
@@ -52,11 +53,12 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs whole UR
 
 @dataclass(frozen=True)
 class Fault:
-    """An error that may pass. asked_s: the wait that the server asks for; is_for_all: it is about all requests."""
+    """An error that may pass."""
 
     words: str
-    asked_s: float = 0.0
+    asked_s: float = 0.0  # the wait that the server asks for
     is_for_all: bool = False
+    is_unreached: bool = False  # no connection was made
 
 
 class Lost(Exception):
@@ -107,6 +109,7 @@ class Endpoint:
         self._end = math.inf if deadline_s is None else self._clock.monotonic() + deadline_s
         self.journal = Journal(journal)
         self._at_start, self._at_risk, self._dearest, self._frame = self.journal.tokens, 0.0, 0.0, 0
+        self._reached = False  # whether the server ever answered
         self._under_way: dict[str, float] = {}  # what is set aside for requests that were sent
 
     def _open_client(self) -> httpx.AsyncClient:
@@ -253,13 +256,16 @@ class Endpoint:
                 del self._under_way[key]
             if fault is None:
                 return
+            tries = attempt + 1
+            if fault.is_unreached and not self._reached and tries >= UNREACHED_TRIES:
+                break  # a host that never answered is more likely a wrong one than one that will
             errors += not lost  # an error was not charged; the same key might have it sent again
             if fault.asked_s or fault.is_for_all:
                 self._hold_all(fault.asked_s or wait, fault)
-            elif attempt + 1 < self.attempts:
+            elif tries < self.attempts:
                 await self._pause(wait, fault.words)
         raise RuntimeError(
-            f"{self.address.host} failed {self.attempts} times, last with {fault.words}: the answers so far are "
+            f"{self.address.host} failed {tries} times, last with {fault.words}: the answers so far are "
             f"in {self.journal.path}; the same command goes on from there"
         )
 
@@ -277,7 +283,7 @@ class Endpoint:
                 raise SegmentRefused(f"{self.address.host} sends {error}") from None
             return Fault(str(error), is_for_all=error.code == 429)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-            return Fault(f"no connection ({type(error).__name__})")
+            return Fault(f"no connection ({type(error).__name__})", is_unreached=True)
         except Unreadable as error:
             raise Lost(f"an answer that could not be read ({error})") from None
         except (httpx.RequestError, TimeoutError) as error:
@@ -293,6 +299,7 @@ class Endpoint:
                 asyncio.timeout(seconds),
                 self._client.stream("POST", url, json=body, headers=headers) as response,
             ):
+                self._reached = True
                 async for chunk in response.aiter_bytes():
                     data += chunk
                     if len(data) > LARGEST_ANSWER:
