@@ -151,7 +151,7 @@ def test_values_are_read_into_the_fields_type(key, given, value):
         ("beams", [5], "takes int"),
         ("run_dir", None, "takes str"),
         ("corpus", "clder", "choose one of hub, cldr, cldr_web, real"),
-        ("prompt_style", "chat", "choose one of xalma, alma"),
+        ("prompt_style", "talk", "choose xalma, alma, chat"),
         ("dtype", "float16", "choose one of float32, bfloat16"),
         ("mixing", "random", "choose one of uniform, temperature"),
         ("groups", "9", "bad groups '9'"),

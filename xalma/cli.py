@@ -144,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--what", choices=("merged", "adapter"), default="merged")
     export.add_argument("--model", help="folder of a stage; default: the newest stage of the profile")
     export.add_argument("--base-id", default="", help="hub id of the base, for the card and the adapter")
+    export.add_argument("--with-base", action="store_true", help="write the adapter's base beside it, as DIR/base")
+    export.add_argument("--sentences", type=int, default=200, help="how many are compared before anything is written")
     export.add_argument("--licence", default="other", help="the hub's identifier of a licence")
     _add_set(export)
     export.set_defaults(run=_export)
@@ -397,9 +399,10 @@ def _export(arguments: argparse.Namespace) -> None:
     from xalma.modules import adapter_name
 
     adapter_name(arguments.group)  # raises where there is no such group
-    print(describe(p, arguments.group))
+    print(describe(p, arguments.group, arguments.sentences), flush=True)
     folder = export(p, arguments.group, arguments.out, what=arguments.what, folder=arguments.model,
-                    base_id=arguments.base_id, licence=arguments.licence)  # fmt: skip
+                    base_id=arguments.base_id, licence=arguments.licence,
+                    sentences=arguments.sentences, with_base=arguments.with_base)  # fmt: skip
     print(folder)
 
 

@@ -133,18 +133,55 @@ def _scores(records: Sequence[Record], command: str) -> str:
     return wide.to_markdown(index=False, floatfmt=".2f") + "\n\n" + "\n".join(notes)
 
 
+_MERGED = """from transformers import pipeline
+
+translate = pipeline("text-generation", ".")
+turn = [{{"role": "user", "content": {turn!r}}}]
+options = {{"do_sample": False, "num_beams": {beams}, "max_new_tokens": {max_new_tokens}}}
+answer = translate(turn, return_full_text=False, **options)[0]["generated_text"]
+print(answer.strip().split("\\n")[0])"""
+_ADAPTER = """from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model, tokenizer = AutoPeftModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+prompt = tokenizer({prompt!r}, return_tensors="pt")  # begins with {bos}
+ids = model.generate(**prompt, do_sample=False, num_beams={beams}, max_new_tokens={max_new_tokens})
+answer = tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+print(answer.strip().split("\\n")[0])"""
+_CTRANSLATE2 = """import ctranslate2
+from transformers import AutoTokenizer
+
+ctranslate2.converters.TransformersConverter(".").convert("ct2")
+tokenizer, generator = AutoTokenizer.from_pretrained("."), ctranslate2.Generator("ct2")
+prompt = tokenizer.convert_ids_to_tokens(tokenizer({prompt!r})["input_ids"])
+found = generator.generate_batch(
+    [prompt], beam_size={beams}, max_length={max_new_tokens}, include_prompt_in_result=False
+)
+answer = tokenizer.decode(found[0].sequences_ids[0], skip_special_tokens=True)
+print(answer.strip().split("\\n")[0])"""
+_LLAMA_CPP = """python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
+llama-server --model model.gguf --jinja --temp 0"""
+
+
 def _use(facts: Mapping[str, Any]) -> str:
-    if facts["what"] == "merged":
-        load = 'model = AutoModelForCausalLM.from_pretrained("THIS")'
+    """How ordinary programs ask the model, run where the card lies; the tests run the Python of it as printed."""
+    text = facts["prompt"].replace("…", "Good morning.")
+    fill = {"prompt": text, "turn": facts["turn"], **{key: facts[key] for key in ("beams", "max_new_tokens", "bos")}}
+    parts = [
+        "Run in this folder. Tokenizer and chat template give the form of the training prompts, begin-of-text token "
+        "and all; the answer ends at the first line break."
+    ]
+    if facts["what"] == "adapter":
+        parts.append(f"```python\n{_ADAPTER.format(**fill)}\n```")
     else:
-        load = (
-            f'model = AutoModelForCausalLM.from_pretrained("{facts["base_id"] or "THE BASE"}")\n'
-            f'model = PeftModel.from_pretrained(model, "THIS")'
-        )
-    return (
-        f"```python\n{load}\n```\n\nThe prompt is part of the model; the begin-of-text token comes before it, and the "
-        f"answer ends at the first line break:\n\n```text\n{facts['prompt']}\n```"
-    )
+        parts += [
+            f"```python\n{_MERGED.format(**fill)}\n```",
+            f"With CTranslate2:\n\n```python\n{_CTRANSLATE2.format(**fill)}\n```",
+            "With llama.cpp and what is built on it, where its converter knows this tokenizer (these two commands are "
+            f"not run by xalma's tests):\n\n```bash\n{_LLAMA_CPP}\n```",
+        ]
+    parts.append(f"What the model reads, after the begin-of-text token:\n\n```text\n{facts['prompt']}\n```")
+    return "\n\n".join(parts)
 
 
 def _limits(facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xalma.corpora import parse_corpus
 from xalma.languages import GROUPS, group_of, parse_groups, parse_module_languages
-from xalma.prompts import is_style
+from xalma.prompts import CHAT, base_chat_style, is_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ class Profile:
     stage3_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
     stage3_schedule: str = ours("cosine", f"{_GUESS}")
     # stage 4: supervised fine-tuning
-    prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt")
+    prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt, 'chat' the base's own form")
     max_length: int = code(512, "CPO script, prompt and answer, tokens")
     stage4_epochs: float = ours(1.0, f"{_GUESS}")
     stage4_updates: int = ours(0, "updates of stage 4, for comparisons of data; 0: those of stage4_epochs")
@@ -169,6 +169,8 @@ class Profile:
 
     def but(self, **changes: Any) -> Profile:
         """A checked copy with some fields changed. Raises ValueError for an unknown key or a bad value."""
+        if changes.get("prompt_style") == CHAT:
+            changes["prompt_style"] = base_chat_style(changes.get("base") or self.base)
         return replace(self, **{key: _checked(key, value) for key, value in changes.items()})
 
     @property
@@ -263,7 +265,7 @@ def _checked(key: str, value: Any) -> Any:
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ValueError(f"bad value {value!r} for {key}: choose one of {', '.join(_CHOICES[key])}")
     if key == "prompt_style" and not is_style(value):
-        raise ValueError(f"bad value {value!r} for {key}: choose one of xalma, alma, or a text with {{prompt}} in it")
+        raise ValueError(f"bad value {value!r} for {key}: choose xalma, alma, chat, or a text with {{prompt}} in it")
     if kind in (int, float) and not (0 < value < math.inf or (value == 0 and key in _MAY_BE_ZERO)):
         raise ValueError(
             f"bad value {value!r} for {key}: it must be {'0 or more' if key in _MAY_BE_ZERO else 'above 0'}"

@@ -16,10 +16,12 @@ from xalma.languages import language
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STYLES = ("xalma", "alma")
+SLOT = "{prompt}"  # where the prompt goes in a chat form
+STYLE_FORMS = {"xalma": f"[INST] {SLOT} [/INST]", "alma": SLOT}
+STYLES = tuple(STYLE_FORMS)
+CHAT = "chat"  # of a profile: the form of its base's own template
 # What str.splitlines cuts at, line feed aside, and blanks around it.
 _SEPARATORS = re.compile("[ \t]*[\r\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
-SLOT = "{prompt}"  # where the prompt goes in a base's own chat form
 
 
 def translation_prompt(text: str, src: str, tgt: str, style: str = "xalma") -> str:
@@ -33,9 +35,7 @@ def translation_prompt(text: str, src: str, tgt: str, style: str = "xalma") -> s
         raise ValueError(f"unknown prompt style {style!r}: use one of {', '.join(STYLES)}, or a text with {SLOT} in it")
     source, target = language(src).name, language(tgt).name
     prompt = f"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
-    if style == "alma":
-        return prompt
-    return f"[INST] {prompt} [/INST]" if style == "xalma" else style.replace(SLOT, prompt)
+    return STYLE_FORMS.get(style, style).replace(SLOT, prompt)
 
 
 def is_style(style: str) -> bool:
@@ -56,6 +56,15 @@ def chat_style(tokenizer: PreTrainedTokenizerBase) -> str:
         turn, tokenize=False, add_generation_prompt=True, enable_thinking=False, date_string="26 Jul 2024"
     )  # fmt: skip
     return text.removeprefix(tokenizer.bos_token or "")  # the begin-of-text token is `collate`'s business
+
+
+def base_chat_style(base: str) -> str:
+    """`chat_style` of the tokenizer of a base, a folder or hub id. Raises ValueError for none or one without a form."""
+    if not base:
+        raise ValueError("prompt_style=chat takes the chat template of a base: give --set base=… too")
+    from xalma.backbone import load_tokenizer
+
+    return chat_style(load_tokenizer(base))
 
 
 def extract_translation(output: str) -> str:
