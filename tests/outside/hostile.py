@@ -48,7 +48,7 @@ def pickled_module(runs: Path, sign: Path) -> tuple[Path, str]:
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Planted(sign)))
     refiled(folder, sha256={path.name: "" for path in folder.iterdir() if path.name != "run.json"})
-    return folder, "adapter_model.safetensors"
+    return folder, "adapter_model."  # the pickle that is there, or the file that is not
 
 
 def pickle_beside(runs: Path, sign: Path) -> tuple[Path, str]:
