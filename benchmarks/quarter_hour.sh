@@ -61,6 +61,8 @@ import json, sys
 for line in open(sys.argv[1]):
     one = json.loads(line)
     one.pop("log", None)
+    if one["event"] == "run":
+        continue
     one["trace"] = one.get("trace", "")[-600:]
     print(json.dumps({k: v for k, v in one.items() if v not in ("", None)}))
 P

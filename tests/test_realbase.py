@@ -150,7 +150,7 @@ def test_all_tasks_run_and_a_second_run_has_nothing_to_do(tiny_pack: Path, tmp_p
     realbase.work_through(run, wanted, float("inf"))
     failed = [line for line in lines(tmp_path / "log.jsonl") if line["event"] == "failed"]
     assert not failed, failed[0]["trace"]
-    found = lines(tmp_path / "ladder.jsonl.gz")
+    found = [one for form in ("few-shot", "prompted") for one in lines(tmp_path / f"ladder-{form}.jsonl.gz")]
     asked = {(one["system"], one["direction"], one["form"]) for one in found if one["set"] == "flores"}
     forms = {
         "base": ["few-shot"],

@@ -3,9 +3,9 @@
     python -m xalma.realbase --profile real --pack DIR --out OUT --work WORK --workers 3 --seconds 530
 
 reads a folder of `realpack` (token ids alone), trains the ladder, then what it is compared with, in the order of their
-worth, and appends to OUT: ladder.jsonl.gz, studies.jsonl.gz, whole.jsonl.gz (token ids of outputs, nats of references)
-and log.jsonl (tasks, seconds, tokens, losses, failures). `realscore` turns these into scores. WORK has the weights and
-which tasks are done: the same command again goes on. A cut-off loses the tasks in hand and nothing else.
+worth, and appends to OUT: ladder-*.jsonl.gz, studies.jsonl.gz, whole-*.jsonl.gz (token ids of outputs, nats of
+references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `realscore` turns these into scores.
+WORK has the weights and which tasks are done: the same command again goes on. A cut-off loses the tasks in hand alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from xalma.languages import language, parse_groups
 from xalma.profiles import Profile, load_profile
-from xalma.runtime import provenance, write_json
+from xalma.runtime import provenance
 
 METHOD_RATES = (1.0, 0.3, 3.0)  # times the profile's learning rate of stage 5
 WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
@@ -230,7 +230,9 @@ def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
         "seconds": a.seconds,
         "only": a.only,
     }
-    write_json(a.out / "run.json", settings | provenance())
+    line = json.dumps({"event": "run"} | settings | provenance())
+    with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(line + "\n")
     given = list(sys.argv[1:]) if a.argv is None else list(a.argv)
     command = [sys.executable, "-m", "xalma.realbase", *given, "--worker", "--until", f"{until:.1f}"]
     env = os.environ | {"TQDM_DISABLE": "1"}

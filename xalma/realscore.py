@@ -177,7 +177,7 @@ def _by_owner(stats: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
 def score_run(p: Profile, run: Path, pack: Path, base: Path) -> Path:
     """Reads OUT, writes results/<profile>/{scores,tables}; returns that folder."""
     out = results_folder(p)
-    pieces = read_pieces([run / f"{name}.jsonl.gz" for name in ("ladder", "studies", "whole")], pack, base)
+    pieces = read_pieces(sorted(run.glob("*.jsonl.gz")), pack, base)
     drawn, scores, by_system = Drawn(p.seed), {}, {}
     first = [one for one in pieces if one.set == "flores"]
     least = min((len(one.outputs) for one in first), default=0)
@@ -212,8 +212,9 @@ def _write_log(out: Path, run: Path) -> None:
         line.pop("trace", None)
         line.pop("pid", None)
     write_atomically(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    if (run / "run.json").exists():
-        write_json(out / "run.json", json.loads((run / "run.json").read_text(encoding="utf-8")))
+    runs = [line for line in lines if line["event"] == "run"]
+    if runs:
+        write_json(out / "run.json", {"runs": runs})  # one more each time it went on
 
 
 def main(argv: Sequence[str] | None = None) -> int:

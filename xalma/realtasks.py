@@ -137,6 +137,9 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
             priced.append((ids, reference.tolist()))
     if not prompts:
         return
+    place = {"ladder": f"ladder-{form}", "whole": f"whole-{system}"}.get(
+        file, file
+    ) + ".jsonl.gz"  # none over 16 MiB
     stops = {run.pack.index["eos"], *run.pack.index["line_ends"]}
     gc.collect()
     gc.freeze()  # recording a graph collects garbage, which looks at every object there is
@@ -146,7 +149,7 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     nats = price(model, priced, run.pack.index["pad"])
     for direction in here:
         index = [i for i, one in enumerate(asked) if one == direction]
-        run.write(file, {
+        run.write(place, {
             "system": system, "set": name, "direction": direction, "form": form, "start": start,
             "ids": [outputs[i] for i in index], "nats": [round(nats[i], 4) for i in index],
         })  # fmt: skip
@@ -164,8 +167,8 @@ def give_back() -> None:
 
 
 def both_sets(run: Run, model, system: str, codes: Sequence[str], form: str) -> None:
-    measure(run, model, system, codes, form, "ladder.jsonl.gz")
-    measure(run, model, system, codes, form, "ladder.jsonl.gz", name=WMT, n=min(WMT_FIRST, run.p.test_pairs))
+    measure(run, model, system, codes, form, "ladder")
+    measure(run, model, system, codes, form, "ladder", name=WMT, n=min(WMT_FIRST, run.p.test_pairs))
 
 
 # the ladder
@@ -222,9 +225,7 @@ def preference(run: Run, group: int) -> None:
     """ARPO, and stage 4 going on with the same chosen answers."""
     codes, name = run.p.languages_of(group), f"g{group}.stage4"
     rows = pairs_of(run, group)
-    train_pairs(
-        run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder.jsonl.gz"
-    )
+    train_pairs(run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder")
     model = module_on(run, base_model(run, 1), saved=name)
     batch = min(run.p.stage5_batch_size, len(rows))
     fit(run, model, chosen_rows(rows), "stage5", f"g{group}.sft+", steps=max(1, len(rows) // batch))
@@ -328,9 +329,7 @@ def with_reference(run: Run, model, rows: Rows) -> Rows:
 
 
 def method(run: Run, group: int, name: str, factor: float) -> None:
-    train_pairs(
-        run, group, pairs_of(run, group), name, factor, system=f"{name}@{factor:g}", file="studies.jsonl.gz"
-    )
+    train_pairs(run, group, pairs_of(run, group), name, factor, system=f"{name}@{factor:g}", file="studies")
 
 
 def own(run: Run, group: int) -> None:
@@ -345,7 +344,7 @@ def own(run: Run, group: int) -> None:
             f"stage{number}",
             f"own.g{group}.{number}",
         )
-    measure(run, model, "own", codes, PROMPTED, "studies.jsonl.gz", n=run.p.test_pairs)
+    measure(run, model, "own", codes, PROMPTED, "studies", n=run.p.test_pairs)
 
 
 def shared(run: Run, name: str) -> None:
@@ -364,7 +363,7 @@ def shared(run: Run, name: str) -> None:
         fit(run, model, rows, f"stage{number}", f"{name}.{number}", rate=rate if name == "dense" else 0.0)
     if name == "dense":
         model = model.to(DTYPE[run.p.dtype])
-    measure(run, model, name, run.p.languages, PROMPTED, "studies.jsonl.gz", n=run.p.test_pairs)
+    measure(run, model, name, run.p.languages, PROMPTED, "studies", n=run.p.test_pairs)
 
 
 def french(run: Run) -> None:
@@ -375,7 +374,7 @@ def french(run: Run) -> None:
         grown = (len(codes) + 1) / len(codes) if number == 2 else len(codes) / (len(codes) - 1)
         share = grown if number < 4 else 1.0  # each language as much text as in its group
         fit(run, model, rows_of(run, number, codes, share), f"stage{number}", f"french.{number}")
-    measure(run, model, "group2+fr", codes, PROMPTED, "studies.jsonl.gz", n=run.p.test_pairs)
+    measure(run, model, "group2+fr", codes, PROMPTED, "studies", n=run.p.test_pairs)
 
 
 def whole(run: Run, group: int, system: str) -> None:
@@ -385,4 +384,4 @@ def whole(run: Run, group: int, system: str) -> None:
         model, form = base_model(run, 0), FEW_SHOT
     else:
         model, form = module_on(run, base_model(run, 1), saved=f"g{group}.{system}"), PROMPTED
-    measure(run, model, system, codes, form, "whole.jsonl.gz", start=start, n=1012 - start)
+    measure(run, model, system, codes, form, "whole", start=start, n=1012 - start)
