@@ -27,6 +27,7 @@ from xalma.testindex import KINDS, Hit, TestIndex
 
 CHUNK = 256  # rows a guard reads ahead; at a thousand and more the arrays fall out of the cache
 ACTIONS = ("stop", "drop", "allow")
+_PLAINNESS = {kind: place for place, kind in enumerate(KINDS)}
 
 
 class Guard:
@@ -50,8 +51,9 @@ class Guard:
         while not ended:
             chunk = list(islice(rows, CHUNK))
             block, ended = held + chunk, len(chunk) < CHUNK
-            for row, hit in self._hits(block if chunk else []).items():
-                hits[row] = min(hit, hits.get(row, hit), key=_plainness)
+            waiting, hits = hits, self._hits(block) if chunk else {}
+            for row, hit in waiting.items():
+                _note(hits, row, hit)
             n = len(block) if ended else len(block) - 1  # the last waits: a sentence may go on in the next row
             leaks = {row: hit for row, hit in hits.items() if row < n and hit.kind != "near"}
             self.counts.update({"rows": n, **Counter(hit.kind for row, hit in hits.items() if row < n)})
@@ -68,8 +70,7 @@ class Guard:
         for side in range(max(map(len, rows), default=0)):
             numbers = [number for number, row in enumerate(rows) if side < len(row)]
             for hit in self.index.find([rows[number][side] for number in numbers], near=True):
-                row = numbers[hit.text]
-                hits[row] = min(hits.get(row, hit), hit, key=_plainness)
+                _note(hits, numbers[hit.text], hit)
         return hits
 
     def report(self) -> dict[str, Any]:
@@ -84,8 +85,10 @@ def left_out(report: Mapping[str, Any]) -> int:
     return sum(report.get(kind, 0) for kind in KINDS[:-1])
 
 
-def _plainness(hit: Hit) -> int:
-    return KINDS.index(hit.kind)
+def _note(hits: dict[int, Hit], row: int, hit: Hit) -> None:
+    """Keeps the plainest hit of a row."""
+    if row not in hits or _PLAINNESS[hit.kind] < _PLAINNESS[hits[row].kind]:
+        hits[row] = hit
 
 
 def _stop_message(hits: Mapping[int, Hit], done: int, size: int, where: str) -> str:

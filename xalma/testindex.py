@@ -33,7 +33,7 @@ from xalma.folding import codes, fold, key, without_markup
 MIN_LETTERS = 20
 MIN_CONTAINED = 25  # the same for a sentence inside a longer text
 MOST = 0.8  # share of a line's letters from which a shorter one inside counts too
-WINDOW, STRIDE = 16, 12  # letters of a window, and between the starts of a test sentence's windows; fewer between
+WINDOW, STRIDE = 16, 16  # letters of a window, and between the starts of a test sentence's windows; fewer between
 LEAST_WINDOWS = 8  # those of a sentence so short that it would have less than about so many
 NEAR_SHARE, NEAR_LEAST = 0.35, 3  # of a sentence's windows, and of windows
 BATCH_CHARACTERS = 1 << 18  # compared at once
