@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import xalma as xalma_package
 from xalma import cli, notebooks
 from xalma.languages import LANGUAGES
+from xalma.profiles import PROFILES
 
 
 @pytest.fixture
@@ -195,3 +201,59 @@ def test_devices_and_dtypes_that_are_none(xalma, texts, options, why, system):
     words = f"translate --from en --to de {system} {options} {{t}}/good.txt".format(t=texts).split()
     code, _, err = xalma(*words)
     assert code == 2 and why in err and err.count("\n") == 1
+
+
+LOCALES = {"ASCII": {"LC_ALL": "C"}, "latin-1": {"PYTHONIOENCODING": "latin-1"}}
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("command", [["systems"], ["plan", "--profile", "small-cpu", "--gpus", "1"]], ids=" ".join)
+def test_any_locale_prints(command, locale):
+    """In a process of its own, with an encoding that lacks the letters, into a pipe: UTF-8, as any file of ours."""
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "xalma.cli", *command]
+    done = subprocess.run(command, env=environment | LOCALES[locale], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.decode("utf-8")) > 500
+
+
+def test_translations_print_whatever_the_locale_is(monkeypatch):
+    """Into a file whole, on a terminal with `?` for what it has no letter for."""
+    for terminal, expected in ((False, "en→xx: 你好\n".encode()), (True, b"en?xx: ??\n")):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal, raising=False)
+        cli._print_any_letter(stream)
+        print("en→xx: 你好", file=stream, flush=True)
+        assert stream.buffer.getvalue() == expected
+
+
+def test_a_broken_pipe_is_quiet():
+    command = [sys.executable, "-m", "xalma.cli", "systems"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_run_names_every_profile(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["run", "--help"])
+    said = "".join(capsys.readouterr().out.split())
+    assert ",".join(PROFILES) in said
+
+
+def test_the_front_door_lists_its_names():
+    """For tab completion and type checkers, before torch is loaded; each is where it says, with its types."""
+    code = "import sys, xalma; print(*dir(xalma)); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and set(xalma_package._HOMES) <= set(done.stdout.split())
+    tree = ast.parse(Path(xalma_package.__file__).read_text(encoding="utf-8"))
+    (typed,) = (n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
+    assert {n.names[0].asname: n.module.removeprefix("xalma.") for n in typed.body} == xalma_package._HOMES
+    for name in xalma_package._HOMES:
+        found = getattr(xalma_package, name)
+        if inspect.isfunction(found):
+            hints = inspect.signature(found)
+            assert hints.return_annotation is not inspect.Signature.empty, name
+            assert all(p.annotation is not inspect.Parameter.empty for p in hints.parameters.values()), name
+    assert (Path(xalma_package.__file__).parent / "py.typed").exists()

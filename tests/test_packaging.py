@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, version
 from itertools import chain
@@ -65,6 +66,33 @@ def test_environment_names_every_direct_dependency(requirement):
 @pytest.mark.parametrize("name", sorted(CONDA.keys() - {"python"}))
 def test_environment_pin_is_lock_pin(name):
     assert CONDA[name] == LOCK[name]
+
+
+READ_AS_PIP_DOES = """
+import sys
+from pip._internal.network.session import PipSession
+from pip._internal.req.req_file import parse_requirements
+print(*(r.requirement for r in parse_requirements(sys.argv[1], session=PipSession()) if not r.constraint), sep="\\n")
+"""
+
+
+def test_pip_reads_condas_list(tmp_path):
+    """conda writes the list into a file beside environment.yml and calls `pip install -r`: each line must be one of
+    the few options that a requirements file may have, or a requirement.
+    """
+    (lines,) = [d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict)]
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+
+    def read(*more: str) -> subprocess.CompletedProcess:
+        (tmp_path / "condaenv.txt").write_text("\n".join([*lines, *more]))
+        command = [sys.executable, "-c", READ_AS_PIP_DOES, "condaenv.txt"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    found = read()
+    assert found.returncode == 0, found.stderr[-500:]
+    wanted = [line.split(" #")[0] for line in lines if not line.startswith("--")]
+    assert found.stdout.split() == [*wanted, "."], "each pin, and xalma itself"
+    assert read("--no-build-isolation --editable .").returncode != 0, "pip takes that on its command line alone"
 
 
 def test_python_versions_agree():

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
 from xalma import plan
 from xalma.backbone import build_llama, train_tokenizer
 from xalma.cli import main
 from xalma.modules import attach_module
-from xalma.profiles import FULL, SMALL, TINY
+from xalma.profiles import FULL, PROFILES, SMALL, TINY
 from xalma.runtime import REPOSITORY
 
 N, MODULE = 13_015_864_320, 2_002_780_160  # LLaMA-2-13B; rank 512 on its seven projections (paper: 15 %)
@@ -35,6 +36,42 @@ def test_counts_are_those_of_the_models_built():
     assert plan.shape_of(p).parameters == model.num_parameters()
     trained, _ = attach_module(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
     assert plan.shape_of(p).module(5) == trained
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (LlamaConfig, {"num_key_value_heads": 2}),
+        (Qwen3Config, {"num_key_value_heads": 1, "head_dim": 32}),  # heads wider than the stream; norms of heads
+        (MistralConfig, {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ],
+)  # fmt: skip
+def test_grouped_query_attention_is_counted(tmp_path, kind, more):
+    """Against the models themselves, and a module's weights against peft's own."""
+    config = kind(vocab_size=120, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+                  bos_token_id=1, eos_token_id=2, pad_token_id=0, **more)  # fmt: skip
+    config.save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_config(config)
+    norms = sum(x.numel() for name, x in model.named_parameters() if "q_norm" in name or "k_norm" in name)
+    shape = plan.shape_of(FULL.but(base=str(tmp_path)))
+    assert shape.parameters == model.num_parameters() - norms  # Qwen3's, a few numbers a layer, are left out
+    trained, _ = attach_module(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
+    assert shape.module(5) == trained
+    sequences = FULL.generation_batch * FULL.beams * (plan.ASSUMED_ROW_TOKENS + FULL.max_new_tokens)
+    kept = 2 * config.num_key_value_heads * model.model.layers[0].self_attn.head_dim * (3 + 1) * 2 * sequences
+    assert plan.decoding_memory(FULL.but(base=str(tmp_path)))["keys and values"] == pytest.approx(kept / 2**30)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_planned_as_it_is(profile, monkeypatch, capsys):
+    """Without a number of GPUs it takes as many as can share its batches."""
+    monkeypatch.setattr(plan, "shape_of", lambda p, known=plan.shape_of: known(p if p.base == FULL.base else TINY))
+    assert main(["plan", "--profile", profile]) == 0
+    assert f"on {plan.shareable(PROFILES[profile])} × h200" in capsys.readouterr().out
+
+
+def test_how_many_can_share():
+    assert (plan.shareable(FULL), plan.shareable(TINY.but(micro_batch=4)), plan.shareable(TINY)) == (8, 2, 1)
 
 
 # 12 · 40 layers · 5120 · 512 positions = 1,258,291,200 operations of attention a token

@@ -6,7 +6,7 @@ The package's own front door is small; notebooks import the rooms they walk thro
 import os
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -16,6 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # tqdm says so on import where ipywidgets is absent, with a machine path, in every executed notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from xalma.arpo import arpo_loss as arpo_loss
+    from xalma.arpotrainer import ARPOConfig as ARPOConfig
+    from xalma.arpotrainer import ARPOTrainer as ARPOTrainer
+    from xalma.bank import load_modules as load_modules
+    from xalma.generate import translate as translate
+    from xalma.languages import group_of as group_of
+    from xalma.profiles import load_profile as load_profile
 
 _HOMES = {
     "ARPOConfig": "arpotrainer",
@@ -33,3 +42,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"xalma.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'xalma' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The names of the front door, imported or not."""
+    return sorted({*globals(), *_HOMES})

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import select
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +16,15 @@ from typing import Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script: 0, or 2 with one sentence on stderr for bad input, 1 for a failed run."""
+    for stream in (sys.stdout, sys.stderr):
+        _print_any_letter(stream)
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
+        sys.stdout.flush()  # here, where a reader that is gone is no error
     except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 141  # as a shell says of a program that SIGPIPE ended
         print(f"xalma: {' '.join(str(error).split())}", file=sys.stderr)  # libraries' messages may have many lines
         return 1 if isinstance(error, RuntimeError | FloatingPointError) else 2
     except KeyboardInterrupt as stop:  # who has more to say of what is kept says it
@@ -23,6 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nxalma: {stop if stop.args else kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_any_letter(stream: Any) -> None:
+    """Translations are UTF-8 in a file or a pipe whatever the locale is; a terminal shows `?` for what it lacks."""
+    if isinstance(stream, io.TextIOWrapper):
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        else:
+            stream.reconfigure(encoding="utf-8")
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is what broke, as under `| head`; then nothing more is written to it at exit either."""
+    out, poll = sys.stdout.fileno(), select.poll()
+    poll.register(out, select.POLLOUT)
+    gone = any(events & select.POLLERR for _, events in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return gone
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a run costs: tokens, FLOPs, memory, days, disk")
     plan.add_argument("--profile", default="full")
-    plan.add_argument("--gpus", type=int, default=8, help="that train one stage together")
+    plan.add_argument("--gpus", type=int, help="that train one stage together; default: 8, or fewer that share evenly")
     plan.add_argument("--gpu", default="h200", help="h200 (default), h100, b200, a100 or l40s")
     plan.add_argument("--slurm", action="store_true", help="print the sbatch commands of the whole graph instead")
     _add_set(plan)
@@ -228,13 +256,14 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     from xalma.parallel import CONFIGURATIONS
-    from xalma.plan import plan_text, slurm_lines
+    from xalma.plan import plan_text, shareable, slurm_lines
     from xalma.profiles import load_profile
 
     p = load_profile(arguments.profile, **_overrides(arguments.set))
-    text = plan_text(p, arguments.gpus, arguments.gpu)
-    same = " ".join([f"--profile {arguments.profile}", *(f"--set '{pair}'" for pair in arguments.set)])
-    print(slurm_lines(p, arguments.gpus, CONFIGURATIONS / "stage.sbatch", same) if arguments.slurm else text)
+    gpus = shareable(p) if arguments.gpus is None else arguments.gpus
+    text = plan_text(p, gpus, arguments.gpu)
+    same = " ".join([f"--profile {arguments.profile}", *(f"--set {shlex.quote(pair)}" for pair in arguments.set)])
+    print(slurm_lines(p, gpus, CONFIGURATIONS / "stage.sbatch", same) if arguments.slurm else text)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -48,7 +48,11 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A LLaMA's sizes. inner: width of the MLP. tied: input and output embeddings are one."""
+    """A LLaMA's sizes. inner: width of the MLP. tied: input and output embeddings are one.
+
+    q, kv: widths of the queries and of keys and values, all heads of them; 0: as wide as the stream. Narrower keys and
+    values are grouped-query attention.
+    """
 
     hidden: int
     layers: int
@@ -56,16 +60,24 @@ class Shape:
     vocabulary: int
     inner: int
     tied: bool
+    q: int = 0
+    kv: int = 0
+
+    @property
+    def projections(self) -> list[tuple[int, int]]:
+        """(in, out) of a layer's seven matrices: q, k, v, o, gate, up, down."""
+        d, q, kv = self.hidden, self.q or self.hidden, self.kv or self.hidden
+        return [(d, q), (d, kv), (d, kv), (q, d), (d, self.inner), (d, self.inner), (self.inner, d)]
 
     @property
     def parameters(self) -> int:
-        """All weights: embeddings, four attention and three MLP projections and two norms a layer, the last norm."""
-        layer = 4 * self.hidden**2 + 3 * self.hidden * self.inner + 2 * self.hidden
+        """All weights: embeddings, seven projections and two norms a layer, the last norm."""
+        layer = sum(n_in * n_out for n_in, n_out in self.projections) + 2 * self.hidden
         return (1 if self.tied else 2) * self.vocabulary * self.hidden + self.layers * layer + self.hidden
 
     def module(self, rank: int) -> int:
         """Weights of a LoRA of `rank` on all seven projections: rank × (in + out) each."""
-        return self.layers * rank * (11 * self.hidden + 3 * self.inner)
+        return self.layers * rank * sum(n_in + n_out for n_in, n_out in self.projections)
 
 
 def shape_of(p: Profile) -> Shape:
@@ -76,8 +88,11 @@ def shape_of(p: Profile) -> Shape:
         from transformers import AutoConfig
 
         c = AutoConfig.from_pretrained(find_base(p.base), trust_remote_code=False)
-        return Shape(c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.vocab_size, c.intermediate_size,
-                     c.tie_word_embeddings)  # fmt: skip
+        heads = c.num_attention_heads
+        width = getattr(c, "head_dim", None) or c.hidden_size // heads
+        kv = (getattr(c, "num_key_value_heads", None) or heads) * width
+        return Shape(c.hidden_size, c.num_hidden_layers, heads, c.vocab_size, c.intermediate_size,
+                     c.tie_word_embeddings, heads * width, kv)  # fmt: skip
     inner = -(-p.hidden_size * 8 // 3 // 32) * 32  # as backbone.build_llama
     return Shape(p.hidden_size, p.layers, p.heads, p.vocab_size, inner, tied=True)
 
@@ -168,12 +183,12 @@ def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
 def decoding_memory(p: Profile) -> dict[str, float]:
     """GiB one GPU needs to decode `generation_batch` sentences, for stage 5's pairs and after each stage, by part.
 
-    All of them at an assumed prompt and the full `max_new_tokens`, keys and values of every head kept, though in some
-    bases heads share them. Every GPU decodes sentences of its own, with the whole base and a float32 module.
+    All of them at an assumed prompt and the full `max_new_tokens`. Every GPU decodes sentences of its own, with the
+    whole base and a float32 module.
     """
     shape, wide = shape_of(p), 2 if p.dtype == "bfloat16" else 4
     sequences, tokens = p.generation_batch * p.beams, ASSUMED_ROW_TOKENS + p.max_new_tokens
-    layer = 2 * wide * shape.hidden * sequences * tokens  # keys and values
+    layer = 2 * wide * (shape.kv or shape.hidden) * sequences * tokens  # keys and values
     parts = {
         "base": wide * shape.parameters,
         "module": 4 * shape.module(p.lora_rank),
@@ -243,6 +258,17 @@ def _check_decoding(p: Profile, gpu: str) -> None:
             f"decoding {p.generation_batch} sentences with {p.beams} beams needs {need:.0f} GiB on a {gpu}, of which "
             f"{room:.0f} of {GPUS[gpu].memory:.0f} GiB can be used: {advice}"
         )
+
+
+def shareable(p: Profile, most: int = 8) -> int:
+    """The largest number of GPUs, a power of two up to `most`, that can share every stage's batch evenly."""
+    for gpus in (2**i for i in range(most.bit_length() - 1, 0, -1)):
+        try:
+            _check_shares(p, gpus)
+        except ValueError:
+            continue
+        return gpus
+    return 1
 
 
 def _check_shares(p: Profile, gpus: int) -> None:
