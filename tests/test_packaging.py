@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, version
 from itertools import chain
@@ -191,3 +192,23 @@ def test_citation_names_both_papers(arxiv):
     (paper,) = [r for r in references if r["url"] == f"https://arxiv.org/abs/{arxiv}"]
     assert paper["authors"][0] == {"family-names": "Xu", "given-names": "Haoran"}
     assert paper["title"] and paper["year"] in (2023, 2024)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the list of files is git's")
+def test_the_sdist_is_the_repository(tmp_path):
+    """Every file that git has, so that the tests in it run, and the README as the long description."""
+    git = ["git", "-C", str(ROOT)]
+    listed = [*git, "ls-tree", "-r", "--name-only", "HEAD"]
+    files = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    archive = subprocess.run([*git, "archive", "HEAD"], capture_output=True, check=True).stdout
+    (tmp_path / "tree").mkdir()
+    subprocess.run(["tar", "x", "-C", str(tmp_path / "tree")], input=archive, check=True)
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "tree", check=True, capture_output=True)
+    (made,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(made) as opened:
+        names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
+        info = opened.extractfile(f"{made.name.removesuffix('.tar.gz')}/PKG-INFO").read().decode()
+    assert set(files) <= names, sorted(set(files) - names)
+    assert "Description-Content-Type: text/markdown" in info and "# xalma" in info and "Typing :: Typed" in info

@@ -234,3 +234,22 @@ def test_one_value_that_is_not_finite_is_seen_wherever_it_stands(dtype, value):
         spoiled = whole.clone()
         spoiled[i] = value
         assert not runtime.all_finite(spoiled), i
+
+
+def test_papermill_gets_one_line_and_no_bar(tmp_path, monkeypatch):
+    """In a real kernel, called as papermill is from a shell: each refresh of a bar would be an output of its own."""
+    import nbformat
+    import papermill
+
+    monkeypatch.delenv("XALMA_STATUS", raising=False)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    code = """from xalma.runtime import progress
+with progress(300, "stage 4") as bar:
+    for _ in range(300):
+        bar.update(1, "loss 1.0")"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False)
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+    assert output["data"] == {"text/plain": "stage 4 300/300"}

@@ -56,11 +56,20 @@ def is_watched() -> bool:
 
     papermill, called in a notebook, hands the session on to its kernels: so the parent must not have it itself.
     """
-    kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None) if "IPython" in sys.modules else None
-    if kernel is None or SESSION not in os.environ or STATUS_VARIABLE in os.environ:
+    if not _in_kernel() or SESSION not in os.environ or STATUS_VARIABLE in os.environ:
         return False
     parent = Path(f"/proc/{os.getppid()}/environ")
     return not (parent.exists() and f"{SESSION}=".encode() in parent.read_bytes())
+
+
+def is_run_by_a_program() -> bool:
+    """Whether this is a notebook's kernel that no person is known to watch, as papermill's."""
+    return _in_kernel() and not is_watched()
+
+
+def _in_kernel() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def _watch(p: Profile, place: Any, over: threading.Event) -> None:

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -266,18 +267,32 @@ def put_back(path: Path) -> None:
 STATUS_VARIABLE = "XALMA_STATUS"  # file that `xalma run` watches; progress bars would spoil executed notebooks
 
 
+def _is_run_by_a_program() -> bool:
+    if "ipykernel" not in sys.modules:
+        return False
+    from xalma.live import is_run_by_a_program
+
+    return is_run_by_a_program()
+
+
 class Progress:
-    """A tqdm bar, or, under `xalma run`, lines in the status file that the terminal shows; both with the time left.
+    """A tqdm bar; under `xalma run`, lines in the status file that the terminal shows; both with the time left. In a
+    kernel that a program runs, such as papermill, one line that changes: each refresh of a bar would be an output.
 
     done: units that an earlier run did, which say nothing of the speed of this one.
     """
 
     def __init__(self, total: int, label: str, done: int = 0) -> None:
         self.total, self.label, self.done = total, label, done
-        self.begun, self.started = done, time.perf_counter()
+        self.begun, self.started, self.shown = done, time.perf_counter(), 0.0
         self.status = os.environ.get(STATUS_VARIABLE)
-        self.bar = None
+        self.bar = self.line = None
         if not self.status:
+            if _is_run_by_a_program():
+                from IPython.display import display
+
+                self.line = display({"text/plain": label}, raw=True, display_id=True)
+                return
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=total, initial=done, desc=label, leave=False)
@@ -287,9 +302,25 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(n)
+        elif self.line and time.perf_counter() - self.shown >= 1.0:
+            self.shown = time.perf_counter()
+            self._show(self._left() if self.total else "", note)
         elif self.status:
             parts = (self.label, f"{self.done}/{self.total}", self._left() if self.total else "", note)
             Path(f"{self.status}.{os.getpid()}").write_text(" ".join(filter(None, parts)), encoding="utf-8")
+
+    def close(self) -> None:
+        """The bar and the status go, the line stays, without what would differ between two equal runs."""
+        if self.bar is not None:
+            self.bar.close()
+        elif self.line:
+            self._show()
+        elif self.status:
+            Path(f"{self.status}.{os.getpid()}").unlink(missing_ok=True)
+
+    def _show(self, *more: str) -> None:
+        text = " ".join(filter(None, (self.label, f"{self.done}/{self.total}", *more)))
+        self.line.update({"text/plain": text}, raw=True)
 
     def _left(self) -> str:
         each = (time.perf_counter() - self.started) / max(1, self.done - self.begun)
@@ -303,7 +334,4 @@ def progress(total: int, label: str, done: int = 0) -> Iterator[Progress]:
     try:
         yield bar
     finally:
-        if bar.bar is not None:
-            bar.bar.close()
-        elif bar.status:
-            Path(f"{bar.status}.{os.getpid()}").unlink(missing_ok=True)
+        bar.close()
