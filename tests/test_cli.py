@@ -60,6 +60,10 @@ BAD = {
     "bad checkpoint": (
         "score --output {t}/good.txt --reference {t}/good.txt --to fi --checkpoint x", "bad --checkpoint 'x'",
     ),
+    "negative workers": (
+        "score --output {t}/good.txt --reference {t}/good.txt --to fi --workers -3", "--workers -3 is no count",
+    ),
+    "alpha": ("compare a b --testset ntrex --alpha nan", "--alpha nan is no level of significance"),
     "empty reference": ("score --output {t}/good.txt --reference {t}/empty.txt --to fi", "empty.txt is empty"),
     "line counts": (
         "score --output {t}/good.txt --reference {t}/three.txt --to fi", "good.txt has 2, {t}/three.txt has 3",

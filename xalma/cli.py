@@ -338,6 +338,7 @@ def _input_lines(file: str | None) -> list[str]:
 
 
 def _score(arguments: argparse.Namespace) -> None:
+    _at_least_one("--workers", arguments.workers or None)
     checkpoints = _pairs("--checkpoint", arguments.checkpoint)
     if arguments.system_outputs:
         from xalma.commands import score_outputs
@@ -361,6 +362,9 @@ def _require(arguments: argparse.Namespace, option: str, beside: str) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    _at_least_one("--workers", arguments.workers or None)
+    if not 0 < arguments.alpha < 1:
+        raise ValueError(f"--alpha {arguments.alpha:g} is no level of significance: give a number between 0 and 1")
     from xalma.commands import compare_systems
 
     _require(arguments, "testset", "testset NAME and both systems")
