@@ -55,7 +55,7 @@ def pack(
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     texts, index = _texts(p)
     small, kept = trimmed(tokenizer, texts, vocabulary)
     kind = np.uint16 if len(kept) <= 2**16 else np.uint32
@@ -72,7 +72,7 @@ def pack(
         **{key: here[getattr(tokenizer, f"{key}_token_id")] for key in ("bos", "eos", "pad")},
         "line_ends": [i for i, piece in enumerate(pieces) if "\n" in piece or piece == "<0x0A>"],
     }  # fmt: skip
-    config = AutoConfig.from_pretrained(base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     config.vocab_size = len(kept)
     for key in ("bos", "eos", "pad"):
         setattr(config, f"{key}_token_id", index[key])
@@ -278,7 +278,7 @@ def open_pack_model(folder: Path, dtype: torch.dtype = torch.bfloat16):
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.tie_word_embeddings = True
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)

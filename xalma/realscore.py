@@ -77,7 +77,8 @@ def read_pieces(files: Iterable[Path], pack: Path, base: Path) -> list[Piece]:
     """All outputs as text, the parts of a direction joined, each once."""
     from transformers import AutoTokenizer
 
-    tokenizer, kept = AutoTokenizer.from_pretrained(base), np.load(pack / "kept.npy", allow_pickle=False)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    kept = np.load(pack / "kept.npy", allow_pickle=False)
     found: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for file in files:
         for one in read_lines_of(file):

@@ -67,7 +67,8 @@ def trim_base(base: str | Path, texts: Iterable[str], out: str | Path, limit: in
 
 def own_dtype(base: str | Path) -> str:
     """The dtype a base's weights are kept in, float32 where its configuration names none."""
-    return str(AutoConfig.from_pretrained(find_base(base)).dtype or torch.float32).removeprefix("torch.")
+    config = AutoConfig.from_pretrained(find_base(base), trust_remote_code=False)
+    return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
