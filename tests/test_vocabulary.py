@@ -131,7 +131,7 @@ def test_another_base_is_no_way_back(whole, tmp_path):
     model, tokenizer = load_base(small)
     tokenizer.add_tokens(["<new>"])
     save_base(model, tokenizer, tmp_path / "small2")
-    with pytest.raises(ValueError, match="has no token '<new>'"):
+    with pytest.raises(ValueError, match=r"has no token '<new>'|has ids up to"):
         restore_base(tmp_path / "small2", whole[0], tmp_path / "back")
 
 
