@@ -44,17 +44,22 @@ def results(tmp_path):
 
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
+    (results / "tables" / "12_about.json").write_text('{"segments": 128}')
+    ladder = "group,direction,n,base,stage4 few-shot,stage4,sft+\n1 Germanic,en-xx,7,1.0,1.5,2.0,3.0\n"
+    (results / "tables" / "12_ladder_bleu.csv").write_text(ladder)
+    text += "<!-- real:start -->\n<!-- real:end -->\n"
     text += "<!-- processors:start -->\n<!-- processors:end -->\n"
     text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n<!-- alma:start -->\n<!-- alma:end -->\n"
-    new = readme.refreshed(text, results, results, results, results)
+    new = readme.refreshed(text, *[results] * 5)
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     minutes = f"Profile `{results.name}` took 2 minutes, the sum of its notebooks, on 2 cores (A CPU)."
     assert new.count(minutes) == 2
+    assert "| 1 Germanic | en→xx | 1.0 | 2.0 |\n<!-- real:end -->" in new
     assert "| 6 | 3.25 |\n<!-- real-text:end -->\nd\n" in new
     assert new.endswith("| none | 0.5 |\n<!-- alma:end -->\n")
-    assert readme.refreshed(new, results, results, results, results) == new
+    assert readme.refreshed(new, *[results] * 5) == new
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ SECOND = REPOSITORY / "results" / "tiny-avx2"
 SECOND_RUN = "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
 REAL_TEXT = REPOSITORY / "results" / "small-cpu"
 ALMA = REPOSITORY / "results" / "alma-small-cpu"
+REAL = REPOSITORY / "results" / "real"
 
 
 def cost_block(results: Path = RESULTS) -> str:
@@ -35,7 +36,7 @@ def cost_block(results: Path = RESULTS) -> str:
         f"({hardware['cpu']}, {hardware['memory_gib']} GiB, no GPU); minutes a notebook: {minutes}. "
         f"Seed {cost['seed']}, commit of the last start `{cost['provenance']['commit'][:10]}`, "
         "from `results/tiny/cost.json`.\n\n"
-        "A GPU run: not measured."
+        "Of `tiny` a GPU run: not measured."
     )
 
 
@@ -73,6 +74,16 @@ def adopt(run: Path, target: Path = SECOND) -> None:
         shutil.copytree(run / part, target / part)
     for file in ("run.json", "cost.json"):
         shutil.copy(run / file, target / file)
+
+
+def real_block(results: Path = REAL) -> str:
+    """BLEU of the ladder on a real base, group by group, as Markdown."""
+    about = json.loads((results / "tables" / "12_about.json").read_text(encoding="utf-8"))
+    rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(columns=["n", "stage4 few-shot", "sft+"])
+    rows["direction"] = rows["direction"].map(ARROWS)
+    lines = [list(rows), ["---", "---", *["---:"] * (len(rows.columns) - 2)], *rows.to_numpy().tolist()]
+    head = f"BLEU on the first {about['segments']} sentences of FLORES-200 devtest, 95 % intervals over documents:"
+    return head + "\n\n" + "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:
@@ -133,11 +144,13 @@ def _processor(results: Path) -> str:
 
 
 def refreshed(
-    text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT, alma: Path = ALMA, second: Path = SECOND
+    text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT, alma: Path = ALMA, second: Path = SECOND,
+    real: Path = REAL,
 ) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
     blocks = {
         "cost": cost_block(results),
+        "real": real_block(real),
         "ladder": ladder_block(results),
         "processors": processors_block(results, second),
         "real-text": f"{minutes_block(real_text)} Bits a byte, mean over each group's directions:\n\n"

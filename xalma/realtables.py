@@ -38,16 +38,10 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 Scores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]  # (name, set, direction) -> metric -> draws
 
 
-def mean_of(
-    scores: Scores, name: str, set_: str, directions: Sequence[str], metric: str
-) -> np.ndarray | None:
+def mean_of(scores: Scores, name: str, set_: str, directions: Sequence[str], metric: str) -> np.ndarray | None:
     """Mean over directions, a draw at a time; None where one of them is missing."""
     found = [scores.get((name, set_, direction)) for direction in directions]
-    return (
-        None
-        if not found or any(one is None for one in found)
-        else np.mean([one[metric] for one in found], axis=0)
-    )
+    return None if not found or any(one is None for one in found) else np.mean([one[metric] for one in found], axis=0)
 
 
 def sides(codes: Sequence[str]) -> dict[str, list[str]]:
@@ -97,18 +91,14 @@ def difference(scores: Scores, a: str, b: str, set_: str, here: Sequence[str], m
     return shown(first - second, metric) + ("*" if low > 0 or high < 0 else "")
 
 
-def difference_table(
-    scores: Scores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str
-) -> pd.DataFrame:
+def difference_table(scores: Scores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str) -> pd.DataFrame:
     """What each pair of systems differs by, a row per group, side and pair."""
     rows = []
     for group, codes in groups_of(p).items():
         for side, here in sides(codes).items():
             for label, (a, b) in pairs.items():
                 row = {"group": group, "direction": side, "compared": label}
-                rows.append(
-                    row | {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS}
-                )
+                rows.append(row | {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS})
     return pd.DataFrame(rows)
 
 
@@ -139,9 +129,7 @@ def methods_table(scores: Scores, p: Profile, codes: Sequence[str], pieces: Sequ
         label, _, factor = {"stage5": "arpo@1", "sft+": "sft@1"}.get(name, name).partition("@")
         row: dict[str, Any] = {"method": label, "rate": p.stage5_learning_rate * float(factor or 0) or ""}
         for side, here in sides(codes).items():
-            row |= {
-                f"{m} {side}": shown(mean_of(scores, name, "flores", here, m), m) for m in ("bleu", "chrf++")
-            }
+            row |= {f"{m} {side}": shown(mean_of(scores, name, "flores", here, m), m) for m in ("bleu", "chrf++")}
         row["bits_per_byte"] = shown(mean_of(scores, name, "flores", every, "bits_per_byte"), "bits_per_byte")
         for m in ("bleu", "chrf++"):
             row[f"{m}, less stage 4"] = difference(scores, name, "stage4", "flores", every, m)
@@ -168,6 +156,13 @@ def read_about(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([values])
 
 
+def run_profile(folder: Path, p: Profile) -> Profile:
+    """The profile with the values of the run that is filed, its `--scale` applied; `p` where none is."""
+    path = folder / "run.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    return p.but(**runs[-1]["profile"]) if runs else p
+
+
 def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
     about = {
         "segments": n,
@@ -178,9 +173,7 @@ def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piec
     write_json(folder / "12_about.json", about)
     for set_, label in (("flores", "ladder"), ("whole", "whole")):
         for metric in METRICS:
-            _table(
-                folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric)
-            )
+            _table(folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric))
     _table(folder / "12_steps.csv", difference_table(scores, p, STEPS, "flores"))
     _table(folder / "12_sharing.csv", difference_table(scores, p, SHARING, "flores"))
     rows = [
@@ -189,9 +182,7 @@ def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piec
     ]  # fmt: skip
     _table(folder / "12_french.csv", pd.DataFrame(rows))
     for group in sorted(set(p.comparison_group_numbers) & set(p.group_numbers)):
-        _table(
-            folder / f"12_methods_group{group}.csv", methods_table(scores, p, p.languages_of(group), pieces)
-        )
+        _table(folder / f"12_methods_group{group}.csv", methods_table(scores, p, p.languages_of(group), pieces))
     wmt = sorted({d for _, s, d in scores if s == "wmt23"})
     rows = [
         {"direction": d, "metric": m}

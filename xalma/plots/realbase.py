@@ -43,9 +43,10 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
                 low, high = ([abs(value[k] - value[0]) for value in values] for k in (1, 2))
                 ax.errorbar(places, middle, [low, high], fmt="o", color="black", zorder=4)
             elif values:
-                ax.annotate(str(row["group"]).split()[0], (places[-1], middle[-1]), fontsize=7, color="0.4")
+                label = "High" if str(row["group"]).startswith("all") else str(row["group"]).split()[0]
+                ax.annotate(label, (places[-1], middle[-1]), fontsize=7, color="0.4")
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        ax.set_title("from English" if side == "en-xx" else "into English")
+        ax.set_title(side.replace("-", "→"))
     axes[0].set_ylabel(metric)
     return fig
 
