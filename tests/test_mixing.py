@@ -88,6 +88,7 @@ class Letters:
     """A tokenizer of one token a character, so that blocks can be read: 1 = BOS, 2 = EOS, else the code point."""
 
     bos_token_id, eos_token_id = 1, 2
+    added_tokens_decoder, all_special_tokens, all_special_ids, unk_token_id = {}, (), (), None
 
     def __call__(self, texts, add_special_tokens):
         assert not add_special_tokens

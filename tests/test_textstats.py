@@ -13,7 +13,9 @@ P = load_profile("tiny", bitext_noise=0.2)
 
 
 class ByteTokenizer:
-    """One token a byte."""
+    """One token per byte, none of them special."""
+
+    added_tokens_decoder, all_special_tokens, all_special_ids, unk_token_id = {}, (), (), None
 
     def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
         assert not add_special_tokens

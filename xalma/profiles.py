@@ -317,7 +317,7 @@ TINY_BASE = TINY.but(
 # The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
 # phrases: more words in the vocabulary, fewer rows, so that it takes about as long.
 NTREX = TINY.but(
-    name="ntrex", corpus="ntrex", contamination="stop", bitext_noise=0.0, vocab_size=4000, max_length=512,
+    name="ntrex", corpus="ntrex", bitext_noise=0.0, vocab_size=4000, max_length=512,
     max_new_tokens=96, block_tokens=128,
     stage1_batch_size=4, stage2_batch_size=4, stage3_batch_size=4, stage4_batch_size=8,
     sft_pairs=200, dev_pairs=20, test_pairs=20, stage5_batch_size=8, stage5_pairs=10, comparison_pairs=10,
