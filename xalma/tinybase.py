@@ -2,29 +2,40 @@
 
 Both papers begin from LLaMA-2, which has read much English and little of other languages. Profile `tiny-base` makes
 such a base of the phrasebook: a tokenizer and a LLaMA of 2.5 M parameters (stage 0), text as the web has it, tokenised
-once, and one training of all weights.
+once, and one training of all weights. What came out is in the package, with its card: `base=tiny-base` opens it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xalma.backbone import load_base, save_base
+from xalma.bases import SHIPPED
+from xalma.collate import IGNORE
 from xalma.data import open_corpus
 from xalma.engines import processes
 from xalma.hygiene import Rules
-from xalma.languages import ENGLISH
+from xalma.languages import ENGLISH, language
+from xalma.losses import answer_nats
 from xalma.mixing import parse_shares
 from xalma.packing import prepare
-from xalma.profiles import Profile
-from xalma.stages import train_blocks
+from xalma.phrasebook import Phrasebook
+from xalma.profiles import Profile, load_profile
+from xalma.runtime import home, new_directory, provenance, write_atomically, write_json
+from xalma.stages import stage0_backbone, train_blocks
 from xalma.streams import MixedBlocks, prepared_blocks
 
 UNIQUE = 0.25  # tokens prepared for each token that is read: a language's text is read about four times
 LEAST = 60_000  # tokens of a language
+HELD_OUT = 100  # dev phrases of each language that the card's bits per byte are measured on
 
 
 def write_text(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path, workers: int = 2) -> None:
@@ -53,3 +64,78 @@ def train_base(
 ) -> dict[str, Any]:
     """Train all weights of `model` on the text in `text`; returns steps, tokens of each language and the log."""
     return train_blocks(model, text_blocks(p, tokenizer, text), tokenizer, p, 1, "tiny base", out)
+
+
+def bits_per_byte(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, book: Phrasebook, codes: Sequence[str]
+) -> dict[str, float]:
+    """Bits per UTF-8 byte of held-out phrases of each language, from BOS on, their end not counted."""
+    found = {}
+    for code in codes:
+        texts = list(islice((row[0] for row in book.iterate((code,), "dev")), HELD_OUT))
+        rows = []
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            rows.append({"input_ids": [tokenizer.bos_token_id, *ids], "labels": [IGNORE, *ids]})
+        nats = answer_nats(model, rows, tokenizer.pad_token_id)
+        found[code] = sum(nats) / math.log(2) / sum(len(text.encode()) for text in texts)
+    return found
+
+
+def ship(
+    p: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, made: Mapping[str, Any], folder: Path
+) -> None:
+    """Weights in bfloat16, tokenizer and card (README.md, card.json) into `folder`, whole or not at all."""
+    with new_directory(folder) as out:
+        save_base(model.to("cpu", torch.bfloat16), tokenizer, out)
+        model, tokenizer = load_base(out)
+        bits = bits_per_byte(model, tokenizer, open_corpus(p).book, (ENGLISH, *p.languages))
+        facts = {key: made[key] for key in ("steps", "tokens_seen", "tokens_by_language", "seconds")}
+        card = facts | {
+            "parameters": model.num_parameters(),
+            "bits_per_byte": {c: round(b, 3) for c, b in bits.items()},
+        }
+        card |= {"profile": p.values(), "provenance": made.get("provenance") or provenance()}
+        write_json(out / "card.json", card)
+        write_atomically(out / "README.md", card_text(card))
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card in words, from card.json."""
+    made = card["provenance"]
+    machine = made["hardware"]["gpu"] or f"{made['hardware']['cores']} cores ({made['hardware']['cpu']})"
+    rows = [
+        f"| {language(code).name} | {card['tokens_by_language'].get(code, 0):,} | {bits:.3f} |"
+        for code, bits in card["bits_per_byte"].items()
+    ]
+    lines = (
+        "# A tiny pretrained base",
+        "",
+        f"A LLaMA of {card['parameters']:,} parameters in bfloat16, made by `make tiny-base` (profile `tiny-base`): "
+        f"{card['steps']:,} updates on {card['tokens_seen']:,} tokens, {card['seconds'] / 60:.1f} minutes on "
+        f"{machine}, seed {card['profile']['seed']}, torch {made['versions']['torch']}, commit {made['commit'][:10]}.",
+        "",
+        "It has read phrases of the Unicode CLDR (`data_cards/cldr.md`; Unicode licence) in 50 languages, most of them "
+        "English, with a small share of documents in two languages (`xalma/corpora/cldr.py`, `WebCorpus`). It stands "
+        "in for LLaMA-2, from which both papers begin, and knows nothing but such phrases.",
+        "",
+        f"Bits per byte of {HELD_OUT} held-out phrases of each language:",
+        "",
+        "| language | tokens read | bits per byte |",
+        "| --- | ---: | ---: |",
+        *rows,
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """`make tiny-base`: everything anew, into the package's own folder."""
+    p = load_profile("tiny-base")
+    model, tokenizer = load_base(stage0_backbone(p))
+    text = home() / p.run_dir / p.name / "text"
+    write_text(p, tokenizer, text)
+    made = train_base(p, model, tokenizer, text, home() / p.run_dir / p.name / "training")
+    ship(p, model, tokenizer, made | {"seconds": made["log"][-1]["seconds"]}, SHIPPED)
+
+
+if __name__ == "__main__":
+    main()
