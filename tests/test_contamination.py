@@ -279,7 +279,7 @@ def test_a_guarded_corpus_is_the_corpus_but_for_test_sentences(monkeypatch):
     corpus = guarded_corpus(p, ("de",))
     assert corpus.sft("de") == corpus.dev("de") == list(corpus.bitext("de")) and corpus.fingerprint() == "leaking"
     assert guard_report(p, ("de",)) == {
-        "action": "stop", "test_sentences": 2, "rows": 8, "exact": 0, "normalised": 0, "contained": 0, "split": 0,
+        "action": "drop", "test_sentences": 2, "rows": 8, "exact": 0, "normalised": 0, "contained": 0, "split": 0,
         "near": 0,
     }  # fmt: skip
     with pytest.raises(

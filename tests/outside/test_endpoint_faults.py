@@ -174,7 +174,9 @@ def test_ctrl_c_ends_it_at_once_with_a_sentence(tmp_path, fault):
     with FaultyServer(fault) as server:
         command = [sys.executable, "-m", "xalma.cli", "translate", "--system", "endpoint", "--path", "m"]
         command += ["--from", "en", "--to", "de", "--base-url", server.url, "--journal", str(tmp_path / "j.jsonl")]
-        process = subprocess.Popen([*command, str(tmp_path / "in.txt")], stderr=subprocess.PIPE, text=True)
+        heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a suite in the background ignores it)
+        command.append(str(tmp_path / "in.txt"))
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
         deadline = time.monotonic() + 60
         while not server.seen and time.monotonic() < deadline:
             time.sleep(0.02)
