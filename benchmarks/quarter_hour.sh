@@ -10,13 +10,14 @@
 #   OUT=folder benchmarks/quarter_hour.sh 1 2 3
 #
 # Parts lie in .dev/p1, .dev/p2, …: as many as have come are kept in LENT. SCALE, WORKERS, SECONDS_REAL, SETS and LIMIT_n
-# change a step; SMALL=1 is the rehearsal on a CPU.
+# change a step; SMALL=1 is the rehearsal on a CPU. XALMA_COMMIT names the commit that was sent, where the copy's own history
+# is older. Wheels that a machine lacks come in .whl/: babel, datasets, dill, gguf, multiprocess, py3langid, trl.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 OUT=${OUT:?name the folder for results} LENT=${LENT:-/tmp/xalma-lent} PY=${PYTHON:-python3}
 mkdir -p "$OUT" "$LENT/parts" "$LENT/site"
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-export XALMA_COMMIT=${XALMA_COMMIT:-unknown} PYTHONPATH="$PWD:$LENT/site${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$LENT/site${PYTHONPATH:+:$PYTHONPATH}"
 
 step() { # name, seconds it may take, command …
   local name=$1 limit=$2 started=$SECONDS rc

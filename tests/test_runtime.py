@@ -179,6 +179,11 @@ def test_no_commit_outside_a_checkout(tmp_path, monkeypatch):
     assert git_commit() == "0" * 40
 
 
+def test_a_given_commit_stands_above_that_of_the_copy(monkeypatch):
+    monkeypatch.setenv("XALMA_COMMIT", "a" * 40)  # a lent machine's copy has an older history
+    assert git_commit() == "a" * 40
+
+
 def test_data_root(tmp_path, monkeypatch):
     monkeypatch.delenv("XALMA_DATA", raising=False)
     assert data_root() is None

@@ -147,9 +147,11 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Commit of the checkout this package lies in, with "-dirty" where code differs; outside one, as in a container,
-    what XALMA_COMMIT says, else "unknown".
+    """What XALMA_COMMIT says, for a copy in a container or on a lent machine, whose own history may be older; else the
+    commit of the checkout this package lies in, with "-dirty" where code differs; "unknown" outside one.
     """
+    if given := os.environ.get("XALMA_COMMIT"):
+        return given
     run = lambda *args: subprocess.run(  # noqa: E731
         ["git", "-C", str(REPOSITORY), *args], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -157,7 +159,7 @@ def git_commit() -> str:
         commit = run("rev-parse", "HEAD")
         dirty = run("status", "--porcelain", "--", "xalma", "notebooks", "requirements.lock")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("XALMA_COMMIT", "unknown")
+        return "unknown"
     return commit + ("-dirty" if dirty else "")
 
 
