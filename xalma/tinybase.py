@@ -110,7 +110,8 @@ def card_text(card: Mapping[str, Any]) -> str:
     lines = (
         "# A tiny pretrained base",
         "",
-        f"A LLaMA of {card['parameters']:,} parameters in bfloat16, made by `make tiny-base` (profile `tiny-base`): "
+        f"A LLaMA of {card['parameters']:,} parameters in bfloat16, made by the functions of `make tiny-base` "
+        f"(profile `tiny-base`): "
         f"{card['steps']:,} updates on {card['tokens_seen']:,} tokens, {card['seconds'] / 60:.1f} minutes on "
         f"{machine}, seed {card['profile']['seed']}, torch {made['versions']['torch']}, commit {made['commit'][:10]}.",
         "",
