@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity
 
 import xalma
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
+from xalma.fp8 import product, rounded
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
 from xalma.recipe import evaluate_folder
@@ -131,6 +132,8 @@ def test_a_model_that_was_measured_can_be_trained(base, micro, measure):
     ("changes", "gap"),
     [
         ({"gradient_checkpointing": True}, 2e-3),
+        ({"gradient_checkpointing": True, "selective_checkpointing": 1}, 2e-3),
+        ({"base_precision": "fp8"}, 5e-2),
         ({"attention": "sdpa"}, 2e-3),
         ({"attention": "eager"}, 2e-3),
         ({"micro_batch": 2}, 2e-3),
@@ -144,6 +147,16 @@ def test_choices_of_speed_and_memory_change_no_loss(base, micro, changes, gap):
         pytest.skip("compiling for a CPU takes a minute")
     found = losses(base, micro.but(**changes), adapter=True)
     assert found == pytest.approx(losses(base, micro, adapter=True), abs=gap)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_fp8_products_are_the_simulated_ones(rows):
+    """The GPU sums in another order and rounds its sum to bfloat16; a CPU multiplies the same rounded numbers."""
+    x, weight = torch.randn(rows, 128), torch.randn(48, 128)
+    numbers, scale = rounded(weight)
+    found = product(x.to(device()), numbers.to(device()), scale.to(device())).cpu()
+    expected = product(x, numbers, scale)
+    torch.testing.assert_close(found, expected, atol=2**-8 * expected.abs().max().item(), rtol=0)
 
 
 def test_a_document_does_not_see_its_neighbour(base):

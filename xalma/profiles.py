@@ -80,6 +80,7 @@ class Profile:
     layers: int = paper(40, "LLaMA-2-13B")
     heads: int = paper(40, "LLaMA-2-13B")
     dtype: str = ours("bfloat16", "of the frozen base; what is trained is kept in float32")
+    base_precision: str = ours("dtype", "products of the frozen base: dtype | fp8 (simulated where a device has none)")
     mixed_precision: str = ours("auto", "bfloat16 products: auto | on | off; fp16 overflowed (ALMA issue 33)")
 
     # language-specific modules
@@ -101,6 +102,7 @@ class Profile:
     # how stages 1 to 5 run; none of these decides a weight but for rounding
     checkpoint_steps: int = ours(500, "updates between checkpoints inside a stage, 66 M tokens; 0: none")
     gradient_checkpointing: bool = ours(True, "activations are computed again in the backward pass: 13B needs it")
+    selective_checkpointing: int = ours(0, "with it every n-th layer keeps its matrix products: 1 all, 0 none do")
     torch_compile: bool = ours(False, "layer by layer; pays in long trainings; a CPU needs a C++ compiler")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
@@ -230,13 +232,15 @@ _CHOICES = {
     "mixing_exhausted": ("repeat", "stop"),
     "contamination": ("stop", "drop", "allow"),
     "dtype": ("float32", "bfloat16"),
+    "base_precision": ("dtype", "fp8"),
     "mixed_precision": ("auto", "on", "off"),
     "attention": ("auto", "eager", "sdpa", "flash_attention_2"),
     "sharding": ("auto", "full", "none", "deepspeed"),
     "track": ("", "tensorboard", "wandb"),
 }
 _MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",
-                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "stage4_updates", "checkpoint_steps")  # fmt: skip
+                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "stage4_updates", "checkpoint_steps",
+                "selective_checkpointing")  # fmt: skip
 
 
 def _checked(key: str, value: Any) -> Any:

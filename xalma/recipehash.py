@@ -18,7 +18,7 @@ from xalma.runtime import fingerprint
 # of notebook 08, which files this hash too.
 DECISIVE = (
     "architectures", "arpo", "arpotrainer", "backbone", "batches", "cldr", "collate", "contamination", "corpora.*",
-    "data", "draws", "evaluate", "folding", "generate", "graphs", "identify", "languages", "literal", "losses",
+    "data", "draws", "evaluate", "folding", "fp8", "generate", "graphs", "identify", "languages", "literal", "losses",
     "methods", "mixing", "modules", "objectives", "pairs", "parallel", "phrasebook", "preferences", "prompts",
     "segments", "stages", "streams", "testindex", "testsets", "tokenfiles", "train", "zero",
 )  # fmt: skip

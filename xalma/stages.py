@@ -74,11 +74,12 @@ _COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_",
 _DECIDES = {
     0: ("base", "vocab_size", "hidden_size", "layers", "heads", "prompt_style"),  # the tokenizer reads prompts
     1: ("stage1_",),
-    2: ("lora_", "stage2_"),
-    3: ("lora_", "stage3_"),
-    4: ("lora_", "stage4_", "prompt_style", "max_length"),
-    5: ("lora_", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens", "generation_batch"),
-}
+    2: ("lora_", "base_precision", "stage2_"),
+    3: ("lora_", "base_precision", "stage3_"),
+    4: ("lora_", "base_precision", "stage4_", "prompt_style", "max_length"),
+    5: ("lora_", "base_precision", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens",
+        "generation_batch"),
+}  # fmt: skip
 
 
 def _stage(number: int) -> Callable:

@@ -13,15 +13,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel, get_scheduler
 
 from xalma.batches import sizes, stream_of
 from xalma.checkpoints import Checkpoints
+from xalma.fp8 import fp8_base
 from xalma.losses import plain_model
 from xalma.meter import Meter
 from xalma.objectives import Labelled, Objective
@@ -62,7 +65,8 @@ def train(
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
     run = make_run(model, p, stage, steps, objective or Labelled(borders))
-    with settings(run.trained, p), dropout(run.trained, run.objective.dropout):
+    in_fp8 = fp8_base(run.trained, p.base_precision == "fp8")
+    with settings(run.trained, p), in_fp8, dropout(run.trained, run.objective.dropout):
         collate = run.objective.collator(run.trained, pad_token_id)
         stream, fixed = stream_of(rows, micro, seed, collate), [collate(part) for part in _parts(probe, micro)]
         kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
@@ -216,9 +220,20 @@ def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int, objecti
     return ZeroRun(model, p, stage, steps, objective)
 
 
+# Outputs of matrix products and of fused attention: dear to make again, unlike what lies between them.
+PRODUCTS = [getattr(torch.ops.aten, name).default for name in (
+    "mm", "addmm", "_scaled_mm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+)]  # fmt: skip
+_keeping = partial(create_selective_checkpoint_contexts, PRODUCTS)
+keep_products = partial(checkpoint, use_reentrant=False, context_fn=_keeping)
+
+
 @contextmanager
 def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     """Inside, the profile's choices of speed and memory, none of which changes what is computed but for rounding."""
+    if p.torch_compile and p.selective_checkpointing:
+        raise ValueError("compiled layers run again whole: set selective_checkpointing=0 or torch_compile=false")
     plain = plain_model(model)
     before, precision = plain.config._attn_implementation, torch.get_float32_matmul_precision()
     if torch.cuda.is_available():
@@ -227,6 +242,8 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
         plain.set_attn_implementation(p.attention)
     if p.gradient_checkpointing:
         plain.gradient_checkpointing_enable({"use_reentrant": False})
+        for layer in plain.get_decoder().layers[:: p.selective_checkpointing] if p.selective_checkpointing else ():
+            layer._gradient_checkpointing_func = keep_products
     if p.torch_compile:  # layer by layer: all are one program, and the loss's changing shapes stay outside
         for layer in plain.get_decoder().layers:
             layer.compile()
