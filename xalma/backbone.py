@@ -24,7 +24,7 @@ from transformers import (
 
 from xalma.bases import find_base
 from xalma.runtime import all_finite, usable_dtype
-from xalma.sources import check_folder, has_tokenizer
+from xalma.sources import check_folder, has_tokenizer, naming_the_tokenizer, plain_config
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -95,7 +95,8 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     check_folder(path_or_id)
     if Path(path_or_id).is_dir() and not has_tokenizer(Path(path_or_id)):
         raise FileNotFoundError(f"{path_or_id} holds no tokenizer: copy its base's tokenizer files there")
-    tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
+    with naming_the_tokenizer(path_or_id):
+        tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
@@ -107,6 +108,8 @@ def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collec
     """The model without its tokenizer. besides, raises: as `load_base`."""
     path_or_id = find_base(path_or_id)
     check_folder(path_or_id)
+    if Path(path_or_id).is_dir():
+        plain_config(Path(path_or_id))
     # On a CPU torch's fused attention has a slow backward for short rows: a third of a small model's step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     model, report = AutoModelForCausalLM.from_pretrained(

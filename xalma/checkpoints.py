@@ -10,7 +10,6 @@ is unpickled.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -168,7 +167,7 @@ class Checkpoints:
 def damage(folder: Path, part: int = 0, parts: int = 1) -> list[str]:
     """What is wrong with a checkpoint, a phrase naming the file each; [] if nothing is. Looks at one of `parts`."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST, "")
         hashes = sorted(manifest["sha256"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return [f"{folder / MANIFEST} can't be read ({type(error).__name__})"] if part == 0 else []

@@ -7,7 +7,6 @@ base, so that a bfloat16 model is rounded once, after the merge.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xalma.backbone import load_base
 from xalma.clients import save_generation_config, save_tokenizer
 from xalma.collate import PadCollator
+from xalma.files import read_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
 from xalma.literal import token_ids
@@ -227,7 +227,7 @@ def _write_merged(model: PreTrainedModel, run: dict[str, Any], place: Path) -> N
 def _write_adapter(folder: Path, base: str, place: Path) -> None:
     """The adapter's two files, byte for byte but for the name of the base, a folder seen from `place` or a hub id."""
     shutil.copyfile(folder / "adapter_model.safetensors", place / "adapter_model.safetensors")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json", "train the stage again")
     write_json(place / "adapter_config.json", config | {"base_model_name_or_path": base})
 
 

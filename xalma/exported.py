@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base
+from xalma.files import read_json
 from xalma.modules import merge_module
+
+EXPORT_AGAIN = "export the stage again"
 
 
 def is_export(folder: str | Path) -> bool:
@@ -26,11 +28,8 @@ def open_exported(
     Raises ValueError for another group's model, a record that can't be read, or an adapter that names no base.
     """
     folder = Path(folder)
-    try:
-        record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-        name, what = str(record["name"]), record["what"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{folder / 'export.json'} can't be read: export the stage again") from error
+    record = read_json(folder / "export.json", EXPORT_AGAIN, keys=("name", "what"))
+    name, what = str(record["name"]), record["what"]
     named = re.search(r"-group(\d+)-", name)
     if named and int(named[1]) != group:
         raise ValueError(f"{folder} is an export of group {named[1]}, and these languages are of group {group}")
@@ -43,7 +42,7 @@ def open_exported(
 
 def _base_of(folder: Path) -> str:
     """The adapter's base: a folder, also one beside the adapter, or a hub id."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json", EXPORT_AGAIN)
     base = config.get("base_model_name_or_path")
     if not base:
         raise ValueError(f"{folder} is an adapter that names no base: export it with --base-id, or as a merged model")

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+COPY_AGAIN = "copy or download it again"  # what to do about a damaged file of a checkpoint
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 _locks: dict[Path, int] = {}  # folder -> how often this process has taken its lock
 
@@ -99,16 +100,22 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
-    """What a JSON file holds, a `kind`. remedy: what to do about a damaged one, for the error.
+def read_json(path: str | Path, remedy: str, kind: type = dict, keys: Sequence[str] = ()) -> Any:
+    """What a JSON file holds, a `kind`. remedy: what to do about a damaged one, for the error. keys: those that an
+    object must have.
 
-    Raises FileNotFoundError where there is none, ValueError, naming the file, where it is damaged or no `kind`.
+    Raises FileNotFoundError where there is none, ValueError where it is damaged, no `kind` or lacks a key; both name
+    the file.
     """
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: {remedy}") from None
     except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
         raise ValueError(f"{path} can't be read as JSON ({error}): {remedy}") from None
     if not isinstance(value, kind):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}, not a {kind.__name__}: {remedy}")
+    if missing := [key for key in keys if key not in value]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: {remedy}")
     return value

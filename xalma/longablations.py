@@ -6,13 +6,13 @@ run.json with the command, versions and hardware; the notebook adds tables/ and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xalma.comparisons import seeds_of
+from xalma.files import read_json
 from xalma.groupsize import size_sets
 from xalma.profiles import Profile
 from xalma.recipe import results_folder
@@ -92,5 +92,5 @@ def read_long_form(p: Profile) -> LongForm | None:
     path = long_folder(p) / "run.json"
     if not path.exists():
         return None
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = read_json(path, "run the long form of notebook 09 again", keys=("studies",))
     return LongForm(run, [read_study(path.parent, name) for name in run["studies"]])

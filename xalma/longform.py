@@ -11,7 +11,6 @@ short run leaves them alone, and shows them from these files, which need no trai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from xalma.comparisons import (
     systems,
 )
 from xalma.escapes import frame_csv
+from xalma.files import read_json
 from xalma.profiles import Profile
 from xalma.recipe import results_folder
 from xalma.rejection import probe_frame, tau_frame
@@ -113,7 +113,7 @@ def read_long_form(p: Profile) -> LongForm | None:
     folder = long_folder(p)
     if not (folder / "run.json").exists():
         return None
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run = read_json(folder / "run.json", "run the long form of notebook 08 again")
     taus = pd.read_csv(folder / "tau.csv")
     for name in _COUNTS:
         taus[name] = [list(map(int, text.split())) for text in taus[name]]

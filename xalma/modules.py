@@ -7,7 +7,6 @@ peft does the arithmetic; this room names the adapters ("group6"), gates them by
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from xalma.files import read_json
 from xalma.languages import GROUPS, group_of
 from xalma.runtime import all_finite, write_json
 from xalma.sources import check_adapter, lora_config
@@ -136,7 +136,7 @@ def save_module(model: PeftModel, group: int, out: Path) -> None:
     nested.rmdir()
     (out / "README.md").unlink(missing_ok=True)  # peft's empty card
     path = out / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, "train the stage again")
     config["target_modules"] = sorted(config["target_modules"])  # peft writes a set in any order
     if os.path.isdir(config["base_model_name_or_path"] or ""):  # a hub id stays; a path of this machine does not
         final = out.parent / out.name.removeprefix(".partial-")

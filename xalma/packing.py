@@ -16,7 +16,6 @@ A folder is written aside and renamed. A run that was killed begins its language
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -29,6 +28,7 @@ from xalma.contamination import TestIndex
 from xalma.corpora.base import Corpus, Row
 from xalma.data import open_corpus
 from xalma.engines import Chunk, Engine, Job, Prepared, make_job
+from xalma.files import read_json
 from xalma.hygiene import Report, Rules, Seen, count
 from xalma.languages import ENGLISH
 from xalma.profiles import Profile
@@ -200,7 +200,7 @@ def prepare_profile(
 def _cost(limit: int | None, n: int, workers: int) -> str:
     """Time and disk for the tokens asked for, at the rate measured for this many processes where there is one."""
     path = home() / "results" / "benchmarks" / "packing_throughput.json"
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+    runs = read_json(path, "remove it", keys=("runs",))["runs"] if path.is_file() else []
     rates = [run["tokens_per_second"] for run in runs if run["processes"] == workers and run["hygiene"] == "full"]
     if not limit:
         return "all of it, so time and disk are not known before"

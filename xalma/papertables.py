@@ -11,7 +11,6 @@ Missing: how much monolingual data helps (ALMA, figure): of it no number could b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from xalma.profiles import Profile
 from xalma.published import TABLES, published
 from xalma.recipe import outputs_file, results_folder
 from xalma.results import Record
+from xalma.runs import read_run
 from xalma.runtime import home, provenance, write_atomically, write_json
 from xalma.significance import N_RESAMPLES, compare, holm, paired_mean, segment_statistics
 from xalma.stages import STAGE_NAMES
@@ -306,7 +306,7 @@ def write_run_file(p: Profile, command: str) -> Path:
         for group in (0,) if stage <= 1 else p.group_numbers:
             file = _stage_path(p, stage, group) / "run.json"
             if file.exists():
-                run = json.loads(file.read_text(encoding="utf-8"))
+                run = read_run(file.parent)
                 kept = {key: run.get(key) for key in ("fingerprint", "commit", "steps", "contamination")}
                 stages[f"stage{stage}/{'base' if group == 0 else f'group{group}'}"] = kept
     if stages or not path.exists():

@@ -8,7 +8,6 @@ times a utilisation: measured by benchmarks/training_throughput.py where results
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.bases import find_base
+from xalma.files import read_json
 from xalma.profiles import FULL, Profile
 from xalma.runtime import home
 
@@ -25,6 +25,7 @@ GIB = 2**30
 ASSUMED_UTILISATION = 0.40  # of the data sheet; usual for a 13B LLaMA on one node
 ASSUMED_ROW_TOKENS = 128  # prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
 USABLE = 0.92  # of the memory: the rest is the CUDA context, NCCL and fragments
+BENCHMARK = "benchmarks/training_throughput.py"
 MEASURED = "results/benchmarks/training_throughput*.json"
 
 
@@ -130,7 +131,7 @@ def utilisation(gpu: str, *, full: bool) -> tuple[float, str]:
     """(share of the data-sheet rate, where it comes from): the best measured on this GPU, else assumed."""
     kind, best, source = "full" if full else "adapter", 0.0, ""
     for path in sorted(home().glob(MEASURED)):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, f"remove it, or make it with {BENCHMARK}", keys=("rows",))
         if gpu in str(found.get("hardware", {}).get("gpu")).lower():
             for row in found["rows"]:
                 if row["kind"] == kind and row["system"] == "xalma" and row["model_flops"] > best:

@@ -6,7 +6,6 @@ results/tiny-avx2: the same commit and seed, computed as another kind of process
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.files import read_json
 from xalma.papertables import ALPHA, ARROWS, difference_text
 from xalma.runtime import REPOSITORY, write_atomically
 
@@ -25,10 +25,16 @@ REAL_TEXT = REPOSITORY / "results" / "small-cpu"
 ALMA = REPOSITORY / "results" / "alma-small-cpu"
 REAL = REPOSITORY / "results" / "real"
 
+MADE_AGAIN = "take the committed file back with `git restore`, or run the profile again"
+
+
+def _cost(results: Path) -> dict[str, Any]:
+    return read_json(results / "cost.json", MADE_AGAIN, keys=("provenance", "seconds", "seed"))
+
 
 def cost_block(results: Path = RESULTS) -> str:
     """Minutes of each notebook of the committed run, its hardware and seed, as Markdown."""
-    cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
+    cost = _cost(results)
     hardware, seconds = cost["provenance"]["hardware"], cost["seconds"]
     minutes = " · ".join(f"{name[:2]} {value / 60:.1f}" for name, value in seconds.items())
     return (
@@ -53,7 +59,7 @@ def table_block(results: Path, name: str) -> str:
 
 def minutes_block(results: Path) -> str:
     """One sentence on how long a committed run on real text took."""
-    cost = json.loads((results / "cost.json").read_text(encoding="utf-8"))
+    cost = _cost(results)
     hardware, minutes = cost["provenance"]["hardware"], sum(cost["seconds"].values()) / 60
     return (
         f"Profile `{results.name}` took {minutes:.0f} minutes, the sum of its notebooks, on {hardware['cores']} cores "
@@ -66,7 +72,7 @@ def adopt(run: Path, target: Path = SECOND) -> None:
 
     Raises ValueError where `run` was not made with `SECOND_RUN`'s values.
     """
-    command = json.loads((run / "run.json").read_text(encoding="utf-8"))["command"]
+    command = read_json(run / "run.json", MADE_AGAIN, keys=("command",))["command"]
     if not SECOND_RUN.endswith(command):
         raise ValueError(f"{run} was made by `{command}`, not by `{SECOND_RUN}`")
     shutil.rmtree(target, ignore_errors=True)
@@ -78,7 +84,7 @@ def adopt(run: Path, target: Path = SECOND) -> None:
 
 def real_block(results: Path = REAL) -> str:
     """BLEU of the ladder on a real base, group by group, as Markdown."""
-    about = json.loads((results / "tables" / "12_about.json").read_text(encoding="utf-8"))
+    about = read_json(results / "tables" / "12_about.json", MADE_AGAIN, keys=("segments",))
     rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(columns=["n", "stage4 few-shot", "sft+"])
     rows["direction"] = rows["direction"].map(ARROWS)
     lines = [list(rows), ["---", "---", *["---:"] * (len(rows.columns) - 2)], *rows.to_numpy().tolist()]
@@ -138,7 +144,7 @@ def _side_table(runs: list[Path]) -> str:
 
 
 def _processor(results: Path) -> str:
-    run: dict[str, Any] = json.loads((results / "run.json").read_text(encoding="utf-8"))
+    run: dict[str, Any] = read_json(results / "run.json", MADE_AGAIN, keys=("hardware", "profile"))
     kind = run["hardware"].get("instructions", run["hardware"]["cpu"])
     return kind if run["profile"]["mixed_precision"] == "auto" else f"{kind}, no bfloat16"
 

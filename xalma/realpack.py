@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from xalma.files import read_json
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
 from xalma.runtime import fingerprint, new_directory, provenance, write_json
@@ -298,7 +299,7 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.index = read_json(self.folder / "index.json", "write the pack again")
         self.arrays = np.load(self.folder / "ids.npz", allow_pickle=False)
         self._rows: dict[str, list[np.ndarray]] = {}
 

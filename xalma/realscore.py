@@ -54,7 +54,10 @@ def read_lines_of(path: Path) -> list[dict[str, Any]]:
     data = path.read_bytes()
     if path.suffix == ".gz":
         data = _whole_members(data)
-    return [json.loads(line) for line in data.decode().splitlines() if line.endswith("}")]
+    try:
+        return [json.loads(line) for line in data.decode().splitlines() if line.endswith("}")]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds a damaged line ({error}): copy it from the run again") from None
 
 
 def _whole_members(data: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xalma.evaluate import length_ratio, wrong_language_rate
+from xalma.files import read_json
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.profiles import Profile
 from xalma.runtime import write_atomically, write_json
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xalma.realscore import Piece
 
 DRAWS = 1000
+SCORE_AGAIN = "make it again with `python -m xalma.realscore score`"
 METRICS = ("bleu", "chrf++", "bits_per_byte")
 COMET = "not scored: checkpoint not available"
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
@@ -152,14 +153,14 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 def read_about(folder: Path) -> pd.DataFrame:
     """What the tables rest on: segments, draws, intervals."""
     path = folder / "tables" / "12_about.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"run": "not measured"}
+    values = read_json(path, SCORE_AGAIN) if path.exists() else {"run": "not measured"}
     return pd.DataFrame([values])
 
 
 def run_profile(folder: Path, p: Profile) -> Profile:
     """The profile with the values of the run that is filed, its `--scale` applied; `p` where none is."""
     path = folder / "run.json"
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    runs = read_json(path, SCORE_AGAIN, keys=("runs",))["runs"] if path.exists() else []
     return p.but(**runs[-1]["profile"]) if runs else p
 
 

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xalma.collate import IGNORE
+from xalma.files import read_json
 from xalma.iddecode import decode, price
 from xalma.languages import ENGLISH
 from xalma.modules import attach_module
@@ -236,7 +237,7 @@ def pairs_of(run: Run, group: int) -> Rows:
     """References as chosen, stage 4's own outputs as rejected, from the first SFT sources; kept for all methods."""
     kept = run.work / f"g{group}.pairs.json"
     if kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return read_json(kept, "remove it, and the pairs are decoded again", list)
     prompts, references, limits, eos = [], [], [], run.pack.index["eos"]
     for code in run.p.languages_of(group):
         for a, b in sft_pairs(run, code, run.p.stage5_pairs):

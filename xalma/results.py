@@ -76,11 +76,11 @@ def read_records(path: str | Path) -> list[Record]:
     if not path.is_file():
         raise FileNotFoundError(f"no records at {path}: run `xalma run` for that profile first")
     records = []
-    lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: names may hold U+2028
+    lines = path.read_bytes().split(b"\n")  # not splitlines: names may hold U+2028
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
-            records.append(Record(**json.loads(line)))
-        except (TypeError, ValueError) as error:
+            records.append(Record(**json.loads(line.decode("utf-8"))))
+        except (TypeError, ValueError, RecursionError) as error:
             names = ", ".join(field.name for field in fields(Record))
             raise ValueError(f"{path}, line {number} is no record ({names}): run the notebook again") from error
     return records

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from xalma.files import COPY_AGAIN, read_json
+
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -77,12 +79,12 @@ def read_headers(folder: Path, stem: str = "model") -> dict[str, Entry]:
         if not single.exists():
             refuse_pickles(folder)
         return read_header(single)
+    places: dict[str, str] = read_json(index, COPY_AGAIN, keys=("weight_map",))["weight_map"]
     try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         for file in set(places.values()):
             if Path(file).name != file:
                 raise ValueError(f"it names {file!r}, which is no file of its own folder")
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{index} is no index of safetensors shards ({error}): copy or download it again") from None
     files = {file: read_header(folder / file) for file in dict.fromkeys(places.values())}
     for name, file in places.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from xalma.files import COPY_AGAIN, read_json
 
 HUB_BASE = "haoranxu/X-ALMA-13B-Pretrain"  # the base of every X-ALMA-13B-Group{g}, by the released README
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -22,6 +24,8 @@ _PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",
                "sentencepiece.bpe.model")  # fmt: skip
+_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+            "added_tokens.json")  # fmt: skip
 _SMALL_FILES = ("*.json", "tokenizer.model", "*.jinja", "merges.txt")
 
 
@@ -51,7 +55,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 def check_folder(source: str | Path) -> None:
     """Raises ValueError for a folder whose files lead out of it (links, names in tokenizer_config.json) or replace
-    `generate` by code of their own. A hub id, and what is no folder, passes.
+    `generate` by code of their own, or whose JSON is damaged. A hub id, and what is no folder, passes.
 
     In the hub's cache files are links to blobs/ of the same repository.
     """
@@ -66,12 +70,25 @@ def check_folder(source: str | Path) -> None:
             raise ValueError(f"{file} is a link that leads out of its folder: put the file itself there")
     if (folder / "custom_generate").exists():
         raise ValueError(f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it")
-    if (folder / "tokenizer_config.json").exists():
-        for key, value in read_json(folder / "tokenizer_config.json").items():
+    told = {name: read_json(folder / name, COPY_AGAIN) for name in _OBJECTS if (folder / name).exists()}
+    if config := told.get("tokenizer_config.json"):
+        for key, value in config.items():
             if key.endswith("_file") and isinstance(value, str) and (folder / value).exists() and "/" in value:
                 raise ValueError(
                     f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
                 )
+
+
+@contextmanager
+def naming_the_tokenizer(source: str | Path) -> Iterator[None]:
+    """Inside, the plain Exception that tokenizers raises for a damaged file becomes a ValueError with its name."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:
+        file = Path(source) / "tokenizer.json"
+        raise ValueError(f"{file if file.exists() else source} is no tokenizer ({error}): {COPY_AGAIN}") from None
 
 
 def check_adapter(source: str | Path) -> Path:
@@ -90,7 +107,7 @@ def plain_config(folder: Path) -> dict[str, Any]:
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", COPY_AGAIN)
     if config.get("model_type") not in KNOWN:
         raise ValueError(
             f"{folder / 'config.json'}: transformers has no causal language model of type "
@@ -98,19 +115,6 @@ def plain_config(folder: Path) -> dict[str, Any]:
         )
     config.pop("auto_map", None)
     return config | {"architectures": [KNOWN[config["model_type"]]]}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises FileNotFoundError or ValueError, naming the file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: copy or download it again") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is truncated or no JSON ({error}): copy or download it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object: copy or download it again")
-    return found
 
 
 def lora_config(folder: Path) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def lora_config(folder: Path) -> dict[str, Any]:
     from peft import LoraConfig
 
     path = folder / "adapter_config.json"
-    config, defaults = read_json(path), LoraConfig().to_dict()
+    config, defaults = read_json(path, COPY_AGAIN), LoraConfig().to_dict()
     if config.get("peft_type") != "LORA":
         raise ValueError(
             f"{path}: a module is a plain LoRA without bias, this is one of kind {config.get('peft_type')}"
@@ -173,7 +177,7 @@ def group_of_folder(name: str | Path, folder: Path, asked: int | None = None) ->
 
     Raises ValueError for none of these, and where run.json has another one than `asked`.
     """
-    if (folder / "run.json").exists() and (group := read_json(folder / "run.json").get("group")):
+    if (folder / "run.json").exists() and (group := read_json(folder / "run.json", COPY_AGAIN).get("group")):
         if asked not in (None, group):
             raise ValueError(
                 f"{name} holds the module of group {group}, not of group {asked}: name that group's folder"

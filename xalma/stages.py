@@ -15,7 +15,6 @@ aside and renamed, so that a folder that is there is whole.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 import warnings
@@ -34,7 +33,7 @@ from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
 from xalma.data import Corpus, mixing_sizes, open_corpus, tokenizer_sample
-from xalma.files import locked
+from xalma.files import locked, read_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
@@ -335,7 +334,7 @@ def _read_pairs(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with suppress(ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, "")
         if found.pop("fingerprint") == fingerprint(found):
             return found
     warnings.warn(f"{path} is damaged: it is not used, the rejected answers are decoded again", stacklevel=2)

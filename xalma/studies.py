@@ -7,7 +7,6 @@ apart where BLEU is near 0.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.differences import paired
+from xalma.files import read_json
 from xalma.recipe import BITS_SIGNATURE
 from xalma.results import Record, footnote, read_records, write_records
 from xalma.runtime import write_json
@@ -56,8 +56,9 @@ def file_study(folder: Path, study: Study) -> Study:
 
 
 def read_study(folder: Path, name: str) -> Study:
-    """A filed study. Raises FileNotFoundError where it is not there."""
-    about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    """A filed study. Raises FileNotFoundError where it is not there, ValueError, naming the file, for a damaged one."""
+    path, keys = folder / f"{name}.json", ("title", "baseline", "systems")
+    about = {key: read_json(path, "run notebook 09 again", keys=keys)[key] for key in keys}
     return Study(name, records=read_records(folder / f"{name}.jsonl"), **about)
 
 

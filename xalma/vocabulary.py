@@ -24,6 +24,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base, save_base
 from xalma.bases import find_base
+from xalma.files import read_json
 from xalma.gguf_files import RECORD
 from xalma.runtime import new_directory, provenance, write_json
 
@@ -53,7 +54,8 @@ def trim_base(base: str | Path, texts: Iterable[str], out: str | Path, limit: in
         )
     before = model.get_input_embeddings().num_embeddings
     trim_model(model, kept, small)
-    record = json.loads((source / RECORD).read_text()) if (source / RECORD).is_file() else {"base": str(base)}
+    filed = source / RECORD
+    record = read_json(filed, "convert the base again") if filed.is_file() else {"base": str(base)}
     record["trimmed"] = {"tokens": len(kept), "of": before, "texts": n_texts, "texts_cut_otherwise": changed}
     try:
         with new_directory(out) as folder:

@@ -106,7 +106,7 @@ def json_lines(url: str, start: int = 0) -> Iterator[tuple[int, dict | None]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         yield number, row if isinstance(row, dict) else None
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from xalma.files import read_json
 from xalma.plots import INK, subplots
 from xalma.runtime import home
 
@@ -28,7 +28,7 @@ WHY_WORSE: dict[tuple[str, str], str] = {}
 def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
     """The benchmark's record; one without rows where there is no file, of which the sentence says so."""
     path = Path(path or home() / "results" / "benchmarks" / "scaling.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
+    return read_json(path, f"make it again with {COMMAND}", keys=("rows",)) if path.is_file() else {"rows": []}
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xalma.files import read_json
 from xalma.plots import INK, subplots
 from xalma.runtime import home
 
@@ -44,7 +44,7 @@ def read_serving(path: str | Path | None = None, name: str = "module_serving") -
     path = Path(path or home() / "results" / "benchmarks" / f"{name}.json")
     if not path.is_file():
         raise FileNotFoundError(f"no benchmark at {path}: make it with {COMMAND}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, f"make it again with {COMMAND}")
 
 
 def serving_table(record: dict[str, Any]) -> pd.DataFrame:

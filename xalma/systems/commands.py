@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xalma.files import read_json
 from xalma.runtime import listed
 from xalma.systems import Translator, listing, open_system, supports, system_row
 from xalma.systems.address import parse_address
@@ -61,10 +61,11 @@ def read_shots(folder: str | Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def _examples(file: Path) -> list[tuple[str, str]]:
+    remedy = "write a list of objects with source and target"
     try:
-        return [(row["source"], row["target"]) for row in json.loads(file.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no list of {{'source': …, 'target': …}}: {error}") from error
+        return [(row["source"], row["target"]) for row in read_json(file, remedy, list)]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} holds an example without source or target ({error!r}): {remedy}") from error
 
 
 def print_systems() -> None:

@@ -25,7 +25,7 @@ from transformers import (
 from xalma.collate import PadCollator
 from xalma.generate import n_cut
 from xalma.runtime import usable_device, usable_dtype
-from xalma.sources import check_folder
+from xalma.sources import check_folder, naming_the_tokenizer
 from xalma.systems.bars import bar
 from xalma.systems.table import Decoding
 
@@ -57,7 +57,9 @@ def load_tokenizer(path: str, kind: str = "auto", *, checked: bool = False) -> P
     """The tokenizer, with a padding token; `kind` "llama" for LLaMA-1 repositories that name a class long gone."""
     if not checked:
         check_folder(path)
-    tokenizer = (LlamaTokenizer if kind == "llama" else AutoTokenizer).from_pretrained(path, trust_remote_code=False)
+    with naming_the_tokenizer(path):
+        opened = LlamaTokenizer if kind == "llama" else AutoTokenizer
+        tokenizer = opened.from_pretrained(path, trust_remote_code=False)
     if tokenizer.pad_token is None:  # masks come from lengths, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

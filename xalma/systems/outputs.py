@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xalma.evaluate import read_lines
+from xalma.files import read_json
 from xalma.runtime import fingerprint, make_writable, provenance, write_atomically, write_json
 from xalma.systems import System, Translator
 from xalma.systems.templates import TEMPLATES
@@ -90,16 +91,16 @@ def _translate(system: Translator, direction: str, texts: Sequence[str], out: Pa
 def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:
     """run.json of the folder, made new where there is none."""
     row_settings = json.loads(json.dumps(row_settings))  # as it will be read back: tuples are lists
-    path = out / "run.json"
+    path, remedy = out / "run.json", "remove it, or choose another folder"
     if not path.exists():
         return {"settings": row_settings, "provenance": provenance(), "directions": {}}
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path, remedy, keys=("settings", "directions"))
         name, directions = run["settings"]["system"]["name"], run["directions"]
         if not all(isinstance(record, dict) for record in directions.values()):
             raise TypeError("records that are none")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} can't be read as a record of outputs: remove it, or choose another folder") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of outputs: {remedy}") from error
     if run["settings"] != row_settings:
         raise ValueError(f"{out} was begun with {name} or other settings: choose another folder, or remove this one")
     return run
