@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import pytest
@@ -276,3 +277,18 @@ def test_on_the_command_line(micro, micro_values, finished, tmp_path, capsys):
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "mit"
     assert main(request) == 2
     assert "is there already: choose a new folder" in capsys.readouterr().err
+
+
+def test_both_passes_over_the_logits_show_progress(micro, finished, monkeypatch):
+    """The gated and the merged model are asked in turn: a bar each, which ends at the number of sentences."""
+    bars, plain = [], exporting.progress
+
+    @contextmanager
+    def watched(total, label):
+        with plain(total, label) as bar:
+            yield bar
+        bars.append((label, total, bar.done))
+
+    monkeypatch.setattr(exporting, "progress", watched)
+    check_merge(micro, finished[5], 6, 6)
+    assert bars == [("logits of held-out sentences", 6, 6)] * 2

@@ -326,7 +326,7 @@ BROKEN = {
         r"config\.json: transformers has no causal language model of type 'xalma', and xalma runs no code",
     ),
     "no config": (ALL_MODULES, lambda f: (f / "config.json").unlink(), r"config\.json is missing"),
-    "cut config": (ALL_MODULES, lambda f: (f / "config.json").write_text('{"mod'), r"config\.json is truncated or no"),
+    "cut config": (ALL_MODULES, lambda f: (f / "config.json").write_text('{"mod'), r"config\.json can.t be read"),
     "truncated adapter": (
         ADAPTERS, lambda f: (s := f / "group4" / "adapter_model.safetensors").write_bytes(s.read_bytes()[:-1]),
         r"group4/adapter_model\.safetensors is truncated",

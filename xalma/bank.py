@@ -208,7 +208,7 @@ class ModuleBank(nn.Module):
         layers = [name for shared in self.inputs for name in shared.names]
         base = self.base.name_or_path
         base = os.path.relpath(base, out) if Path(base).is_dir() else base
-        with new_directory(out) as folder:
+        with new_directory(out, "out=…") as folder:
             save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
             stems = [name for name, _ in self.base.named_modules()]
             adapter_config(rank, scale, layers, base, stems).save_pretrained(folder)

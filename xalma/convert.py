@@ -17,7 +17,7 @@ import torch
 from xalma.interchange import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, Checkpoint
 from xalma.languages import PAPER_GROUPS
 from xalma.modules import PROJECTIONS
-from xalma.runtime import new_directory, progress
+from xalma.runtime import TO, check_new, new_directory, progress
 from xalma.shards import write_tensors
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def convert(
     Raises ValueError for a group that is missing and for what the layout can't hold, OSError for a folder that is
     there or a full disk; nothing is written then.
     """
-    out = Path(out)
+    out = check_new(out)
     layout = layout or (ALL_MODULES if checkpoint.layout == ADAPTERS else ADAPTERS)
     groups = tuple(groups) if groups else tuple(sorted({*PAPER_GROUPS, *checkpoint.groups}))
     checkpoint.check_groups(groups)
@@ -49,19 +49,13 @@ def convert(
         raise ValueError(f"unknown layout {layout!r}: use {ADAPTERS} or {ALL_MODULES}")
     if layout == ALL_MODULES:
         _check_all_modules(checkpoint)
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder")
     needed = conversion_bytes(checkpoint, groups)
     free = shutil.disk_usage(next(path for path in out.absolute().parents if path.exists())).free
     if needed > free:
         raise OSError(f"{out} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left: choose another")
     write = write_all_modules if layout == ALL_MODULES else write_adapters
-    try:
-        with new_directory(out) as folder, progress(needed // 10**6, f"convert to {layout}, MB") as bar:
-            write(checkpoint, folder, groups, max_shard_size, bar.update)
-    except BaseException:  # a half of 58 GB is of no use to anybody
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with new_directory(out, TO) as folder, progress(needed // 10**6, f"convert to {layout}, MB") as bar:
+        write(checkpoint, folder, groups, max_shard_size, bar.update)
     return out
 
 

@@ -32,7 +32,7 @@ from xalma.prompts import translation_prompt
 from xalma.recipe import evaluate_folder, newest_stage, results_folder, test_rows
 from xalma.results import Record, read_records
 from xalma.runs import open_stage, read_run, stage_folder
-from xalma.runtime import device, new_directory, provenance, write_json
+from xalma.runtime import TO, check_new, device, new_directory, progress, provenance, write_json
 from xalma.shards import read_headers, read_tensors
 from xalma.sources import plain_config
 
@@ -61,15 +61,13 @@ def export(
     Raises ValueError, writing nothing, for fewer than one sentence, where merged and gated model differ and where
     results/ has scores of other weights; FileExistsError if `out` is there.
     """
-    out = Path(out)
+    out = check_new(out)
     if what not in ("merged", "adapter"):
         raise ValueError(f"can't export {what!r}: choose merged or adapter")
     if sentences < 1:
         raise ValueError(f"can't compare {sentences} sentences: give 1 or more")
     if with_base and (what == "merged" or base_id):
         raise ValueError("the base goes beside an adapter that names no other: leave out --base-id and --what merged")
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder")
     folder = Path(folder or newest_stage(p, group))
     run = open_stage(folder)
     if "number" not in run:
@@ -86,7 +84,7 @@ def export(
         "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token,
         "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
     }  # fmt: skip
-    with new_directory(out) as place:
+    with new_directory(out, TO) as place:
         if what == "merged":
             _write_merged(model, run, place)
             save_generation_config(tokenizer, p.beams, p.max_new_tokens, place)
@@ -175,11 +173,13 @@ def _answers(
 ) -> tuple[torch.Tensor, list[str]]:
     """(next-token logits (N, V) on the CPU, greedy outputs) of each prompt."""
     collate, logits = PadCollator(tokenizer.pad_token_id, left=True), []
-    for start in range(0, len(prompts), p.generation_batch):
-        encoded = token_ids(tokenizer, prompts[start : start + p.generation_batch])
-        batch = collate([{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded])
-        batch = {key: value.to(model.device) for key, value in batch.items()}
-        logits.append(model(**batch).logits[:, -1].float().cpu())  # padding is on the left
+    with progress(len(prompts), "logits of held-out sentences") as bar:
+        for start in range(0, len(prompts), p.generation_batch):
+            encoded = token_ids(tokenizer, prompts[start : start + p.generation_batch])
+            batch = collate([{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded])
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            logits.append(model(**batch).logits[:, -1].float().cpu())  # padding is on the left
+            bar.update(len(encoded))
     texts = generate(model, tokenizer, prompts, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch)
     return torch.cat(logits), texts
 

@@ -18,16 +18,16 @@ _locks: dict[Path, int] = {}  # folder -> how often this process has taken its l
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, option: str = "--set run_dir=…") -> Iterator[None]:
     """Inside, no other process makes `folder`; this one may enter again. The lock dies with its process (flock).
 
-    Its file, .lock-<name>, lies beside the folder and is gone afterwards. Raises BlockingIOError, in one sentence,
-    where another process has the lock.
+    Its file, .lock-<name>, lies beside the folder and is gone afterwards. option: what chooses another folder.
+    Raises BlockingIOError, in one sentence, where another process has the lock.
     """
     folder = Path(os.path.abspath(folder))
     if folder not in _locks:
         path = folder.parent / f".lock-{folder.name}"
-        with _lock_file(path, folder):
+        with _lock_file(path, folder, option):
             _locks[folder] = 1
             try:
                 yield
@@ -42,7 +42,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         _locks[folder] -= 1
 
 
-def _lock_file(path: Path, folder: Path) -> IO[str]:
+def _lock_file(path: Path, folder: Path, option: str) -> IO[str]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _lock_file(path: Path, folder: Path) -> IO[str]:
             file.close()
             raise BlockingIOError(
                 f"another run (process {who}) is making {folder}: wait for its end, or work in another folder "
-                f"(--set run_dir=…)"
+                f"({option})"
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:

@@ -6,7 +6,6 @@ refused here: an unknown setting (scaled positions), a tensor without a place, a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import torch
 
 from xalma.checkpoints import file_hash
 from xalma.gguf_tokenizers import Vocabulary, build_tokenizer, sentencepiece_model
-from xalma.runtime import new_directory, provenance, write_json
+from xalma.runtime import TO, check_new, new_directory, provenance, write_json
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -53,9 +52,7 @@ def convert_gguf(
     """
     from xalma.backbone import save_base
 
-    file, out = Path(file), Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder")
+    file, out = Path(file), check_new(out)
     reader = open_gguf(file)
     vocabulary = read_vocabulary(reader)
     tokenizer = build_tokenizer(vocabulary)
@@ -71,13 +68,9 @@ def convert_gguf(
         "licence": field(reader, "general.license") or "not stated",
         "name": field(reader, "general.name"),
     }
-    try:
-        with new_directory(out) as folder:
-            save_base(model, tokenizer, folder)
-            write_json(folder / RECORD, record | provenance())
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with new_directory(out, TO) as folder:
+        save_base(model, tokenizer, folder)
+        write_json(folder / RECORD, record | provenance())
     return out
 
 

@@ -32,7 +32,7 @@ from xalma.files import read_json
 from xalma.hygiene import Report, Rules, Seen, count
 from xalma.languages import ENGLISH
 from xalma.profiles import Profile
-from xalma.runtime import fingerprint, home, new_directory, progress, write_json
+from xalma.runtime import TO, fingerprint, home, new_directory, progress, write_json
 from xalma.tokenfiles import TokenFiles
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 1_000, 500_000  # what a process gets at a time, whichever is reached first
@@ -49,7 +49,7 @@ def write_tokens(
     left_out: hash of the held-out sentences that `job` drops, filed for the stage that trains on the text.
     Raises ValueError when not one block is filled.
     """
-    with new_directory(folder) as out, Seen(out / "seen") as seen, engine(job) as mapped:
+    with new_directory(folder, TO) as out, Seen(out / "seen") as seen, engine(job) as mapped:
         report, blocks = Report(), _Blocks(out, block_tokens, job.dtype)
         with progress(limit or 0, f"{job.lang}: tokens") as bar, (out / "rejected.tsv").open("w") as rejected:
             for chunk in mapped(_chunks(rows)):

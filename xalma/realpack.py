@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from xalma.files import read_json
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
-from xalma.runtime import fingerprint, new_directory, provenance, write_json
+from xalma.runtime import TO, fingerprint, new_directory, provenance, write_json
 
 Pair = tuple[str, str]  # (English, other language)
 SHOTS = 4  # examples before a sentence in the few-shot form
@@ -77,7 +77,7 @@ def pack(
     config.vocab_size = len(kept)
     for key in ("bos", "eos", "pad"):
         setattr(config, f"{key}_token_id", index[key])
-    with new_directory(folder) as out:
+    with new_directory(folder, TO) as out:
         np.savez_compressed(out / "ids.npz", **arrays)
         np.save(out / "kept.npy", kept.astype(np.int32))
         config.save_pretrained(out)

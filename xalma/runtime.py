@@ -213,6 +213,9 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+RUN_DIR, TO = "--set run_dir=…", "--to DIR"  # options that choose where a folder is made
+
+
 def make_writable(folder: str | Path) -> Path:
     """`folder`, made if need be, after a file could be written in it. Raises OSError in one sentence otherwise."""
     folder = Path(folder)
@@ -224,12 +227,30 @@ def make_writable(folder: str | Path) -> Path:
     return folder
 
 
+def check_new(out: str | Path, option: str = TO) -> Path:
+    """`out`, a folder that is not there and can be made: found out before hours of work, writing nothing.
+
+    option: what chooses another one. Raises FileExistsError, or OSError in one sentence.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: choose a new folder, with {option}")
+    parent = next(path for path in out.absolute().parents if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        why = f"can't write in {parent} ({error.strerror})"
+        raise type(error)(f"{why}: choose a folder you may write, with {option}") from error
+    return out
+
+
 @contextmanager
-def new_directory(path: str | Path) -> Iterator[Path]:
+def new_directory(path: str | Path, option: str = RUN_DIR) -> Iterator[Path]:
     """A folder to fill that becomes `path` only when the block ends without error, and all of it is on the disk.
 
     A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`; one killed
     between the two renames leaves the old `path` aside, and the next call puts it back.
+    One that ends with an error leaves nothing. option: what chooses another folder, for the sentence of an error.
     Raises OSError (PermissionError, …), in one sentence, where the parent can't be written, and where another process
     makes the same folder.
     """
@@ -237,7 +258,7 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     partial, old = (path.parent / f".partial-{old}{path.name}" for old in ("", "old-"))
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(path))
+            stack.enter_context(locked(path, option))
             put_back(path)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -245,9 +266,13 @@ def new_directory(path: str | Path) -> Iterator[Path]:
             if isinstance(error, BlockingIOError):
                 raise
             raise type(error)(
-                f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with --set run_dir=…"
+                f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with {option}"
             ) from error
-        yield partial
+        try:
+            yield partial
+        except BaseException:  # a half of 58 GB is of no use to anybody
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         to_disk(partial)
         if path.exists():
             os.replace(path, old)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -26,7 +25,7 @@ from xalma.backbone import load_base, save_base
 from xalma.bases import find_base
 from xalma.files import read_json
 from xalma.gguf_files import RECORD
-from xalma.runtime import new_directory, provenance, write_json
+from xalma.runtime import TO, check_new, new_directory, provenance, write_json
 
 BATCH = 2000  # texts tokenised at once
 PLACEHOLDER = re.compile(r"<unused\d+>")  # special tokens that stand for nothing
@@ -40,9 +39,7 @@ def trim_base(base: str | Path, texts: Iterable[str], out: str | Path, limit: in
     0 keeps all, and changes none. Raises ValueError for a tokenizer that is no BPE, and where a text would be cut
     otherwise without a limit; OSError for a folder that is there.
     """
-    out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder")
+    out = check_new(out)
     source = Path(find_base(base))
     model, tokenizer = load_base(base, own_dtype(base))
     kept = kept_tokens(tokenizer, count_tokens(tokenizer, texts), limit)
@@ -57,13 +54,9 @@ def trim_base(base: str | Path, texts: Iterable[str], out: str | Path, limit: in
     filed = source / RECORD
     record = read_json(filed, "convert the base again") if filed.is_file() else {"base": str(base)}
     record["trimmed"] = {"tokens": len(kept), "of": before, "texts": n_texts, "texts_cut_otherwise": changed}
-    try:
-        with new_directory(out) as folder:
-            save_base(model, small, folder)
-            write_json(folder / RECORD, record | provenance())
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with new_directory(out, TO) as folder:
+        save_base(model, small, folder)
+        write_json(folder / RECORD, record | provenance())
     return out
 
 
@@ -273,9 +266,7 @@ def restore_base(trimmed: str | Path, base: str | Path, out: str | Path) -> Path
     A token that both have gets the trimmed model's row, which may have been trained; the others keep the base's.
     Raises ValueError where `trimmed` has a token that `base` has not, OSError for a folder that is there.
     """
-    out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder")
+    out = check_new(out)
     (model, small), (whole, tokenizer) = (
         load_base(trimmed, own_dtype(trimmed)),
         load_base(base, own_dtype(trimmed)),
@@ -297,6 +288,6 @@ def restore_base(trimmed: str | Path, base: str | Path, out: str | Path) -> Path
     if tied:
         set_rows(model.get_output_embeddings(), model.get_input_embeddings().weight)
     describe_vocabulary(model, tokenizer)
-    with new_directory(out) as folder:
+    with new_directory(out, TO) as folder:
         save_base(model, tokenizer, folder)
     return out
