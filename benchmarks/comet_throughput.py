@@ -168,11 +168,10 @@ def main() -> None:
             print(
                 f"    scores differ by {row['largest_difference']:.1e} (they spread by {row['spread']:.1e})", flush=True
             )
-    if options.out:
-        shape = {name: value for name, value in vars(options).items() if name != "out"}
-        record = {"what": __doc__.splitlines()[0], "options": shape, "device": device(), "results": results}
-        write_json(options.out, record | {"threads": torch.get_num_threads(), **provenance()})
-        print(f"written to {options.out}")
+            if options.out:
+                shape = {name: value for name, value in vars(options).items() if name != "out"}
+                record = {"what": __doc__.splitlines()[0], "options": shape, "device": device(), "results": results}
+                write_json(options.out, record | {"threads": torch.get_num_threads(), **provenance()})
 
 
 if __name__ == "__main__":

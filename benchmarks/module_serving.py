@@ -186,6 +186,7 @@ class Rebuilt(InTurn):
             layer.group = group
 
 
+WHOLE = ("merged", "replayed")  # a merged model, on a GPU
 WAYS: dict[str, type[InTurn]] = {
     "in_turn": InTurn, "gated": Gated, "adapter_names": AdapterNames, "rebuilt": Rebuilt
 }  # fmt: skip
@@ -354,9 +355,9 @@ def _busy_seconds() -> tuple[float, float]:
 def by_way(measured: Iterable[dict[str, dict[int, dict[str, Any]]]]) -> dict[str, dict[int, dict[str, Any]]]:
     """What was measured, by way; first (a): a merged model serves one group, and its numbers stand for all counts."""
     found = {name: counts for one in measured for name, counts in one.items()}
-    merged = {"merged": found["in_turn"]} if "in_turn" in found else {k: found[k] for k in ("merged", "replayed")}
+    merged = {"merged": found["in_turn"]} if "in_turn" in found else {k: found[k] for k in WHOLE if k in found}
     return {name: dict.fromkeys(GROUP_COUNTS, counts[1]) for name, counts in merged.items()} | {
-        name: counts for name, counts in found.items() if name not in merged
+        name: counts for name, counts in found.items() if name not in ("in_turn", *WHOLE)
     }
 
 
@@ -381,11 +382,30 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
                 "times_floor": statistics.median(ratios) if ratios else None,
                 "peak_mib": statistics.median(run["peak_mib"] for run in runs),
             })  # fmt: skip
-    mixed = {kind: torch.tensor(rounds[0][kind][8]["logits"]) for kind in ("gated", "adapter_names", "rebuilt")}
-    first = {kind: torch.tensor(rounds[0][kind][1]["logits"]) for kind in ("merged", "gated")}
-    gap = {kind: (mixed["gated"] - other).abs().max().item() for kind, other in mixed.items() if kind != "gated"}
-    gap["merged"] = (first["merged"] - first["gated"]).abs().max().item()
-    return {"rows": rows, "largest_logit_difference": gap, "largest_logit": mixed["gated"].abs().max().item(), **size}
+    logits = {kind: {n: torch.tensor(counts[n]["logits"]) for n in (1, 8)} for kind, counts in rounds[0].items()}
+    ours, gap = logits.get("gated"), {}
+    for kind, n in (("adapter_names", 8), ("rebuilt", 8), ("merged", 1)):
+        if ours and kind in logits:
+            gap[kind] = (logits[kind][n] - ours[n]).abs().max().item()
+    largest = ours[8].abs().max().item() if ours else None
+    return {"rows": rows, "largest_logit_difference": gap, "largest_logit": largest, **size}
+
+
+def make_record(runs: list[dict[str, tuple[Any, float]]], rates: list[float], o: argparse.Namespace) -> dict[str, Any]:
+    """The file's content: of whole rounds, or of the first one's ways so far."""
+    runs = [one for one in runs if len(one) == len(o.ways)] or runs[:1]
+    rounds = [by_way(found for found, _ in one.values()) for one in runs]
+    return {
+        "what": __doc__.splitlines()[0],
+        "command": " ".join(["python", *sys.argv]),
+        "options": {name: value for name, value in vars(o).items() if name != "out"},
+        "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
+        "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],
+        **summary(rounds, o),
+        "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in counts.items()}
+                  for found, _ in one.values() for kind, counts in found.items()} for one in runs],
+        **provenance(),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -401,28 +421,20 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--dtype", default="bfloat16" if cuda else "float32")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     o, started = parser.parse_args(), time.perf_counter()
     o.prefill_rows, o.prefill_prompt = o.prefill_rows or o.batch, o.prefill_prompt or o.prompt
     torch.set_num_threads(o.threads)
     rates, runs = [bandwidth(o)], []
     for _ in range(o.rounds):
         runs.append({})
-        for kind in WAYS:
+        for kind in o.ways:
             runs[-1][kind] = alone(measure, kind, o)
             print(f"{kind} measured after {time.perf_counter() - started:.0f} s", flush=True)
+            if o.out:  # what there is, should this be stopped
+                write_json(o.out, make_record(runs, rates, o))
     rates.append(bandwidth(o))
-    rounds = [by_way(found for found, _ in one.values()) for one in runs]
-    record = {
-        "what": __doc__.splitlines()[0],
-        "command": " ".join(["python", *sys.argv]),
-        "options": {name: value for name, value in vars(o).items() if name != "out"},
-        "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
-        "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],
-        **summary(rounds, o),
-        "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in counts.items()}
-                  for found, _ in one.values() for kind, counts in found.items()} for one in runs],
-        **provenance(),
-    }  # fmt: skip
+    record = make_record(runs, rates, o)
     for row in record["rows"]:
         floor = "" if row["floor_ms"] is None else f"  floor {row['floor_ms']:6.1f} (x {row['times_floor']:.2f})"
         print(
@@ -434,10 +446,11 @@ def main() -> None:
     print(f"others' share of busy processor time: {record['others_share_of_busy_time']}")
     if o.out:
         write_json(o.out, record)
-        note = f"{serving_sentence(record)} {serving_note(record)}"
-        write_table(serving_table(record), o.out.with_suffix(""), record["what"], note)
-        save_figure(serving_figure(record), o.out.with_suffix(".png"))
-        print(f"written to {o.out}, and as .csv, .md and .png")
+        if set(o.ways) == set(WAYS):
+            note = f"{serving_sentence(record)} {serving_note(record)}"
+            write_table(serving_table(record), o.out.with_suffix(""), record["what"], note)
+            save_figure(serving_figure(record), o.out.with_suffix(".png"))
+        print(f"written to {o.out}")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,21 @@ shared, the worst case for packing. The wordpieces are learnt from the text itse
 
 Two shapes, since two things are saved: in a model with a small body and a large vocabulary mostly the logits of
 positions without a label ("head"), in one with a deep body and a small vocabulary mostly padding and the second pass of
-the prompt ("body"). A large model is like the second. `head_share`: the head's part of all weights.
+the prompt ("body"). A large model is like the second. `head_share`: the head's part of all weights. On a GPU "7b" is
+LLaMA-2-7B's shape with a module of rank 512, both trainers in one process:
+
+    python benchmarks/preference_throughput.py --shapes 7b --one-process --out FILE
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import random
 import resource
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -29,11 +34,12 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback
 
 from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.backbone import build_llama, train_tokenizer
 from xalma.methods import in_order
+from xalma.modules import attach_module
 from xalma.pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 from xalma.runtime import data_root, provenance, write_json
@@ -44,6 +50,8 @@ TRAINERS = ("trl", "xalma")
 SHAPES = {
     "head": {"hidden": 192, "layers": 3, "heads": 6, "vocab": 8000},
     "body": {"hidden": 256, "layers": 8, "heads": 8, "vocab": 2000},
+    "7b": {"hidden": 4096, "layers": 32, "heads": 32, "vocab": 32_000, "rank": 512},
+    "module": {"hidden": 32, "layers": 1, "heads": 2, "vocab": 300, "rank": 4},  # to try "7b"
 }
 
 
@@ -90,17 +98,21 @@ def make_rows(options: argparse.Namespace) -> tuple[list[dict[str, str]], str]:
 def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namespace, folder: str) -> Any:
     """A trainer over `rows` in order; both kinds have the same model, arguments and loss."""
     texts = [row[name] for row in rows for name in ("prompt", "chosen")]
-    tokenizer = train_tokenizer(texts, options.vocab)
-    model = build_llama(
-        tokenizer, hidden_size=options.hidden, layers=options.layers, heads=options.heads,
-        max_positions=options.max_length, seed=options.seed,
-    )  # fmt: skip
+    tokenizer, rank = train_tokenizer(texts, options.vocab), getattr(options, "rank", 0)
+    if rank:
+        model = module_on_base(rank, options)
+    else:
+        model = build_llama(
+            tokenizer, hidden_size=options.hidden, layers=options.layers, heads=options.heads,
+            max_positions=options.max_length, seed=options.seed,
+        )  # fmt: skip
     cuda = torch.cuda.is_available()
     config, trainer = (CPOConfig, CPOTrainer) if kind == "trl" else (ARPOConfig, ARPOTrainer)
     arguments = config(
         output_dir=folder, per_device_train_batch_size=options.batch_size, max_steps=options.steps,
         max_length=options.max_length, learning_rate=1e-4, seed=options.seed, bf16=cuda,
-        use_cpu=not cuda, gradient_checkpointing=False, remove_unused_columns=False, report_to=[],
+        use_cpu=not cuda, gradient_checkpointing=bool(rank), gradient_checkpointing_kwargs={"use_reentrant": False},
+        remove_unused_columns=False, report_to=[],
         save_strategy="no", logging_steps=10, disable_tqdm=True,
         **({"clamp_min": 1.0} if kind == "xalma" else {}),
     )  # fmt: skip
@@ -108,6 +120,20 @@ def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namesp
     made = in_order(trainer)(model, arguments, train_dataset=data, processing_class=tokenizer)
     made.remove_callback(PrinterCallback)
     return made
+
+
+def module_on_base(rank: int, options: argparse.Namespace) -> torch.nn.Module:
+    """A module on a frozen base of LLaMA's shape and random weights, in bfloat16 on a GPU."""
+    config = LlamaConfig(
+        vocab_size=options.vocab, hidden_size=options.hidden, num_hidden_layers=options.layers,
+        intermediate_size=-(-options.hidden * 8 // 3 // 32) * 32, num_attention_heads=options.heads,
+        max_position_embeddings=options.max_length, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(options.seed)
+    cuda = torch.cuda.is_available()
+    with torch.device("cuda" if cuda else "cpu"):
+        base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if cuda else torch.float32)
+        return attach_module(base, 6, rank=rank, alpha=2 * rank, dropout=0.0, seed=options.seed)
 
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:
@@ -144,7 +170,8 @@ def compare_first_batch(options: argparse.Namespace) -> dict[str, float]:
             trainer = make_trainer(kind, rows, argparse.Namespace(**{**vars(options), "steps": 1}), folder)
             model = trainer.model
             loss, _ = trainer.get_batch_loss_metrics(model, next(iter(trainer.get_train_dataloader())))
-            found.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
+            weights = [x for x in model.parameters() if x.requires_grad]
+            found.append((loss.item(), torch.autograd.grad(loss, weights)))
     (loss, grads), (other_loss, other) = found
     gap = max((a - b).abs().max().item() for a, b in zip(grads, other, strict=True))
     largest = max(grad.abs().max().item() for grad in grads)
@@ -181,13 +208,14 @@ def _memory_mib() -> float:
 def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
     """Both trainers on one shape, taking turns: medians, ratios, and how far the first batch's gradients differ."""
     options = argparse.Namespace(**vars(options), **SHAPES[shape])
-    context = multiprocessing.get_context("spawn")
     runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in TRAINERS}
     for _ in range(options.repeats):
         for kind in TRAINERS:
-            # A fresh process each time: its memory is its own.
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                runs[kind].append(pool.submit(measure, kind, options).result())
+            runs[kind].append(alone(kind, options))
+            gc.collect()
+            if options.one_process and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            print(f"{shape} {kind:6s} {runs[kind][-1]['answer_tokens_per_s']:9.0f} answer tokens/s", flush=True)
     median = {
         kind: {name: statistics.median(run[name] for run in found) for name in found[0]} for kind, found in runs.items()
     }
@@ -196,13 +224,18 @@ def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
         "median": median,
         "speedup": median["xalma"]["answer_tokens_per_s"] / median["trl"]["answer_tokens_per_s"],
         "memory_ratio": median["xalma"]["peak_mib"] / median["trl"]["peak_mib"],
-        "relative_difference_first_batch": compare_first_batch(options),
         "runs": runs,
     }
-    for kind, values in median.items():
-        print(f"{shape} {kind:6s} {values['answer_tokens_per_s']:9.0f} answer tokens/s {values['peak_mib']:8.0f} MiB")
-    print(f"{shape} speed-up {found['speedup']:.2f}, first batch differs by {found['relative_difference_first_batch']}")
+    print(f"{shape} speed-up {found['speedup']:.2f}, memory {found['memory_ratio']:.2f} times", flush=True)
     return found
+
+
+def alone(kind: str, options: argparse.Namespace) -> dict[str, float]:
+    """`measure` in a fresh process, whose memory is its own, or in this one."""
+    if options.one_process:
+        return measure(kind, options)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, kind, options).result()
 
 
 def main() -> None:
@@ -214,19 +247,27 @@ def main() -> None:
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--lang", default="de", help="target language of the NTREX pairs")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["head", "body"])
+    parser.add_argument("--one-process", action="store_true", help="both trainers in one: a GPU's memory is counted")
     options = parser.parse_args()
-    out = vars(options).pop("out")
-    record = {
+    out, shapes = vars(options).pop("out"), vars(options).pop("shapes")
+    record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
-        "command": "python benchmarks/preference_throughput.py",
+        "command": " ".join(["python", *sys.argv]),
         "data": sentences(1, options.lang, options.seed)[1],
         "options": dict(vars(options)),
-        "shapes": {shape: compare(shape, options) for shape in SHAPES},
+        "shapes": {},
         **provenance(),
     }
-    if out:
-        write_json(out, record)
-        print(f"written to {out}")
+    for shape in shapes:
+        record["shapes"][shape] = found = compare(shape, options)
+        if out:
+            write_json(out, record)
+        with_shape = argparse.Namespace(**vars(options), **SHAPES[shape])
+        found["relative_difference_first_batch"] = apart = compare_first_batch(with_shape)
+        print(f"{shape}: the first batch differs by {apart}", flush=True)
+        if out:
+            write_json(out, record)
 
 
 if __name__ == "__main__":

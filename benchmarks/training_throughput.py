@@ -2,34 +2,52 @@
 
     python benchmarks/training_throughput.py --shapes tiny   # a CPU, minutes
     python benchmarks/training_throughput.py --shapes 125m 1b 7b 13b --rows packed:512 packed:2048 sft:512   # a GPU
+    python benchmarks/training_throughput.py --one-process --shapes 13b --kinds adapter --rows packed:512 --batch 16 \
+        --micro 8 --steps 3 --warmup 1 --repeats 1 --gradient-checkpointing --systems xalma selective@4 fp8+selective@4
 
 All train the same random weights on the same made-up rows in the same micro-batches with the same optimizer, schedule
-and recomputation; each measurement is a process of its own, and they take turns. "trainer" multiplies in the precision
-that xalma chooses, so that their losses must agree, and has its default settings otherwise: its loss over all
-positions, its attention, its data loader. "plain" is Trainer in its default precision too, the weights' own; its losses
-are the same but for rounding. "compiled" is xalma with `torch_compile`, which needs a C++ compiler on a CPU; its
-warm-up updates hold the compilation, and "warmup_seconds" says how long they took, in the first repeat with empty
-caches. "packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss on
-the last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured
-in the same run.
+and recomputation; each measurement is a process of its own, and they take turns. --one-process keeps a frozen base for
+all systems instead, since on a GPU making 13 billion weights takes longer than training them for some updates. --out is
+written after each measurement, and one that fails, for want of memory say, is a row that says why.
+
+"trainer" multiplies in the precision that xalma chooses, so that their losses must agree, and has its default settings
+otherwise: its loss over all positions, its attention, its data loader. "plain" is Trainer in its default precision too,
+the weights' own; its losses are the same but for rounding. "compiled" is xalma with `torch_compile`, which needs a C++
+compiler on a CPU; its warm-up updates hold the compilation, and "warmup_seconds" says how long they took, in the first
+repeat with empty caches. "selective" keeps the matrix products of all layers, "selective2" those of every second,
+"stored" recomputes nothing, "fp8" multiplies a frozen base in FP8; "fp8+selective@4" is both, in micro-batches of 4.
+
+"packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss on the
+last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured in
+the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from xalma import train as training
 from xalma.batches import like_lengths
@@ -47,13 +65,20 @@ SHAPES = {
     "7b": (4096, 32, 32, 11_008, 32_000, 512),
     "13b": (5120, 40, 40, 13_824, 32_000, 512),
 }
-SYSTEMS = ("plain", "trainer", "xalma", "compiled")
 ALTERNATIVES = ("plain", "trainer")
+SYSTEMS = {  # what each changes in the profile
+    "plain": {}, "trainer": {}, "xalma": {},
+    "compiled": {"torch_compile": True}, "stored": {"gradient_checkpointing": False},
+    "selective": {"gradient_checkpointing": True, "selective_checkpointing": 1},
+    "selective2": {"gradient_checkpointing": True, "selective_checkpointing": 2},
+    "fp8": {"base_precision": "fp8"},
+}  # fmt: skip
+Case = tuple[str, str, str, int]  # shape, kind, data, length
 
 
-def make_model(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.Module:
-    """Random weights: float32 if all are trained, else a frozen base (bfloat16 on a GPU) with a float32 adapter."""
-    hidden, layers, heads, inner, vocabulary, rank = SHAPES[shape]
+def make_base(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.Module:
+    """Random weights on the device: float32 if all are trained, else those of a frozen base (bfloat16 on a GPU)."""
+    hidden, layers, heads, inner, vocabulary, _ = SHAPES[shape]
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
         num_attention_heads=heads, max_position_embeddings=4096, tie_word_embeddings=shape == "tiny",
@@ -61,14 +86,43 @@ def make_model(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.M
     )  # fmt: skip
     torch.manual_seed(options.seed)
     cuda = torch.cuda.is_available()
+    n = sum(hidden * (4 * hidden + 3 * inner) for _ in range(layers)) + 2 * vocabulary * hidden
+    check_room(n * (16 if kind == "full" else 2))
     with torch.device("cuda" if cuda else "cpu"):
-        model = LlamaForCausalLM(config)
-    if kind == "full":
-        return model
-    if cuda:
-        model = model.to(torch.bfloat16)
-    with torch.device("cuda" if cuda else "cpu"):
-        return attach_module(model, 6, rank=rank, alpha=2 * rank, dropout=0.0)
+        return AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16 if cuda and kind == "adapter" else torch.float32
+        )
+
+
+def check_room(n_bytes: float) -> None:
+    """Raises MemoryError where the GPU has less free than weights, gradients and moments take."""
+    if torch.cuda.is_available() and n_bytes > (free := torch.cuda.mem_get_info()[0]):
+        raise MemoryError(f"it takes {n_bytes / 2**30:.0f} GiB and the GPU has {free / 2**30:.0f} free")
+
+
+@contextmanager
+def made(shape: str, kind: str, options: argparse.Namespace) -> Iterator[torch.nn.Module]:
+    """The model to train: all of it, or a fresh module on a base, which --one-process keeps."""
+    global kept
+    if kept is None or kept[0] != shape or kind == "full":
+        kept = None
+        kept = shape, make_base(shape, kind, options)
+    base, rank = kept[1], SHAPES[shape][-1]
+    model = base
+    if kind == "adapter":
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = attach_module(base, 6, rank=rank, alpha=2 * rank, dropout=0.0)
+    try:
+        yield model
+    finally:
+        if kind == "full":
+            kept = None
+        else:
+            model.unload()
+            base.gradient_checkpointing_disable()  # Trainer leaves it on
+
+
+kept: tuple[str, torch.nn.Module] | None = None
 
 
 def make_rows(data: str, length: int, vocabulary: int, options: argparse.Namespace) -> list[dict[str, list[int]]]:
@@ -85,13 +139,24 @@ def make_rows(data: str, length: int, vocabulary: int, options: argparse.Namespa
 
 
 def profile(system: str, kind: str, options: argparse.Namespace) -> Profile:
-    """The profile values that all systems take, and `torch_compile`."""
+    """The profile values that all systems take, and what the system changes."""
     stage = {"stage4_batch_size": options.batch, "stage4_learning_rate": 1e-4, "stage4_schedule": "constant"}
-    return TINY.but(
-        micro_batch=options.micro, gradient_checkpointing=options.gradient_checkpointing, warmup_ratio=0.0,
-        torch_compile=system == "compiled", threads=options.threads,
-        dtype="float32" if kind == "full" else "bfloat16", **stage,
+    names, micro = parsed(system)
+    p = TINY.but(
+        micro_batch=min(micro or options.micro, options.batch), gradient_checkpointing=options.gradient_checkpointing,
+        warmup_ratio=0.0, threads=options.threads, dtype="float32" if kind == "full" else "bfloat16", **stage,
     )  # fmt: skip
+    for name in names:
+        p = p.but(**SYSTEMS[name])
+    return p
+
+
+def parsed(system: str) -> tuple[list[str], int]:
+    """(names of changes, rows of a micro-batch or 0) of "fp8+selective@4". Raises ValueError for unknown names."""
+    names, _, micro = system.partition("@")
+    if unknown := [name for name in names.split("+") if name not in SYSTEMS]:
+        raise ValueError(f"unknown system {unknown[0]}: choose from {', '.join(SYSTEMS)}, joined by +")
+    return names.split("+"), int(micro or 0)
 
 
 class Clock(TrainerCallback):
@@ -123,9 +188,9 @@ def run_xalma(model: torch.nn.Module, rows: list, p: Profile, clock: Clock, opti
         clock.tick()
         return row
 
-    training.Run.update = update
     steps = options.warmup + options.steps
-    log = training.train(model, rows, p, "stage4", steps=steps, seed=options.seed, pad_token_id=0, label="xalma")
+    with patch.object(training.Run, "update", update):
+        log = training.train(model, rows, p, "stage4", steps=steps, seed=options.seed, pad_token_id=0, label="xalma")
     return [row["loss"] for row in log]
 
 
@@ -166,30 +231,38 @@ def measure(system: str, shape: str, kind: str, data: str, length: int, options:
     """One training run in this process: rates after the warm-up, losses of all updates."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    with made(shape, kind, options) as model:
+        return measured(model, system, (shape, kind, data, length), options)
+
+
+def measured(model: torch.nn.Module, system: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    shape, kind, data, length = case
     hidden, layers, _, _, vocabulary, _ = SHAPES[shape]
-    model, p = make_model(shape, kind, options), profile(system, kind, options)
+    p, theirs = profile(system, kind, options), parsed(system)[0][0] in ALTERNATIVES
     # transformers' own choice for Trainer; xalma's models are loaded by load_base, which takes eager on a CPU
-    if system not in ALTERNATIVES and not torch.cuda.is_available():
-        training.plain_model(model).set_attn_implementation("eager")
+    if not torch.cuda.is_available():
+        training.plain_model(model).set_attn_implementation("sdpa" if theirs else "eager")
     rows, clock = make_rows(data, length, vocabulary, options), Clock(options.warmup)
     n = sum(x.numel() for x in model.parameters())
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
     before = _memory_mib()
-    if torch.cuda.is_available():  # the base was made in float32
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    if system in ALTERNATIVES:
-        losses = run_trainer(model, rows, p, clock, options, plain=system == "plain")
+    if theirs:
+        losses = run_trainer(model, rows, p, clock, options, plain=system.startswith("plain"))
     else:
         losses = run_xalma(model, rows, p, clock, options)
     order = like_lengths([len(row["input_ids"]) for row in rows], p.micro_batch, options.seed)
     timed = islice(order, options.warmup * options.batch // p.micro_batch, len(rows) // p.micro_batch)
     tokens = sum(len(rows[i]["input_ids"]) for batch in timed for i in batch)
-    rate = tokens / clock.seconds
+    rate, cuda = tokens / clock.seconds, torch.cuda.is_available()
+    # the peak of a process on a CPU is not that of its last run
+    peak = _peak_mib() - (0 if cuda else before) if cuda or not options.one_process else None
     return {
         "tokens_per_s": rate, "model_flops": rate * flops_per_token(n - n_trained, n_trained, layers, hidden, length),
-        "peak_mib": _peak_mib() - (0 if torch.cuda.is_available() else before), "seconds": clock.seconds,
-        "warmup_seconds": clock.warmup_seconds, "losses": losses,
+        "peak_mib": peak, "seconds": clock.seconds, "warmup_seconds": clock.warmup_seconds, "losses": losses,
+        "micro": p.micro_batch,
     }  # fmt: skip
 
 
@@ -227,32 +300,64 @@ def sized(options: argparse.Namespace, data: str) -> argparse.Namespace:
     return argparse.Namespace(**vars(options) | {"batch": batch, "micro": min(options.micro, batch)})
 
 
-def compare(case: tuple[str, str, str, int], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all systems for a case: medians over the repeats, which take turns."""
-    context = multiprocessing.get_context("spawn")
-    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in options.systems}
+def compare(case: Case, options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """After each measurement, the rows of all systems that were measured: medians over the repeats, in turns."""
+    runs: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
         for _ in range(options.repeats):
             for system in options.systems:
-                with ProcessPoolExecutor(1, mp_context=context) as pool:  # a fresh process: its memory is its own
-                    runs[system].append(pool.submit(measure, system, *case, options).result())
+                try:
+                    found = alone(measure, options, system, *case, options)
+                except Exception as error:  # the next systems may have the memory, or the compiler
+                    found = {"skipped": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+                runs.setdefault(system, []).append(found)
+                gc.collect()
+                if options.one_process and torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                yield summary(case, runs)
+
+
+def alone(function: Callable, options: argparse.Namespace, *arguments: Any) -> Any:
+    """`function`'s result in a fresh process, whose memory is its own, or in this one."""
+    if options.one_process:
+        return function(*arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def summary(case: Case, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per system; an alternative's says how many times as fast each of ours is, and how far its losses are."""
     rows = []
-    for system, found in runs.items():
-        middle = {
-            key: statistics.median(run[key] for run in found)
-            for key in ("tokens_per_s", "model_flops", "peak_mib", "seconds")
-        }
-        rows.append(dict(zip(("shape", "kind", "data", "length"), case, strict=True)) | {"system": system} | middle)
-        rows[-1]["tokens_per_s_of_runs"] = [run["tokens_per_s"] for run in found]
-        rows[-1]["warmup_seconds"] = found[0]["warmup_seconds"]
-    for row in rows:  # ours against each: how many times as fast, and the largest difference of their losses
-        if row["system"] in ALTERNATIVES:
-            theirs = runs[row["system"]][0]["losses"]
-            for ours in (one for one in rows if one["system"] not in ALTERNATIVES):
-                row[f"{ours['system']}_times_as_fast"] = ours["tokens_per_s"] / row["tokens_per_s"]
-                losses = zip(theirs, runs[ours["system"]][0]["losses"], strict=True)
-                row[f"{ours['system']}_largest_loss_difference"] = max(abs(a - b) for a, b in losses)
+    for system, all_runs in runs.items():
+        rows.append(dict(zip(("shape", "kind", "data", "length"), case, strict=True)) | {"system": system})
+        found = [run for run in all_runs if "skipped" not in run]
+        if not found:
+            rows[-1] |= all_runs[0]
+            continue
+        for key in ("tokens_per_s", "model_flops", "peak_mib", "seconds"):
+            values = [run[key] for run in found]
+            rows[-1][key] = None if None in values else statistics.median(values)
+        rows[-1] |= {"tokens_per_s_of_runs": [run["tokens_per_s"] for run in found], "micro": found[0]["micro"]}
+        rows[-1] |= {"warmup_seconds": found[0]["warmup_seconds"], "losses": found[0]["losses"]}
+    is_theirs = lambda row: parsed(row["system"])[0][0] in ALTERNATIVES  # noqa: E731
+    good = [row for row in rows if "skipped" not in row]
+    for row in filter(is_theirs, good):
+        for ours in (one for one in good if not is_theirs(one)):
+            row[f"{ours['system']}_times_as_fast"] = ours["tokens_per_s"] / row["tokens_per_s"]
+            losses = zip(row["losses"], ours["losses"], strict=True)
+            row[f"{ours['system']}_largest_loss_difference"] = max(abs(a - b) for a, b in losses)
     return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    name = " ".join(str(row[key]) for key in ("shape", "kind", "data", "length", "system"))
+    if "skipped" in row:
+        return f"{name} skipped: {row['skipped']}"
+    faster = [f"{key.removesuffix('_times_as_fast')} {value:.2f} × as fast" for key, value in row.items()
+              if key.endswith("_times_as_fast")]  # fmt: skip
+    share = f"{row['utilisation_of_ceiling']:.0%} of the ceiling"
+    memory = [f"{row['peak_mib']:,.0f} MiB"] if row["peak_mib"] is not None else []
+    return ", ".join([f"{name} {row['tokens_per_s']:,.0f} tokens/s", *memory, share, *faster])
 
 
 def main() -> None:
@@ -261,7 +366,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny"])
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
     parser.add_argument("--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="+", default=["plain", "trainer", "xalma", "compiled"])
     for name, value in {
         "batch": 0,
         "micro": 16,
@@ -273,32 +378,30 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=value)  # batch 0: see `sized`
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--one-process", action="store_true", help="keep a frozen base for all systems")
     options = parser.parse_args()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        most = pool.submit(ceiling, options).result()
+    for system in options.systems:
+        parsed(system)
+    most = alone(ceiling, options, options)
     rows_of = [(data, int(length)) for data, length in (one.split(":") for one in options.rows)]
     cases = [(shape, kind, *one) for shape in options.shapes for kind in options.kinds for one in rows_of]
-    rows = []
-    for case in cases:
-        for row in compare(case, sized(options, case[2])):
-            rows.append(row | {"utilisation_of_ceiling": row["model_flops"] / most})
-            print(
-                *case,
-                row["system"],
-                f"{row['tokens_per_s']:,.0f} tokens/s,",
-                f"{row['peak_mib']:,.0f} MiB,",
-                f"{row['model_flops'] / most:.0%} of the ceiling,",
-                *(f"{ours} {row[key]:.2f} × as fast" for ours in SYSTEMS if (key := f"{ours}_times_as_fast") in row),
-            )
-    record = {
+    record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
         "options": {name: value for name, value in vars(options).items() if name != "out"},
         "matmul_ceiling_flops": most,
-        "rows": rows,
+        "rows": [],
         **provenance(),
     }
-    if options.out:
-        print(f"written to {write_json(options.out, record)}")
+    for case in cases:
+        done = record["rows"]
+        for rows in compare(case, sized(options, case[2])):
+            for row in rows:
+                if "skipped" not in row:
+                    row["utilisation_of_ceiling"] = row["model_flops"] / most
+            record["rows"] = [*done, *rows]
+            print(line(rows[-1]), flush=True)
+            if options.out:
+                write_json(options.out, record)
 
 
 if __name__ == "__main__":
