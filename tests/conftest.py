@@ -86,10 +86,7 @@ def ladder(micro) -> dict[int, Path]:
     """Folders of stages 0 to 2 of group 6, made once a session. Read only: copy before changing one."""
     from xalma import stages
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "TOKENIZER_DOCUMENTS", 300)
-        folders = {0: stages.stage0_backbone(micro)}
-    folders[1] = stages.stage1_monolingual_base(micro)
+    folders = {0: stages.stage0_backbone(micro), 1: stages.stage1_monolingual_base(micro)}
     folders[2] = stages.stage2_monolingual_modules(micro, 6)
     return folders
 

@@ -41,9 +41,8 @@ def test_two_processes_train_what_one_trains(tmp_path, shardings, n):
 
 
 @pytest.mark.long
-def test_a_launched_stage_is_the_stage(micro, ladder, tmp_path, monkeypatch):
+def test_a_launched_stage_is_the_stage(micro, ladder, tmp_path):
     """From the same call, through `accelerate launch` and two processes: full weights, then a module."""
-    monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 300)
     found = {}
     for launch in ("", "2cpu"):
         shutil.copytree(Path(micro.run_dir), tmp_path / f"runs{launch}")

@@ -19,7 +19,7 @@ import two_runs
     ("harness", "n"),
     [
         pytest.param(hostile, 0, marks=pytest.mark.slow),
-        pytest.param(two_runs, 1, marks=pytest.mark.slow),
+        pytest.param(two_runs, 2, marks=pytest.mark.slow),
         pytest.param(two_runs, 20, marks=(pytest.mark.slow, pytest.mark.long)),
         pytest.param(damages, 6, marks=pytest.mark.slow),
         pytest.param(damages, 100, marks=(pytest.mark.slow, pytest.mark.long)),
