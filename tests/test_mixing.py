@@ -215,6 +215,9 @@ def test_pseudo_monolingual_order_is_a_fair_coin():
     assert abs(sum(text.startswith("en") for text in texts) - 2000) < 158
     assert texts == list(pseudo_monolingual(pairs, seed=0))
     assert texts != list(pseudo_monolingual(pairs, seed=1))
+    documents = list(pseudo_monolingual(pairs, seed=0, per_document=3))
+    assert "\n".join(documents) == "\n".join(texts), "the same lines, three of them a document"
+    assert {document.count("\n") for document in documents[:-1]} == {2}
 
 
 # --- rules that look at sizes, and the profile's choice ----------------------------------------------

@@ -262,6 +262,16 @@ def test_seed_changes_the_sequence(book, monkeypatch):
     assert Phrasebook(seed=1).pairs("de", "bitext", 5) != book.pairs("de", "bitext", 5)
 
 
+def test_no_seed_trains_on_the_test_sentences_of_another(monkeypatch):
+    """A base that has read the text of one seed is tested with another: here the tiny profile's sizes."""
+    monkeypatch.setattr("xalma.phrasebook.SCANNED", 10_000)
+    one, other = (Phrasebook(12, 8, n_currencies=3, n_units=3, max_list=2, seed=seed) for seed in (3, 4))
+    tests = set(other.sentences("en", "test", 300))
+    assert tests != set(one.sentences("en", "test", 300))
+    for split in TRAINING:
+        assert len(tests & set(one.sentences("en", split, 10_000))) <= 1, "at most one that another draw sounds like"
+
+
 def test_parallel_is_one_draw_in_all_languages(book):
     rows = book.parallel(["ja", "en", "mg"], "sft", 50)
     assert all(list(row) == ["ja", "en", "mg"] for row in rows)

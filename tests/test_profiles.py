@@ -64,7 +64,15 @@ def test_profiles_are_deltas_that_pass_their_own_checks():
             assert batch % min(batch, p.micro_batch) == 0
     assert (FULL.corpus, NTREX.corpus, TINY.corpus) == ("hub", "ntrex", "cldr")
     for name in ("tiny", "ntrex", "small-cpu", "alma-tiny", "alma-small-cpu"):
-        assert PROFILES[name].base == "" and "hub" not in PROFILES[name].corpus, "the CPU profiles need no download"
+        assert PROFILES[name].base in ("", "tiny-base"), "the CPU profiles need no download"
+        assert "hub" not in PROFILES[name].corpus
+
+
+def test_the_default_run_starts_from_a_base_and_reads_in_the_papers_order():
+    """Monolingual text far above bitext, bitext above SFT, at most 300 SFT pairs per language."""
+    assert TINY.base == "tiny-base"
+    assert TINY.stage1_tokens > 2 * TINY.stage3_tokens
+    assert TINY.sft_pairs <= 300
 
 
 def test_small_cpu_is_a_cut_of_small():

@@ -138,8 +138,8 @@ def _splits(book: Phrasebook, measured: pd.DataFrame) -> str:
         "\n".join(rows)
         + f"""
 
-A hash of the draw's content and the seed chooses the split, so the splits' draws are disjoint,
-whatever languages are asked for; test and dev are what falls to them in the first {SCANNED:,}
+A hash of the draw's content chooses the split, so the splits' draws are disjoint, whatever languages
+and seed are asked for; test and dev are what falls to them in the first {SCANNED:,}
 draws. Training also leaves out each draw that would *sound* like a test or dev sentence of an asked
 language. Test and dev repeat no sentence; training may.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -219,11 +220,13 @@ class PackedBlocks(torch.utils.data.IterableDataset):
         self._resumed = True
 
 
-def pseudo_monolingual(pairs: Iterable[tuple[str, str]], seed: int) -> Iterator[str]:
+def pseudo_monolingual(pairs: Iterable[tuple[str, str]], seed: int, per_document: int = 1) -> Iterator[str]:
     """Each bitext pair as one running text, English or the other language first with equal chance.
 
-    X-ALMA pre-training stage 3; one space between the two, as in the released `run_llmmt.py`.
+    X-ALMA pre-training stage 3; one space between the two, as in the released `run_llmmt.py`. per_document: pairs of
+    one text, a line each. The papers have one; several show which language comes next.
     """
     rng = np.random.default_rng(seed)
-    for english, other in pairs:
-        yield f"{english} {other}" if rng.random() < 0.5 else f"{other} {english}"
+    lines = (f"{english} {other}" if rng.random() < 0.5 else f"{other} {english}" for english, other in pairs)
+    while document := list(islice(lines, per_document)):
+        yield "\n".join(document)

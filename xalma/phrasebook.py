@@ -5,7 +5,8 @@ WMT), none of which can be embedded. It is endless, parallel in all languages at
 the CLDR's contributors and deterministic; but it is no running text, only short phrases
 (`xalma.draws`) in the CLDR's words (`xalma.cldr`). Coverage and gaps: `data_cards/cldr.md`.
 
-Splits: a hash of a draw's content and the seed chooses its split, whatever languages are asked for.
+Splits: a hash of a draw's content chooses its split, whatever seed and languages are asked for: what a base has read
+with one seed holds no test sentence of another.
 "test" and "dev" are finite: their draws among the first SCANNED. The other splits are endless and
 leave out whatever sounds, in an asked language, like a test or dev sentence of that language;
 different draws can sound alike (Thai has one word for Thailand and Thai).
@@ -105,6 +106,10 @@ class Phrasebook:
         """
         yield from self._pool.rows(langs, split, styles)
 
+    def drawn(self, langs: tuple[str, ...], split: str) -> Iterator[tuple[Draw, tuple[str, ...]]]:
+        """The rows of `iterate` in full style, each with what it is about, so that it can be said in other styles."""
+        yield from self._pool.drawn(langs, split)
+
     def _rows(self, langs: tuple[str, ...], split: str, n: int, start: int) -> list[tuple]:
         for lang in langs:
             language(lang)
@@ -157,7 +162,7 @@ class _Pool:
     """The draws of one phrasebook, sorted into splits; grows on demand."""
 
     def __init__(self, book: Phrasebook) -> None:
-        self.dice, self.seed = book.dice(), book.seed
+        self.dice = book.dice()
         self.draws: dict[str, list[Draw]] = {split: [] for split in SPLITS}
         self.avoid: dict[tuple[str, str], frozenset[str]] = {}  # (language, held-out split)
         self.grow(SCANNED)
@@ -170,8 +175,8 @@ class _Pool:
             self.draws[self.split_of(draw)].append(draw)
 
     def split_of(self, draw: Draw) -> str:
-        """The split that the content of `draw` and the seed choose."""
-        digest = hashlib.blake2b(repr((self.seed, draw)).encode(), digest_size=8).digest()
+        """The split that the content of `draw` chooses: the same for all seeds."""
+        digest = hashlib.blake2b(repr((0, draw)).encode(), digest_size=8).digest()
         throw = int.from_bytes(digest, "big") / 2**64
         for split, share in SPLITS.items():
             throw -= share
@@ -195,6 +200,12 @@ class _Pool:
         self, langs: tuple[str, ...], split: str, styles: Sequence[str] = ("full",)
     ) -> Iterator[tuple[str, ...]]:
         """Sentences in `langs`, row by row, none of them held out; no repeats in test and dev."""
+        return (row for _, row in self.drawn(langs, split, styles))
+
+    def drawn(
+        self, langs: tuple[str, ...], split: str, styles: Sequence[str] = ("full",)
+    ) -> Iterator[tuple[Draw, tuple[str, ...]]]:
+        """`rows`, each with the draw that it says."""
         above = {"test": (), "dev": ("test",)}.get(split, HELD_OUT)
         taken = [set().union(*(self.sounds(lang, s) for s in above)) for lang in langs]
         for draw, style in zip(self.stream(split), cycle(styles)):
@@ -207,7 +218,7 @@ class _Pool:
             if split in HELD_OUT:
                 for text, seen in zip(row, taken, strict=True):
                     seen.add(text)
-            yield row
+            yield draw, row
 
     def sounds(self, lang: str, split: str) -> frozenset[str]:
         """Every sentence of `lang` in a held-out split, whichever pairs it ends up in."""

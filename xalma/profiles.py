@@ -132,6 +132,7 @@ class Profile:
     stage3_batch_size: int = ours(256, f"sequences; {_GUESS}")
     stage3_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
     stage3_schedule: str = ours("cosine", f"{_GUESS}")
+    stage3_document_pairs: int = ours(1, "pairs of one running text; tiny packs several, so that a shot can be given")
     # stage 4: supervised fine-tuning
     prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt, 'chat' the base's own form")
     max_length: int = code(512, "CPO script, prompt and answer, tokens")
@@ -290,7 +291,8 @@ FULL = Profile()
 
 # A laptop: a small LLaMA, trained from nothing on the CLDR phrasebook, every budget cut to minutes.
 # Two layers, 128 wide, small batches and few words, chosen by trial for what can be learned in a quarter of an hour.
-TINY = FULL.but(
+# No profile of its own: what the CPU profiles have in common.
+_LAPTOP = FULL.but(
     name="tiny", groups="3,6", corpus="cldr", base="", dtype="float32", threads=2, workers=2,
     contamination="drop",  # few words: "United States: 9 kilometers" and "United States (9 kilometers)" are both drawn
     checkpoint_steps=0, gradient_checkpointing=False,
@@ -307,11 +309,22 @@ TINY = FULL.but(
     seeds=1, ablation_share=0.05, ablation_sft_share=0.05, comparison_steps=12, comparison_pairs=60,
 )  # fmt: skip
 
+# The default run starts where the papers start, from a pretrained base: the one that the package ships. Budgets are in
+# the papers' order, monolingual text far above bitext, and bitext above SFT; by trial, in results/tiny/search.md.
+TINY = _LAPTOP.but(
+    base="tiny-base", vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128,
+    stage1_tokens=1_000_000, stage1_learning_rate=2e-3,
+    stage2_tokens=60_000, stage2_learning_rate=1e-3,
+    stage3_tokens=300_000, stage3_learning_rate=2e-3, stage3_document_pairs=3,
+    sft_pairs=150, stage4_learning_rate=1e-3,
+    stage5_learning_rate=2e-4,
+)  # fmt: skip
+
 # What the papers begin from, LLaMA-2, in tiny: a base of all 50 languages that has read much English, little of the
 # others, and some text in two languages by accident. `make tiny-base` trains it; the package ships what came out.
 _READ_MORE = "de,fr,es,it,pt,nl,pl,sv,cs,tr,ru,zh,ja,ar,id"
 _SHARES = {code: "0.8" if code in _READ_MORE.split(",") else "0.05" for group in GROUPS.values() for code in group}
-TINY_BASE = TINY.but(
+TINY_BASE = _LAPTOP.but(
     name="tiny-base", groups="all", corpus="cldr_web", notebooks="",
     vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, micro_batch=128,
     mixing="given", mixing_shares=",".join(f"{code}:{share}" for code, share in ({"en": "80"} | _SHARES).items()),
@@ -320,7 +333,7 @@ TINY_BASE = TINY.but(
 
 # The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
 # phrases: more words in the vocabulary, fewer rows, so that it takes about as long.
-NTREX = TINY.but(
+NTREX = _LAPTOP.but(
     name="ntrex", corpus="ntrex", bitext_noise=0.0, vocab_size=4000, max_length=512,
     max_new_tokens=96, block_tokens=128,
     stage1_batch_size=4, stage2_batch_size=4, stage3_batch_size=4, stage4_batch_size=8,
@@ -372,7 +385,7 @@ ALMA_7B = FULL.but(
     stage4_learning_rate=2e-5, stage4_batch_size=256, sft_pairs=15_000, test_pairs=2037, **_ALMA,
 )  # fmt: skip
 # Half of its web bitext is misaligned, so that random and filtered bitext differ.
-ALMA_TINY = TINY.but(
+ALMA_TINY = _LAPTOP.but(
     name="alma-tiny", bitext_noise=0.5, stage1_tokens=1_000_000, sft_pairs=2400, alma_lora_learning_rate=8e-3, **_ALMA,
 )  # fmt: skip
 

@@ -47,7 +47,7 @@ class Record:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        places = 4 if self.metric == "bits_per_byte" else 2  # bits are a few, the others run to 100
+        places = 4 if self.metric in ("bits_per_byte", "partner_gain") else 2  # bits are a few, the others run to 100
         object.__setattr__(self, "value", round(float(self.value), places))
 
     @property

@@ -238,7 +238,7 @@ def stage3_pseudo_monolingual(p: Profile, group: int, previous: Path, out: Path)
     """The group's module on web bitext, each pair one running text in random order."""
     model, tokenizer = open_for_training(p, group, previous)
     corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
-    blocks = packed({code: partial(_pair_texts, corpus, code, p.seed) for code in languages}, tokenizer, p, 3)
+    blocks = packed({code: partial(_pair_texts, corpus, code, p) for code in languages}, tokenizer, p, 3)
     facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
     save_trained(model, tokenizer, group, out)
     return facts
@@ -406,8 +406,8 @@ def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedM
     return model.to(device(), getattr(torch, dtype)), tokenizer
 
 
-def _pair_texts(corpus: Corpus, code: str, seed: int) -> Iterable[str]:
-    return pseudo_monolingual(corpus.bitext(code), seed)
+def _pair_texts(corpus: Corpus, code: str, p: Profile) -> Iterator[str]:
+    return pseudo_monolingual(corpus.bitext(code), p.seed, p.stage3_document_pairs)
 
 
 def _prompt_frames(p: Profile) -> list[str]:

@@ -1,0 +1,80 @@
+"""Continuations in stage 3's form: what is asked, what is counted, and the partner gain."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from xalma.data import open_corpus
+from xalma.few_shot import (
+    continue_test,
+    evaluate_few_shot,
+    few_shot_file,
+    few_shot_rows,
+    partner_gain,
+    reference_nats,
+)
+from xalma.losses import plain_model
+from xalma.mixing import pseudo_monolingual
+from xalma.results import read_records
+from xalma.stages import open_merged
+
+
+def test_rows_have_the_form_of_the_training_text(micro):
+    code = micro.languages_of(6)[0]
+    dev, tests = (getattr(open_corpus(micro), split)(code) for split in ("dev", "test"))
+    rows = [row for row in few_shot_rows(micro, 6) if code in row["direction"]]
+    assert len(rows) == 2 * micro.test_pairs
+    english_first = [f"{dev[0][0]} {dev[0][1]}", f"{tests[0][0]} {tests[0][1]}"]
+    asked = rows[0]
+    assert asked["direction"] == f"en-{code}"
+    assert f"{asked['prompt']} {asked['reference']}" == "\n".join(english_first)
+    trained_on = [dev[0], tests[0]]
+    texts = {next(iter(pseudo_monolingual(trained_on, seed, per_document=2))) for seed in range(30)}
+    assert f"{asked['prompt']} {asked['reference']}" in texts
+    back = next(row for row in rows if row["direction"] == f"{code}-en")
+    assert f"{back['prompt']} {back['reference']}" in texts
+    assert asked["other"].endswith(f"\n{tests[1][0]}") and back["other"].endswith(f"\n{tests[1][1]}")
+
+
+def test_without_examples_the_source_stands_alone(micro):
+    assert all(row["prompt"] == row["source"] for row in few_shot_rows(micro, 6, shots=0))
+    with pytest.raises(ValueError, match="5 example pairs asked for, but .* has 2 dev pairs"):
+        few_shot_rows(micro, 6, shots=5)
+
+
+def test_reference_nats_are_those_of_a_plain_forward(micro, ladder):
+    model, tokenizer = open_merged(ladder[1])
+    row = few_shot_rows(micro, 6)[0]
+    start = [tokenizer.bos_token_id, *tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]]
+    whole = [tokenizer.bos_token_id,
+             *tokenizer(f"{row['prompt']} {row['reference']}", add_special_tokens=False)["input_ids"]]  # fmt: skip
+    assert whole[: len(start)] == start
+    with torch.no_grad():
+        logps = plain_model(model)(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+    expected = -sum(logps[i - 1, whole[i]].item() for i in range(len(start), len(whole)))
+    assert reference_nats(model, tokenizer, [row])[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_partner_gain_is_in_bits_per_byte():
+    rows = [{"nats": 1.0, "other_nats": 1.0 + 3 * math.log(2), "reference": "äb"},
+            {"nats": 2.0, "other_nats": 2.0 + 2 * math.log(2), "reference": "cd"}]  # fmt: skip
+    assert partner_gain(rows) == pytest.approx(5 / 5)  # five bits saved over five bytes
+    assert partner_gain([rows[0] | {"other_nats": 1.0 - 3 * math.log(2)}]) == pytest.approx(-1)
+
+
+def test_scores_are_filed_for_the_stages_that_were_run(micro, ladder):
+    records = evaluate_few_shot(micro.but(test_pairs=2), (0, 2))
+    assert {record.stage for record in records} == {"base", "stage2"}
+    assert {"bleu", "chrf", "bits_per_byte", "partner_gain"} <= {record.metric for record in records}
+    assert sorted(read_records(few_shot_file(micro)), key=lambda r: r.key) == sorted(records, key=lambda r: r.key)
+    with pytest.raises(FileNotFoundError):
+        evaluate_few_shot(micro.but(run_dir="nowhere"), (1,))
+
+
+def test_an_output_is_one_line(micro, ladder):
+    rows = continue_test(micro, ladder[1], 6)
+    assert all("\n" not in row["output"] for row in rows)
+    assert all(row["nats"] > 0 and row["other_nats"] > 0 for row in rows)
