@@ -37,6 +37,8 @@ MICRO = {
     "layers": 1,
     "heads": 2,
     "block_tokens": 64,
+    "mixing": "uniform",
+    "stage4_epochs": 1.0,
     "lora_rank": 16,
     "lora_alpha": 32,
     "stage1_tokens": 40_960,
