@@ -41,7 +41,7 @@ def test_rows_have_the_form_of_the_training_text(micro):
 
 def test_without_examples_the_source_stands_alone(micro):
     assert all(row["prompt"] == row["source"] for row in few_shot_rows(micro, 6, shots=0))
-    with pytest.raises(ValueError, match="5 example pairs asked for, but .* has 2 dev pairs"):
+    with pytest.raises(ValueError, match=r"5 example pairs asked for, but .* has 2 dev pairs"):
         few_shot_rows(micro, 6, shots=5)
 
 

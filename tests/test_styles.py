@@ -18,8 +18,8 @@ def test_every_style_of_every_part_is_a_rendering():
                      for length in ("13 kilometers", "13 km")}  # fmt: skip
     for lang in ("ja", "fi", "ru", "fr"):
         assert {say(DRAW, lang, style) for style in STYLES} <= renderings(DRAW, lang)
-    assert renderings(("colon+paren", (("date", (1984, 5, 6)), ("countries", ("DE",)), ("amount", ("EUR", 3)))), "en") >= {
-        "May 6, 1984: Germany (EUR 3)", "Sunday, May 6, 1984: Germany (3 euros)"}  # fmt: skip
+    three = renderings(("colon+paren", (DRAW[1][0], ("countries", ("DE",)), ("amount", ("EUR", 3)))), "en")
+    assert {"May 6, 1984: Germany (EUR 3)", "Sunday, May 6, 1984: Germany (3 euros)"} <= three
 
 
 def test_rows_ask_for_the_same_facts_in_another_style():

@@ -310,8 +310,8 @@ _LAPTOP = FULL.but(
 )  # fmt: skip
 
 # The default run starts where the papers start, from a pretrained base: the one that the package ships. Budgets are in
-# the papers' order, monolingual text above bitext, and bitext above SFT; all by trial. A third of stage 1 is English and
-# its rate low: at 2e-3, and with a twelfth, the base forgot more than it learned.
+# the papers' order, monolingual text above bitext above SFT; all by trial. A third of stage 1 is English and its rate
+# low: at 2e-3, and with a twelfth of English, the base forgot more than it learned.
 TINY = _LAPTOP.but(
     base="tiny-base", vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, mixing="groups",
     stage1_tokens=1_000_000, stage1_learning_rate=5e-4,
