@@ -1,5 +1,7 @@
 """On a CUDA device: what it computes is what a CPU computes, and what only a GPU runs gives the same too.
 
+A GPU sums in another order, so floats are compared within a tolerance; only what a mask hides must not count at all.
+
 `make test-gpu`. Without a GPU these are skipped; XALMA_GPU_TESTS=cpu runs them on the CPU, against itself.
 """
 
@@ -12,18 +14,22 @@ import pytest
 import torch
 from smooth import SMOOTH
 from test_bank import LANGUAGES, batch, by_group, folder, labelled, parameters_of, rows_of  # noqa: F401
+from test_objectives import adapted, pairs
 from test_train import rows
 from torch.nn.functional import cosine_similarity
 
 import xalma
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
+from xalma.export import export
 from xalma.fp8 import product, rounded
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
+from xalma.objectives import Arpo, Labelled
+from xalma.parallel import collect, distribute
 from xalma.recipe import evaluate_folder
 from xalma.runtime import device
 from xalma.stages import read_log
-from xalma.train import train
+from xalma.train import Worker, train
 
 pytestmark = pytest.mark.gpu
 
@@ -63,6 +69,7 @@ def test_a_mixed_batch_is_each_groups_own(folder, dtype, gap):  # noqa: F811
 
 
 def test_generate_is_the_cpus(folder, without_gpu):  # noqa: F811
+    """Token for token: two tokens would have to be as likely as each other to the last digits to come out otherwise."""
     bank, inputs = xalma.load_modules(folder, only=[1, 3, 6, 8], dtype="float32"), batch(len(LANGUAGES))
     options = {"languages": LANGUAGES, "do_sample": False, "max_new_tokens": 8}
     found = bank.generate(**on_device(inputs), **options).cpu()
@@ -97,6 +104,12 @@ def test_all_stages_run_and_what_they_made_is_scored(micro, finished):
         assert found and all(map(math.isfinite, found))
     records = evaluate_folder(micro, finished[5], 6, "stage5")
     assert {r.metric for r in records} >= {"bleu", "chrf"} and all(map(math.isfinite, (r.value for r in records)))
+
+
+def test_an_export_says_what_the_stage_says(micro, finished, tmp_path):
+    """`export` compares merged and gated model on the device, logits and outputs, and writes only if they agree."""
+    place = export(micro, 6, tmp_path / "merged", sentences=24)
+    assert (place / "model.safetensors").is_file() and (place / "export.json").is_file()
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -176,6 +189,49 @@ def test_a_document_does_not_see_its_neighbour(base):
         assert torch.equal(second(ids), second(changed))
         alone = labelled_loss(base, on_device(PadCollator(0)([{"input_ids": ids[0, 10:], "labels": ids[0, 10:]}])))
     assert second(ids).item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+def test_packed_pairs_are_the_cpus(without_gpu):
+    """ARPO's loss, its gradients and what is logged of it, of pairs that share their prompts in one row."""
+    model = adapted()
+
+    def found():
+        objective = Arpo()
+        worker = Worker(model.to(device()), objective, bf16=False)
+        batch = on_device(objective.collator(model, 0)(pairs()))
+        out = worker(batch, objective.counts(batch))
+        gradients = torch.autograd.grad(out[0], [x for x in model.parameters() if x.requires_grad])
+        return out.detach().cpu(), torch.cat([x.flatten() for x in gradients]).cpu()
+
+    out, gradients = found()
+    without_gpu()
+    expected, expected_gradients = found()
+    torch.testing.assert_close(out, expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-3 * expected_gradients.abs().max(), rtol=0)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package here")
+def test_shards_on_one_device_are_the_whole_model(base):
+    """FSDP2 over a group of one: the loss and all gradients, and the weights that are collected."""
+    batch, whole = on_device(PadCollator(0)(rows(4))), copy.deepcopy(base).to(device())
+    expected = labelled_loss(whole, batch)
+    expected.backward()
+    torch.distributed.init_process_group(
+        "nccl" if device() == "cuda" else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        worker = Worker(base, Labelled(None), bf16=False)
+        sharded, trained = distribute(worker, lambda m: m.get_decoder().layers, shard=True)
+        loss = sharded(batch, Labelled(None).counts(batch).to(device()))[0]
+        loss.backward()
+        gradients = {name: x.grad.full_tensor() for name, x in trained.named_parameters()}
+        collect(trained, base)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    for name, x in whole.named_parameters():
+        torch.testing.assert_close(gradients[name], x.grad, atol=1e-5, rtol=1e-3)
+        assert torch.equal(base.get_parameter(name).to(x.device), x), "nothing was trained"
 
 
 def test_a_module_needs_less_memory_than_the_base(base, micro):
