@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--model", help="folder of a stage; default: the newest stage of the profile")
     export.add_argument("--base-id", default="", help="hub id of the base, for the card and the adapter")
     export.add_argument("--with-base", action="store_true", help="write the adapter's base beside it, as DIR/base")
+    export.add_argument("--gguf", action="store_true", help="write DIR/model.gguf too, for llama.cpp and Ollama")
     export.add_argument("--sentences", type=int, default=200, help="how many are compared before anything is written")
     export.add_argument("--licence", default="other", help="the hub's identifier of a licence")
     _add_set(export)
@@ -435,7 +436,7 @@ def _export(arguments: argparse.Namespace) -> None:
     print(describe(p, arguments.group, arguments.sentences), flush=True)
     folder = export(p, arguments.group, arguments.out, what=arguments.what, folder=arguments.model,
                     base_id=arguments.base_id, licence=arguments.licence,
-                    sentences=arguments.sentences, with_base=arguments.with_base)  # fmt: skip
+                    sentences=arguments.sentences, with_base=arguments.with_base, gguf=arguments.gguf)  # fmt: skip
     print(folder)
 
 

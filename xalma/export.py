@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base
+from xalma.backbone import load_base, load_tokenizer
 from xalma.clients import save_generation_config, save_tokenizer
 from xalma.collate import PadCollator
 from xalma.files import read_json
@@ -51,17 +51,20 @@ def export(
     licence: str = "other",
     sentences: int = SENTENCES,
     with_base: bool = False,
+    gguf: bool = False,
 ) -> Path:
     """Writes the module of `group` to the new folder `out`, checked and with a model card, and returns that.
 
     what: "merged", a plain model, or "adapter". folder: a stage's; default the newest one of the profile.
     base_id: hub id of the base, for the card and the adapter's configuration; without it an adapter names the folder of
     the base it was trained on, seen from `out`. with_base: that base goes along in out/base. licence: the hub's
-    identifier. sentences: how many are compared.
-    Raises ValueError, writing nothing, for fewer than one sentence, where merged and gated model differ and where
-    results/ has scores of other weights; FileExistsError if `out` is there.
+    identifier. sentences: how many are compared. gguf: a merged model goes along as model.gguf, for llama.cpp.
+    Raises ValueError, writing nothing, for fewer than one sentence, a model that no GGUF file can hold, where merged and
+    gated model differ and where results/ has scores of other weights; FileExistsError if `out` is there.
     """
     out = check_new(out)
+    if gguf and what != "merged":
+        raise ValueError("a GGUF file holds a merged model: leave out --gguf or --what adapter")
     if what not in ("merged", "adapter"):
         raise ValueError(f"can't export {what!r}: choose merged or adapter")
     if sentences < 1:
@@ -74,6 +77,10 @@ def export(
         raise ValueError(f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder")
     if run["group"] != group:
         raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
+    if gguf:  # found out before the model is compared, as the chain
+        from xalma.gguf_export import describable, write_gguf
+
+        describable(AutoConfig.from_pretrained(run["base"], trust_remote_code=False), load_tokenizer(run["base"]))
     chain = stage_chain(folder)  # found out before the model is compared
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
@@ -81,7 +88,7 @@ def export(
         "name": f"xalma-{p.name}-group{group}-{run['stage']}", "what": what, "profile": p.name, "base_id": base_id,
         "licence": licence, "check": check["sentence"], "prompt": _prompt_form(p, group), "beams": p.beams,
         "turn": translation_prompt("Good morning.", ENGLISH, p.languages_of(group)[0], "alma"),
-        "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token,
+        "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token, "gguf": gguf,
         "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
     }  # fmt: skip
     with new_directory(out, TO) as place:
@@ -94,6 +101,8 @@ def export(
             if with_base:
                 _write_base(Path(run["base"]), tokenizer, p, place / "base")
         save_tokenizer(tokenizer, p.prompt_style, place)
+        if gguf:
+            write_gguf(model, load_tokenizer(place), place / "model.gguf")
         (place / "README.md").write_text(model_card(facts, chain, records), encoding="utf-8")
         write_json(place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()})
     return out

@@ -162,6 +162,13 @@ print(answer.strip().split("\\n")[0])"""
 _LLAMA_CPP = """python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
 llama-server --model model.gguf --jinja --temp 0"""
 
+_GGUF = """With llama.cpp and what is built on it, such as Ollama (`FROM ./model.gguf` in a Modelfile), which xalma's tests \
+do not run; they read model.gguf with the readers of transformers and of the package gguf:
+
+```bash
+llama-server --model model.gguf --jinja --temp 0
+```"""
+
 
 def _use(facts: Mapping[str, Any]) -> str:
     """How ordinary programs ask the model, run where the card lies; the tests run the Python of it as printed."""
@@ -177,8 +184,10 @@ def _use(facts: Mapping[str, Any]) -> str:
         parts += [
             f"```python\n{_MERGED.format(**fill)}\n```",
             f"With CTranslate2:\n\n```python\n{_CTRANSLATE2.format(**fill)}\n```",
+            _GGUF if facts.get("gguf") else
             "With llama.cpp and what is built on it, where its converter knows this tokenizer (these two commands are "
-            f"not run by xalma's tests):\n\n```bash\n{_LLAMA_CPP}\n```",
+            "not run by xalma's tests; `xalma export --gguf` writes the file without it):\n\n"
+            f"```bash\n{_LLAMA_CPP}\n```",
         ]
     parts.append(f"What the model reads, after the begin-of-text token:\n\n```text\n{facts['prompt']}\n```")
     return "\n\n".join(parts)
