@@ -59,8 +59,8 @@ def export(
     base_id: hub id of the base, for the card and the adapter's configuration; without it an adapter names the folder of
     the base it was trained on, seen from `out`. with_base: that base goes along in out/base. licence: the hub's
     identifier. sentences: how many are compared. gguf: a merged model goes along as model.gguf, for llama.cpp.
-    Raises ValueError, writing nothing, for fewer than one sentence, a model that no GGUF file can hold, where merged and
-    gated model differ and where results/ has scores of other weights; FileExistsError if `out` is there.
+    Raises ValueError, writing nothing, for fewer than one sentence, a model that no GGUF file can hold, where merged
+    and gated model differ and where results/ has scores of other weights; FileExistsError if `out` is there.
     """
     out = check_new(out)
     if gguf and what != "merged":

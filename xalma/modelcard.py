@@ -162,8 +162,8 @@ print(answer.strip().split("\\n")[0])"""
 _LLAMA_CPP = """python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
 llama-server --model model.gguf --jinja --temp 0"""
 
-_GGUF = """With llama.cpp and what is built on it, such as Ollama (`FROM ./model.gguf` in a Modelfile), which xalma's tests \
-do not run; they read model.gguf with the readers of transformers and of the package gguf:
+_GGUF = """With llama.cpp and what is built on it, such as Ollama (`FROM ./model.gguf` in a Modelfile), which \
+xalma's tests do not run; they read model.gguf with the readers of transformers and of the package gguf:
 
 ```bash
 llama-server --model model.gguf --jinja --temp 0
