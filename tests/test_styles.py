@@ -41,6 +41,7 @@ def test_content_is_right_in_any_style_and_wrong_with_one_wrong_fact():
     assert content_rate([row | {"output": text} for row, text in zip(rows, outputs, strict=True)]) == 0.5
 
 
-def test_a_corpus_without_styles_is_refused():
+def test_a_corpus_without_styles_is_refused(monkeypatch):
+    monkeypatch.setattr("xalma.styles.open_corpus", lambda p: object())
     with pytest.raises(ValueError, match="corpus=ntrex has no styles"):
         style_rows(load_profile("tiny", corpus="ntrex"), 6, "test", 1)
