@@ -2,8 +2,9 @@
 
 That form is source, blank, translation; a line feed parts the pairs of one document (`mixing.pair_documents`). An
 English source alone does not say which language comes next, so that each sentence is asked after example pairs of its
-own direction, from the dev set. The *partner gain* is what stage 3 teaches: how many bits per byte a sentence costs
-less after its own other half than after another pair's.
+own direction, from the dev set. Two measures stand beside BLEU. *Text bits* are what stages 1 and 2 lower: bits per
+byte of a held-out sentence with nothing before it. The *partner gain* is what stage 3 teaches: how many bits per byte
+a sentence costs less after its own other half than after another pair's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from xalma.stages import BASE, open_merged, stage_folder
 
 SHOTS = 1  # example pairs before each sentence
 NO_LIMIT = 10**9  # tokens: no sentence is left out for its length
+TEXT_SIGNATURE = "bits per UTF-8 byte of the reference from BOS on, without a source, its end not counted"
 GAIN_SIGNATURE = "bits per UTF-8 byte of the reference after another pair's source, minus after its own"
 
 
@@ -55,8 +57,8 @@ def few_shot_rows(p: Profile, group: int, shots: int = SHOTS) -> list[dict[str, 
 
 
 def continue_test(p: Profile, folder: str | Path, group: int, shots: int = SHOTS) -> list[dict[str, Any]]:
-    """`few_shot_rows` with the "output" of the stage in `folder`, the "nats" of the reference after its own source and
-    the "other_nats" after another's.
+    """`few_shot_rows` with the "output" of the stage in `folder`, and what its model pays for the reference, in nats:
+    "nats" after its own source, "other_nats" after another's, "text_nats" with nothing before it.
     """
     rows = few_shot_rows(p, group, shots)
     model, tokenizer = open_merged(folder, p.dtype)
@@ -64,20 +66,25 @@ def continue_test(p: Profile, folder: str | Path, group: int, shots: int = SHOTS
         model, tokenizer, [row["prompt"] for row in rows],
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
     )  # fmt: skip
-    own, other = (reference_nats(model, tokenizer, rows, key) for key in ("prompt", "other"))
+    asked = {
+        "nats": ("prompt", completion), "other_nats": ("other", completion), "text_nats": (None, str),
+    }  # fmt: skip
+    nats = {
+        name: reference_nats(model, tokenizer, [(row.get(key, ""), write(row["reference"])) for row in rows])
+        for name, (key, write) in asked.items()
+    }
     return [
-        row | {"output": first_line(output), "nats": a, "other_nats": b}
-        for row, output, a, b in zip(rows, outputs, own, other, strict=True)
+        row | {"output": first_line(output)} | {name: values[i] for name, values in nats.items()}
+        for i, (row, output) in enumerate(zip(rows, outputs, strict=True))
     ]
 
 
 def reference_nats(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], key: str = "prompt"
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
 ) -> list[float]:
-    """What `model` pays, in nats, for each row's reference after the row's text `key`; its end is not counted."""
-    asked = [{"prompt": row[key], "completion": completion(row["reference"])} for row in rows]
-    encoded, _ = tokenize_rows(asked, tokenizer, NO_LIMIT)
-    encoded = [{name: ids[:-1] for name, ids in row.items()} for row in encoded]
+    """What `model` pays, in nats, for the second of each two texts after the first; its end is not counted."""
+    rows = [{"prompt": before, "completion": text} for before, text in texts]
+    encoded = [{name: ids[:-1] for name, ids in row.items()} for row in tokenize_rows(rows, tokenizer, NO_LIMIT)[0]]
     return answer_nats(model, encoded, tokenizer.pad_token_id)
 
 
@@ -88,13 +95,15 @@ def partner_gain(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def score_continuations(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
-    """`score_rows` of the continuations, and the partner gain of each direction."""
+    """`score_rows` of the continuations, and the partner gain and text bits of each direction."""
     records = score_rows(rows, p, stage, seed)
     for direction in dict.fromkeys(row["direction"] for row in rows):
         chosen = [row for row in rows if row["direction"] == direction]
-        records.append(
-            Record(p.name, stage, direction, "partner_gain", partner_gain(chosen), len(chosen), GAIN_SIGNATURE, seed)
-        )
+        alone = bits_per_byte([row["text_nats"] for row in chosen], [row["reference"] for row in chosen])
+        for metric, value, signature in (
+            ("partner_gain", partner_gain(chosen), GAIN_SIGNATURE), ("text_bits", alone, TEXT_SIGNATURE),
+        ):  # fmt: skip
+            records.append(Record(p.name, stage, direction, metric, value, len(chosen), signature, seed))
     return records
 
 

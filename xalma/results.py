@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from xalma.evaluate import Score
 
+IN_BITS = ("bits_per_byte", "partner_gain", "text_bits")  # metrics in bits per byte
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
 
@@ -47,7 +48,7 @@ class Record:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        places = 4 if self.metric in ("bits_per_byte", "partner_gain") else 2  # bits are a few, the others run to 100
+        places = 4 if self.metric in IN_BITS else 2  # bits are a few, the others run to 100
         object.__setattr__(self, "value", round(float(self.value), places))
 
     @property
