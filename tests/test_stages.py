@@ -307,7 +307,7 @@ def test_damaged_pairs_are_named_and_not_used(tmp_path):
     runtime.write_json(path, value | {"fingerprint": runtime.fingerprint(value)})
     assert stages._read_pairs(path) == value
     whole = path.read_bytes()
-    for harmed in (whole.replace(b" a", b" b"), whole[:-9], b"[]"):
+    for harmed in (whole.replace(b" a", b" b"), whole[:-9], b"[]", b"{}", b"null", b"3", b'"x"', b"[" * 5000):
         path.write_bytes(harmed)
         with pytest.warns(UserWarning, match=f"{path} is damaged"):
             assert stages._read_pairs(path) is None

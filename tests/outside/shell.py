@@ -4,7 +4,7 @@
         job = shell.start("stage", "1", …)    # goes on by itself; job.kill() is SIGKILL
         done = shell.run("translate", …)      # Done(code, out, err)
 
-Run as a script it is the server: it reads one command a line as JSON, forks, and answers with the process's number.
+Run as a script it is the server: it reads one command per line as JSON, forks, and answers with the process's number.
 """
 
 from __future__ import annotations
@@ -84,11 +84,12 @@ class Shell:
         self.server.stdin.close()
         self.server.wait()
 
-    def start(self, *arguments: object, stdin: str = "") -> Job:
+    def start(self, *arguments: object, stdin: str = "", saves: int | None = None) -> Job:
+        """saves: it kills itself, by SIGKILL, after so many checkpoints; whoever watches it may come too late."""
         self.n += 1
         base = self.work / f"{self.n:05d}"
         base.write_text(stdin, encoding="utf-8")
-        print(json.dumps([str(base), *map(str, arguments)]), file=self.server.stdin, flush=True)
+        print(json.dumps([str(base), saves, *map(str, arguments)]), file=self.server.stdin, flush=True)
         return Job(int(self.server.stdout.readline()), base)
 
     def run(self, *arguments: object, stdin: str = "", timeout: float = 300) -> Done:
@@ -106,11 +107,13 @@ def _serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     answers = os.dup(1)
     for line in sys.stdin:
-        base, *arguments = json.loads(line)
+        base, saves, *arguments = json.loads(line)
         if (pid := os.fork()) == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number, (suffix, flags) in enumerate((("", os.O_RDONLY), (".out", _WRITE), (".err", _WRITE))):
                 os.dup2(os.open(base + suffix, flags, 0o644), number)
+            if saves:
+                _die_after(saves)
             code = 70  # an exception that main did not catch
             try:
                 code = xalma.cli.main(arguments)
@@ -123,6 +126,22 @@ def _serve() -> None:
             Path(base + ".code").write_text(str(code))
             os._exit(0)
         os.write(answers, f"{pid}\n".encode())
+
+
+def _die_after(saves: int) -> None:
+    """This process's checkpoint number `saves` is its last."""
+    from xalma.checkpoints import Checkpoints
+
+    save, left = Checkpoints.save, [None] * saves
+
+    def save_or_die(self: Checkpoints, *args: object) -> bool:
+        done = save(self, *args)
+        left.pop()
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    Checkpoints.save = save_or_die
 
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
