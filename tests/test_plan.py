@@ -31,7 +31,7 @@ def test_the_papers_base_and_module():
 
 def test_counts_are_those_of_the_models_built():
     tokenizer = train_tokenizer(["some words to count"] * 3, 300)
-    p = TINY.but(vocab_size=len(tokenizer), hidden_size=48, layers=3, heads=2, lora_rank=5)
+    p = TINY.but(base="", vocab_size=len(tokenizer), hidden_size=48, layers=3, heads=2, lora_rank=5)
     model = build_llama(tokenizer, hidden_size=48, layers=3, heads=2, max_positions=32, seed=0)
     assert plan.shape_of(p).parameters == model.num_parameters()
     trained, _ = attach_module(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
@@ -114,6 +114,17 @@ def test_memory_of_weights():
     assert "gathered shards" in full and "gathered shards" not in module
     shared = plan.memory(FULL.but(sharding="full"), 2, 8)
     assert shared["frozen base"] == pytest.approx(2 * N / 8 / gib)
+
+
+def test_memory_of_a_base_in_fp8_and_of_products_that_are_kept():
+    """A byte less for each weight of the projections; 2 for each output of base and module, in 20 of 40 layers."""
+    projections = 40 * (4 * 5120 * 5120 + 3 * 5120 * 13_824)
+    p = FULL.but(gradient_checkpointing=True, micro_batch=2, block_tokens=512)
+    plain, fp8, kept = (plan.memory(p.but(**changes), 2, 1) for changes in (
+        {}, {"base_precision": "fp8"}, {"selective_checkpointing": 2}))  # fmt: skip
+    assert (plain["frozen base"] - fp8["frozen base"]) * 2**30 == pytest.approx(projections)
+    outputs = 2 * (5 * 5120 + 2 * 13_824) + 5120 + 7 * 512
+    assert (kept["activations"] - plain["activations"]) * 2**30 == pytest.approx(1024 * 20 * 2 * outputs)
 
 
 def test_memory_of_decoding():

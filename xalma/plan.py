@@ -153,7 +153,7 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     shards = gpus if p.sharding in ("full", "deepspeed") or (p.sharding == "auto" and full) else 1
     trained = n if full else module
     parts = {
-        "frozen base": 0 if full else wide * n / shards,
+        "frozen base": 0 if full else _frozen_bytes(shape, p, wide) / shards,
         "trained weights": 4 * trained / shards,
         "gradients": 4 * trained / shards,
         "Adam's moments": 8 * trained / shards,
@@ -170,14 +170,23 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     return {name: size / GIB for name, size in parts.items()}
 
 
+def _frozen_bytes(shape: Shape, p: Profile, wide: int) -> float:
+    """A byte per weight of the projections in FP8, whose own weights wait on the CPU; all others in the dtype."""
+    in_fp8 = shape.layers * sum(n_in * n_out for n_in, n_out in shape.projections) if p.base_precision == "fp8" else 0
+    return wide * (shape.parameters - in_fp8) + in_fp8
+
+
 def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
     """Bytes kept for the backward pass, a token: stream and norms, projections, and a LoRA's dropped inputs."""
     d, inner = shape.hidden, shape.inner
     layer = 24 * d + 8 * inner
     if module:  # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
         layer += 9 * (6 * d + inner) + 7 * 4 * p.lora_rank
-    if p.gradient_checkpointing:
-        return shape.layers * 4 * d + layer  # the stream at each layer's entry, and one layer being redone
+    if p.gradient_checkpointing:  # the stream at each layer's entry, one layer being redone, and products that are kept
+        outputs = sum(n_out for _, n_out in shape.projections)
+        products = 2 * (outputs * (1 + module) + (shape.q or d) + 7 * p.lora_rank * module)
+        keeping = -(-shape.layers // p.selective_checkpointing) if p.selective_checkpointing else 0
+        return shape.layers * 4 * d + layer + keeping * products
     return shape.layers * layer
 
 
