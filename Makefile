@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: tiny-base reproduce base test test-long test-gpu lab lint cards readme lock clean
+.PHONY: tiny-base ladder reproduce base test test-long test-gpu lab lint cards readme lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -60,6 +60,10 @@ cards: $(READY)
 # The small pretrained base that the package ships, anew; not timed on a CPU (the shipped one was trained on a GPU).
 tiny-base: $(READY)
 	.venv/bin/python -m xalma.tinybase
+
+# The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; about half an hour.
+ladder: $(READY)
+	.venv/bin/python -m xalma.ladder_study
 
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)

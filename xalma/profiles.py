@@ -314,7 +314,7 @@ _LAPTOP = FULL.but(
 # low: at 2e-3, and with a twelfth of English, the base forgot more than it learned.
 TINY = _LAPTOP.but(
     base="tiny-base", vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, mixing="groups",
-    stage1_tokens=1_000_000, stage1_learning_rate=5e-4,
+    stage1_tokens=1_000_000, stage1_learning_rate=1e-3,
     stage2_tokens=60_000, stage2_learning_rate=1e-3,
     stage3_tokens=400_000, stage3_learning_rate=2e-3, stage3_document_pairs=3,
     sft_pairs=100, stage4_epochs=2.0, stage4_learning_rate=1e-3,

@@ -1,0 +1,63 @@
+"""The ladder over seeds: which stages each system has, and tables from records."""
+
+from __future__ import annotations
+
+import pytest
+
+from xalma.ablations import FULL
+from xalma.ladder_study import (
+    BEFORE_SFT,
+    RANDOM,
+    SYSTEMS,
+    few_shot_table,
+    file_ladder,
+    ladder_folder,
+    ladder_study,
+    ladder_table,
+)
+from xalma.results import Record
+from xalma.runs import lineage
+from xalma.studies import Study, read_study
+
+
+def records(values: dict[tuple[str, int], float], metrics: tuple[str, ...]) -> list[Record]:
+    return [Record("tiny", name, direction, metric, value, 9, "s", seed)
+            for (name, seed), value in values.items() for metric in metrics
+            for direction in ("en-fi", "fi-en")]  # fmt: skip
+
+
+def test_differences_are_taken_seed_by_seed():
+    values = {(FULL, 0): 50, (FULL, 1): 54, (FULL, 2): 52, ("no-stage1", 0): 40, ("no-stage1", 1): 43,
+              ("no-stage1", 2): 43}  # fmt: skip
+    found = records(values, ("bleu", "chrf", "bits_per_byte", "off_target", "empty"))
+    study = Study("ladder", "t", FULL, {name: {"system": SYSTEMS[name]} for name in (FULL, "no-stage1")}, found)
+    table = ladder_table(study)
+    row = table[(table["system"] == SYSTEMS["no-stage1"]) & (table["direction"] == "en→xx")].iloc[0]
+    assert row["BLEU"] == 42 and row["range over seeds"] == 3
+    assert row["BLEU − all stages"] == pytest.approx(-10)
+    assert row["± of it"] == pytest.approx(4.3027 * 1 / 3**0.5, rel=1e-3)  # t of 2 degrees; differences -10, -11, -9
+    full = table[table["system"] == SYSTEMS[FULL]].iloc[0]
+    assert full["BLEU"] == 52 and full["BLEU − all stages"] == 0
+
+
+def test_the_full_chain_is_measured_before_sft():
+    values = {(stage, seed): i + seed for i, stage in enumerate(BEFORE_SFT) for seed in range(3)}
+    table = few_shot_table(records(values, ("bleu", "text_bits", "partner_gain")))
+    assert list(table["after"]) == [*BEFORE_SFT, *BEFORE_SFT]
+    assert list(table["partner gain"])[:4] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
+    p = micro.but(results_dir=str(tmp_path), only_languages="fi", module_languages="6:fi", ablation_share=0.5)
+    from xalma import ladder_study as room
+
+    study, few_shot = ladder_study(p, 6)
+    numbers = {
+        name: [run["number"] for _, run in lineage(room._folder(p.but(ablation_share=1.0), 6, p.seed, name))][::-1]
+        for name in SYSTEMS
+    }
+    assert numbers == {FULL: [0, 1, 2, 3, 4], "no-stage1": [0, 2, 3, 4], "no-stage3": [0, 1, 2, 4], RANDOM: [0, 4]}
+    file_ladder(p, study, few_shot)
+    assert read_study(ladder_folder(p), "ladder").systems == study.systems
+    assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"sft.csv", "few_shot.md"}
