@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: tiny-base ladder reproduce base test test-long test-gpu lab lint cards readme lock clean
+.PHONY: tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -61,9 +61,13 @@ cards: $(READY)
 tiny-base: $(READY)
 	.venv/bin/python -m xalma.tinybase
 
-# The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; about half an hour.
+# The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; under an hour.
 ladder: $(READY)
 	.venv/bin/python -m xalma.ladder_study
+
+# Preference methods on pairs that are both right and differ in style, from the default run's SFT module; three seeds.
+styles: $(READY)
+	.venv/bin/python -m xalma.style_study
 
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)

@@ -59,5 +59,5 @@ def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
     }
     assert numbers == {FULL: [0, 1, 2, 3, 4], "no-stage1": [0, 2, 3, 4], "no-stage3": [0, 1, 2, 4], RANDOM: [0, 4]}
     file_ladder(p, study, few_shot)
-    assert read_study(ladder_folder(p), "ladder").systems == study.systems
-    assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"sft.csv", "few_shot.md"}
+    assert read_study(ladder_folder(p), "group6").systems == study.systems
+    assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"group6.csv", "group6_few_shot.md"}

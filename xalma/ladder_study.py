@@ -20,7 +20,7 @@ from xalma.differences import paired
 from xalma.few_shot import evaluate_continuations
 from xalma.profiles import Profile, load_profile
 from xalma.recipe import MODULE_STAGES, evaluate_folder, results_folder, run_chain, side_by_side
-from xalma.results import Record, read_records, write_records, write_run, write_table
+from xalma.results import Record, footnote, read_records, write_records, write_run, write_table
 from xalma.stages import read_run, stage0_backbone, stage1_monolingual_base, stage_folder
 from xalma.studies import Study, file_study, study_note
 from xalma.verdicts import DIRECTIONS, by_seed, cells_of
@@ -51,7 +51,9 @@ def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
     few_shot = [record for records in side_by_side(p, jobs) for record in records]
     tokens = {name: n_tokens(_folder(mine, group, p.seed, name)) for name in SYSTEMS}
     systems = {name: {"system": label, "tokens read": tokens[name]} for name, label in SYSTEMS.items()}
-    return Study("ladder", f"SFT with and without the stages before it, Group {group}", FULL, systems, found), few_shot
+    return Study(
+        f"group{group}", f"SFT with and without the stages before it, Group {group}", FULL, systems, found
+    ), few_shot
 
 
 def _folder(p: Profile, group: int, seed: int, system: str) -> Path:
@@ -106,30 +108,32 @@ def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def ladder_folder(p: Profile) -> Path:
-    """Where the study's files lie: ladder.jsonl, ladder.json, few_shot.jsonl, run.json and tables/."""
+    """Where the study's files lie: per group records and tables, and run.json."""
     return results_folder(p) / "ladder"
 
 
 def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record]) -> None:
-    """Write records, tables and run.json."""
+    """Write a group's records and tables, under the study's name."""
     folder, made = ladder_folder(p), "make ladder"
     study = file_study(folder, study)
-    few_shot = read_records(write_records(folder / "few_shot.jsonl", few_shot))
-    write_table(ladder_table(study), folder / "tables" / "sft", study.title, study_note(study, made))
+    few_shot = read_records(write_records(folder / f"{study.name}_few_shot.jsonl", few_shot))
+    write_table(ladder_table(study), folder / "tables" / study.name, study.title, study_note(study, made))
     caption = "Before SFT: continuations after one example pair, without a prompt"
-    write_table(few_shot_table(few_shot), folder / "tables" / "few_shot", caption, f"Made by `{made}`", decimals=3)
-    write_run(folder / "run.json", made, profile=p.name, seeds=list(seeds_of(p)), **p.values("comparison_groups"))
+    stem = folder / "tables" / f"{study.name}_few_shot"
+    write_table(few_shot_table(few_shot), stem, caption, footnote(few_shot, "bleu", made), decimals=3)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The study of a profile's first comparison group; the ladder's stages are run where they are not finished."""
+    """The study of all of a profile's groups; the ladder's stages are run where they are not finished."""
     parser = argparse.ArgumentParser(prog="python -m xalma.ladder_study")
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
     asked = parser.parse_args(argv)
     p = load_profile(asked.profile, seeds=3).but(**dict(value.split("=", 1) for value in asked.values))
     stage0_backbone(p)
-    file_ladder(p, *ladder_study(p, p.comparison_group_numbers[0]))
+    for group in p.group_numbers:
+        file_ladder(p, *ladder_study(p, group))
+    write_run(ladder_folder(p) / "run.json", "make ladder", profile=p.name, seeds=list(seeds_of(p)), groups=p.groups)
 
 
 if __name__ == "__main__":
