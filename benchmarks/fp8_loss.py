@@ -1,11 +1,12 @@
-"""What a base in FP8 does to the loss: a module trained on a real base in float32, bfloat16 and FP8, on the same rows.
+"""What a base in FP8 does to the loss: a module trained on a real base in float32, FP8 and bfloat16, on the same rows.
 
     python benchmarks/fp8_loss.py --pack PACK --out results/benchmarks/fp8_loss.json   # a CPU: FP8 simulated
-    python benchmarks/fp8_loss.py --pack PACK --rows 32 --longest 256 --out FILE       # a GPU
+    python benchmarks/fp8_loss.py --pack PACK --rows 32 --block 256 --rate 2e-4 --out FILE       # a GPU
 
-PACK is a folder of `xalma.realpack`: the base and token ids of SFT pairs. Updates are stage 4's of the profile. Losses
-are means of the updates between two logged ones; "held out" are rows that no update saw, before and after training, by
-the base in the precision of the training and (what a merged model would be) by the base as it is.
+PACK is a folder of `xalma.realpack`: the base and token ids of its texts. Updates are stage 3's of the profile, on
+blocks of bitext, each read once, at a rate for so small a batch. Losses are means of the updates between two logged
+ones; "held out" are blocks that no update saw, before and after training, by the base in the precision of the training
+and (what a merged model would be) by the base as it is.
 """
 
 from __future__ import annotations
@@ -19,20 +20,19 @@ from typing import Any
 
 import torch
 
-from xalma.collate import IGNORE
 from xalma.fp8 import fp8_base, has_products
 from xalma.losses import evaluate_loss
 from xalma.profiles import load_profile
 from xalma.realbase import Run
-from xalma.realrows import sft_rows
+from xalma.realrows import blocks, stream
 from xalma.realtasks import base_model, module_on
 from xalma.runtime import device, provenance, write_json
 from xalma.train import train
 
 PRECISIONS = {  # dtype of the base, mixed precision, base's products
     "float32": ("float32", "off", "dtype"),
-    "bfloat16": ("bfloat16", "on", "dtype"),
     "fp8": ("float32", "off", "fp8"),
+    "bfloat16": ("bfloat16", "on", "dtype"),
     "fp8 and bfloat16": ("bfloat16", "on", "fp8"),
 }
 
@@ -50,7 +50,7 @@ def train_in(precision: str, run: Run, rows: list, held_out: list, options: argp
 
     measure("before")
     started = time.perf_counter()
-    log = train(model, rows, run.p, "stage4", steps=options.steps, seed=run.p.seed, pad_token_id=pad, label=precision)
+    log = train(model, rows, run.p, "stage3", steps=options.steps, seed=run.p.seed, pad_token_id=pad, label=precision)
     found |= {"seconds": time.perf_counter() - started, "losses": [row["loss"] for row in log]}
     measure("after")
     return found | {"held_out_after_unrounded": evaluate_loss(model, held_out, pad, 8)}
@@ -68,24 +68,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write, after each training; without it, print only")
     parser.add_argument("--profile", default="real-cpu")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS)[:3])
-    for name, value in {"steps": 200, "rows": 3, "longest": 48, "rank": 64, "threads": 1, "held_out": 64}.items():
+    parser.add_argument("--rate", type=float, default=5e-5)
+    for name, value in {"steps": 200, "rows": 2, "block": 32, "rank": 64, "threads": 1, "held_out": 64}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     options = parser.parse_args()
     codes = json.loads((options.pack / "index.json").read_text(encoding="utf-8"))["languages"]
     p = load_profile(
-        options.profile, stage4_batch_size=options.rows, micro_batch=options.rows, max_length=options.longest,
-        lora_rank=options.rank, lora_alpha=2 * options.rank, threads=options.threads,
+        options.profile, stage3_batch_size=options.rows, micro_batch=options.rows, block_tokens=options.block,
+        stage3_learning_rate=options.rate, lora_rank=options.rank, lora_alpha=2 * options.rank, threads=options.threads,
     )  # fmt: skip
     torch.set_num_threads(options.threads)
     run = Run(p, options.pack, Path(), Path())
-    rows = sft_rows(run, codes, 10**6)
+    rows = []
+    for code in codes:
+        rows += blocks(run, "bitext", [code], stream(run, "bitext", code).size)
     random.Random(p.seed).shuffle(rows)
     held_out, rows = rows[: options.held_out], rows[options.held_out :][: options.steps * options.rows]
     record: dict[str, Any] = {
         "what": __doc__.splitlines()[0], **{key: run.pack.index.get(key) for key in ("base", "vocabulary")},
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "pack")}, "languages": codes,
-        "rows": len(rows), "tokens": sum(len(row["input_ids"]) for row in rows),
-        "labels": sum(label != IGNORE for row in rows for label in row["labels"]),
+        "blocks": len(rows), "tokens": len(rows) * options.block,
         "fp8_simulated": not has_products(torch.device(device())), **provenance(),
         "precisions": {}, "relative_difference": {},
     }  # fmt: skip

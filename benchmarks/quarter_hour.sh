@@ -85,7 +85,14 @@ tests() {
   $PY -m pytest -q --maxfail=20 -p no:cacheprovider $more -m gpu ${TESTS:-tests/test_gpu.py tests/test_realbase.py}
 }
 
-has_pack() { [ -f "$LENT/pack/index.json" ] || skip "no pack: send the folders of '$0 parts' first"; }
+old_transformers() { # in this step, from its own folder
+  local found
+  export PYTHONPATH="$LENT/site457:$PYTHONPATH"
+  found=$($PY -c "import transformers; print(transformers.__version__)")
+  case $found in 4.57.*) ;; *) skip "transformers is $found there: send ${WHEELS}457 of 'quarter_hour.sh wheels'" ;; esac
+}
+
+has_pack() { [ -f "$LENT/pack/index.json" ] || skip "no pack: send the folders of 'quarter_hour.sh parts' first"; }
 
 real() { # scale, workers, seconds, further arguments
   local scale=$1 workers=$2 seconds=$3
@@ -106,8 +113,8 @@ train() { # name of the file, further arguments of benchmarks/training_throughpu
 
 fp8_losses() {
   has_pack
-  local size="--profile real --rows 32 --longest 256 --threads 4"
-  if [ "$SMALL" ]; then size="--rows 2 --longest 48 --steps 2 --rank 4 --held-out 8"; fi
+  local size="--profile real --rows 32 --block 256 --rate 2e-4 --threads 4"
+  if [ "$SMALL" ]; then size="--steps 2 --block 8 --rank 4 --held-out 2"; fi
   $PY benchmarks/fp8_loss.py --pack "$LENT/pack" --out "$OUT/fp8_loss.json" $size --precisions bfloat16 "fp8 and bfloat16"
 }
 
@@ -119,7 +126,7 @@ arpo() {
 }
 
 comet() {
-  export PYTHONPATH="$LENT/site457:$PYTHONPATH"
+  old_transformers
   needs comet
   local size="--lines 200 --full-lines 200"
   if [ "$SMALL" ]; then size="--lines 1 --full-lines 0 --vocab 400 --repeats 1"; fi
@@ -127,10 +134,8 @@ comet() {
 }
 
 decode() {
-  export PYTHONPATH="$LENT/site457:$PYTHONPATH"
-  local found size="--layers 40 --hidden 5120 --heads 40 --intermediate 13824 --vocab 32000 --steps 16 --repeats 1"
-  found=$($PY -c "import transformers; print(transformers.__version__)")
-  case $found in 4.57.*) ;; *) skip "transformers is $found there: send ${WHEELS}457 of '$0 wheels'" ;; esac
+  local size="--layers 40 --hidden 5120 --heads 40 --intermediate 13824 --vocab 32000 --steps 16 --repeats 1"
+  old_transformers
   if [ "$SMALL" ]; then size="--layers 1 --hidden 32 --heads 2 --intermediate 32 --vocab 64 --rank 2 --steps 1 --prompt 4 --bandwidth-mib 1"; fi
   $PY benchmarks/module_serving.py --ways in_turn gated --out "$OUT/module_serving_457.json" $size
 }
@@ -155,7 +160,7 @@ wheels() { # what a lent machine lacks, as requirements.lock has it; and what tr
   $get -d "$WHEELS" $(pins $OUR_PACKAGES) && $get -d "${WHEELS}457" $(pins $OLD_PACKAGES)
   du -sm "$WHEELS" "${WHEELS}457"
 }
-export -f setup install tests has_pack real train fp8_losses arpo comet decode skip needs
+export -f setup install tests has_pack real train fp8_losses arpo comet decode skip needs old_transformers
 
 module="--shapes 13b --kinds adapter"
 read -ra MORE <<<"${SETS:-}"
