@@ -27,9 +27,10 @@ from typing import Any
 import torch
 
 from xalma.encoding import Scorer
+from xalma.files import write_json
 from xalma.neural import load_model
 from xalma.randomcomet import write_checkpoint, write_encoder
-from xalma.runtime import data_root, device, provenance, write_json
+from xalma.runtime import data_root, device, provenance
 
 LANGUAGES = ("de", "ru", "cs", "zh")
 SIDES = ("src", "mt", "ref")

@@ -19,9 +19,11 @@ import time
 import unicodedata
 from pathlib import Path
 
-from xalma.contamination import Guard, TestIndex
-from xalma.evaluate import read_lines
-from xalma.runtime import data_root, provenance, write_json
+from xalma.contamination import Guard
+from xalma.files import write_json
+from xalma.runtime import data_root, provenance
+from xalma.testindex import TestIndex
+from xalma.text_files import read_lines
 
 CODES = ("de", "ru", "zh", "hi", "el", "th")
 

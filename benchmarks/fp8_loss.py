@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
+from xalma.files import write_json
 from xalma.fp8 import fp8_base, has_products
 from xalma.losses import evaluate_loss
 from xalma.profiles import load_profile
 from xalma.realbase import Run
 from xalma.realrows import blocks, stream
 from xalma.realtasks import base_model, module_on
-from xalma.runtime import device, provenance, write_json
+from xalma.runtime import device, provenance
 from xalma.train import train
 
 PRECISIONS = {  # dtype of the base, mixed precision, base's products

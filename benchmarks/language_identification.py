@@ -13,10 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xalma.evaluate import read_lines, wrong_language_rate
+from xalma.evaluate import wrong_language_rate
+from xalma.files import write_json
 from xalma.identify import identifier_decides, signature
 from xalma.languages import ENGLISH, LANGUAGES
-from xalma.runtime import data_root, progress, provenance, write_json
+from xalma.progress import progress
+from xalma.runtime import data_root, provenance
+from xalma.text_files import read_lines
 
 
 def row(tgt: str, texts: dict[str, list[str]]) -> dict[str, Any]:

@@ -47,12 +47,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from xalma.bank import ModuleBank
+from xalma.files import write_json
 from xalma.graphs import WORTH_IT, replayed
 from xalma.grouped import can_pack
-from xalma.modules import PROJECTIONS, adapter_name
+from xalma.interchange import PROJECTIONS
+from xalma.languages import adapter_name
+from xalma.marked import save_figure, write_table
 from xalma.plots.serving import serving_figure, serving_note, serving_sentence, serving_table
-from xalma.results import save_figure, write_table
-from xalma.runtime import provenance, write_json
+from xalma.runtime import provenance
 
 GROUP_COUNTS = (1, 2, 4, 8)
 SCALE = 2.0

@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xalma.runtime import home, provenance, write_json
+from xalma.files import write_json
+from xalma.runtime import home, provenance
 
 OUT = home() / "results" / "benchmarks" / "packing_throughput.json"
 SIZES, BLOCK, VOCABULARY = (1, 4, 16), 512, 32_000

@@ -38,11 +38,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, Tra
 
 from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.backbone import build_llama, train_tokenizer
+from xalma.files import write_json
 from xalma.methods import in_order
 from xalma.modules import attach_module
 from xalma.pairs import tokenize_pair
 from xalma.prompts import translation_prompt
-from xalma.runtime import data_root, provenance, write_json
+from xalma.runtime import data_root, provenance
 
 # Natural logarithm of the words a line, measured on NTREX's en.txt: mean, standard deviation.
 LOG_WORDS = (2.90, 0.58)

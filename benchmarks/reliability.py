@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from xalma.runtime import REPOSITORY, git_commit, provenance, write_atomically, write_json
+from xalma.files import write_atomically, write_json
+from xalma.runtime import REPOSITORY, git_commit, provenance
 
 OUTSIDE = REPOSITORY / "tests" / "outside"
 IN_HARNESSES = "test_stage_folders.py"  # runs the harnesses at a small count

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from xalma.evaluate import read_lines
+from xalma.files import write_atomically, write_json
 from xalma.languages import ENGLISH, LANGUAGES, directions, language
-from xalma.runtime import data_root, provenance, write_atomically, write_json
+from xalma.runtime import data_root, provenance
 from xalma.scoring import score_all
+from xalma.text_files import read_lines
 
 SYSTEMS, LINES = 7, 1012
 

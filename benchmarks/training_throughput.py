@@ -52,10 +52,11 @@ from transformers import (
 from xalma import train as training
 from xalma.batches import like_lengths
 from xalma.collate import IGNORE, PadCollator
+from xalma.files import write_json
 from xalma.modules import attach_module
 from xalma.plan import flops_per_token
 from xalma.profiles import TINY, Profile
-from xalma.runtime import mixed_precision, provenance, write_json
+from xalma.runtime import mixed_precision, provenance
 
 # hidden, layers, heads, inner, vocabulary, rank of the adapter
 SHAPES = {

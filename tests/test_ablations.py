@@ -11,7 +11,7 @@ from xalma import ablations
 from xalma.ablations import CHAINS, ablate_stages, n_tokens, n_updates, run_full_chains, sft_updates, shortened
 from xalma.preferences import NoPairs
 from xalma.results import Record
-from xalma.stages import read_run
+from xalma.runs import read_run
 from xalma.studies import Study
 
 STAGES_OF = {

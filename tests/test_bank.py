@@ -15,9 +15,9 @@ from xalma.bank import ModuleBank, gated_group
 from xalma.convert import convert
 from xalma.generate import translate
 from xalma.grouped import Gate, Packed
-from xalma.interchange import open_checkpoint
-from xalma.languages import GROUPS, PAPER_GROUPS, directions, group_of
-from xalma.modules import PROJECTIONS, adapter_name, gate, parameter_hash, save_module
+from xalma.interchange import PROJECTIONS, open_checkpoint
+from xalma.languages import GROUPS, PAPER_GROUPS, adapter_name, directions, group_of
+from xalma.modules import gate, parameter_hash, save_module
 from xalma.modules import load_modules as load_with_peft
 
 CODES = [code for group in PAPER_GROUPS for code in GROUPS[group]]

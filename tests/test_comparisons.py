@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xalma import comparisons
+from xalma import comparisons, studies
 from xalma.comparisons import System, compare_methods, systems
 from xalma.methods import METHODS
 from xalma.rejection import probe_frame, push_table, tau_frame
@@ -86,7 +86,7 @@ def test_a_changed_option_is_trained_again(trained, monkeypatch):
         comparisons, "train_preference", lambda method, *a, **k: seen.append(k) or original(method, *a, **k)
     )
     system = System("arpo", "ARPO", "arpo", {"eta": 3.0})
-    comparisons._train_system(comparisons.one_share(p), 6, system, 0)
+    comparisons._train_system(studies.one_share(p), 6, system, 0)
     assert [(k["eta"], k["seed"], k["max_steps"]) for k in seen] == [(3.0, 0, p.comparison_steps)]
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from xalma.corpora import FAMILIES
 from xalma.corpora.base import Corpus
+from xalma.corpus_names import FAMILIES
 from xalma.corpuscards import (
     MEASURED,
     SIZED,

@@ -9,8 +9,8 @@ import pytest
 
 from xalma.corpora.ntrex import NtrexCorpus
 from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
-from xalma.evaluate import check_parallel, read_lines
 from xalma.profiles import load_profile
+from xalma.text_files import check_parallel, read_lines
 
 SOME = ["fi", "zh", "ru", "mg", "ar"]  # Malagasy lacks phrase types
 

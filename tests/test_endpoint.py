@@ -16,9 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from xalma import cli
-from xalma.systems import SYSTEMS, open_system
+from xalma.systems import open_system
 from xalma.systems.endpoint import Endpoint
 from xalma.systems.journal import Journal
+from xalma.systems.table import SYSTEMS
 
 KEY = "sk-secret-0123456789"
 TEXTS = [f"Sentence number {i}." for i in range(12)]

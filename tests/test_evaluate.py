@@ -9,23 +9,20 @@ import pytest
 import sacrebleu
 
 from xalma.evaluate import (
-    check_parallel,
     copy_rate,
-    direction_class,
     empty_rate,
-    group_means,
     length_ratio,
     missing_spbleu_model,
     off_target_rate,
     overlong_rate,
-    read_lines,
     sacrebleu_metric,
     score,
     wrong_language_rate,
 )
 from xalma.languages import directions
 from xalma.published import published
-from xalma.results import Record
+from xalma.results import Record, direction_class, group_means
+from xalma.text_files import check_parallel, read_lines
 
 HYPS = ["the cat sat on the mat", "a dog barks at night", "it rains today in the north"]
 REFS = ["the cat sat on a mat", "the dog barks at night", "it rains in the north today"]

@@ -22,7 +22,8 @@ from xalma.exported import open_exported
 from xalma.languages import GROUPS
 from xalma.recipe import evaluate_folder
 from xalma.results import Record
-from xalma.stages import open_merged, read_run
+from xalma.runs import read_run
+from xalma.stages import open_merged
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 FEW = 24  # sentences, where the number is not what is tested

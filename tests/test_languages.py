@@ -17,6 +17,7 @@ from xalma.languages import (
     GROUP_NAMES,
     GROUPS,
     LANGUAGES,
+    adapter_name,
     add_language,
     add_languages_from,
     directions,
@@ -26,7 +27,6 @@ from xalma.languages import (
     parse_direction,
     parse_groups,
 )
-from xalma.modules import adapter_name
 from xalma.published import published
 
 # Norwegian: CLDR writes Bokmål "nb". Korean: "Kore" is Hangul with Han, ISO 15924 and FLORES say Hang.

@@ -16,10 +16,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from xalma import live, parallel, recipe
+from xalma import live, progress
+from xalma import workers as workers_
 from xalma.checkpoints import checkpoint_folder
 from xalma.meter import PROGRESS_FILE, Meter
-from xalma.stages import stage_folder
+from xalma.runs import stage_folder
 
 SAID = {"label": "stage 2, group 6", "step": 50, "steps": 2000, "loss": 2.34567, "tokens/s": 12345,
         "memory_gib": 61.5, "seconds_left": 3700, "curve": [[10, 3.0], [50, 2.34567]]}  # fmt: skip
@@ -51,7 +52,7 @@ def kernel(monkeypatch):
     import IPython
 
     monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
-    monkeypatch.setenv(live.SESSION, "notebooks/04.ipynb")
+    monkeypatch.setenv(progress.SESSION, "notebooks/04.ipynb")
     monkeypatch.delenv("XALMA_STATUS", raising=False)
 
 
@@ -70,28 +71,28 @@ def shown(kernel, monkeypatch):
 
 
 def test_watched_is_a_kernel_of_jupyter_s_server(kernel, monkeypatch):
-    assert live.is_watched()
+    assert progress.is_watched()
     monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace())
-    assert not live.is_watched(), "IPython in a terminal"
+    assert not progress.is_watched(), "IPython in a terminal"
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
-    assert not live.is_watched(), "a script"
+    assert not progress.is_watched(), "a script"
 
 
 def test_papermill_and_xalma_run_are_not_watched(kernel, monkeypatch):
     monkeypatch.setenv("XALMA_STATUS", "somewhere")
-    assert not live.is_watched(), "xalma run"
+    assert not progress.is_watched(), "xalma run"
     monkeypatch.delenv("XALMA_STATUS")
-    monkeypatch.delenv(live.SESSION)
-    assert not live.is_watched(), "papermill"
+    monkeypatch.delenv(progress.SESSION)
+    assert not progress.is_watched(), "papermill"
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc: a parent can't be asked")
 def test_papermill_called_in_a_notebook_is_not_watched(kernel, monkeypatch):
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, live.SESSION: "outer.ipynb"}) as papermill:
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, progress.SESSION: "outer.ipynb"}) as papermill:
         started = Path(f"/proc/{papermill.pid}/environ")
         wait_for(started.read_bytes)
         monkeypatch.setattr(os, "getppid", lambda: papermill.pid)
-        assert not live.is_watched()
+        assert not progress.is_watched()
         papermill.kill()
 
 
@@ -121,21 +122,21 @@ def test_an_error_in_the_training_takes_the_figure_away_too(micro, shown, tmp_pa
 
 
 def test_nothing_happens_where_nobody_looks(micro, shown, monkeypatch):
-    monkeypatch.delenv(live.SESSION)
+    monkeypatch.delenv(progress.SESSION)
     with live.view(micro):
         pass
     assert shown == []
 
 
 def test_the_pool_s_wait_is_a_view(micro, shown, monkeypatch):
-    monkeypatch.setattr(recipe, "_pool", ThreadPoolExecutor)
-    assert recipe.side_by_side(micro.but(workers=2), [(abs, (-1,)), (abs, (-2,))]) == [1, 2]
+    monkeypatch.setattr(workers_, "_pool", ThreadPoolExecutor)
+    assert workers_.side_by_side(micro.but(workers=2), [(abs, (-1,)), (abs, (-2,))]) == [1, 2]
     assert shown == [[{}, {}]]
 
 
 def test_the_wait_for_a_launched_stage_is_a_view(micro, shown, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, env: subprocess.CompletedProcess(command, 0))
-    parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
+    workers_.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
     assert shown == [[{}, {}]]
 
 
@@ -157,7 +158,7 @@ def test_a_stage_in_a_worker_process_under_a_real_kernel(micro, micro_values, la
         f"p = load_profile('tiny', **{values})\nprint('before')\n"
         "recipe.side_by_side(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
     ]
-    monkeypatch.setenv(live.SESSION, "04.ipynb")
+    monkeypatch.setenv(progress.SESSION, "04.ipynb")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = Client(notebook, kernel_name="python3", timeout=300)
     client.execute()

@@ -10,7 +10,7 @@ from test_studies import study_records
 from xalma import longablations
 from xalma.longablations import file_long_form, long_folder, plan, read_long_form, training_seconds
 from xalma.profiles import load_profile
-from xalma.stages import stage_folder
+from xalma.runs import stage_folder
 from xalma.studies import Study
 
 

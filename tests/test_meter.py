@@ -14,7 +14,7 @@ from tqdm import tqdm
 from xalma import meter
 from xalma.checkpoints import checkpoint_folder
 from xalma.meter import PROGRESS_FILE, Meter, trainings
-from xalma.stages import stage_folder
+from xalma.runs import stage_folder
 
 
 @pytest.fixture

@@ -13,11 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from xalma.backbone import load_base, save_base, train_tokenizer
 from xalma.bank import load_modules as load_bank
 from xalma.convert import convert
-from xalma.interchange import open_checkpoint
-from xalma.languages import GROUPS
+from xalma.interchange import PROJECTIONS, open_checkpoint
+from xalma.languages import GROUPS, adapter_name
 from xalma.modules import (
-    PROJECTIONS,
-    adapter_name,
     attach_module,
     gate,
     load_modules,
@@ -27,7 +25,7 @@ from xalma.modules import (
     save_module,
 )
 from xalma.profiles import FULL
-from xalma.stages import read_run
+from xalma.runs import read_run
 from xalma.train import train
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])

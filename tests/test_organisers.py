@@ -10,8 +10,9 @@ from sacrebleu import corpus_bleu, corpus_chrf
 
 from xalma import organisers
 from xalma.cli import main
+from xalma.files import write_atomically
 from xalma.organisers import beside_ours, largest_gaps, published_of, published_scores
-from xalma.runtime import REPOSITORY, write_atomically
+from xalma.runtime import REPOSITORY
 from xalma.scoring import find_outputs
 
 OUTPUT = {

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from xalma import papertables
+from xalma.files import write_json
 from xalma.marked import Cell
 from xalma.papertables import our_groups_table, printed_tables, stage_tests, write_run_file, write_tables
 from xalma.plots import paper
@@ -16,7 +17,6 @@ from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.recipe import outputs_file
 from xalma.results import Record
-from xalma.runtime import write_json
 from xalma.scoreboard import golden_table, largest_gap, published_bleu, score_table
 from xalma.scoring import COLUMNS, Scores
 

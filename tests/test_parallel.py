@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from smooth import SMOOTH, Weights, assert_same_training
 
-from xalma import cli, parallel, recipe, stages, train
+from xalma import cli, parallel, recipe, stages, train, workers
 from xalma.objectives import Labelled
 from xalma.preferences import NoPairs
 from xalma.profiles import load_profile
@@ -97,7 +97,7 @@ def test_a_launched_stage_5_is_the_stage(micro, finished, tmp_path):
 def test_a_launched_stage_is_told_the_whole_profile(micro):
     """The child parses what the parent gives and gets the same profile, but runs in its own process."""
     p = micro.but(launch="8x", stage2_schedule="linear", lora_dropout=0.25)
-    arguments = cli._parser().parse_args(parallel.stage_arguments(p, 2, 6, Path("some/where"), "ablation"))
+    arguments = cli._parser().parse_args(workers.stage_arguments(p, 2, 6, Path("some/where"), "ablation"))
     assert (arguments.number, arguments.group, arguments.branch, arguments.previous) == (2, 6, "ablation", "some/where")
     assert load_profile(arguments.profile, **cli._overrides(arguments.set)) == p.but(launch="")
 
@@ -113,7 +113,7 @@ def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
     p = micro.but(launch="8x", stage2_learning_rate=0.5)
     stages.stage2_monolingual_modules(p, 6)
     (command,) = started
-    assert command[command.index("--config_file") + 1] == str(parallel.CONFIGURATIONS / "8x.yaml")
+    assert command[command.index("--config_file") + 1] == str(workers.CONFIGURATIONS / "8x.yaml")
     assert command[command.index("xalma.cli") + 1 :][:2] == ["stage", "2"]
     assert "stage2_learning_rate=0.5" in command
     assert not list(stages.stage_folder(p, 2, 6).parent.glob(".*")), "the launched process makes the folders"
@@ -123,10 +123,10 @@ def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
 
 def test_a_failed_launch_and_an_unknown_configuration_are_errors(micro, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"launch='9x' is no file and none of 1x, 2cpu, 2x8, 8x, 8x-deepspeed"):
-        parallel.launch(micro.but(launch="9x"), 2, 6, None, "ladder")
+        workers.launch(micro.but(launch="9x"), 2, 6, None, "ladder")
     monkeypatch.setattr(subprocess, "run", lambda command, env: subprocess.CompletedProcess(command, 3))
     with pytest.raises(RuntimeError, match="stage 2, group 6: the launched run ended with 3"):
-        parallel.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
+        workers.launch(micro.but(launch="1x"), 2, 6, None, "ladder")
 
 
 def test_no_pairs_in_a_launched_stage_are_no_pairs_here(micro, monkeypatch, capsys):
@@ -143,7 +143,7 @@ def test_no_pairs_in_a_launched_stage_are_no_pairs_here(micro, monkeypatch, caps
     monkeypatch.setitem(recipe.MODULE_STAGES, 5, no_pairs)
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(NoPairs, match="of 3 considered, 3 identical"):
-        parallel.launch(micro.but(launch="1x"), 5, 6, None, "ladder")
+        workers.launch(micro.but(launch="1x"), 5, 6, None, "ladder")
     assert "3 identical" in capsys.readouterr().err
 
 
@@ -151,14 +151,14 @@ def test_no_pairs_in_a_launched_stage_are_no_pairs_here(micro, monkeypatch, caps
 def test_configurations_are_accelerates(name, processes):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    path = parallel.CONFIGURATIONS / f"{name}.yaml"
+    path = workers.CONFIGURATIONS / f"{name}.yaml"
     config = load_config_from_file(str(path))
     assert config.num_processes == processes
     assert set(yaml.safe_load(path.read_text())) <= set(vars(config))
 
 
 def test_the_sbatch_file_is_bash():
-    done = subprocess.run(["bash", "-n", str(parallel.CONFIGURATIONS / "stage.sbatch")], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-n", str(workers.CONFIGURATIONS / "stage.sbatch")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -207,7 +207,7 @@ def test_one_process_is_the_first_of_one():
 
 
 def test_the_stage_command_runs_one_stage(micro, ladder, capsys):
-    arguments = parallel.stage_arguments(micro, 2, 6, None, "ladder")
+    arguments = workers.stage_arguments(micro, 2, 6, None, "ladder")
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.strip() == str(ladder[2])
     assert cli.main(["stage", "2", "--group", "9"]) == 2

@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex
 
 from xalma import plots
 from xalma.languages import GROUPS, LANGUAGES, language
+from xalma.marked import save_figure
 from xalma.plots import corpus
-from xalma.results import save_figure
 
 
 def test_eight_colours_told_apart_and_english_grey() -> None:

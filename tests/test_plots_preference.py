@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from xalma.arpo import TAU_EDGES, Z_EDGES
+from xalma.marked import save_figure
 from xalma.plots import preference
 from xalma.rejection import gradient_frame
-from xalma.results import save_figure
 
 
 def drawn(fig, tmp_path) -> list:

@@ -14,6 +14,7 @@ from sacrebleu.metrics import BLEU
 from safetensors.torch import load_file, save_file
 
 from xalma import recipe, runs
+from xalma import workers as workers_
 from xalma.backbone import load_base
 from xalma.collate import IGNORE
 from xalma.data import open_corpus
@@ -25,14 +26,13 @@ from xalma.recipe import (
     ladder_records,
     newest_stage,
     reference_rows,
-    results_folder,
     run_chain,
     score_rows,
-    side_by_side,
     test_rows,
     translate_test,
 )
-from xalma.stages import read_run, stage_folder
+from xalma.runs import read_run, results_folder, stage_folder
+from xalma.workers import side_by_side
 
 test_rows.__test__ = False  # a function of the library, not of this file
 
@@ -56,8 +56,8 @@ def test_jobs_come_back_in_order_with_their_share_of_threads(micro, workers):
     with pytest.raises(ValueError, match="a job that fails"):
         side_by_side(p, [(boom, ()), (boom, ())])
     if workers > 1:
-        recipe._pool(workers).shutdown()
-        recipe._pool.cache_clear()
+        workers_._pool(workers).shutdown()
+        workers_._pool.cache_clear()
 
 
 def test_each_group_gets_its_own_folder(micro):

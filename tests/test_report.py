@@ -7,8 +7,8 @@ import json
 import pandas as pd
 import pytest
 
+from xalma.marked import write_table
 from xalma.profiles import load_profile
-from xalma.recipe import results_folder
 from xalma.report import (
     change_sentence,
     files_of,
@@ -19,8 +19,8 @@ from xalma.report import (
     write_index,
     write_log,
 )
-from xalma.results import Record, write_table
-from xalma.stages import stage_folder
+from xalma.results import Record
+from xalma.runs import results_folder, stage_folder
 
 
 @pytest.fixture

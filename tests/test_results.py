@@ -10,18 +10,9 @@ import pandas as pd
 import pytest
 
 from xalma.evaluate import Score
-from xalma.results import (
-    Record,
-    direction_table,
-    footnote,
-    ladder_table,
-    read_records,
-    records_of,
-    save_figure,
-    write_records,
-    write_run,
-    write_table,
-)
+from xalma.laddertables import direction_table, ladder_table
+from xalma.marked import save_figure, write_table
+from xalma.results import Record, footnote, read_records, records_of, write_records, write_run
 
 
 def record(stage: str, direction: str, value: float, **changes) -> Record:

@@ -14,20 +14,17 @@ import pytest
 import torch
 
 from xalma import runtime
+from xalma.files import fingerprint, new_directory, write_atomically, write_json
+from xalma.progress import progress
 from xalma.runtime import (
     data_root,
     device,
-    fingerprint,
     git_commit,
     mixed_precision,
-    new_directory,
     on_device,
-    progress,
     provenance,
     seed_everything,
     usable_dtype,
-    write_atomically,
-    write_json,
 )
 
 

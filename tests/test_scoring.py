@@ -9,10 +9,10 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from xalma import scoring
 from xalma.cli import main
-from xalma.evaluate import read_lines
-from xalma.runtime import write_atomically
+from xalma.files import write_atomically
 from xalma.scoring import chosen_directions, find_outputs, score_all
 from xalma.testsets import directions_of, load
+from xalma.text_files import read_lines
 
 REFERENCES = {
     "en-de": ["Das Haus ist sehr klein.", "Ich sehe einen Hund am Fluss.", "Wir gehen heute nach Hause.", "Es regnet."],

@@ -10,9 +10,10 @@ from xalma.bank import ModuleBank
 from xalma.generate import n_cut, translate
 from xalma.prompts import extract_translation, holds_separator
 from xalma.segments import blank_lines_kept, check_segments, is_blank, without_blank
-from xalma.systems import SYSTEMS, open_system
+from xalma.systems import open_system
 from xalma.systems.endpoint import Endpoint
 from xalma.systems.outputs import single_lines
+from xalma.systems.table import SYSTEMS
 
 BLANK = ["", "   ", "\t", "\u3000\u00a0", "\u200b", "\ufeff", "\x00"]
 

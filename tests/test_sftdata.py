@@ -8,18 +8,18 @@ import pytest
 from test_studies import study_records
 
 from xalma import sftdata, stages
-from xalma.contamination import TestIndex
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
 from xalma.corpora.wmt import WmtCorpus
 from xalma.data import open_corpus
-from xalma.evaluate import read_lines
 from xalma.profiles import load_profile
 from xalma.recipe import run_chain
+from xalma.runs import read_run, stage_folder
 from xalma.runtime import data_root
 from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
-from xalma.stages import read_run, stage_folder
 from xalma.studies import Study
+from xalma.testindex import TestIndex
+from xalma.text_files import read_lines
 
 
 def test_a_phrasebook_has_nothing_to_compare(micro):

@@ -10,8 +10,8 @@ import pytest
 
 from xalma import similarity
 from xalma.corpora.base import data_folder
-from xalma.evaluate import read_lines
 from xalma.languages import GROUPS, LANGUAGES, language
+from xalma.text_files import read_lines
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 from xalma import stages, train
 from xalma.checkpoints import checkpoint_folder
 from xalma.cli import main
-from xalma.stages import stage_folder
+from xalma.runs import stage_folder
 from xalma.status import SILENT_S, stage_status, status_table
 
 

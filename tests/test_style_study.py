@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xalma.results import Record, read_records
-from xalma.style_study import SFT, file_styles, name_of, score_style, style_study, style_table, styles_folder
+from xalma.seeds import SFT
+from xalma.style_study import file_styles, name_of, score_style, style_study, style_table, styles_folder
 
 METRICS = ("bleu", "content", "length_ratio")
 

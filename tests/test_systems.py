@@ -18,9 +18,9 @@ from xalma import cli, systems
 from xalma.languages import GROUPS, LANGUAGES
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.published import published
-from xalma.systems import SYSTEMS, open_system, supports
+from xalma.systems import open_system, supports
 from xalma.systems.decoding import batches
-from xalma.systems.table import Decoding
+from xalma.systems.table import SYSTEMS, Decoding
 from xalma.systems.templates import CHINESE, TEMPLATES, few_shot_prompt
 
 SHORT = Decoding(num_beams=1, max_new_tokens=6)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xalma import testsets
-from xalma.runtime import write_atomically
+from xalma.files import write_atomically
 from xalma.testsets import directions_of, load
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from xalma.backbone import build_llama, load_base, train_tokenizer
-from xalma.bases import SHIPPED, find_base
+from xalma.base_files import SHIPPED, find_base
 from xalma.cldr import STYLES
 from xalma.data import open_corpus
 from xalma.languages import LANGUAGES

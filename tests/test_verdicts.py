@@ -7,6 +7,7 @@ import re
 import pandas as pd
 import pytest
 
+from xalma import seeds as seeds_
 from xalma import verdicts
 from xalma.results import Record
 
@@ -21,17 +22,17 @@ METRICS = {"bleu", "chrf", "off_target", "empty", "drift_chrf", "length_ratio"}
     ],
 )
 def test_half_width_by_hand(values, half):
-    assert verdicts.half_width(values) == pytest.approx(half)
+    assert seeds_.half_width(values) == pytest.approx(half)
 
 
 def test_half_width_of_two_is_unknown():
-    assert pd.isna(verdicts.half_width([1.0, 2.0]))
+    assert pd.isna(seeds_.half_width([1.0, 2.0]))
 
 
 def test_t_values_are_students():
     stats = pytest.importorskip("scipy.stats")
-    expected = [round(float(stats.t.ppf(0.975, df)), 3) for df in range(2, 2 + len(verdicts.T_975))]
-    assert list(verdicts.T_975) == expected
+    expected = [round(float(stats.t.ppf(0.975, df)), 3) for df in range(2, 2 + len(seeds_.T_975))]
+    assert list(seeds_.T_975) == expected
 
 
 def records_of(bleu: dict[tuple[str, str, int], float], names) -> list[Record]:
@@ -51,7 +52,7 @@ def records_of(bleu: dict[tuple[str, str, int], float], names) -> list[Record]:
 
 def test_summary_means_and_intervals():
     bleu = {("arpo", "en-xx", 0): 19.0, ("arpo", "en-xx", 1): 20.0, ("arpo", "en-xx", 2): 21.0}
-    frame = verdicts.summary(records_of(bleu, ["arpo"])).query("metric == 'bleu'").set_index("direction")
+    frame = seeds_.summary(records_of(bleu, ["arpo"])).query("metric == 'bleu'").set_index("direction")
     assert frame["mean"].to_dict() == {"en-xx": 21.0, "xx-en": 21.0}
     assert frame["half"]["en-xx"] == pytest.approx(4.303 / 3**0.5)
     assert frame["half"]["xx-en"] == 0

@@ -7,7 +7,7 @@ from test_whole_recipe import check_recipe
 
 from xalma.notebooks import run, tasks
 from xalma.results import read_records
-from xalma.stages import read_run, stage_folder
+from xalma.runs import read_run, stage_folder
 
 
 @pytest.mark.long

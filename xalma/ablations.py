@@ -14,17 +14,18 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.comparisons import one_share, seeds_of
 from xalma.differences import apart
 from xalma.preferences import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
-from xalma.recipe import evaluate_folder, run_chain, side_by_side
+from xalma.recipe import evaluate_folder, run_chain
 from xalma.results import Record
-from xalma.runs import lineage
-from xalma.stages import BASE, read_run, stage1_monolingual_base, stage_folder
-from xalma.studies import BITS, Study, study_findings, study_table
-from xalma.verdicts import DIRECTIONS, by_seed, cells_of, printed
+from xalma.runs import BASE, lineage, read_run, stage_folder
+from xalma.seeds import DIRECTIONS, by_seed, cells_of, seeds_of
+from xalma.stages import stage1_monolingual_base
+from xalma.studies import BITS, Study, one_share, study_findings, study_table
+from xalma.verdicts import printed
+from xalma.workers import side_by_side
 
 FULL = "full"
 CHAINS = {

@@ -25,15 +25,17 @@ from xalma import hygiene
 from xalma.backbone import load_base, save_base
 from xalma.contamination import guarded_corpus
 from xalma.data import open_corpus
+from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, results_folder, side_by_side
+from xalma.recipe import evaluate_folder
 from xalma.recipehash import recipe_hash
 from xalma.results import Record
-from xalma.runs import file_run
-from xalma.runtime import fingerprint, home, new_directory, write_json
-from xalma.stages import BASE, is_finished, read_run, sft_dataset, stage1_monolingual_base, stage_folder
+from xalma.runs import BASE, file_run, read_run, results_folder, stage_folder
+from xalma.runtime import home
+from xalma.stages import is_finished, sft_dataset, stage1_monolingual_base
 from xalma.train import train
+from xalma.workers import side_by_side
 
 PARALLEL = ("none", "random", "filtered", "human-written")
 HUMAN = "human-written"

@@ -14,8 +14,8 @@ import pandas as pd
 from xalma.alma import HUMAN, MONO_SHARES, PARALLEL, system_name
 from xalma.published import published
 from xalma.results import Record
-from xalma.stages import read_run
-from xalma.verdicts import DIRECTIONS, LEAST_BLEU, cells_of
+from xalma.runs import read_run
+from xalma.seeds import DIRECTIONS, LEAST_BLEU, cells_of
 
 BITS = "bits/byte"
 METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}

@@ -17,13 +17,15 @@ from typing import Any
 import pandas as pd
 
 from xalma.corpora.wmt import table_pairs
-from xalma.evaluate import check_parallel, read_lines
+from xalma.files import write_json
 from xalma.folding import key
 from xalma.languages import ENGLISH, LANGUAGES, known_languages
-from xalma.results import write_table
-from xalma.runtime import home, progress, provenance, write_json
+from xalma.marked import write_table
+from xalma.progress import progress
+from xalma.runtime import home, provenance
 from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
 from xalma.testsets import FLORES_LINES, NTREX_LINES, directions_of, load, second_references
+from xalma.text_files import check_parallel, read_lines
 
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations
 # Multi-parallel sets by their number of lines; a name is a guess from the size, and is given as one.

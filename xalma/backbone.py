@@ -13,7 +13,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -22,9 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from xalma.bases import find_base
+from xalma.base_files import check_folder, find_base, load_tokenizer
 from xalma.runtime import all_finite, usable_dtype
-from xalma.sources import check_folder, has_tokenizer, naming_the_tokenizer, plain_config
+from xalma.sources import plain_config
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -83,25 +82,6 @@ def load_base(
     model = load_weights(path_or_id, dtype, besides)
     check_vocabulary(model, tokenizer)
     return model, tokenizer
-
-
-def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base, with a padding and a begin-of-text token.
-
-    Padding: the unknown token if there is one, as ALMA does for LLaMA-2, else EOS; masks come from lengths, never from
-    token ids, so that the choice can't hide an EOS from the loss. Raises as `load_base`.
-    """
-    path_or_id = find_base(path_or_id)
-    check_folder(path_or_id)
-    if Path(path_or_id).is_dir() and not has_tokenizer(Path(path_or_id)):
-        raise FileNotFoundError(f"{path_or_id} holds no tokenizer: copy its base's tokenizer files there")
-    with naming_the_tokenizer(path_or_id):
-        tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
-        tokenizer.bos_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()) -> PreTrainedModel:

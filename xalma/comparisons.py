@@ -12,30 +12,29 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xalma.arpo import PRESETS
 from xalma.data import open_corpus
 from xalma.evaluate import length_ratio, score
-from xalma.files import read_json
+from xalma.files import fingerprint, new_directory, read_json, write_json
 from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.profiles import Profile
-from xalma.recipe import results_folder, score_rows, side_by_side, translate_test
+from xalma.recipe import score_rows, translate_test
 from xalma.recipehash import recipe_hash
-from xalma.results import Record, read_records, write_records
-from xalma.runs import file_run, open_stage
-from xalma.runtime import fingerprint, home, new_directory, write_json
-from xalma.stages import is_finished, open_for_training, preference_pairs, read_run, stage_folder
+from xalma.results import Record
+from xalma.runs import file_run, open_stage, read_run, results_folder, stage_folder
+from xalma.runtime import home
+from xalma.seeds import SFT, seeds_of
+from xalma.stages import is_finished, open_for_training, preference_pairs
+from xalma.studies import one_share
+from xalma.workers import side_by_side
 
-SFT = "stage4"  # the start of every method, a row of its own
-MIN_SEEDS = 3  # below this there is no interval, and no long form
 N_PROBED = 16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
 _RELEASED = PRESETS["released-code"]
 # Beside the method "arpo" with the profile's values: what reviewers asked for and nobody published. The paper's preset
@@ -166,11 +165,6 @@ def preference_file(p: Profile) -> Path:
     return results_folder(p) / "preference" / "scores.jsonl"
 
 
-def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
-    """Write the records to `path` and return them as read back, in the file's order."""
-    return read_records(write_records(path, records))
-
-
 def _compare(p: Profile, group: int, system: System | None, seed: int) -> list[Record]:
     """Train a system (None: the SFT module as it is), translate the test sentences, score."""
     start = stage_folder(p, 4, group)
@@ -202,16 +196,6 @@ def _arpo_options(p: Profile) -> dict[str, Any]:
         "beta": p.arpo_beta, "eta": p.arpo_eta, "eta_scale": p.arpo_eta_scale,
         "detach_penalty": p.arpo_detach_penalty, "nll_weight": p.arpo_nll_weight,
     }  # fmt: skip
-
-
-def seeds_of(p: Profile) -> range:
-    """The seeds of the repeats."""
-    return range(p.seed, p.seed + p.seeds)
-
-
-def one_share(p: Profile) -> Profile:
-    """The profile with the threads of one worker, as the ladder's group stages have it (`recipe.for_each_group`)."""
-    return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))
 
 
 def _but_token_estimate(record: logging.LogRecord) -> bool:

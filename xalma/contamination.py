@@ -18,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xalma.data import Corpus, open_corpus
+from xalma.corpora.base import Corpus
+from xalma.data import open_corpus
 from xalma.folding import key as key
 from xalma.folding import letters as letters
 from xalma.profiles import Profile

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xalma.interchange import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, Checkpoint
+from xalma.files import TO, check_new, new_directory
+from xalma.interchange import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, PROJECTIONS, Checkpoint
 from xalma.languages import PAPER_GROUPS
-from xalma.modules import PROJECTIONS
-from xalma.runtime import TO, check_new, new_directory, progress
+from xalma.progress import progress
 from xalma.shards import write_tensors
 
 if TYPE_CHECKING:

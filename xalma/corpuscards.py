@@ -21,9 +21,10 @@ from xalma.corpora.base import Corpus, Row
 from xalma.data import open_corpus
 from xalma.hygiene import Report, Rules, clean
 from xalma.languages import ENGLISH, language
+from xalma.marked import write_table
 from xalma.profiles import load_profile
-from xalma.results import write_table
-from xalma.runtime import REPOSITORY, progress
+from xalma.progress import progress
+from xalma.runtime import REPOSITORY
 
 SAMPLE = 200  # rows a language that hygiene looks at
 ALL = 10**9  # no cut

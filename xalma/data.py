@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from xalma.corpora import family, parse_corpus
+from xalma.corpora import family
 from xalma.corpora.base import Corpus, Pair, Together
+from xalma.corpus_names import parse_corpus
 from xalma.profiles import Profile
 
 __all__ = ["Corpus", "Pair", "mixing_sizes", "open_corpus", "tokenizer_sample"]

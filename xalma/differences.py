@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from xalma.comparisons import SFT, System
+from xalma.comparisons import System
 from xalma.published import published
 from xalma.results import Record
-from xalma.verdicts import DIRECTIONS, PAPER_METHODS, by_seed, half_width, summary
+from xalma.seeds import DIRECTIONS, SFT, by_seed, paired, summary
+from xalma.verdicts import PAPER_METHODS
 
 # What Table 5 is read for: BC holds a method up, CPO falls below SFT, ARPO does not. Of continued SFT it says nothing.
 DIFFERENCES = (
@@ -109,16 +110,6 @@ def switch_findings(table: pd.DataFrame) -> list[str]:
             + (f"BLEU {', '.join(seen)}." if seen else "BLEU changes within its interval.")
         )
     return sentences
-
-
-def paired(values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu") -> tuple[float, float]:
-    """(mean over seeds of the difference in a metric, half its interval); the SFT module is the same for all seeds.
-
-    values: `verdicts.by_seed`, sorted.
-    """
-    first, second = values[one, direction, metric], values[other, direction, metric]
-    gap = first - (second.iloc[0] if other == SFT else second)
-    return gap.mean(), half_width(list(gap))
 
 
 def apart(values: pd.Series, one: str, other: str, direction: str, metric: str) -> bool:

@@ -23,7 +23,7 @@ from comet.models import ReferencelessRegression, RegressionMetric, UnifiedMetri
 from comet.models.utils import Prediction
 from torch.nn.utils.rnn import pad_sequence
 
-from xalma.runtime import progress
+from xalma.progress import progress
 
 Sample = Mapping[str, str]
 # Tokens of a padded batch. On a GPU XLM-R XL holds its 37 layers of them (12 GB at 32-bit); on a CPU

@@ -14,25 +14,21 @@ COMET and its kin are in `neural`, intervals and tests in `significance`.
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
 from xalma.identify import has_letters, off_target, wrong_language
-from xalma.languages import ENGLISH, group_of, language, other_side, parse_direction
+from xalma.languages import language
 
 if TYPE_CHECKING:
-    from xalma.results import Record
+    pass
 
 METRICS = ("bleu", "chrf", "chrf++", "spbleu")
 SPBLEU_TOKENIZER = "flores200"
@@ -173,95 +169,6 @@ def bits_per_byte(nats: Sequence[float], references: Sequence[str]) -> float:
     """
     check_counts(nats=nats, references=references)
     return sum(nats) / math.log(2) / sum(len(text.encode()) for text in references)
-
-
-def group_means(records: Iterable[Record]) -> pd.DataFrame:
-    """Mean over each group's directions: stage, metric, group, direction, mean, n_directions.
-
-    `direction` is the class "en-xx" or "xx-en". Seeds are averaged within a direction first, so
-    that each direction weighs the same. Rows keep the order stage and metric first appear in.
-    """
-    rows = [
-        {
-            "stage": r.stage,
-            "metric": r.metric,
-            **direction_class(r.direction),
-            "key": r.direction,
-            "value": r.value,
-        }
-        for r in records
-    ]
-    if not rows:
-        raise ValueError("no records to average: run the stage that writes scores.jsonl first")
-    keys = ["stage", "metric", "group", "direction"]
-    by_direction = pd.DataFrame(rows).groupby([*keys, "key"], sort=False)["value"].mean()
-    return by_direction.groupby(level=keys, sort=False).agg(mean="mean", n_directions="size").reset_index()
-
-
-def direction_class(direction: str) -> dict[str, int | str]:
-    """{"group": 6, "direction": "en-xx"} for "en-zh". Raises ValueError without English."""
-    src, tgt = parse_direction(direction)
-    return {
-        "group": group_of(other_side(src, tgt)),
-        "direction": "en-xx" if src == ENGLISH else "xx-en",
-    }
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """The segments of a UTF-8 file, packed with gzip (.gz) or not, one a line, as `lines_of` cuts them.
-
-    Raises FileNotFoundError for no such file, ValueError for an empty or cut file or bytes that are not
-    UTF-8.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: give a text file with one segment a line")
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path} is cut or no gzip file ({error}): fetch it again") from error
-    return lines_of(data, str(path))
-
-
-def lines_of(data: bytes, name: str) -> list[str]:
-    """The segments of UTF-8 text, one a line, without LF or CRLF ends and byte order mark.
-
-    Only line feeds end a segment: U+2028 and the like stay in the text, as sacreBLEU keeps them.
-    Raises ValueError, beginning with `name`, for no text or bytes that are not UTF-8.
-    """
-    if not data:
-        raise ValueError(f"{name} is empty: give text with one segment a line")
-    if is_utf16(data):
-        raise ValueError(f"{name} is not UTF-8 but UTF-16: convert it first, with `iconv -f utf-16 -t utf-8`")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, "
-            f"line {line}; "
-            f"convert it first, for example with `iconv -f latin1 -t utf-8`"
-        ) from error
-    return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").removesuffix("\n").split("\n")]
-
-
-def is_utf16(data: bytes) -> bool:
-    """Whether bytes are UTF-16: by their byte order mark, or, without one, by every tenth byte being NUL."""
-    return data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or data.count(b"\0") > len(data) // 10
-
-
-def check_parallel(paths: Sequence[str | Path]) -> list[list[str]]:
-    """The lines of each file by `read_lines`. Raises ValueError if they have not equally many."""
-    files = [read_lines(path) for path in paths]
-    for path, lines in zip(paths, files, strict=True):
-        if len(lines) != len(files[0]):
-            raise ValueError(
-                f"line counts differ: {paths[0]} has {len(files[0])}, {path} has {len(lines)}; "
-                f"line n of one must translate line n of the other"
-            )
-    return files
 
 
 def check_counts(**columns: Sequence[str]) -> None:

@@ -18,21 +18,23 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base, load_tokenizer
+from xalma.backbone import load_base
+from xalma.base_files import load_tokenizer
 from xalma.clients import save_generation_config, save_tokenizer
 from xalma.collate import PadCollator
-from xalma.files import read_json
+from xalma.files import TO, check_new, new_directory, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
 from xalma.literal import token_ids
 from xalma.modelcard import model_card, stage_chain
 from xalma.modules import load_modules
 from xalma.profiles import Profile
+from xalma.progress import progress
 from xalma.prompts import translation_prompt
-from xalma.recipe import evaluate_folder, newest_stage, results_folder, test_rows
+from xalma.recipe import evaluate_folder, newest_stage, test_rows
 from xalma.results import Record, read_records
-from xalma.runs import open_stage, read_run, stage_folder
-from xalma.runtime import TO, check_new, device, new_directory, progress, provenance, write_json
+from xalma.runs import open_stage, read_run, results_folder, stage_folder
+from xalma.runtime import device, provenance
 from xalma.shards import read_headers, read_tensors
 from xalma.sources import plain_config
 

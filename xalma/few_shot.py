@@ -23,9 +23,11 @@ from xalma.languages import ENGLISH
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import first_line
-from xalma.recipe import results_folder, score_rows, side_by_side
+from xalma.recipe import score_rows
 from xalma.results import Record, write_records
-from xalma.stages import BASE, open_merged, stage_folder
+from xalma.runs import BASE, results_folder, stage_folder
+from xalma.stages import open_merged
+from xalma.workers import side_by_side
 
 SHOTS = 1  # example pairs before each sentence
 NO_LIMIT = 10**9  # tokens: no sentence is left out for its length

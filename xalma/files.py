@@ -6,9 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,3 +121,115 @@ def read_json(path: str | Path, remedy: str, kind: type = dict, keys: Sequence[s
     if missing := [key for key in keys if key not in value]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: {remedy}")
     return value
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_atomically(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8 so that `path` is either the old file or the whole new one.
+
+    Raises OSError (PermissionError, …), in one sentence, where the folder can't be written.
+    """
+    path = Path(path)
+    partial = path.parent / f".partial-{os.getpid()}-{path.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        folder_to_disk(path.parent)
+    except OSError as error:
+        raise type(error)(f"can't write {path} ({error.strerror}): choose a folder you may write") from error
+    finally:
+        with suppress(OSError):  # where it could not be made there is nothing to take away
+            partial.unlink()
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """`value` as indented JSON, atomically."""
+    return write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+RUN_DIR, TO = "--set run_dir=…", "--to DIR"  # options that choose where a folder is made
+
+
+def make_writable(folder: str | Path) -> Path:
+    """`folder`, made if need be, after a file could be written in it. Raises OSError in one sentence otherwise."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"can't write in {folder} ({error.strerror}): choose a folder you may write") from error
+    return folder
+
+
+def check_new(out: str | Path, option: str = TO) -> Path:
+    """`out`, a folder that is not there and can be made: found out before hours of work, writing nothing.
+
+    option: what chooses another one. Raises FileExistsError, or OSError in one sentence.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: choose a new folder, with {option}")
+    parent = next(path for path in out.absolute().parents if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        why = f"can't write in {parent} ({error.strerror})"
+        raise type(error)(f"{why}: choose a folder you may write, with {option}") from error
+    return out
+
+
+@contextmanager
+def new_directory(path: str | Path, option: str = RUN_DIR) -> Iterator[Path]:
+    """A folder to fill that becomes `path` only when the block ends without error, and all of it is on the disk.
+
+    A killed run leaves a ".partial-" folder, which the next call removes, and never a half-written `path`; one killed
+    between the two renames leaves the old `path` aside, and the next call puts it back.
+    One that ends with an error leaves nothing. option: what chooses another folder, for the sentence of an error.
+    Raises OSError (PermissionError, …), in one sentence, where the parent can't be written, and where another process
+    makes the same folder.
+    """
+    path = Path(path)
+    partial, old = (path.parent / f".partial-{old}{path.name}" for old in ("", "old-"))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, option))
+            put_back(path)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
+            raise type(error)(
+                f"can't write in {path.parent} ({error.strerror}): choose a folder you may write, with {option}"
+            ) from error
+        try:
+            yield partial
+        except BaseException:  # a half of 58 GB is of no use to anybody
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        to_disk(partial)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        folder_to_disk(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(path: Path) -> None:
+    """Clear up after a run that was killed while `new_directory` renamed: the old folder takes its place again, or goes
+    where the new one stands.
+    """
+    old = path.parent / f".partial-old-{path.name}"
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+    shutil.rmtree(old, ignore_errors=True)

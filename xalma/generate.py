@@ -16,8 +16,8 @@ from xalma.collate import PadCollator
 from xalma.graphs import replayed
 from xalma.languages import other_side
 from xalma.literal import token_ids
+from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.runtime import progress
 from xalma.segments import check_segments, without_blank
 
 

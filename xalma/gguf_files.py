@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xalma.checkpoints import file_hash
+from xalma.files import TO, check_new, file_hash, new_directory, write_json
 from xalma.gguf_tokenizers import Vocabulary, build_tokenizer, sentencepiece_model
-from xalma.runtime import TO, check_new, new_directory, provenance, write_json
+from xalma.runtime import provenance
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
-from xalma.comparisons import MIN_SEEDS, one_share, seeds_of
 from xalma.languages import language
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, run_chain, side_by_side
+from xalma.recipe import evaluate_folder, run_chain
 from xalma.results import Record
+from xalma.runs import BASE, stage_folder
+from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.sharing import STAGES
-from xalma.stages import BASE, stage_folder
-from xalma.studies import Study
+from xalma.studies import Study, one_share
+from xalma.workers import side_by_side
 
 GROUP, RANDOM, ALL = "group", "random", "all"  # of `size_sets`, beside the sizes below the group's
 

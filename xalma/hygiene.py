@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from xalma.contamination import TestIndex
 from xalma.corpora.base import Pair, Row, is_utf8
 from xalma.identify import wrong_language
 from xalma.languages import ENGLISH
+from xalma.testindex import TestIndex
 
 REASONS = (
     "unreadable",  # the file's row could not be parsed: no JSON, too few columns

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from xalma.modules import PROJECTIONS
 from xalma.shards import Entry, read_headers, read_tensors
 from xalma.sources import adapted_layers, fetch, find_base, group_of_folder, lora_config, plain_config
 
@@ -227,3 +226,5 @@ def _checked(
                     f"{layer} of shape {(out_size, in_size)}"
                 )
     return Checkpoint(layout, folder, rank, scale, layers, plain, modules)
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

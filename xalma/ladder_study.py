@@ -15,15 +15,16 @@ from typing import Any
 import pandas as pd
 
 from xalma.ablations import FULL, branch_of, full_folder, full_stage, n_tokens
-from xalma.comparisons import one_share, seeds_of
-from xalma.differences import paired
 from xalma.few_shot import evaluate_continuations
+from xalma.marked import write_table
 from xalma.profiles import Profile, load_profile
-from xalma.recipe import MODULE_STAGES, evaluate_folder, results_folder, run_chain, side_by_side
-from xalma.results import Record, footnote, read_records, write_records, write_run, write_table
-from xalma.stages import read_run, stage0_backbone, stage1_monolingual_base, stage_folder
-from xalma.studies import Study, file_study, study_note
-from xalma.verdicts import DIRECTIONS, by_seed, cells_of
+from xalma.recipe import MODULE_STAGES, evaluate_folder, run_chain
+from xalma.results import Record, footnote, read_records, write_records, write_run
+from xalma.runs import read_run, results_folder, stage_folder
+from xalma.seeds import DIRECTIONS, by_seed, cells_of, paired, seeds_of
+from xalma.stages import stage0_backbone, stage1_monolingual_base
+from xalma.studies import Study, file_study, one_share, study_note
+from xalma.workers import side_by_side
 
 RANDOM = "random"
 SYSTEMS = {

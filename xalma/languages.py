@@ -257,3 +257,10 @@ def add_languages_from(path: str | Path) -> None:
 
 if os.environ.get("XALMA_LANGUAGES"):  # read here, so that worker processes and notebooks' kernels see them too
     add_languages_from(os.environ["XALMA_LANGUAGES"])
+
+
+def adapter_name(group: int) -> str:
+    """The peft adapter name of a group's module."""
+    if group not in GROUPS:
+        raise ValueError(f"there is no language group {group!r}: choose 1 to {max(GROUPS)}")
+    return f"group{group}"

@@ -8,26 +8,22 @@ speeds would differ from run to run; and when the training ends it is emptied, s
 from __future__ import annotations
 
 import io
-import os
-import sys
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xalma.meter import trainings
 from xalma.profiles import Profile
-from xalma.runtime import STATUS_VARIABLE
 
 if TYPE_CHECKING:  # a training that nobody watches does without matplotlib
     from matplotlib.figure import Figure
+from xalma.progress import is_watched
 
 EVERY_S = 3.0  # between two pictures, which take about a tenth of a second of the kernel's time
-SESSION = "JPY_SESSION_NAME"  # what Jupyter's server tells the kernel of an open notebook
 _one = threading.Lock()  # a stage inside a chain inside a pool: the outermost view shows them all
 
 
@@ -49,27 +45,6 @@ def view(p: Profile) -> Iterator[None]:
         watcher.join()
         place.update({}, raw=True)
         _one.release()
-
-
-def is_watched() -> bool:
-    """Whether this is the kernel of a notebook that Jupyter's server has opened, and not one that a program runs.
-
-    papermill, called in a notebook, hands the session on to its kernels: so the parent must not have it itself.
-    """
-    if not _in_kernel() or SESSION not in os.environ or STATUS_VARIABLE in os.environ:
-        return False
-    parent = Path(f"/proc/{os.getppid()}/environ")
-    return not (parent.exists() and f"{SESSION}=".encode() in parent.read_bytes())
-
-
-def is_run_by_a_program() -> bool:
-    """Whether this is a notebook's kernel that no person is known to watch, as papermill's."""
-    return _in_kernel() and not is_watched()
-
-
-def _in_kernel() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return getattr(shell, "kernel", None) is not None
 
 
 def _watch(p: Profile, place: Any, over: threading.Event) -> None:

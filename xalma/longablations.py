@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xalma.comparisons import seeds_of
 from xalma.files import read_json
 from xalma.groupsize import size_sets
 from xalma.profiles import Profile
-from xalma.recipe import results_folder
 from xalma.results import write_run
+from xalma.runs import BASE, read_run, results_folder, stage_folder
+from xalma.seeds import seeds_of
 from xalma.sftdata import DATA, sft_languages, shared_updates
 from xalma.sharing import STAGES, sharing_labels
-from xalma.stages import BASE, read_run, stage_folder
 from xalma.studies import Study, file_study, read_study
 
 

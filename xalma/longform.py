@@ -18,24 +18,15 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.comparisons import (
-    MIN_SEEDS,
-    SFT,
-    System,
-    arpo_variants,
-    compare_methods,
-    file_records,
-    read_pairs,
-    seeds_of,
-    systems,
-)
+from xalma.comparisons import System, arpo_variants, compare_methods, read_pairs, systems
 from xalma.escapes import frame_csv
-from xalma.files import read_json
+from xalma.files import read_json, write_atomically
 from xalma.profiles import Profile
-from xalma.recipe import results_folder
 from xalma.rejection import probe_frame, tau_frame
 from xalma.results import Record, read_records, write_run
-from xalma.runtime import write_atomically
+from xalma.runs import results_folder
+from xalma.seeds import MIN_SEEDS, SFT, seeds_of
+from xalma.studies import file_records
 
 _COUNTS = ["tau_counts", "z_counts"]
 

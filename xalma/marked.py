@@ -7,14 +7,22 @@ number a link to its run.json), LaTeX with booktabs (best in bold, a letter at a
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Sequence
 from csv import writer
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pandas as pd
+from pandas.api.types import is_float, is_numeric_dtype
+
 from xalma.escapes import csv, latex, markdown, markdown_prose, one_line
-from xalma.runtime import write_atomically
+from xalma.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NOT_WORSE = "†"  # the best of its column is not significantly better
 
@@ -147,3 +155,39 @@ def _latex_cell(cell: Cell, letters: dict[str, str]) -> str:
     text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
     run = rf"\textsuperscript{{{letters[cell.run]}}}" if cell.run and cell.text else ""
     return text + latex(cell.mark) + run
+
+
+def write_table(
+    df: pd.DataFrame, path_stem: str | Path, caption: str, note: str = "", *, decimals: int = 2
+) -> list[Path]:
+    """Write `df` as <stem>.csv and <stem>.md, and return the paths.
+
+    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are in .md.
+    """
+    text = df.apply(lambda column: column.map(lambda cell: _cell(cell, decimals))).astype(str)
+    numeric = [is_numeric_dtype(df.iloc[:, i]) for i in range(df.shape[1])]
+    rows = list(text.itertuples(index=False, name=None))
+    table = Table(list(map(str, df.columns)), rows, caption, [note] if note else [], numeric)
+    return write_marked(table, path_stem, (".csv", ".md"))
+
+
+def save_figure(fig: Figure, path: str | Path, dpi: int = 100) -> Path:
+    """Write `fig` as a PNG without date or software version: the same figure, the same bytes."""
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        fig.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _cell(cell: Any, decimals: int) -> str:
+    if pd.isna(cell):
+        return ""
+    # + 0.0 turns the -0.0 of a rounded small loss into 0.0
+    return f"{round(cell, decimals) + 0.0:.{decimals}f}" if is_float(cell) else str(cell)

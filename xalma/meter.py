@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
-from xalma.files import read_json
+from xalma.files import read_json, write_json
 from xalma.parallel import rank, world_size
 from xalma.profiles import Profile
-from xalma.runtime import Progress, home, progress, write_json
+from xalma.progress import Progress, progress
+from xalma.runtime import home
 
 EVERY_S = 1.0  # between two looks at the loss, which stops a GPU's queue for a moment
 CURVE_POINTS = 200  # of the loss in progress.json, the newest closest together

@@ -7,19 +7,13 @@ Languages are drawn document by document with given probabilities, as the releas
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
-import torch
 from datasets import IterableDataset, interleave_datasets
-from transformers import PreTrainedTokenizerBase
 
-from xalma.collate import IGNORE
 from xalma.languages import language
-from xalma.literal import token_ids
 from xalma.profiles import Profile
 
 ENCODE_DOCUMENTS = 64  # documents tokenised at once: the fast tokenizers gain nothing beyond this
@@ -141,83 +135,6 @@ def _labelled(code: str, source: Callable[[], Iterable[str]]) -> Iterator[dict[s
             found = True
             yield {"text": text, "lang": code}
     raise ValueError(f"no text for {code}: join a corpus that has some, or leave the language out")
-
-
-class PackedBlocks(torch.utils.data.IterableDataset):
-    """Blocks of `block_tokens` token ids cut from a stream of documents; {"input_ids", "labels"}, each (T,).
-
-    After iterating, `tokens` holds how many tokens of each language went into the blocks: their sum is exactly
-    n_blocks * block_tokens. `state_dict()` between two blocks and `load_state_dict` continue mid-stream.
-    Raises ValueError when the stream ends before n_blocks are full.
-    """
-
-    def __init__(
-        self, documents: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_tokens: int, n_blocks: int
-    ) -> None:
-        self.documents, self.tokenizer = documents, tokenizer
-        self.block_tokens, self.n_blocks = block_tokens, n_blocks
-        self._reset()
-
-    def _reset(self) -> None:
-        self.tokens: Counter[str] = Counter()
-        self._n_done = 0
-        self._ids: list[int] = []
-        self._langs: list[str] = []
-        self._place: dict[str, Any] | None = None  # of `documents`, after the last batch taken from it
-        self._resumed = False
-
-    def __len__(self) -> int:
-        return self.n_blocks
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        if not self._resumed:
-            self._reset()
-        self._resumed = False
-        stream = iter(self.documents.iter(batch_size=ENCODE_DOCUMENTS))
-        while self._n_done < self.n_blocks:
-            while len(self._ids) < self.block_tokens:
-                self._take(next(stream, None))
-            yield self._cut()
-
-    def _take(self, rows: dict[str, list[str]] | None) -> None:
-        if rows is None:
-            raise ValueError(
-                f"the text ended after {self._n_done} of {self.n_blocks} blocks of {self.block_tokens} tokens: "
-                f"give more text or a smaller token budget"
-            )
-        encoded = token_ids(self.tokenizer, rows["text"])
-        for ids, code in zip(encoded, rows["lang"], strict=True):
-            document = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
-            self._ids += document
-            self._langs += [code] * len(document)
-        self._place = self.documents.state_dict()  # later it may be asked for before a resumed stream has begun
-
-    def _cut(self) -> dict[str, torch.Tensor]:
-        size = self.block_tokens
-        block = torch.tensor(self._ids[:size])  # (T,)
-        self.tokens.update(self._langs[:size])
-        del self._ids[:size], self._langs[:size]
-        self._n_done += 1
-        labels = block.clone()
-        labels[0] = IGNORE  # nothing stands before it; Trainer would count it in the mean's divisor
-        return {"input_ids": block, "labels": labels}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "documents": self._place,
-            "ids": list(self._ids),
-            "langs": list(self._langs),
-            "n_done": self._n_done,
-            "tokens": dict(self.tokens),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._place = state["documents"]
-        if self._place is not None:
-            self.documents.load_state_dict(self._place)
-        self._ids, self._langs = list(state["ids"]), list(state["langs"])
-        self._n_done, self.tokens = state["n_done"], Counter(state["tokens"])
-        self._resumed = True
 
 
 def pseudo_monolingual(pairs: Iterable[tuple[str, str]], seed: int, per_document: int = 1) -> Iterator[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xalma.corpora import family, parse_corpus
+from xalma.corpora import family
+from xalma.corpus_names import parse_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.results import Record, footnote
 from xalma.runs import BASE, lineage

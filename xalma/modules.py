@@ -16,12 +16,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from xalma.files import read_json
-from xalma.languages import GROUPS, group_of
-from xalma.runtime import all_finite, write_json
+from xalma.files import read_json, write_json
+from xalma.interchange import PROJECTIONS
+from xalma.languages import adapter_name, group_of
+from xalma.runtime import all_finite
 from xalma.sources import check_adapter, lora_config
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FUSED = ("qkv_proj", "gate_up_proj")  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
 
 
@@ -41,13 +41,6 @@ def projections(base: PreTrainedModel) -> tuple[str, ...]:
             f"{', '.join(sorted(linear)) or 'none'}; modules know {', '.join((*PROJECTIONS, *FUSED))}"
         )
     return tuple(name for name in (*PROJECTIONS, *FUSED) if name in linear)
-
-
-def adapter_name(group: int) -> str:
-    """The peft adapter name of a group's module."""
-    if group not in GROUPS:
-        raise ValueError(f"there is no language group {group!r}: choose 1 to {max(GROUPS)}")
-    return f"group{group}"
 
 
 def attach_module(

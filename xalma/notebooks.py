@@ -19,10 +19,11 @@ from unittest import mock
 
 import nbformat
 
-from xalma.files import read_json
+from xalma.files import fingerprint, make_writable, read_json, write_atomically, write_json
 from xalma.profiles import Profile, load_profile
-from xalma.recipe import results_folder
-from xalma.runtime import STATUS_VARIABLE, fingerprint, home, make_writable, provenance, write_atomically, write_json
+from xalma.progress import STATUS_VARIABLE
+from xalma.runs import results_folder
+from xalma.runtime import home, provenance
 
 # glibc hands big tensors back to the system after every step and asks for them again; kept, a small model's step on
 # a CPU takes a sixth less time. Read when a process starts, so set here for the kernels.

@@ -24,15 +24,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from xalma.contamination import TestIndex
 from xalma.corpora.base import Corpus, Row
 from xalma.data import open_corpus
 from xalma.engines import Chunk, Engine, Job, Prepared, make_job
-from xalma.files import read_json
+from xalma.files import TO, fingerprint, new_directory, read_json, write_json
 from xalma.hygiene import Report, Rules, Seen, count
 from xalma.languages import ENGLISH
 from xalma.profiles import Profile
-from xalma.runtime import TO, fingerprint, home, new_directory, progress, write_json
+from xalma.progress import progress
+from xalma.runtime import home
+from xalma.testindex import TestIndex
 from xalma.tokenfiles import TokenFiles
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 1_000, 500_000  # what a process gets at a time, whichever is reached first
@@ -177,9 +178,8 @@ def prepare_profile(
     Raises FileNotFoundError where the profile builds its own base and stage 0 has not run, ValueError for an endless
     corpus without a limit.
     """
-    from xalma.backbone import load_tokenizer
-    from xalma.bases import find_base
-    from xalma.stages import read_run, stage_folder
+    from xalma.base_files import find_base, load_tokenizer
+    from xalma.runs import read_run, stage_folder
 
     if not p.base:
         read_run(stage_folder(p, 0))

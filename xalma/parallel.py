@@ -10,25 +10,17 @@ from __future__ import annotations
 import copy
 import gc
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from xalma.profiles import PROFILES, Profile
+from xalma.profiles import Profile
 from xalma.runtime import device
-
-LAUNCHED_STAGES = (1, 2, 3, 4, 5)
-CONFIGURATIONS = Path(__file__).parent / "launch"
-NO_PAIRS = "XALMA_NO_PAIRS"  # a file in which a launched stage says why it has no pairs
 
 
 class Follower(BaseException):
@@ -151,43 +143,3 @@ def collect(trained: torch.nn.Module, model: torch.nn.Module) -> None:
             full = theirs.detach().full_tensor()
             if rank() == 0:
                 ours.data.copy_(full)
-
-
-def launch(p: Profile, number: int, group: int, previous: Path | None, branch: str) -> None:
-    """Run one stage as `accelerate launch` does with the configuration `p.launch`; its output is shown as it comes.
-
-    Raises FileNotFoundError for an unknown configuration, NoPairs as the launched stage did, RuntimeError if it failed
-    otherwise.
-    """
-    from xalma.live import view
-    from xalma.preferences import NoPairs
-
-    named = CONFIGURATIONS / f"{p.launch}.yaml"
-    configuration = named if named.exists() else Path(p.launch)
-    if not configuration.exists():
-        known = ", ".join(sorted(f.stem for f in CONFIGURATIONS.glob("*.yaml")))
-        raise FileNotFoundError(f"launch={p.launch!r} is no file and none of {known}: give one of these, or a file")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
-    command += ["-m", "xalma.cli", *stage_arguments(p, number, group, previous, branch)]
-    with view(p), tempfile.TemporaryDirectory() as folder:
-        reason = Path(folder) / "reason"
-        ended = subprocess.run(command, env={**os.environ, NO_PAIRS: str(reason)})
-        if ended.returncode and reason.exists():
-            raise NoPairs(reason.read_text(encoding="utf-8"))
-    if ended.returncode:
-        raise RuntimeError(f"stage {number}, group {group}: the launched run ended with {ended.returncode}; see above")
-
-
-def report_no_pairs(error: Exception) -> None:
-    """Tell the process that launched this one, if one did: launchers pass no exception on."""
-    if NO_PAIRS in os.environ and rank() == 0:
-        Path(os.environ[NO_PAIRS]).write_text(str(error), encoding="utf-8")
-
-
-def stage_arguments(p: Profile, number: int, group: int, previous: Path | None, branch: str) -> list[str]:
-    """Arguments of `xalma` that run this stage of this profile in another process."""
-    standard = PROFILES[p.name].values()
-    changed = [f"{key}={value}" for key, value in p.values().items() if value != standard[key] and key != "launch"]
-    arguments = ["stage", str(number), "--profile", p.name, "--group", str(group), "--branch", branch]
-    arguments += ["--previous", str(previous)] if previous else []
-    return arguments + [part for value in changed for part in ("--set", value)]

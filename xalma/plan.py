@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.bases import find_base
+from xalma.base_files import find_base
 from xalma.files import read_json
 from xalma.profiles import FULL, Profile
 from xalma.runtime import home

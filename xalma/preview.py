@@ -8,11 +8,11 @@ import pandas as pd
 
 from xalma.data import open_corpus
 from xalma.generate import translate
-from xalma.languages import ENGLISH, GROUP_NAMES, group_of, language, other_side, parse_direction
-from xalma.modules import adapter_name
+from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
 from xalma.profiles import Profile
 from xalma.recipe import newest_stage
-from xalma.stages import open_merged, read_run
+from xalma.runs import read_run
+from xalma.stages import open_merged
 
 
 def gate_table(directions: Iterable[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from xalma.corpora import parse_corpus
+from xalma.corpus_names import parse_corpus
 from xalma.languages import GROUPS, group_of, parse_groups, parse_module_languages
 from xalma.prompts import CHAT, base_chat_style, is_style
 

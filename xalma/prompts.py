@@ -62,7 +62,7 @@ def base_chat_style(base: str) -> str:
     """`chat_style` of the tokenizer of a base, a folder or hub id. Raises ValueError for none or one without a form."""
     if not base:
         raise ValueError("prompt_style=chat takes the chat template of a base: give --set base=… too")
-    from xalma.backbone import load_tokenizer
+    from xalma.base_files import load_tokenizer
 
     return chat_style(load_tokenizer(base))
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.files import read_json
+from xalma.files import read_json, write_atomically
 from xalma.papertables import ALPHA, ARROWS, difference_text
-from xalma.runtime import REPOSITORY, write_atomically
+from xalma.runtime import REPOSITORY
 
 RESULTS = REPOSITORY / "results" / "tiny"
 SECOND = REPOSITORY / "results" / "tiny-avx2"

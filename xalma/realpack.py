@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from xalma.files import read_json
+from xalma.files import TO, fingerprint, new_directory, read_json, write_json
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
-from xalma.runtime import TO, fingerprint, new_directory, provenance, write_json
+from xalma.runtime import provenance
 
 Pair = tuple[str, str]  # (English, other language)
 SHOTS = 4  # examples before a sentence in the few-shot form

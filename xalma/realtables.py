@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from xalma.evaluate import length_ratio, wrong_language_rate
-from xalma.files import read_json
+from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.profiles import Profile
-from xalma.runtime import write_atomically, write_json
 
 if TYPE_CHECKING:
     from xalma.realscore import Piece

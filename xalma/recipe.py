@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +13,24 @@ from transformers import PreTrainedTokenizerBase
 from xalma.collate import completion, tokenize_rows
 from xalma.data import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
-from xalma.files import read_json
+from xalma.files import fingerprint, read_json, write_json
 from xalma.generate import generate
 from xalma.identify import signature
 from xalma.languages import ENGLISH
-from xalma.live import view
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, records_of, write_records
-from xalma.runs import open_stage, weights_hash
-from xalma.runtime import fingerprint, home, write_json
+from xalma.runs import BASE, open_stage, results_folder, stage_folder, weights_hash
 from xalma.stages import (
-    BASE,
     open_merged,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
     stage5_arpo,
-    stage_folder,
 )
+from xalma.workers import side_by_side
 
 MODULE_STAGES: dict[int, Callable[..., Path]] = {
     2: stage2_monolingual_modules,
@@ -59,52 +49,6 @@ _DECODING = (
     "prompt_style",
     "seed",
 )
-
-
-def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> list[Any]:
-    """Results of independent jobs (function, arguments), in order, in up to `p.workers` processes.
-
-    Groups share nothing after stage 1: two processes of one thread each train two groups in less time than one
-    process of two threads trains them in turn. Each job gets its share of the threads, however many run at once,
-    so that its numbers do not depend on the others. On a GPU the jobs run one after another in this process.
-    """
-    workers = 1 if torch.cuda.is_available() else min(p.workers, len(jobs))
-    share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
-    if workers <= 1:
-        before = torch.get_num_threads()
-        try:
-            return [_with_threads(share, function, arguments) for function, arguments in jobs]
-        finally:
-            torch.set_num_threads(before)
-    futures = [_pool(p.workers).submit(_with_threads, share, function, arguments) for function, arguments in jobs]
-    with view(p):
-        return [future.result() for future in futures]
-
-
-@cache
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xalma.recipe", "xalma.methods"])
-    pool = ProcessPoolExecutor(workers, context, _follow_parent)
-    atexit.register(pool.shutdown, wait=False, cancel_futures=True)
-    return pool
-
-
-def _follow_parent() -> None:
-    """Make this worker leave interrupts to its kernel, and end when the kernel does, however it ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _with_threads(threads: int, function: Callable[..., Any], arguments: tuple) -> Any:
-    torch.set_num_threads(threads)
-    return function(*arguments)
 
 
 def for_each_group(stage: Callable[..., Path], p: Profile) -> dict[int, Path]:
@@ -202,11 +146,6 @@ def evaluate_stage(p: Profile, number: int) -> list[Record]:
     records = [record for found in side_by_side(p, jobs) for record in found]
     write_records(results_folder(p) / "scores" / f"{name}.jsonl", records)
     return records
-
-
-def results_folder(p: Profile) -> Path:
-    """results/<profile>, where tables, figures and scores of a profile go."""
-    return home() / p.results_dir / p.name
 
 
 def ladder_records(p: Profile, stages: Iterable[str] = ("base", *(f"stage{n}" for n in range(1, 6)))) -> list[Record]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from xalma.runtime import fingerprint
+from xalma.files import fingerprint
 
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.

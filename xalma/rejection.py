@@ -15,11 +15,11 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from xalma.arpo import PRESETS, TAU_EDGES, arpo_loss
-from xalma.comparisons import System, seeds_of, system_folder
+from xalma.comparisons import System, system_folder
 from xalma.methods import METHODS
 from xalma.profiles import Profile
-from xalma.stages import read_log
-from xalma.verdicts import half_width
+from xalma.runs import read_log
+from xalma.seeds import half_width, seeds_of
 
 PairLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xalma.files import file_hash, read_json
-from xalma.modules import adapter_name
+from xalma.files import file_hash, fingerprint, read_json, write_json
+from xalma.languages import adapter_name
 from xalma.profiles import Profile
-from xalma.runtime import all_finite, fingerprint, home, provenance, write_json
+from xalma.runtime import all_finite, home, provenance
 
 BASE = 0  # the group number under which stages 0 and 1 file the base
 STAGE_NAMES = ("backbone", "monolingual_base", "monolingual_modules", "pseudo_monolingual", "sft", "arpo")
@@ -181,3 +181,8 @@ def _own_hash(run: dict[str, Any]) -> str:
 
 def _remedy(folder: Path) -> str:
     return f"restore the file, or remove {folder} and run its stage again"
+
+
+def results_folder(p: Profile) -> Path:
+    """results/<profile>, where tables, figures and scores of a profile go."""
+    return home() / p.results_dir / p.name

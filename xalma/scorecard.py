@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from xalma import evaluate, identify, neural
+from xalma import evaluate, identify, neural, text_files
 from xalma.evaluate import NotScored, Score
 from xalma.languages import language
 
@@ -67,11 +67,11 @@ def score_files(
     """The report of `xalma score`: a line `BLEU|signature = value` a metric, then the plain checks.
 
     `sys`, `ref` and `src` (or None) are files of one segment a line, `tgt` the target language's code. Raises what
-    `evaluate.check_parallel` and `score_texts` raise.
+    `text_files.check_parallel` and `score_texts` raise.
     """
     language(tgt)  # a wrong code or metric should fail before the files are read
     check_metrics(metrics, src is not None)
-    outputs, references, *rest = evaluate.check_parallel([path for path in (sys, ref, src) if path is not None])
+    outputs, references, *rest = text_files.check_parallel([path for path in (sys, ref, src) if path is not None])
     sources = rest[0] if rest else None
     scores = score_texts(outputs, references, sources, tgt, metrics, checkpoints, cache)
     return "\n".join([*map(line_of, scores), checks_line(outputs, references, sources, tgt)])

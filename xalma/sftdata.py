@@ -17,16 +17,19 @@ from typing import Any
 import pandas as pd
 
 from xalma.ablations import branch_of, shortened
-from xalma.comparisons import one_share, seeds_of
 from xalma.contamination import left_out
-from xalma.corpora import family, parse_corpus
+from xalma.corpora import family
 from xalma.corpora.base import has_data
+from xalma.corpus_names import parse_corpus
 from xalma.data import open_corpus
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, side_by_side
+from xalma.recipe import evaluate_folder
 from xalma.results import Record
-from xalma.stages import read_run, stage4_sft, stage_folder
-from xalma.studies import GAP, Study, study_summary
+from xalma.runs import read_run, stage_folder
+from xalma.seeds import seeds_of
+from xalma.stages import stage4_sft
+from xalma.studies import GAP, Study, one_share, study_summary
+from xalma.workers import side_by_side
 
 NTREX, WMT, FLORES = "ntrex", "ntrex+wmt", "ntrex+wmt+flores"
 DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 + FLORES dev"}

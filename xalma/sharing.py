@@ -19,16 +19,17 @@ from typing import Any
 from safetensors import safe_open
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
-from xalma.comparisons import MIN_SEEDS, one_share, seeds_of
 from xalma.data import mixing_sizes
 from xalma.languages import ENGLISH, language
 from xalma.mixing import profile_shares
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, run_chain, side_by_side
+from xalma.recipe import evaluate_folder, run_chain
 from xalma.results import Record
-from xalma.stages import BASE, stage_folder
-from xalma.studies import Study
+from xalma.runs import BASE, stage_folder
+from xalma.seeds import MIN_SEEDS, seeds_of
+from xalma.studies import Study, one_share
 from xalma.tokenfiles import KINDS
+from xalma.workers import side_by_side
 
 STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"

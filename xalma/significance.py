@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xalma.evaluate import direction_class
 from xalma.paired import (
     Interval,
     Paired,
@@ -32,6 +31,7 @@ from xalma.paired import (
     paired_of,
     randomisation,
 )
+from xalma.results import direction_class
 from xalma.segmentstats import SEED, bootstrap_scores, corpus_score, score_of, segment_statistics, statistics_of
 
 # One import does for a comparison: `from xalma import significance`.

@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 
 from xalma.corpora.base import data_folder
-from xalma.evaluate import read_lines
 from xalma.identify import own_letters
 from xalma.languages import ENGLISH, GROUP_NAMES, LANGUAGES, language
-from xalma.results import write_table
-from xalma.runtime import REPOSITORY, progress
+from xalma.marked import write_table
+from xalma.progress import progress
+from xalma.runtime import REPOSITORY
+from xalma.text_files import read_lines
 
 LIKENESS = REPOSITORY / "results" / "corpora" / "likeness"
 MEASURES = {"trigrams": "cosine of letter trigrams", "compression": "1 - normalised compression distance"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xalma.base_files import check_folder
 from xalma.files import COPY_AGAIN, read_json
 
 HUB_BASE = "haoranxu/X-ALMA-13B-Pretrain"  # the base of every X-ALMA-13B-Group{g}, by the released README
@@ -22,10 +22,6 @@ _ANY_VALUE = {
 _PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "bias": ("none",), "task_type": ("CAUSAL_LM",), "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }  # fmt: skip
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",
-               "sentencepiece.bpe.model")  # fmt: skip
-_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
-            "added_tokens.json")  # fmt: skip
 _SMALL_FILES = ("*.json", "tokenizer.model", "*.jinja", "merges.txt")
 
 
@@ -46,49 +42,6 @@ def fetch(source: str | Path) -> Path:
     except Exception as error:  # the hub client has a dozen kinds; the user needs one sentence
         why = f"{type(error).__name__}: {error}"
         raise OSError(f"can't read {source} from the hub ({why}): download it first") from error
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer of any kind."""
-    return any((folder / name).exists() for name in _TOKENIZERS)
-
-
-def check_folder(source: str | Path) -> None:
-    """Raises ValueError for a folder whose files lead out of it (links, names in tokenizer_config.json) or replace
-    `generate` by code of their own, or whose JSON is damaged. A hub id, and what is no folder, passes.
-
-    In the hub's cache files are links to blobs/ of the same repository.
-    """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        return
-    root = folder.resolve()
-    if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
-        root = root.parent.parent
-    for file in folder.iterdir():
-        if file.is_symlink() and not file.resolve().is_relative_to(root):
-            raise ValueError(f"{file} is a link that leads out of its folder: put the file itself there")
-    if (folder / "custom_generate").exists():
-        raise ValueError(f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it")
-    told = {name: read_json(folder / name, COPY_AGAIN) for name in _OBJECTS if (folder / name).exists()}
-    if config := told.get("tokenizer_config.json"):
-        for key, value in config.items():
-            if key.endswith("_file") and isinstance(value, str) and (folder / value).exists() and "/" in value:
-                raise ValueError(
-                    f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
-                )
-
-
-@contextmanager
-def naming_the_tokenizer(source: str | Path) -> Iterator[None]:
-    """Inside, the plain Exception that tokenizers raises for a damaged file becomes a ValueError with its name."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError):
-        raise
-    except Exception as error:
-        file = Path(source) / "tokenizer.json"
-        raise ValueError(f"{file if file.exists() else source} is no tokenizer ({error}): {COPY_AGAIN}") from None
 
 
 def check_adapter(source: str | Path) -> Path:

@@ -32,16 +32,17 @@ from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
-from xalma.data import Corpus, mixing_sizes, open_corpus, tokenizer_sample
-from xalma.files import locked, read_json
+from xalma.corpora.base import Corpus
+from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
+from xalma.files import fingerprint, locked, new_directory, put_back, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
-from xalma.mixing import PackedBlocks, mixture, profile_shares, pseudo_monolingual
+from xalma.mixing import mixture, profile_shares, pseudo_monolingual
 from xalma.modules import attach_module, load_modules, merge_module, save_module
 from xalma.objectives import Arpo
 from xalma.pairs import tokenize_pairs
-from xalma.parallel import LAUNCHED_STAGES, Follower, barrier, launch, rank, together, world_size
+from xalma.parallel import Follower, barrier, rank, together, world_size
 from xalma.preferences import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
@@ -57,10 +58,11 @@ from xalma.runs import (
     stage_folder,
 )
 from xalma.runs import read_log as read_log
-from xalma.runtime import device, fingerprint, new_directory, put_back, write_json
-from xalma.streams import MixedBlocks, looked_at, prepared_blocks, prepared_fingerprint
+from xalma.runtime import device
+from xalma.streams import MixedBlocks, PackedBlocks, looked_at, prepared_blocks, prepared_fingerprint
 from xalma.tokenfiles import KINDS
 from xalma.train import train
+from xalma.workers import LAUNCHED_STAGES, launch
 
 PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
 PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08

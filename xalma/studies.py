@@ -7,19 +7,19 @@ apart where BLEU is near 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from xalma.differences import paired
-from xalma.files import read_json
+from xalma.files import read_json, write_json
+from xalma.profiles import Profile
 from xalma.recipe import BITS_SIGNATURE
 from xalma.results import Record, footnote, read_records, write_records
-from xalma.runtime import write_json
-from xalma.verdicts import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, summary
+from xalma.seeds import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
 
 BITS = "bits_per_byte"
 SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
@@ -128,3 +128,13 @@ def _judged(gap: float, half: float) -> str:
         return f"{gap:+.3f}"
     verdict = "within the interval" if abs(gap) <= half else "better" if gap < 0 else "worse"
     return f"{gap:+.3f} ± {half:.3f} ({verdict})"
+
+
+def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
+    """Write the records to `path` and return them as read back, in the file's order."""
+    return read_records(write_records(path, records))
+
+
+def one_share(p: Profile) -> Profile:
+    """The profile with the threads of one worker, as the ladder's group stages have it (`recipe.for_each_group`)."""
+    return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))

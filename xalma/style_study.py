@@ -18,24 +18,26 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.comparisons import SFT, _but_token_estimate, _comparisons, _finished, one_share, seeds_of
+from xalma.comparisons import _but_token_estimate, _comparisons, _finished
 from xalma.data import open_corpus
-from xalma.differences import paired
 from xalma.evaluate import length_ratio
-from xalma.files import read_json
+from xalma.files import read_json, write_json
 from xalma.generate import generate
+from xalma.marked import write_table
 from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.preferences import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
-from xalma.recipe import results_folder, score_rows, side_by_side
+from xalma.recipe import score_rows
 from xalma.recipehash import recipe_hash
-from xalma.results import Record, footnote, read_records, write_records, write_run, write_table
-from xalma.runtime import write_json
-from xalma.stages import open_for_training, open_merged, read_run, stage_folder
+from xalma.results import Record, footnote, read_records, write_records, write_run
+from xalma.runs import read_run, results_folder, stage_folder
+from xalma.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
+from xalma.stages import open_for_training, open_merged
+from xalma.studies import one_share
 from xalma.styles import content_rate, style_rows
-from xalma.verdicts import DIRECTIONS, by_seed, cells_of
+from xalma.workers import side_by_side
 
 CONTINUED = "sft"
 ASKED = (CONTINUED, "arpo", "dpo", "simpo")

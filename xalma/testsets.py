@@ -28,7 +28,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xalma.evaluate import check_parallel, read_lines
 from xalma.languages import (
     ADDED,
     ENGLISH,
@@ -41,6 +40,7 @@ from xalma.languages import (
     parse_direction,
 )
 from xalma.runtime import data_root
+from xalma.text_files import check_parallel, read_lines
 
 WMT = tuple(f"wmt{year}" for year in range(15, 25))
 WMT24PP = "wmt24pp"

@@ -18,10 +18,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base, save_base
-from xalma.bases import SHIPPED
+from xalma.base_files import SHIPPED
 from xalma.collate import IGNORE
 from xalma.data import open_corpus
 from xalma.engines import processes
+from xalma.files import new_directory, write_atomically, write_json
 from xalma.hygiene import Rules
 from xalma.languages import ENGLISH, language
 from xalma.losses import answer_nats
@@ -29,7 +30,7 @@ from xalma.mixing import parse_shares
 from xalma.packing import prepare
 from xalma.phrasebook import Phrasebook
 from xalma.profiles import Profile, load_profile
-from xalma.runtime import home, new_directory, provenance, write_atomically, write_json
+from xalma.runtime import home, provenance
 from xalma.stages import stage0_backbone, train_blocks
 from xalma.streams import MixedBlocks, prepared_blocks
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xalma.files import file_hash, read_json
-from xalma.runtime import fingerprint
+from xalma.files import file_hash, fingerprint, read_json
 
 KINDS = {1: "monolingual", 2: "monolingual", 3: "bitext"}  # the prepared text a stage reads
 _verified: dict[Path, tuple] = {}  # file -> size, time and hash when it was compared

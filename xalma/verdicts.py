@@ -7,52 +7,19 @@ BLEU and chrF, since COMET's weights are a download; the paper's BLEU and COMET-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from statistics import fmean, stdev
 
 import pandas as pd
 
-from xalma.comparisons import MIN_SEEDS, SFT, System
-from xalma.evaluate import direction_class
+from xalma.comparisons import System
 from xalma.published import published
 from xalma.results import Record
+from xalma.seeds import DIRECTIONS, LEAST_BLEU, SFT, cells_of, on_seeds
 
-# Student's t, 97.5 %, for 2, 3, ... degrees of freedom; the last one serves for more, on the safe side.
-T_975 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
-LEAST_BLEU = 1  # below this, differences in BLEU say nothing
-DIRECTIONS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 # our name -> the paper's, table g; continued SFT is not in it
 PAPER_METHODS = {
     SFT: "XALMA (only SFT)", "dpo": "+DPO", "dpo+bc": "+DPO+BC", "simpo": "+SimPO", "simpo+bc": "+SimPO+BC",
     "kto": "+KTO", "kto+bc": "+KTO+BC", "orpo": "+ORPO", "cpo": "+CPO", "arpo": "+ARPO (Final X-ALMA)",
 }  # fmt: skip
-
-
-def summary(records: Iterable[Record]) -> pd.DataFrame:
-    """Means over directions and seeds: system, direction ("en-xx", "xx-en"), metric, mean, half, n_seeds.
-
-    half: half the 95 % interval of the mean over seeds, NaN below three seeds.
-    """
-    rows = [
-        dict(zip(("system", "direction", "metric"), key, strict=True))
-        | {"mean": fmean(values), "half": half_width(list(values)), "n_seeds": len(values)}
-        for key, values in by_seed(records).groupby(level=["stage", "class", "metric"], sort=False)
-    ]
-    return pd.DataFrame(rows)
-
-
-def by_seed(records: Iterable[Record]) -> pd.Series:
-    """Means over the directions of a class, indexed by stage (the system), class, metric and seed."""
-    frame = pd.DataFrame([asdict(r) | {"class": direction_class(r.direction)["direction"]} for r in records])
-    return frame.groupby(["stage", "class", "metric", "seed"], sort=False)["value"].mean()
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half the 95 % t-interval of the mean; NaN for fewer than three values."""
-    if len(values) < MIN_SEEDS:
-        return float("nan")
-    t = T_975[min(len(values) - MIN_SEEDS, len(T_975) - 1)]
-    return t * stdev(values) / len(values) ** 0.5
 
 
 def method_labels(chosen: Sequence[System]) -> dict[str, str]:
@@ -150,25 +117,6 @@ def _against(what: str, other: str, difference: float, half: float) -> str:
     return f"{text} (± {half:.2f}), " + (
         "more than the interval." if abs(difference) > half else "within the interval."
     )
-
-
-def on_seeds(n_seeds: int) -> str:
-    if n_seeds >= MIN_SEEDS:
-        return f"± is half the 95 % interval of the mean over {n_seeds} seeds."
-    return (
-        f"With {n_seeds} seed{'s' * (n_seeds > 1)} there is no interval: small differences between rows say nothing; "
-        f"the long form (`--set seeds={MIN_SEEDS}`) gives one."
-    )
-
-
-def cells_of(records: Iterable[Record]) -> dict:
-    """(system, direction class) -> (mean by metric, half by metric); ("n_seeds", "max") -> most repeats of a row."""
-    frame = summary(records)
-    cells: dict = {("n_seeds", "max"): frame["n_seeds"].max()}
-    for key, rows in frame.groupby(["system", "direction"]):
-        rows = rows.set_index("metric")
-        cells[key] = (rows["mean"].to_dict(), rows["half"].to_dict())
-    return cells
 
 
 def printed(table: str, direction: str, system: str | None, metric: str) -> str:

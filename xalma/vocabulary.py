@@ -22,10 +22,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base, save_base
-from xalma.bases import find_base
-from xalma.files import read_json
+from xalma.base_files import find_base
+from xalma.files import TO, check_new, new_directory, read_json, write_json
 from xalma.gguf_files import RECORD
-from xalma.runtime import TO, check_new, new_directory, provenance, write_json
+from xalma.runtime import provenance
 
 BATCH = 2000  # texts tokenised at once
 PLACEHOLDER = re.compile(r"<unused\d+>")  # special tokens that stand for nothing

@@ -13,7 +13,7 @@ from shell import Done
 from test_arpo import tiny_model, tiny_tokenizer
 
 from xalma import cli
-from xalma.runtime import new_directory
+from xalma.files import new_directory
 
 VERSION_3 = 0x20080522  # of capset's header (linux/capability.h)
 

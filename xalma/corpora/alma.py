@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files
 from xalma.corpora.files import hub_rows
-from xalma.evaluate import check_parallel
 from xalma.languages import ENGLISH
+from xalma.text_files import check_parallel
 
 LANGUAGES = ("cs", "de", "is", "ru", "zh")
 FLORES_LINES = {"dev": 997, "devtest": 1012}  # FLORES-200's sizes; 2,009 lines in all, as found here

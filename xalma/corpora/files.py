@@ -22,7 +22,7 @@ from typing import IO, Any
 import fsspec
 import pyarrow as pa
 
-from xalma.evaluate import is_utf16
+from xalma.text_files import is_utf16
 
 RETRIES = 5  # breaks in a row before giving up: after 1, 2, 4, 8 and 16 seconds
 LOGIN = "accept its terms on the hub if it is gated, log in with `hf auth login`, or use another corpus"

@@ -14,8 +14,8 @@ from typing import ClassVar
 from xalma.corpora.alma import FLORES_LINES, train_pairs
 from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files, others
 from xalma.corpora.files import hub_rows
-from xalma.evaluate import check_parallel
 from xalma.languages import ENGLISH, language
+from xalma.text_files import check_parallel
 
 
 class FloresCorpus(Corpus):

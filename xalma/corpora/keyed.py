@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair, data_folder, hash_files, others, shuffled
 from xalma.corpora.noise import noisy
-from xalma.evaluate import read_lines
 from xalma.languages import ENGLISH, language
+from xalma.text_files import read_lines
 
 
 class KeyedCorpus(Corpus):

@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from xalma.corpora.base import Corpus, Pair, data_folder
-from xalma.evaluate import check_parallel, read_lines
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
+from xalma.text_files import check_parallel, read_lines
 
 
 class NtrexCorpus(Corpus):

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from xalma.plots import INK, subplots
-from xalma.verdicts import DIRECTIONS
+from xalma.seeds import DIRECTIONS
 
 COLOURS = {"no": "#BBBBBB", "yes": "#4477AA"}
 LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits a byte (less is better)"}

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xalma.languages import GROUP_NAMES
+from xalma.marked import save_figure
 from xalma.plots import GROUP_COLOURS, INK, PALE, subplots
 from xalma.published import published
-from xalma.results import save_figure
 
 ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 OURS, THEIRS, ACCENT = GROUP_COLOURS[6], GROUP_COLOURS[5], GROUP_COLOURS[1]

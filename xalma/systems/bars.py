@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from xalma.runtime import Progress, progress
+from xalma.progress import Progress, progress
 
 
 class _NoBar:
@@ -12,5 +12,5 @@ class _NoBar:
 
 
 def bar(total: int, label: str, show: bool) -> AbstractContextManager[Progress | _NoBar]:
-    """`xalma.runtime.progress`, or a bar that shows nothing."""
+    """`xalma.progress.progress`, or a bar that shows nothing."""
     return progress(total, label) if show else nullcontext(_NoBar())

@@ -142,7 +142,7 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
 
 def _say_cost(system: Endpoint, texts: dict[str, list[str]]) -> None:
     """What all directions will take, before the first is begun. Raises ValueError where that is above the limit."""
-    from xalma.systems.endpoint import Estimate
+    from xalma.systems.costs import Estimate
 
     parts = (system.estimate(lines, *direction.split("-")) for direction, lines in texts.items())
     whole = sum(parts, start=Estimate(0, 0, 0, 0, system.price(0, 0)))

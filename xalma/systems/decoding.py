@@ -22,10 +22,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from xalma.base_files import check_folder, naming_the_tokenizer
 from xalma.collate import PadCollator
 from xalma.generate import n_cut
 from xalma.runtime import usable_device, usable_dtype
-from xalma.sources import check_folder, naming_the_tokenizer
 from xalma.systems.bars import bar
 from xalma.systems.table import Decoding
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import httpx
 
-from xalma.runtime import fingerprint
+from xalma.files import fingerprint
 from xalma.systems.address import open_client, parse_address
 from xalma.systems.answers import NoAnswer, Unreadable, read_answer, tokens_of
 from xalma.systems.bars import bar

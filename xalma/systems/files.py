@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xalma.evaluate import read_lines
 from xalma.systems.table import System
+from xalma.text_files import read_lines
 
 
 class Files:

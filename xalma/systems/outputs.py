@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xalma.evaluate import read_lines
-from xalma.files import read_json
-from xalma.runtime import fingerprint, make_writable, provenance, write_atomically, write_json
-from xalma.systems import System, Translator
+from xalma.files import fingerprint, make_writable, read_json, write_atomically, write_json
+from xalma.runtime import provenance
+from xalma.systems import Translator
+from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
+from xalma.text_files import read_lines
 
 NOT_SUPPORTED, STOPPED = "not supported", "stopped"
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import check_vocabulary
 from xalma.bank import ModuleBank, Source, load_modules
+from xalma.base_files import check_folder
 from xalma.interchange import open_checkpoint
 from xalma.languages import group_of, other_side
-from xalma.sources import check_folder
 from xalma.systems.causal import Causal
 from xalma.systems.decoding import load_model, load_tokenizer
 from xalma.systems.table import System
