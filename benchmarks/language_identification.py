@@ -15,7 +15,7 @@ from typing import Any
 
 from xalma.evaluate import wrong_language_rate
 from xalma.files import write_json
-from xalma.identify import identifier_decides, signature
+from xalma.language_id import identifier_decides, signature
 from xalma.languages import ENGLISH, LANGUAGES
 from xalma.progress import progress
 from xalma.runtime import data_root, provenance

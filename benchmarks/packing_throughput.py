@@ -85,7 +85,7 @@ def run_xalma(path: Path, tokenizer_folder: Path, out: Path, processes_: int, hy
 
 def asked(text: str, lang: str) -> bool:
     """`wrong_language`'s work without its verdict."""
-    from xalma.identify import wrong_language
+    from xalma.language_id import wrong_language
 
     return wrong_language(text, lang) and False
 

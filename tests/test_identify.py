@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xalma.evaluate import off_target_rate, wrong_language_rate
-from xalma.identify import (
+from xalma.language_id import (
     MIN_MARGIN,
     identifier_decides,
     not_told_apart,

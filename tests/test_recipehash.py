@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xalma import recipehash
+from xalma import runs
 
-PACKAGE = Path(recipehash.__file__).parent
-hash_of = recipehash.recipe_hash.__wrapped__
+PACKAGE = Path(runs.__file__).parent
+hash_of = runs.recipe_hash.__wrapped__
 
 
 @pytest.fixture
@@ -71,15 +71,15 @@ def test_a_whole_file_may_move(copy, monkeypatch):
     shutil.move(copy / "identify.py", copy / "language_id" / "detect.py")
     with pytest.raises(FileNotFoundError, match="names identify, which is not in"):
         hash_of(copy)
-    names = tuple("language_id.detect" if name == "identify" else name for name in recipehash.DECISIVE)
-    monkeypatch.setattr(recipehash, "DECISIVE", names)
+    names = tuple("language_id.detect" if name == "identify" else name for name in runs.DECISIVE)
+    monkeypatch.setattr(runs, "DECISIVE", names)
     assert hash_of(copy) == before
 
 
 def test_every_module_behind_the_stages_stands_in_exactly_one_list():
     """A new module must be put on one of the two sides, or stale weights would pass for new ones."""
     decisive, other = (
-        set(recipehash.files_of(names, PACKAGE)) for names in (recipehash.DECISIVE, recipehash.NOT_DECISIVE)
+        set(runs.files_of(names, PACKAGE)) for names in (runs.DECISIVE, runs.NOT_DECISIVE)
     )
     assert not decisive & other
     closure = imported_from("stages", *(f"corpora.{path.stem}" for path in (PACKAGE / "corpora").glob("*.py")))
@@ -98,7 +98,7 @@ def imported_from(*modules: str) -> set[Path]:
         found.add(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if path.name == "__init__.py":  # the front door's imports for type checkers load nothing
-            tree.body = [node for node in tree.body if not recipehash._only_for_types(node)]
+            tree.body = [node for node in tree.body if not runs._only_for_types(node)]
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "xalma":
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

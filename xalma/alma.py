@@ -29,9 +29,8 @@ from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder
-from xalma.recipehash import recipe_hash
 from xalma.results import Record
-from xalma.runs import BASE, file_run, read_run, results_folder, stage_folder
+from xalma.runs import BASE, file_run, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.stages import is_finished, sft_dataset, stage1_monolingual_base
 from xalma.train import train

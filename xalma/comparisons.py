@@ -26,9 +26,8 @@ from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.profiles import Profile
 from xalma.recipe import score_rows, translate_test
-from xalma.recipehash import recipe_hash
 from xalma.results import Record
-from xalma.runs import file_run, open_stage, read_run, results_folder, stage_folder
+from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.seeds import SFT, seeds_of
 from xalma.stages import is_finished, open_for_training, preference_pairs

@@ -24,7 +24,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
-from xalma.identify import has_letters, off_target, wrong_language
+from xalma.language_id import has_letters, off_target, wrong_language
 from xalma.languages import language
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from xalma.corpora.base import Pair, Row, is_utf8
-from xalma.identify import wrong_language
+from xalma.language_id import wrong_language
 from xalma.languages import ENGLISH
 from xalma.testindex import TestIndex
 

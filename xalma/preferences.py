@@ -179,7 +179,7 @@ def _keep(
 ) -> tuple[list[Row], Report]:
     """Applies the filters in a fixed order; a candidate that is a string is a reason to drop it."""
     if off_target is None:
-        from xalma.identify import off_target
+        from xalma.language_id import off_target
     counts: Counter[str] = Counter()
     seen: set[tuple[str, str, str]] = set()
     kept: list[Row] = []

@@ -15,14 +15,13 @@ from xalma.data import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.files import fingerprint, read_json, write_json
 from xalma.generate import generate
-from xalma.identify import signature
+from xalma.language_id import signature
 from xalma.languages import ENGLISH
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.recipehash import recipe_hash
 from xalma.results import Record, read_records, records_of, write_records
-from xalma.runs import BASE, open_stage, results_folder, stage_folder, weights_hash
+from xalma.runs import BASE, open_stage, recipe_hash, results_folder, stage_folder, weights_hash
 from xalma.stages import (
     open_merged,
     stage2_monolingual_modules,

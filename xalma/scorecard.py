@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from xalma import evaluate, identify, neural, text_files
+from xalma import evaluate, language_id, neural, text_files
 from xalma.evaluate import NotScored, Score
 from xalma.languages import language
 
@@ -90,7 +90,7 @@ def checks_line(outputs: Sequence[str], references: Sequence[str], sources: Sequ
     copied = [] if sources is None else [f"copies of the source {evaluate.copy_rate(outputs, sources):.2%}"]
     return ", ".join(
         [
-            f"off-target ({identify.signature(tgt)}|or no letters) {evaluate.wrong_language_rate(outputs, tgt):.2%}",
+            f"off-target ({language_id.signature(tgt)}|or no letters) {evaluate.wrong_language_rate(outputs, tgt):.2%}",
             f"empty {evaluate.empty_rate(outputs):.2%}",
             f"over-long {evaluate.overlong_rate(outputs, references):.2%}",
             *copied,

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from xalma.corpora.base import data_folder
-from xalma.identify import own_letters
+from xalma.language_id import own_letters
 from xalma.languages import ENGLISH, GROUP_NAMES, LANGUAGES, language
 from xalma.marked import write_table
 from xalma.progress import progress

@@ -46,7 +46,6 @@ from xalma.parallel import Follower, barrier, rank, together, world_size
 from xalma.preferences import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.recipehash import recipe_hash
 from xalma.runs import (
     BASE,
     NOTEBOOK_OF,
@@ -55,6 +54,7 @@ from xalma.runs import (
     lineage,
     open_stage,
     read_run,
+    recipe_hash,
     stage_folder,
 )
 from xalma.runs import read_log as read_log

@@ -30,9 +30,8 @@ from xalma.preferences import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
 from xalma.recipe import score_rows
-from xalma.recipehash import recipe_hash
 from xalma.results import Record, footnote, read_records, write_records, write_run
-from xalma.runs import read_run, results_folder, stage_folder
+from xalma.runs import read_run, recipe_hash, results_folder, stage_folder
 from xalma.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
 from xalma.stages import open_for_training, open_merged
 from xalma.studies import one_share
