@@ -39,7 +39,7 @@ VERSES, VERSES_A_DOCUMENT = 3_000, 25
 
 def verses() -> dict[str, list[str]]:
     """Some verses of each language."""
-    from xalma.corpora.bibles import BibleCorpus
+    from xalma.corpora.aligned import BibleCorpus
     from xalma.languages import LANGUAGES
     from xalma.profiles import load_profile
 

@@ -11,9 +11,9 @@ import pytest
 from xalma import audit
 from xalma.audit import Text, alma_texts, leaks, shared_blocks
 from xalma.cli import main
+from xalma.corpora.test_sets import load
 from xalma.files import write_atomically
 from xalma.runtime import data_root
-from xalma.testsets import load
 from xalma.text_files import read_lines
 
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]

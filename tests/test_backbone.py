@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
-from xalma.phrasebook import Phrasebook
+from xalma.corpora.phrasebook.phrasebook import Phrasebook
 
 # One language of each of the table's twelve scripts.
 ONE_A_SCRIPT = ["fi", "ru", "el", "ka", "he", "ar", "th", "hi", "gu", "ko", "ja", "zh"]

@@ -12,9 +12,9 @@ import pytest
 from babel import Locale
 
 from xalma import contamination
-from xalma.cldr import LOCALES
 from xalma.contamination import CHUNK, Guard, guard_report, guard_rows, guarded_corpus, left_out
-from xalma.draws import CANDIDATES
+from xalma.corpora.phrasebook.cldr import LOCALES
+from xalma.corpora.phrasebook.draws import CANDIDATES
 from xalma.folding import codes, fold, key, letters
 from xalma.languages import LANGUAGES
 from xalma.profiles import load_profile

@@ -12,17 +12,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from xalma.corpora import family, files
+from xalma.corpora import files
 from xalma.corpora.alma import AlmaAsReleased, AlmaCorpus
 from xalma.corpora.base import Corpus
 from xalma.corpora.files import Unreadable, hub_rows, parquet_rows, text_lines
-from xalma.corpora.hub import HubCorpus
-from xalma.corpora.nllb import IN_BUCKET, NllbCorpus
-from xalma.corpora.opus import OpusCorpus
-from xalma.corpora.oscar import OscarCorpus
+from xalma.corpora.hub import IN_BUCKET, HubCorpus, NllbCorpus, OpusCorpus, OscarCorpus
 from xalma.corpora.own import OwnCorpus
+from xalma.corpora.registry import family, open_corpus
 from xalma.corpus_names import FAMILIES
-from xalma.data import open_corpus
 from xalma.languages import ENGLISH, LANGUAGES, language
 from xalma.profiles import load_profile
 

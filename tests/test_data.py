@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xalma.corpora.ntrex import NtrexCorpus
-from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
+from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.profiles import load_profile
 from xalma.text_files import check_parallel, read_lines
 

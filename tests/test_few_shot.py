@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.few_shot import (
     continue_test,
     evaluate_few_shot,

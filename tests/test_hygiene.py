@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xalma import hygiene
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.hygiene import BANDS, REASONS, ROWS, SHINGLE, Report, Rules, Seen, bands, check, clean, count, keys, table
 from xalma.profiles import load_profile
 from xalma.testindex import TestIndex

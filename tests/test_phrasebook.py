@@ -11,10 +11,10 @@ import pytest
 from babel import dates, lists, numbers, units
 
 from xalma.cards import phrasebook_card
-from xalma.cldr import LOCALES, MAX_NUMBER, STYLES, Gap, clean, speaker
-from xalma.draws import CANDIDATES, Draw, dropped, inventory, say
+from xalma.corpora.phrasebook.cldr import LOCALES, MAX_NUMBER, STYLES, Gap, clean, speaker
+from xalma.corpora.phrasebook.draws import CANDIDATES, Draw, dropped, inventory, say
+from xalma.corpora.phrasebook.phrasebook import HELD_OUT, SPLITS, Phrasebook
 from xalma.languages import LANGUAGES
-from xalma.phrasebook import HELD_OUT, SPLITS, Phrasebook
 from xalma.runtime import REPOSITORY
 
 OTHERS = [lang for lang in LANGUAGES if lang != "en"]
@@ -232,7 +232,7 @@ def test_pairs_are_clean_on_both_sides(book, lang):
 
 
 def test_sound_alikes_of_held_out_draws_exist_and_are_left_out(monkeypatch):
-    monkeypatch.setattr("xalma.phrasebook.SCANNED", 40_000)
+    monkeypatch.setattr("xalma.corpora.phrasebook.phrasebook.SCANNED", 40_000)
     small = Phrasebook(12, 12, n_currencies=3, n_units=3, max_list=1, seed=7)
     held_out = small.held_out("th", "test")
     bitext = islice(small._pool.stream("bitext"), 6000)
@@ -258,13 +258,13 @@ def test_sequence_is_fixed(book):
 
 
 def test_seed_changes_the_sequence(book, monkeypatch):
-    monkeypatch.setattr("xalma.phrasebook.SCANNED", 1_000)
+    monkeypatch.setattr("xalma.corpora.phrasebook.phrasebook.SCANNED", 1_000)
     assert Phrasebook(seed=1).pairs("de", "bitext", 5) != book.pairs("de", "bitext", 5)
 
 
 def test_no_seed_trains_on_the_test_sentences_of_another(monkeypatch):
     """A base that has read the text of one seed is tested with another: here the tiny profile's sizes."""
-    monkeypatch.setattr("xalma.phrasebook.SCANNED", 10_000)
+    monkeypatch.setattr("xalma.corpora.phrasebook.phrasebook.SCANNED", 10_000)
     one, other = (Phrasebook(12, 8, n_currencies=3, n_units=3, max_list=2, seed=seed) for seed in (3, 4))
     tests = set(other.sentences("en", "test", 300))
     assert tests != set(one.sentences("en", "test", 300))

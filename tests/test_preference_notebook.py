@@ -9,7 +9,7 @@ import pytest
 
 from xalma import comparisons, notebooks, stages
 from xalma.comparisons import compare_methods, read_pairs, systems
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.longform import long_folder, read_long_form
 from xalma.notebooks import tasks
 from xalma.profiles import load_profile

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from xalma.corpora.base import Corpus
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.languages import ENGLISH
 from xalma.mixing import sampling_probabilities
 from xalma.profiles import PROFILES, Profile

@@ -17,7 +17,7 @@ from xalma import recipe, runs
 from xalma import workers as workers_
 from xalma.backbone import load_base
 from xalma.collate import IGNORE
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.languages import GROUPS
 from xalma.recipe import (
     evaluate_folder,

@@ -10,8 +10,8 @@ from test_studies import study_records
 from xalma import sftdata, stages
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
+from xalma.corpora.registry import open_corpus
 from xalma.corpora.wmt import WmtCorpus
-from xalma.data import open_corpus
 from xalma.profiles import load_profile
 from xalma.recipe import run_chain
 from xalma.runs import read_run, stage_folder

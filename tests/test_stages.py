@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from xalma import files, runs, runtime, stages
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.languages import GROUPS
 from xalma.modules import parameter_hash
 from xalma.pairs import tokenize_pairs

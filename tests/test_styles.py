@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.cldr import STYLES
-from xalma.draws import say
+from xalma.corpora.phrasebook.cldr import STYLES
+from xalma.corpora.phrasebook.draws import say
+from xalma.corpora.phrasebook.styles import content_rate, renderings, style_rows
 from xalma.profiles import load_profile
-from xalma.styles import content_rate, renderings, style_rows
 
 DRAW = ("colon", (("date", (1984, 5, 6)), ("measure", ("length-kilometer", 13))))
 
@@ -42,6 +42,6 @@ def test_content_is_right_in_any_style_and_wrong_with_one_wrong_fact():
 
 
 def test_a_corpus_without_styles_is_refused(monkeypatch):
-    monkeypatch.setattr("xalma.styles.open_corpus", lambda p: object())
+    monkeypatch.setattr("xalma.corpora.phrasebook.styles.open_corpus", lambda p: object())
     with pytest.raises(ValueError, match="corpus=ntrex has no styles"):
         style_rows(load_profile("tiny", corpus="ntrex"), 6, "test", 1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xalma import testsets
+from xalma.corpora import test_sets
+from xalma.corpora.test_sets import directions_of, load
 from xalma.files import write_atomically
-from xalma.testsets import directions_of, load
 
 
 def write(path: Path, lines: list[str]) -> None:
@@ -190,7 +190,7 @@ def hub(tmp_path, monkeypatch) -> Path:
 def test_from_the_hub(hub, name, direction, first):
     found = load(name, direction, "hub")
     assert (found.sources[0], found.references[0]) == first
-    assert f"from:hub {testsets._HUB[name]}|" in found.signature
+    assert f"from:hub {test_sets._HUB[name]}|" in found.signature
 
 
 def test_the_hub_out_of_reach_is_one_sentence(hub):
@@ -206,13 +206,13 @@ def later(tmp_path, monkeypatch) -> Path:
     """WMT'24 with its canary and documents beside the directions, WMT24++ with two bad sources."""
     for direction in ("en-de", "en-cs"):
         for side in ("src", "ref", "refB"):
-            lines = [f"{testsets.CANARY} 26b5", *numbered(997, f"{direction} {side}")]
+            lines = [f"{test_sets.CANARY} 26b5", *numbered(997, f"{direction} {side}")]
             write(tmp_path / "wmt" / "wmt24" / direction / f"{side}.txt", lines)
     write(tmp_path / "wmt" / "wmt24" / "docs.txt", ["canary\tcanary", *(f"news\tdoc{i // 10}" for i in range(997))])
     rows = [f"source {i}\tZiel {i}\tdoc{i // 10}\t{int(i in (1, 5))}" for i in range(961)]
     path = tmp_path / "wmt24pp" / "de.tsv.gz"
     path.parent.mkdir()
-    path.write_bytes(gzip.compress("\n".join([f"{testsets.CANARY} 26b5\tX\tcanary\t1", *rows, ""]).encode()))
+    path.write_bytes(gzip.compress("\n".join([f"{test_sets.CANARY} 26b5\tX\tcanary\t1", *rows, ""]).encode()))
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     return tmp_path
 
@@ -239,7 +239,7 @@ def test_a_second_reference_is_asked_for_by_name(later):
 def test_bad_sources_of_wmt24pp_are_left_out(later, monkeypatch):
     with pytest.raises(ValueError, match="wmt24pp en-de from XALMA_DATA wmt24pp/ has 959 lines and should have 960"):
         load("wmt24pp", "en-de")
-    monkeypatch.setattr(testsets, "WMT24PP_LINES", 959)
+    monkeypatch.setattr(test_sets, "WMT24PP_LINES", 959)
     one = load("wmt24pp", "en-de")
     assert one.sources[:3] == ["source 0", "source 2", "source 3"] and one.references[-1] == "Ziel 960"
     assert one.documents[-1] == "doc96" and one.scored(numbered(962, "out"))[:2] == ["out 1", "out 3"]
@@ -287,5 +287,5 @@ def test_documents_and_second_references_at_hand():
 @pytest.mark.parametrize(("name", "n"), [("wmt22", 10), ("wmt23", 12), ("wmt24", 9)])
 def test_the_real_sets_have_the_lines_they_should(name, n):
     found = [load(name, direction) for direction in directions_of(name)]
-    assert [len(one.sources) for one in found] == [testsets.WMT_LINES[name][one.direction] for one in found]
+    assert [len(one.sources) for one in found] == [test_sets.WMT_LINES[name][one.direction] for one in found]
     assert len(found) == n

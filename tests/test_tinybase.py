@@ -9,8 +9,8 @@ import pytest
 
 from xalma.backbone import build_llama, load_base, train_tokenizer
 from xalma.base_files import SHIPPED, find_base
-from xalma.cldr import STYLES
-from xalma.data import open_corpus
+from xalma.corpora.phrasebook.cldr import STYLES
+from xalma.corpora.registry import open_corpus
 from xalma.languages import LANGUAGES
 from xalma.mixing import parse_shares
 from xalma.profiles import load_profile

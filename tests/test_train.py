@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from xalma import stages
 from xalma.batches import RowBatches, sizes
 from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
 from xalma.objectives import Labelled

@@ -24,7 +24,7 @@ from peft import LoraConfig, get_peft_model
 from xalma import hygiene
 from xalma.backbone import load_base, save_base
 from xalma.contamination import guarded_corpus
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.profiles import Profile

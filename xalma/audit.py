@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.corpora.test_sets import FLORES_LINES, NTREX_LINES, directions_of, load, second_references
 from xalma.corpora.wmt import table_pairs
 from xalma.files import write_json
 from xalma.folding import key
@@ -24,7 +25,6 @@ from xalma.marked import write_table
 from xalma.progress import progress
 from xalma.runtime import home, provenance
 from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
-from xalma.testsets import FLORES_LINES, NTREX_LINES, directions_of, load, second_references
 from xalma.text_files import check_parallel, read_lines
 
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations

@@ -10,9 +10,9 @@ import torch
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xalma.corpora.phrasebook.phrasebook import Phrasebook
 from xalma.evaluate import bits_per_byte
 from xalma.languages import known_languages
-from xalma.phrasebook import Phrasebook
 
 PHRASES = 20  # of each language
 # Plain sentences of our own, on which a model with a wrong tokenizer pays several times as much.

@@ -13,12 +13,12 @@ import babel
 import pandas as pd
 from babel.core import get_cldr_version
 
-from xalma.cldr import LOCALES, speaker
+from xalma.corpora.phrasebook.cldr import LOCALES, speaker
+from xalma.corpora.phrasebook.draws import CANDIDATES, dropped
+from xalma.corpora.phrasebook.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
 from xalma.corpuscards import MEASURED, card_path, refreshed, write_sizes
-from xalma.draws import CANDIDATES, dropped
 from xalma.files import write_atomically
 from xalma.languages import LANGUAGES
-from xalma.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
 from xalma.runtime import data_root
 from xalma.similarity import write_likeness
 
@@ -48,7 +48,7 @@ tags:
 
 # The CLDR phrasebook
 
-Short phrases in 50 languages, parallel in all of them, made on the fly by `xalma.phrasebook` from
+Short phrases in 50 languages, parallel in all of them, made on the fly by `xalma.corpora.phrasebook.phrasebook` from
 the Unicode CLDR {cldr} as Babel {babel} ships it. It replaces the papers' corpora in the default
 run, which downloads nothing. This file is written by `python -m xalma.cards`; every number in it is
 measured, with the default sizes and seed 0.

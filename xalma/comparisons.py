@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xalma.arpo import PRESETS
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.evaluate import length_ratio, score
 from xalma.files import fingerprint, new_directory, read_json, write_json
 from xalma.methods import METHODS, train_preference

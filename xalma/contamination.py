@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xalma.corpora.base import Corpus
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.folding import key as key
 from xalma.folding import letters as letters
 from xalma.profiles import Profile

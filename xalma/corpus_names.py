@@ -5,13 +5,13 @@ from __future__ import annotations
 # name in a profile -> module and class; imported when asked for, for `datasets` takes a second
 FAMILIES: dict[str, tuple[str, str]] = {
     "hub": ("hub", "HubCorpus"),  # what X-ALMA used: OSCAR, NLLB and OPUS, its parallel data, FLORES-200
-    "cldr": ("cldr", "CldrCorpus"),
-    "cldr_web": ("cldr", "WebCorpus"),  # what the shipped tiny base has read
+    "cldr": ("phrasebook.corpus", "CldrCorpus"),
+    "cldr_web": ("phrasebook.corpus", "WebCorpus"),  # what the shipped tiny base has read
     "ntrex": ("ntrex", "NtrexCorpus"),
     "ntrex_whole": ("ntrex", "NtrexWhole"),  # no test documents: for runs that are tested elsewhere
-    "oscar": ("oscar", "OscarCorpus"),
-    "nllb": ("nllb", "NllbCorpus"),
-    "opus": ("opus", "OpusCorpus"),
+    "oscar": ("hub", "OscarCorpus"),
+    "nllb": ("hub", "NllbCorpus"),
+    "opus": ("hub", "OpusCorpus"),
     "flores": ("flores", "FloresCorpus"),
     "wmt": ("wmt", "WmtCorpus"),  # trains on WMT'15 to '22, tests on '23
     "wmt22": ("wmt", "Wmt22Corpus"),  # ALMA's test set
@@ -19,10 +19,10 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "wmt24pp": ("wmt", "Wmt24ppCorpus"),
     "alma": ("alma", "AlmaCorpus"),
     "alma_as_released": ("alma", "AlmaAsReleased"),  # with the FLORES-200 lines at its end
-    "xalma": ("xalma_release", "XalmaParallel"),
-    "bibles": ("bibles", "BibleCorpus"),
-    "mozilla": ("mozilla", "MozillaCorpus"),
-    "udhr": ("udhr", "UdhrCorpus"),
+    "xalma": ("hub", "XalmaParallel"),
+    "bibles": ("aligned", "BibleCorpus"),
+    "mozilla": ("aligned", "MozillaCorpus"),
+    "udhr": ("aligned", "UdhrCorpus"),
     "own": ("own", "OwnCorpus"),
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.corpora.base import Corpus, Row
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.hygiene import Report, Rules, clean
 from xalma.languages import ENGLISH, language
 from xalma.marked import write_table

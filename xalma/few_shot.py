@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.collate import completion, tokenize_rows
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.evaluate import bits_per_byte
 from xalma.generate import generate
 from xalma.languages import ENGLISH

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xalma.corpora import family
+from xalma.corpora.registry import family
 from xalma.corpus_names import parse_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.results import Record, footnote

@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 
+from xalma.corpora.test_sets import load
 from xalma.languages import language
 from xalma.marked import Cell, Table, number, write_marked
 from xalma.runtime import data_root
-from xalma.testsets import load
 from xalma.text_files import read_lines
 
 SCORES, TABLES = "published_scores.tsv", "published_tables.tsv"

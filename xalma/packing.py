@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from xalma.corpora.base import Corpus, Row
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.engines import Chunk, Engine, Job, Prepared, make_job
 from xalma.files import TO, fingerprint, new_directory, read_json, write_json
 from xalma.hygiene import Report, Rules, Seen, count

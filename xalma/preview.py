@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.generate import translate
 from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
 from xalma.profiles import Profile

@@ -106,7 +106,7 @@ def read_pieces(files: Iterable[Path], pack: Path, base: Path) -> list[Piece]:
 
 def _test(name: str, direction: str) -> tuple[list[str], list[str], list[str]]:
     """(sources, references, documents) of a test set. WMT's documents are not known: each segment is its own."""
-    from xalma.testsets import load
+    from xalma.corpora.test_sets import load
 
     one = load({"flores": "flores200"}.get(name, name), direction)
     if name != "flores":

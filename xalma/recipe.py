@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from xalma.collate import completion, tokenize_rows
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.files import fingerprint, read_json, write_json
 from xalma.generate import generate

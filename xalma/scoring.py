@@ -28,13 +28,13 @@ import numpy as np
 import pandas as pd
 
 from xalma import evaluate, neural
+from xalma.corpora.test_sets import TestSet, directions_of, load
 from xalma.evaluate import NotScored, sacrebleu_metric
 from xalma.languages import known_languages, parse_direction
 from xalma.paired import bootstrap
 from xalma.progress import progress
 from xalma.runtime import home
 from xalma.segmentstats import by_document, segment_statistics, statistics_of
-from xalma.testsets import TestSet, directions_of, load
 from xalma.text_files import read_lines
 
 Outputs = dict[str, dict[str, Path]]  # system -> direction -> file

@@ -18,10 +18,9 @@ import pandas as pd
 
 from xalma.ablations import branch_of, shortened
 from xalma.contamination import left_out
-from xalma.corpora import family
 from xalma.corpora.base import has_data
+from xalma.corpora.registry import family, open_corpus
 from xalma.corpus_names import parse_corpus
-from xalma.data import open_corpus
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder
 from xalma.results import Record

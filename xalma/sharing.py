@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import safe_open
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
-from xalma.data import mixing_sizes
+from xalma.corpora.registry import mixing_sizes
 from xalma.languages import ENGLISH, language
 from xalma.mixing import profile_shares
 from xalma.profiles import Profile

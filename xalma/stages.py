@@ -33,7 +33,7 @@ from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.collate import sft_rows, tokenize_rows
 from xalma.contamination import guard_report, guarded_corpus
 from xalma.corpora.base import Corpus
-from xalma.data import mixing_sizes, open_corpus, tokenizer_sample
+from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.files import fingerprint, locked, new_directory, put_back, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH

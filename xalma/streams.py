@@ -24,7 +24,7 @@ from datasets import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from xalma.collate import IGNORE
-from xalma.data import open_corpus
+from xalma.corpora.registry import open_corpus
 from xalma.files import fingerprint
 from xalma.literal import token_ids
 from xalma.mixing import ENCODE_DOCUMENTS, profile_shares

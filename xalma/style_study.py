@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from xalma.comparisons import _but_token_estimate, _comparisons, _finished
-from xalma.data import open_corpus
+from xalma.corpora.phrasebook.styles import content_rate, style_rows
+from xalma.corpora.registry import open_corpus
 from xalma.evaluate import length_ratio
 from xalma.files import read_json, write_json
 from xalma.generate import generate
@@ -35,7 +36,6 @@ from xalma.runs import read_run, recipe_hash, results_folder, stage_folder
 from xalma.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
 from xalma.stages import open_for_training, open_merged
 from xalma.studies import one_share
-from xalma.styles import content_rate, style_rows
 from xalma.workers import side_by_side
 
 CONTINUED = "sft"

@@ -14,8 +14,8 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from xalma.corpora.base import Corpus, Pair
+from xalma.corpora.registry import open_corpus
 from xalma.corpuscards import SIZES
-from xalma.data import open_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, LANGUAGES, language
 from xalma.literal import token_ids
 from xalma.mixing import sampling_probabilities

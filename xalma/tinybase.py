@@ -20,7 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xalma.backbone import load_base, save_base
 from xalma.base_files import SHIPPED
 from xalma.collate import IGNORE
-from xalma.data import open_corpus
+from xalma.corpora.phrasebook.phrasebook import Phrasebook
+from xalma.corpora.registry import open_corpus
 from xalma.engines import processes
 from xalma.files import new_directory, write_atomically, write_json
 from xalma.hygiene import Rules
@@ -28,7 +29,6 @@ from xalma.languages import ENGLISH, language
 from xalma.losses import answer_nats
 from xalma.mixing import parse_shares
 from xalma.packing import prepare
-from xalma.phrasebook import Phrasebook
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import home, provenance
 from xalma.stages import stage0_backbone, train_blocks
@@ -117,7 +117,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"{machine}, seed {card['profile']['seed']}, torch {made['versions']['torch']}, commit {made['commit'][:10]}.",
         "",
         "It has read phrases of the Unicode CLDR (`data_cards/cldr.md`; Unicode licence) in 50 languages, most of them "
-        "English, with a small share of documents in two languages (`xalma/corpora/cldr.py`, `WebCorpus`). It stands "
+        "English, with a small share of documents in two languages (`xalma/corpora/phrasebook/corpus.py`, `WebCorpus`). It stands "
         "in for LLaMA-2, from which both papers begin, and knows nothing but such phrases.",
         "",
         f"Bits per byte of {HELD_OUT} held-out phrases of each language:",

@@ -1,11 +1,11 @@
 """WMT'15 to '22 as SFT pairs and WMT'23 as test set, as X-ALMA uses them; WMT'22, ALMA's test set; later test sets.
 
     XALMA_DATA/wmt/wmt<year>/<lang>.tsv.gz         origin, reference, text, English text: pairs of both directions
-    XALMA_DATA/wmt/wmt<year>/<direction>/{src,ref}.txt   the test sets themselves (`xalma.testsets`)
+    XALMA_DATA/wmt/wmt<year>/<direction>/{src,ref}.txt   the test sets themselves (`xalma.corpora.test_sets`)
 
 Of a table only rows with reference 1 count: the others translate the same sentences again. Where a year has no table,
 its test sets stand in. Pairs are in an order drawn by the seed, so that a part of them has all years. Where documents
-end is not known: monolingual text is a line at a time. Scores by direction are made with `xalma.testsets` itself.
+end is not known: monolingual text is a line at a time. Scores by direction are made with `xalma.corpora.test_sets` itself.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair, data_folder, hash_files, others, shuffled
+from xalma.corpora.test_sets import WMT24PP, directions_of, load, read_table
 from xalma.languages import ENGLISH
-from xalma.testsets import WMT24PP, directions_of, load, read_table
 
 
 class WmtCorpus(Corpus):

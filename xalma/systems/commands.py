@@ -114,17 +114,17 @@ def write(arguments: argparse.Namespace) -> None:
 
 def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Translator | None) -> None:
     """With a system that is open already, or one to be opened when the first direction needs its weights."""
-    from xalma import testsets
+    from xalma.corpora import test_sets
     from xalma.systems.outputs import settings, write_outputs
 
     def sources(direction: str) -> list[str]:
-        return testsets.load(arguments.testset, direction, arguments.origin).sources
+        return test_sets.load(arguments.testset, direction, arguments.origin).sources
 
     def is_supported(direction: str) -> bool:
         return arguments.force or supports(system or arguments.system, direction)
 
     row = system_row(arguments.system)
-    wanted = listed(arguments.directions) or testsets.directions_of(arguments.testset, arguments.origin)
+    wanted = listed(arguments.directions) or test_sets.directions_of(arguments.testset, arguments.origin)
     if row.family == "endpoint":
         _say_cost(system, {direction: sources(direction) for direction in wanted if is_supported(direction)})
     made = {name: value for name, value in options.items() if name not in _NO_MATTER}

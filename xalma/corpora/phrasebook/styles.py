@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from xalma.cldr import STYLES, Gap, Part, speaker
-from xalma.data import open_corpus
-from xalma.draws import Draw, say
+from xalma.corpora.phrasebook.cldr import STYLES, Gap, Part, speaker
+from xalma.corpora.phrasebook.draws import Draw, say
+from xalma.corpora.registry import open_corpus
 from xalma.languages import ENGLISH
 from xalma.profiles import Profile
 from xalma.prompts import translation_prompt

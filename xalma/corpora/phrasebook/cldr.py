@@ -1,6 +1,6 @@
 """What each of the 50 languages really says in the Unicode CLDR, without fallbacks, part by part.
 
-`xalma.phrasebook` stands in for the papers' corpora, which can't be embedded. Babel ships the CLDR,
+`xalma.corpora.phrasebook.phrasebook` stands in for the papers' corpora, which can't be embedded. Babel ships the CLDR,
 but its formatting functions answer with a code or a root value ("-5 d", "length-kilometer") where
 a language has none. So the values are read from the locale's *own* data: its file and its
 language's, never `root`. What stays of inheritance is the CLDR's own (UTS #35), because its

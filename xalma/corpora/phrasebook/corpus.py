@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair
 from xalma.corpora.noise import noisy
+from xalma.corpora.phrasebook.phrasebook import Phrasebook
 from xalma.languages import ENGLISH
-from xalma.phrasebook import Phrasebook
 from xalma.profiles import Profile
 
 

@@ -3,7 +3,7 @@
 It takes the place of the papers' corpora (X-ALMA: OSCAR-2301, NLLB and OPUS, FLORES-200, NTREX and
 WMT), none of which can be embedded. It is endless, parallel in all languages at once, vetted by
 the CLDR's contributors and deterministic; but it is no running text, only short phrases
-(`xalma.draws`) in the CLDR's words (`xalma.cldr`). Coverage and gaps: `data_cards/cldr.md`.
+(`xalma.corpora.phrasebook.draws`) in the CLDR's words (`xalma.corpora.phrasebook.cldr`). Coverage and gaps: `data_cards/cldr.md`.
 
 Splits: a hash of a draw's content chooses its split, whatever seed and languages are asked for: what a base has read
 with one seed holds no test sentence of another.
@@ -22,8 +22,8 @@ from itertools import cycle, islice
 
 import pandas as pd
 
-from xalma.cldr import Gap, Part, speaker
-from xalma.draws import LAST_SPAN, SPANS, Dice, Draw, say
+from xalma.corpora.phrasebook.cldr import Gap, Part, speaker
+from xalma.corpora.phrasebook.draws import LAST_SPAN, SPANS, Dice, Draw, say
 from xalma.languages import LANGUAGES, language
 
 # Shares of all draws and the size of the scan are our choice: room for about 5,000 test sentences.
@@ -102,7 +102,7 @@ class Phrasebook:
     ) -> Iterator[tuple[str, ...]]:
         """Sentences in all of `langs`, a row at a time, in the order of `parallel`; endless for training splits.
 
-        styles: of `xalma.cldr.STYLES`, taken in turn, one per row.
+        styles: of `xalma.corpora.phrasebook.cldr.STYLES`, taken in turn, one per row.
         """
         yield from self._pool.rows(langs, split, styles)
 

@@ -12,7 +12,7 @@ import datetime
 import random
 from functools import cache
 
-from xalma.cldr import MAX_NUMBER, Gap, Part, speaker
+from xalma.corpora.phrasebook.cldr import MAX_NUMBER, Gap, Part, speaker
 from xalma.languages import LANGUAGES
 
 Draw = tuple[str, tuple[Part, ...]]  # shape: "one", "colon", "paren" or "colon+paren"

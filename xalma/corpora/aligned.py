@@ -56,3 +56,28 @@ class KeyedCorpus(Corpus):
 
     def fingerprint(self) -> str:
         return hash_files(self.folder.glob(f"*{self.SUFFIX}"))
+
+
+class BibleCorpus(KeyedCorpus):
+    NAME: ClassVar = "bibles"
+    FOLDER: ClassVar = "bible"
+    SUFFIX: ClassVar = ".tsv.gz"
+
+    def document(self, key: str) -> str:
+        return key.rpartition(".")[0]  # Gen.1.1: book, chapter, verse
+
+
+class MozillaCorpus(KeyedCorpus):
+    NAME: ClassVar = "mozilla.org copy"
+    FOLDER: ClassVar = "mozilla"
+
+    def document(self, key: str) -> str:
+        return key.partition(":")[0]  # file:message-id
+
+
+class UdhrCorpus(KeyedCorpus):
+    NAME: ClassVar = "UDHR"
+    FOLDER: ClassVar = "udhr"
+
+    def document(self, key: str) -> str:
+        return key.partition(".")[0]  # section.paragraph
