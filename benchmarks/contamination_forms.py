@@ -23,12 +23,12 @@ from pathlib import Path
 import pandas as pd
 
 from xalma import audit
+from xalma.data.folding import key
+from xalma.data.test_index import KINDS, MIN_LETTERS, TestIndex
 from xalma.files import write_json
-from xalma.folding import key
 from xalma.languages import LANGUAGES
 from xalma.marked import write_table
 from xalma.runtime import data_root, provenance
-from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
 from xalma.text_files import read_lines
 
 FILLING = "4711 ... 4712"  # stands before and after: letters of no script

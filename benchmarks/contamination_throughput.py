@@ -19,10 +19,10 @@ import time
 import unicodedata
 from pathlib import Path
 
-from xalma.contamination import Guard
+from xalma.data.contamination import Guard
+from xalma.data.test_index import TestIndex
 from xalma.files import write_json
 from xalma.runtime import data_root, provenance
-from xalma.testindex import TestIndex
 from xalma.text_files import read_lines
 
 CODES = ("de", "ru", "zh", "hi", "el", "th")

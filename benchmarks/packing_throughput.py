@@ -5,7 +5,7 @@
 Text: 3,000 bible verses in each of 23 languages under XALMA_DATA, 25 verses a document, written out 1, 4 and 16 times
 as gzipped JSON lines; each copy puts the verses together anew, so that no document is a near duplicate of another.
 Tokenizer: a byte-level BPE of 32,000 trained here on a sample of it, as LLaMA-2's own is not at hand; another tokenizer
-has another rate. All of `xalma.packing` is timed, imports included: reading, hygiene, tokenising, writing, hashing;
+has another rate. All of `xalma.data.prepare` is timed, imports included: reading, hygiene, tokenising, writing, hashing;
 "full" hygiene identifies languages and looks for near duplicates, "exact" does neither.
 
 The alternative, in the same run: `datasets`, the same documents, tokenizer and number of processes, `map` for
@@ -70,9 +70,9 @@ def run_xalma(path: Path, tokenizer_folder: Path, out: Path, processes_: int, hy
     from transformers import AutoTokenizer
 
     from xalma.corpora.files import json_lines
-    from xalma.engines import make_job, processes
-    from xalma.hygiene import Rules
-    from xalma.packing import write_tokens
+    from xalma.data.cleaning import Rules
+    from xalma.data.prepare import write_tokens
+    from xalma.data.prepare_workers import make_job, processes
 
     rules = {"full": Rules(), "exact": Rules(language=None, near=False)}[hygiene]
     job = make_job(AutoTokenizer.from_pretrained(tokenizer_folder), "de", rules)

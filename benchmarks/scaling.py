@@ -35,23 +35,23 @@ from transformers.utils import logging
 
 from xalma.backbone import build_llama, save_base, train_tokenizer
 from xalma.bank import ModuleBank, load_modules
-from xalma.contamination import Guard
 from xalma.convert import convert
 from xalma.corpora.base import has_data
-from xalma.engines import make_job, processes
+from xalma.data.blocks import PackedBlocks
+from xalma.data.contamination import Guard
+from xalma.data.mixing import mixture, sampling_probabilities
+from xalma.data.prepare import write_tokens
+from xalma.data.prepare_workers import make_job, processes
+from xalma.data.test_index import TestIndex
 from xalma.files import write_atomically, write_json
 from xalma.interchange import ALL_MODULES, open_checkpoint
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
 from xalma.marked import save_figure, write_table
-from xalma.mixing import mixture, sampling_probabilities
 from xalma.modules import attach_module, save_module
-from xalma.packing import write_tokens
 from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
 from xalma.scoring import score_all
-from xalma.streams import PackedBlocks
-from xalma.testindex import TestIndex
 from xalma.train import train
 
 WIDE = (384, 4)  # hidden size and layers of the model that is converted and served

@@ -50,8 +50,8 @@ from transformers import (
 )
 
 from xalma import train as training
-from xalma.batches import like_lengths
-from xalma.collate import IGNORE, PadCollator
+from xalma.data.batches import like_lengths
+from xalma.data.collate import IGNORE, PadCollator
 from xalma.files import write_json
 from xalma.modules import attach_module
 from xalma.plan import flops_per_token

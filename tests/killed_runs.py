@@ -19,12 +19,12 @@ import torch
 
 from xalma import train as training
 from xalma.backbone import build_llama, train_tokenizer
-from xalma.collate import IGNORE
-from xalma.mixing import mixture
+from xalma.data.blocks import PackedBlocks
+from xalma.data.collate import IGNORE
+from xalma.data.mixing import mixture
 from xalma.modules import attach_module
 from xalma.objectives import Arpo
 from xalma.profiles import TINY
-from xalma.streams import PackedBlocks
 
 STEPS, EVERY = 12, 3
 KINDS = ("full, packed", "module, rows", "module, pairs")

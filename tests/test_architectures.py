@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from xalma.architectures import UNDERSTOOD, window_of
-from xalma.collate import IGNORE
+from xalma.data.collate import IGNORE
 from xalma.losses import labelled_loss
 from xalma.pairs import layout_for, pair_logps
 

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from xalma.batches import RowBatches, like_lengths
+from xalma.data.batches import RowBatches, like_lengths
 
 LENGTHS = [3 + i * 7 % 40 for i in range(1003)]
 

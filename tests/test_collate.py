@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xalma.backbone import train_tokenizer
-from xalma.collate import IGNORE, PadCollator, completion, sft_rows, tokenize_rows
+from xalma.data.collate import IGNORE, PadCollator, completion, sft_rows, tokenize_rows
 
 PAIRS = [("Germany and Japan", "Saksa ja Japani"), ("in 3 weeks", "3 viikon päästä")]
 

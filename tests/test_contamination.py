@@ -11,14 +11,14 @@ import unicodedata
 import pytest
 from babel import Locale
 
-from xalma import contamination
-from xalma.contamination import CHUNK, Guard, guard_report, guard_rows, guarded_corpus, left_out
 from xalma.corpora.phrasebook.cldr import LOCALES
 from xalma.corpora.phrasebook.draws import CANDIDATES
-from xalma.folding import codes, fold, key, letters
+from xalma.data import contamination
+from xalma.data.contamination import CHUNK, Guard, guard_report, guard_rows, guarded_corpus, left_out
+from xalma.data.folding import codes, fold, key, letters
+from xalma.data.test_index import MIN_CONTAINED, WINDOW, TestIndex, window_hashes
 from xalma.languages import LANGUAGES
 from xalma.profiles import load_profile
-from xalma.testindex import MIN_CONTAINED, WINDOW, TestIndex, window_hashes
 
 
 @pytest.mark.parametrize(

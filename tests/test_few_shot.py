@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xalma.corpora.registry import open_corpus
+from xalma.data.mixing import pseudo_monolingual
 from xalma.few_shot import (
     continue_test,
     evaluate_few_shot,
@@ -17,7 +18,6 @@ from xalma.few_shot import (
     reference_nats,
 )
 from xalma.losses import plain_model
-from xalma.mixing import pseudo_monolingual
 from xalma.results import read_records
 from xalma.stages import open_merged
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import xalma
 from xalma import bases, graphs, stages
 from xalma.backbone import load_base, save_base, train_tokenizer
-from xalma.collate import IsolatedDocuments
+from xalma.data.collate import IsolatedDocuments
 from xalma.export import export
 from xalma.losses import labelled_loss
 from xalma.modules import gate, parameter_hash

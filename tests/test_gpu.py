@@ -19,7 +19,7 @@ from test_train import rows
 from torch.nn.functional import cosine_similarity
 
 import xalma
-from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
+from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.export import export
 from xalma.fp8 import product, rounded
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss

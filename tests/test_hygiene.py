@@ -7,11 +7,25 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from xalma import hygiene
 from xalma.corpora.registry import open_corpus
-from xalma.hygiene import BANDS, REASONS, ROWS, SHINGLE, Report, Rules, Seen, bands, check, clean, count, keys, table
+from xalma.data import cleaning
+from xalma.data.cleaning import (
+    BANDS,
+    REASONS,
+    ROWS,
+    SHINGLE,
+    Report,
+    Rules,
+    Seen,
+    bands,
+    check,
+    clean,
+    count,
+    keys,
+    table,
+)
+from xalma.data.test_index import TestIndex
 from xalma.profiles import load_profile
-from xalma.testindex import TestIndex
 
 GERMAN = "Der Hund schläft heute den ganzen Tag im Garten hinter dem Haus."
 ENGLISH = "The dog sleeps all day today in the garden behind the house."
@@ -94,11 +108,11 @@ def test_control_characters_glue_no_words(text, kept):
 def test_a_long_row_is_worked_on_in_pieces(monkeypatch):
     """Keys of a text in pieces are those of the whole one, blanks and shingles at every border."""
     texts = ["ein  Satz\tmit \n Blanks und Wörtern, groß und klein. " * 5, " " * 50 + "x" * 37, "kurz", "ẞß" * 40]
-    whole = [(hygiene._squeezed(text), keys(text, True).tolist()) for text in texts]
+    whole = [(cleaning._squeezed(text), keys(text, True).tolist()) for text in texts]
     assert [text for text, _ in whole] == [" ".join(text.split()) for text in texts]
     for piece in (7, 10, 64):
-        monkeypatch.setattr(hygiene, "PIECE", piece)
-        assert [(hygiene._squeezed(text), keys(text, True).tolist()) for text in texts] == whole
+        monkeypatch.setattr(cleaning, "PIECE", piece)
+        assert [(cleaning._squeezed(text), keys(text, True).tolist()) for text in texts] == whole
 
 
 ROWS_OF_ALL = [

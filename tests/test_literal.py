@@ -6,10 +6,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from xalma.collate import tokenize_rows
-from xalma.engines import make_job, prepare_chunk
-from xalma.hygiene import Rules
-from xalma.literal import special_names_in, token_ids
+from xalma.data.cleaning import Rules
+from xalma.data.collate import tokenize_rows
+from xalma.data.literal import special_names_in, token_ids
+from xalma.data.prepare_workers import make_job, prepare_chunk
 from xalma.pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 

@@ -9,9 +9,15 @@ from itertools import islice
 import pytest
 import torch
 
-from xalma.mixing import mixture, parse_shares, profile_shares, pseudo_monolingual, sampling_probabilities
+from xalma.data.blocks import PackedBlocks
+from xalma.data.mixing import (
+    mixture,
+    parse_shares,
+    profile_shares,
+    pseudo_monolingual,
+    sampling_probabilities,
+)
 from xalma.profiles import load_profile
-from xalma.streams import PackedBlocks
 
 SIZES = {"fi": 8.0, "zh": 1.0, "ja": 1.0}
 

@@ -13,16 +13,16 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from xalma import packing
 from xalma.cli import main
 from xalma.corpora.base import Corpus
-from xalma.engines import _in_order, make_job, prepare_chunk, processes, ray_cluster
-from xalma.hygiene import Rules
-from xalma.packing import dropped, prepare, write_tokens
+from xalma.data import prepare as packing
+from xalma.data.blocks import MixedBlocks, looked_at
+from xalma.data.cleaning import Rules
+from xalma.data.prepare import dropped, prepare, write_tokens
+from xalma.data.prepare_workers import _in_order, make_job, prepare_chunk, processes, ray_cluster
+from xalma.data.token_files import TokenFiles
 from xalma.profiles import load_profile
 from xalma.stages import packed
-from xalma.streams import MixedBlocks, looked_at
-from xalma.tokenfiles import TokenFiles
 
 PLAIN = Rules(language=None, near=False)
 
@@ -259,7 +259,7 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
     options = [option for key, value in values.items() for option in ("--set", f"{key}={value}")]
     command = ["prepare", "--profile", "tiny", "--languages", "de,fi", "--to", str(tmp_path / "out"), "--processes=1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xalma.hygiene.LOOKED_AT", 0)  # words of w and digits are no language
+        patch.setattr("xalma.data.cleaning.LOOKED_AT", 0)  # words of w and digits are no language
         assert main([*command, *options]) == 0
     said = capsys.readouterr().out
     assert "monolingual text of own in 2 languages" in said and "time and disk are not known before" in said

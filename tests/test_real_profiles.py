@@ -8,8 +8,8 @@ import pytest
 
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import open_corpus
+from xalma.data.mixing import sampling_probabilities
 from xalma.languages import ENGLISH
-from xalma.mixing import sampling_probabilities
 from xalma.profiles import PROFILES, Profile
 
 pytestmark = pytest.mark.data

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from xalma import recipe, runs
 from xalma import workers as workers_
 from xalma.backbone import load_base
-from xalma.collate import IGNORE
 from xalma.corpora.registry import open_corpus
+from xalma.data.collate import IGNORE
 from xalma.languages import GROUPS
 from xalma.recipe import (
     evaluate_folder,

@@ -12,13 +12,13 @@ from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
 from xalma.corpora.registry import open_corpus
 from xalma.corpora.wmt import WmtCorpus
+from xalma.data.test_index import TestIndex
 from xalma.profiles import load_profile
 from xalma.recipe import run_chain
 from xalma.runs import read_run, stage_folder
 from xalma.runtime import data_root
 from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
 from xalma.studies import Study
-from xalma.testindex import TestIndex
 from xalma.text_files import read_lines
 
 

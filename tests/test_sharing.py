@@ -6,8 +6,8 @@ import pytest
 
 from xalma import sharing
 from xalma.ablations import full_folder, shortened
+from xalma.data.mixing import parse_shares
 from xalma.languages import GROUPS
-from xalma.mixing import parse_shares
 from xalma.runs import read_run, stage_folder
 from xalma.sharing import DENSE, OWN, SHARED, WIDE, compare_sharing, drawn_as_in_groups, joint_profile, n_parameters
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from xalma.data.blocks import MixedBlocks, mixing_plan, plan_text, prepared_files, prepared_fingerprint
+from xalma.data.token_files import TokenFiles
 from xalma.profiles import load_profile
-from xalma.streams import MixedBlocks, mixing_plan, plan_text, prepared_files, prepared_fingerprint
-from xalma.tokenfiles import TokenFiles
 
 SIZES = {"de": 50, "is": 7, "zh": 20}
 SHARES = {"de": 0.5, "is": 0.2, "zh": 0.3}

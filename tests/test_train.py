@@ -12,9 +12,9 @@ from smooth import SMOOTH, assert_same_gradients, assert_same_training, differen
 from torch.nn.functional import cross_entropy
 
 from xalma import stages
-from xalma.batches import RowBatches, sizes
-from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.corpora.registry import open_corpus
+from xalma.data.batches import RowBatches, sizes
+from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.modules import attach_module
 from xalma.objectives import Labelled

@@ -6,7 +6,7 @@
 Its two studies: how much monolingual text, and monolingual text or not × four kinds of bitext. Stage 1 is X-ALMA's,
 with ALMA's languages and shares (profiles `alma-tiny`, `alma-small-cpu`, `alma-7b`). What the paper calls random and
 filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it comes,
-misaligned pairs included, and `filtered` the same after `xalma.hygiene`. All kinds get the same number of pairs of a
+misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of pairs of a
 language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy against news.
 """
 
@@ -21,10 +21,10 @@ from typing import Any
 import pandas as pd
 from peft import LoraConfig, get_peft_model
 
-from xalma import hygiene
 from xalma.backbone import load_base, save_base
-from xalma.contamination import guarded_corpus
 from xalma.corpora.registry import open_corpus
+from xalma.data import cleaning
+from xalma.data.contamination import guarded_corpus
 from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.profiles import Profile
@@ -72,7 +72,7 @@ def bitext_kinds(p: Profile, lang: str) -> dict[str, list[tuple[str, str]]]:
     """
     corpus, most = guarded_corpus(p, p.languages), p.sft_pairs
     rows = islice(((f"{lang}:{i}", pair) for i, pair in enumerate(corpus.bitext(lang))), READ_MOST * most)
-    clean = (pair for _, pair in hygiene.clean(rows, lang, hygiene.Rules(near=False)))
+    clean = (pair for _, pair in cleaning.clean(rows, lang, cleaning.Rules(near=False)))
     found = {
         "random": list(islice(corpus.bitext(lang), most)),
         "filtered": list(islice(clean, most)),

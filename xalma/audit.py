@@ -1,7 +1,7 @@
 """Which of the texts under XALMA_DATA hold test sentences: `xalma contamination` (results/contamination.json, .md).
 
 Nothing is known beforehand of what leaks where. Every side of every test set that is here is looked for in every side
-of every training text (`xalma.contamination`), and training files of several pairs that share an English side are
+of every training text (`xalma.data.contamination`), and training files of several pairs that share an English side are
 listed with its size: a multi-parallel set such as FLORES-200, once inside, shows as one block in all of them, and does
 so even where the test set itself is not at hand. Counts only: no sentence is written.
 """
@@ -18,13 +18,13 @@ import pandas as pd
 
 from xalma.corpora.test_sets import FLORES_LINES, NTREX_LINES, directions_of, load, second_references
 from xalma.corpora.wmt import table_pairs
+from xalma.data.folding import key
+from xalma.data.test_index import KINDS, MIN_LETTERS, TestIndex
 from xalma.files import write_json
-from xalma.folding import key
 from xalma.languages import ENGLISH, LANGUAGES, known_languages
 from xalma.marked import write_table
 from xalma.progress import progress
 from xalma.runtime import home, provenance
-from xalma.testindex import KINDS, MIN_LETTERS, TestIndex
 from xalma.text_files import check_parallel, read_lines
 
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations

@@ -28,14 +28,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from xalma.backbone import load_base, load_weights
 from xalma.base_files import check_folder, has_tokenizer
-from xalma.collate import PadCollator
+from xalma.data.collate import PadCollator
+from xalma.data.literal import token_ids
 from xalma.files import new_directory
 from xalma.generate import generate as generate_plain
 from xalma.generate import n_cut
 from xalma.graphs import replayed
 from xalma.grouped import SHARED_INPUT, Gate, PackedHead, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, adapter_name, group_of, other_side, parse_direction
-from xalma.literal import token_ids
 from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.roworder import restore_rows, sort_rows

@@ -271,8 +271,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     from functools import partial
 
-    from xalma.engines import cores, processes, ray_cluster
-    from xalma.packing import prepare_profile
+    from xalma.data.prepare import prepare_profile
+    from xalma.data.prepare_workers import cores, processes, ray_cluster
     from xalma.profiles import load_profile
     from xalma.runtime import listed
 

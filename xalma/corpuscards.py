@@ -19,7 +19,7 @@ import pandas as pd
 
 from xalma.corpora.base import Corpus, Row
 from xalma.corpora.registry import open_corpus
-from xalma.hygiene import Report, Rules, clean
+from xalma.data.cleaning import Report, Rules, clean
 from xalma.languages import ENGLISH, language
 from xalma.marked import write_table
 from xalma.profiles import load_profile

@@ -21,11 +21,11 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from xalma.backbone import load_base
 from xalma.base_files import load_tokenizer
 from xalma.clients import save_generation_config, save_tokenizer
-from xalma.collate import PadCollator
+from xalma.data.collate import PadCollator
+from xalma.data.literal import token_ids
 from xalma.files import TO, check_new, new_directory, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
-from xalma.literal import token_ids
 from xalma.modelcard import model_card, stage_chain
 from xalma.modules import load_modules
 from xalma.profiles import Profile

@@ -15,8 +15,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.collate import completion, tokenize_rows
 from xalma.corpora.registry import open_corpus
+from xalma.data.collate import completion, tokenize_rows
 from xalma.evaluate import bits_per_byte
 from xalma.generate import generate
 from xalma.languages import ENGLISH

@@ -12,10 +12,10 @@ from contextlib import nullcontext
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.collate import PadCollator
+from xalma.data.collate import PadCollator
+from xalma.data.literal import token_ids
 from xalma.graphs import replayed
 from xalma.languages import other_side
-from xalma.literal import token_ids
 from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.segments import check_segments, without_blank

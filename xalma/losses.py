@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from xalma.architectures import rescaled_head, takes_causal_mask
-from xalma.collate import IGNORE, PadCollator
+from xalma.data.collate import IGNORE, PadCollator
 from xalma.runtime import on_device
 
 LOGITS = 2**27  # at once, half a GiB in float32

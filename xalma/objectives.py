@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from xalma.arpo import TAU_EDGES, Z_EDGES, arpo_loss, histogram
-from xalma.batches import Collate
-from xalma.collate import IGNORE, IsolatedDocuments, PadCollator
+from xalma.data.batches import Collate
+from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.losses import labelled_loss
 from xalma.pairs import PairCollator, layout_for, sequence_logps
 

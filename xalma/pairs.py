@@ -24,7 +24,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch.utils.checkpoint import checkpoint
 
 from xalma.architectures import layer_kinds, why_not, window_of
-from xalma.literal import token_ids
+from xalma.data.literal import token_ids
 
 # Logits are made, used and dropped in chunks of at most this many elements (64 MiB in float32).
 MAX_LOGITS = 2**24
@@ -115,7 +115,7 @@ def _mean_logits(head: torch.nn.Module, states: torch.Tensor, batch: dict[str, t
 def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
     """Returns ids and labels of both sequences, as TRL's CPO tokenizes them (BOS, EOS, cut).
 
-    Names of special tokens in sentences are text (`xalma.literal`); prompts of a user's own form are the tokenizer's.
+    Names of special tokens in sentences are text (`xalma.data.literal`); prompts of a user's own form are the tokenizer's.
     Prompt and answer are tokenized together; the answer starts where this leaves the prompt's own
     tokens, because a tokenizer may merge across the border.
     """

@@ -21,7 +21,7 @@ from typing import Any
 
 import datasets
 
-from xalma.collate import completion
+from xalma.data.collate import completion
 from xalma.languages import parse_direction
 from xalma.prompts import translation_prompt
 

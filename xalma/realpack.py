@@ -88,9 +88,9 @@ def pack(
 
 def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
     """Texts by name, every sentence with one blank before it; what is said of them."""
-    from xalma.contamination import guard_report, guarded_corpus
     from xalma.corpora.registry import open_corpus
     from xalma.corpora.test_sets import directions_of, load
+    from xalma.data.contamination import guard_report, guarded_corpus
 
     corpus, flores = guarded_corpus(_wide(p), p.languages), open_corpus(p.but(corpus="flores"))
     texts: dict[str, Sequence[str]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xalma.collate import IGNORE
+from xalma.data.collate import IGNORE
 from xalma.languages import ENGLISH
 from xalma.realbase import Run
 from xalma.realpack import SHOTS

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from safetensors.torch import load_file, save_file
 
-from xalma.collate import IGNORE
+from xalma.data.collate import IGNORE
 from xalma.files import read_json
 from xalma.iddecode import decode, price
 from xalma.languages import ENGLISH

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from xalma.collate import completion, tokenize_rows
 from xalma.corpora.registry import open_corpus
+from xalma.data.collate import completion, tokenize_rows
 from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.files import fingerprint, read_json, write_json
 from xalma.generate import generate

@@ -192,10 +192,10 @@ def results_folder(p: Profile) -> Path:
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "architectures", "arpo", "arpotrainer", "backbone", "batches", "corpora.phrasebook.cldr", "collate", "contamination", "corpora.*",
-    "corpora.registry", "corpora.phrasebook.draws", "evaluate", "folding", "fp8", "generate", "graphs", "language_id", "languages", "literal", "losses",
-    "methods", "mixing", "modules", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
-    "segments", "stages", "streams", "testindex", "corpora.test_sets", "tokenfiles", "train", "zero",
+    "architectures", "arpo", "arpotrainer", "backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
+    "corpora.registry", "corpora.phrasebook.draws", "evaluate", "data.folding", "fp8", "generate", "graphs", "language_id", "languages", "data.literal", "losses",
+    "methods", "data.mixing", "modules", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
+    "segments", "stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (

@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 
 from xalma.ablations import branch_of, shortened
-from xalma.contamination import left_out
 from xalma.corpora.base import has_data
 from xalma.corpora.registry import family, open_corpus
 from xalma.corpus_names import parse_corpus
+from xalma.data.contamination import left_out
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder
 from xalma.results import Record

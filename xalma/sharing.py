@@ -20,15 +20,15 @@ from safetensors import safe_open
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
 from xalma.corpora.registry import mixing_sizes
+from xalma.data.mixing import profile_shares
+from xalma.data.token_files import KINDS
 from xalma.languages import ENGLISH, language
-from xalma.mixing import profile_shares
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, run_chain
 from xalma.results import Record
 from xalma.runs import BASE, stage_folder
 from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.studies import Study, one_share
-from xalma.tokenfiles import KINDS
 from xalma.workers import side_by_side
 
 STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module

@@ -30,15 +30,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
-from xalma.collate import sft_rows, tokenize_rows
-from xalma.contamination import guard_report, guarded_corpus
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
+from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks, prepared_fingerprint
+from xalma.data.collate import sft_rows, tokenize_rows
+from xalma.data.contamination import guard_report, guarded_corpus
+from xalma.data.mixing import mixture, profile_shares, pseudo_monolingual
+from xalma.data.token_files import KINDS
 from xalma.files import fingerprint, locked, new_directory, put_back, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import evaluate_loss
-from xalma.mixing import mixture, profile_shares, pseudo_monolingual
 from xalma.modules import attach_module, load_modules, merge_module, save_module
 from xalma.objectives import Arpo
 from xalma.pairs import tokenize_pairs
@@ -59,8 +61,6 @@ from xalma.runs import (
 )
 from xalma.runs import read_log as read_log
 from xalma.runtime import device
-from xalma.streams import MixedBlocks, PackedBlocks, looked_at, prepared_blocks, prepared_fingerprint
-from xalma.tokenfiles import KINDS
 from xalma.train import train
 from xalma.workers import LAUNCHED_STAGES, launch
 

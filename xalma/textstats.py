@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from xalma.corpora.base import Corpus, Pair
 from xalma.corpora.registry import open_corpus
 from xalma.corpuscards import SIZES
+from xalma.data.blocks import mixing_plan
+from xalma.data.literal import token_ids
+from xalma.data.mixing import sampling_probabilities
 from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, LANGUAGES, language
-from xalma.literal import token_ids
-from xalma.mixing import sampling_probabilities
 from xalma.profiles import Profile
 from xalma.published import oscar_sizes
-from xalma.streams import mixing_plan
 
 # ALMA's stage 1, percent of documents: runs/mono_ft.sh of the released code, and the paper.
 ALMA_SHARES: dict[str, float] = {"de": 20, "cs": 14, "is": 8, "zh": 19, "ru": 22, "en": 17}

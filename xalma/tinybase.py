@@ -19,20 +19,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import load_base, save_base
 from xalma.base_files import SHIPPED
-from xalma.collate import IGNORE
 from xalma.corpora.phrasebook.phrasebook import Phrasebook
 from xalma.corpora.registry import open_corpus
-from xalma.engines import processes
+from xalma.data.blocks import MixedBlocks, prepared_blocks
+from xalma.data.cleaning import Rules
+from xalma.data.collate import IGNORE
+from xalma.data.mixing import parse_shares
+from xalma.data.prepare import prepare
+from xalma.data.prepare_workers import processes
 from xalma.files import new_directory, write_atomically, write_json
-from xalma.hygiene import Rules
 from xalma.languages import ENGLISH, language
 from xalma.losses import answer_nats
-from xalma.mixing import parse_shares
-from xalma.packing import prepare
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import home, provenance
 from xalma.stages import stage0_backbone, train_blocks
-from xalma.streams import MixedBlocks, prepared_blocks
 
 UNIQUE = 0.25  # tokens prepared for each token that is read: a language's text is read about four times
 LEAST = 60_000  # tokens of a language

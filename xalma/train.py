@@ -22,8 +22,8 @@ import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel, get_scheduler
 
-from xalma.batches import sizes, stream_of
 from xalma.checkpoints import Checkpoints
+from xalma.data.batches import sizes, stream_of
 from xalma.fp8 import fp8_base
 from xalma.losses import plain_model
 from xalma.meter import Meter

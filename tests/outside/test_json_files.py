@@ -15,11 +15,12 @@ from test_arpo import tiny_model, tiny_tokenizer
 
 from xalma.backbone import load_base
 from xalma.checkpoints import damage
+from xalma.data.prepare import _cost
+from xalma.data.token_files import TokenFiles
 from xalma.exported import open_exported
 from xalma.files import read_json
 from xalma.longablations import read_long_form as read_ablations
 from xalma.longform import read_long_form as read_methods
-from xalma.packing import _cost
 from xalma.plan import utilisation
 from xalma.plots.scaling import read_scaling
 from xalma.plots.serving import read_serving
@@ -38,7 +39,6 @@ from xalma.studies import read_study
 from xalma.systems.commands import read_shots
 from xalma.systems.decoding import load_tokenizer
 from xalma.systems.outputs import _begun
-from xalma.tokenfiles import TokenFiles
 
 # Text that is no file of its own: a line, a header, a server's answer, what a library has just written.
 OWN_READERS = {
@@ -155,7 +155,7 @@ def test_measured_rates_of_prepare(tmp_path, monkeypatch, kind):
     path = tmp_path / "results" / "benchmarks" / "packing_throughput.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(DAMAGES[kind] if DAMAGES[kind] is not None else b"[1]")
-    monkeypatch.setattr("xalma.packing.home", lambda: tmp_path)
+    monkeypatch.setattr("xalma.data.prepare.home", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"packing_throughput\.json .*: remove it"):
         _cost(1000, 1, 2)
 

@@ -7,7 +7,7 @@
     test(lang)         held-out pairs for scores                -> list
 
 and `fingerprint()`, a hash of the text itself where it lies in files. No sentence of `test` occurs in what the
-training methods return. For preparation at scale (`xalma.packing`) there is
+training methods return. For preparation at scale (`xalma.data.prepare`) there is
 
     rows(kind, lang)   ("file:row", text or pair, None where the row can't be parsed), nothing checked
 

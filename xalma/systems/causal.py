@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.backbone import check_vocabulary
-from xalma.literal import token_ids
+from xalma.data.literal import token_ids
 from xalma.prompts import extract_translation, holds_separator
 from xalma.segments import blank_lines_kept
 from xalma.sources import check_adapter, fetch

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from xalma.base_files import check_folder, naming_the_tokenizer
-from xalma.collate import PadCollator
+from xalma.data.collate import PadCollator
 from xalma.generate import n_cut
 from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.bars import bar

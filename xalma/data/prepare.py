@@ -26,15 +26,15 @@ import numpy as np
 
 from xalma.corpora.base import Corpus, Row
 from xalma.corpora.registry import open_corpus
-from xalma.engines import Chunk, Engine, Job, Prepared, make_job
+from xalma.data.cleaning import Report, Rules, Seen, count
+from xalma.data.prepare_workers import Chunk, Engine, Job, Prepared, make_job
+from xalma.data.test_index import TestIndex
+from xalma.data.token_files import TokenFiles
 from xalma.files import TO, fingerprint, new_directory, read_json, write_json
-from xalma.hygiene import Report, Rules, Seen, count
 from xalma.languages import ENGLISH
 from xalma.profiles import Profile
 from xalma.progress import progress
 from xalma.runtime import home
-from xalma.testindex import TestIndex
-from xalma.tokenfiles import TokenFiles
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 1_000, 500_000  # what a process gets at a time, whichever is reached first
 FILE_TOKENS = 2**25  # tokens in a file: 64 MiB as uint16

@@ -1,6 +1,6 @@
 """Where the sentences of test sets stand in text: exactly, changed by copying, inside longer text, or nearly.
 
-Sentences are compared by their letters and digits (`xalma.folding`). A test sentence is found
+Sentences are compared by their letters and digits (`xalma.data.folding`). A test sentence is found
 
   exact       as a line, equal but for blanks at the ends
   normalised  as a line, in another case, Unicode form, width, punctuation, mark-up, …
@@ -26,7 +26,7 @@ from functools import cached_property
 
 import numpy as np
 
-from xalma.folding import codes, fold, key, without_markup
+from xalma.data.folding import codes, fold, key, without_markup
 
 # Letters below which a sentence may well stand in two texts by chance. Chosen on NTREX, WMT and ALMA's files, where
 # repeated lines of different documents are names, dates, bylines.

@@ -1,8 +1,8 @@
 """Prepared text in training order: blocks drawn from each language's token files, a plan before, exact resume after.
 
-The text was tokenised and packed before (`xalma.packing`), so a place in the stream is a few numbers, whatever the size
+The text was tokenised and packed before (`xalma.data.prepare`), so a place in the stream is a few numbers, whatever the size
 of the corpus, and going on from it reads nothing twice. Languages are drawn block by block: a share is a share of
-tokens, where the released code draws documents (`xalma.mixing.mixture`).
+tokens, where the released code draws documents (`xalma.data.mixing.mixture`).
 
 Inside a language the blocks come in strides: block (offset + i * stride) mod n, with a stride that shares no factor
 with n, so each comes once an epoch, in an order that follows the seed, and no list of 40 million numbers is kept.
@@ -23,13 +23,13 @@ import torch
 from datasets import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from xalma.collate import IGNORE
 from xalma.corpora.registry import open_corpus
+from xalma.data.collate import IGNORE
+from xalma.data.literal import token_ids
+from xalma.data.mixing import ENCODE_DOCUMENTS, profile_shares
+from xalma.data.token_files import KINDS, TokenFiles
 from xalma.files import fingerprint
-from xalma.literal import token_ids
-from xalma.mixing import ENCODE_DOCUMENTS, profile_shares
 from xalma.profiles import Profile
-from xalma.tokenfiles import KINDS, TokenFiles
 
 
 class MixedBlocks(torch.utils.data.IterableDataset):

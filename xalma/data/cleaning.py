@@ -3,7 +3,7 @@
 Each row is kept or dropped for one reason, the first that fits in the order of `REASONS`, so counts add up:
 rows read = rows kept + rows dropped. In rows that are otherwise kept a control character becomes a blank, or the
 character of cp1252 that was meant (`repaired`).
-`xalma.packing` files place and reason of every dropped row. Rules and limits are ours, as neither paper says how OSCAR
+`xalma.data.prepare` files place and reason of every dropped row. Rules and limits are ours, as neither paper says how OSCAR
 or NLLB were filtered; how often each rule hits text that is known to be good is in the data cards.
 """
 
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from xalma.corpora.base import Pair, Row, is_utf8
+from xalma.data.test_index import TestIndex
 from xalma.language_id import wrong_language
 from xalma.languages import ENGLISH
-from xalma.testindex import TestIndex
 
 REASONS = (
     "unreadable",  # the file's row could not be parsed: no JSON, too few columns

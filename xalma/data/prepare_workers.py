@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xalma.corpora.base import Row
-from xalma.hygiene import PIECE, Rules, check, keys
-from xalma.tokenfiles import tokenizer_json
+from xalma.data.cleaning import PIECE, Rules, check, keys
+from xalma.data.token_files import tokenizer_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,7 +66,7 @@ def _tokenizer(text: str):
     from tokenizers import Tokenizer  # without transformers and torch: a process starts in half a second
 
     tokenizer = Tokenizer.from_str(text)
-    tokenizer.encode_special_tokens = True  # "</s>" in a text is text, as in `xalma.literal`
+    tokenizer.encode_special_tokens = True  # "</s>" in a text is text, as in `xalma.data.literal`
     return tokenizer
 
 

@@ -2,7 +2,7 @@
 
 Every side of every direction of the test set is looked for on every side of a row, so a leak that crosses directions is
 found: the English reference of is-en in a German-English pair (FLORES-200, NTREX and WMT share their English side).
-How sentences are compared is in `xalma.testindex`. Rows that are near-duplicates are counted and reported; the other
+How sentences are compared is in `xalma.data.test_index`. Rows that are near-duplicates are counted and reported; the other
 kinds of match stop a run or are dropped.
 
 X-ALMA and ALMA train on test sets of earlier years by design (WMT'15-'22, NTREX, FLORES-200 dev); neither says how
@@ -20,11 +20,11 @@ from typing import Any
 
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import open_corpus
-from xalma.folding import key as key
-from xalma.folding import letters as letters
+from xalma.data.folding import key as key
+from xalma.data.folding import letters as letters
+from xalma.data.test_index import KINDS, Hit, TestIndex
 from xalma.profiles import Profile
 from xalma.runtime import data_root
-from xalma.testindex import KINDS, Hit, TestIndex
 
 CHUNK = 256  # rows a guard reads ahead; at a thousand and more the arrays fall out of the cache
 ACTIONS = ("stop", "drop", "allow")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from xalma.literal import token_ids
+from xalma.data.literal import token_ids
 from xalma.prompts import translation_prompt
 
 IGNORE = -100  # torch.nn.functional.cross_entropy's ignore_index

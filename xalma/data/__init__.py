@@ -1,0 +1,1 @@
+"""Text made into batches: cleaned, guarded against test sentences, mixed, tokenised, packed."""
