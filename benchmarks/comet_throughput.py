@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-from xalma.encoding import Scorer
+from xalma.evaluation.comet import load_model
+from xalma.evaluation.comet_encoder import Scorer
+from xalma.evaluation.random_comet import write_checkpoint, write_encoder
 from xalma.files import write_json
-from xalma.neural import load_model
-from xalma.randomcomet import write_checkpoint, write_encoder
 from xalma.runtime import data_root, device, provenance
 
 LANGUAGES = ("de", "ru", "cs", "zh")

@@ -43,6 +43,7 @@ from xalma.data.mixing import mixture, sampling_probabilities
 from xalma.data.prepare import write_tokens
 from xalma.data.prepare_workers import make_job, processes
 from xalma.data.test_index import TestIndex
+from xalma.evaluation.scoring import score_all
 from xalma.files import write_atomically, write_json
 from xalma.interchange import ALL_MODULES, open_checkpoint
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
@@ -51,7 +52,6 @@ from xalma.modules import attach_module, save_module
 from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
-from xalma.scoring import score_all
 from xalma.train import train
 
 WIDE = (384, 4)  # hidden size and layers of the model that is converted and served

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from xalma import alma, almatables, stages
+from xalma.evaluation.records import Record
 from xalma.profiles import load_profile
 from xalma.published import published
-from xalma.results import Record
 
 SMALL = {
     "vocab_size": 600, "hidden_size": 32, "layers": 1, "heads": 2, "workers": 1, "threads": 1, "lora_rank": 4,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
-from xalma.evaluate import (
+from xalma.evaluation.metrics import (
     copy_rate,
     empty_rate,
     length_ratio,
@@ -19,9 +19,9 @@ from xalma.evaluate import (
     score,
     wrong_language_rate,
 )
+from xalma.evaluation.records import Record, direction_class, group_means
 from xalma.languages import directions
 from xalma.published import published
-from xalma.results import Record, direction_class, group_means
 from xalma.text_files import check_parallel, read_lines
 
 HYPS = ["the cat sat on the mat", "a dog barks at night", "it rains today in the north"]

@@ -9,6 +9,7 @@ import torch
 
 from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import pseudo_monolingual
+from xalma.evaluation.records import read_records
 from xalma.few_shot import (
     continue_test,
     evaluate_few_shot,
@@ -18,7 +19,6 @@ from xalma.few_shot import (
     reference_nats,
 )
 from xalma.losses import plain_model
-from xalma.results import read_records
 from xalma.stages import open_merged
 
 

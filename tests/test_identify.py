@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xalma.evaluate import off_target_rate, wrong_language_rate
+from xalma.evaluation.metrics import off_target_rate, wrong_language_rate
 from xalma.language_id import (
     MIN_MARGIN,
     identifier_decides,

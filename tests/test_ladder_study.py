@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xalma.ablations import FULL
+from xalma.evaluation.records import Record
 from xalma.ladder_study import (
     BEFORE_SFT,
     RANDOM,
@@ -15,7 +16,6 @@ from xalma.ladder_study import (
     ladder_study,
     ladder_table,
 )
-from xalma.results import Record
 from xalma.runs import lineage
 from xalma.studies import Study, read_study
 

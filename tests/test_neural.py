@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("comet", reason="unbabel-comet is not installed")
 
-from xalma import neural
-from xalma.encoding import Scorer, token_batches
-from xalma.evaluate import NotScored
-from xalma.neural import NotAvailable, find_checkpoint, load_model, segment_scores
-from xalma.randomcomet import write_checkpoint, write_encoder
+from xalma.evaluation import comet as neural
+from xalma.evaluation.comet import NotAvailable, find_checkpoint, load_model, segment_scores
+from xalma.evaluation.comet_encoder import Scorer, token_batches
+from xalma.evaluation.metrics import NotScored
+from xalma.evaluation.random_comet import write_checkpoint, write_encoder
 
 TEXT = "haus dog 猫 дом la casa el perro sleeps schläft спит 睡觉 un under unter über il gatto"
 HEADS = {"hidden_sizes": [24, 12]}
@@ -99,8 +99,8 @@ def test_with_and_without_reference_at_once(name, checkpoint, samples):
 def test_batches_and_parts_change_nothing(name, checkpoint, samples, monkeypatch):
     model = load_model(checkpoint(name))
     one = Scorer(model, batch_tokens=1).score(samples)  # each text on its own, unpadded
-    monkeypatch.setattr("xalma.encoding.SAMPLES_AT_ONCE", 3)
-    monkeypatch.setattr("xalma.encoding.COMBINED_AT_ONCE", 2)
+    monkeypatch.setattr("xalma.evaluation.comet_encoder.SAMPLES_AT_ONCE", 3)
+    monkeypatch.setattr("xalma.evaluation.comet_encoder.COMBINED_AT_ONCE", 2)
     assert Scorer(model, batch_tokens=10_000).score(samples) == pytest.approx(one, abs=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_bfloat16_is_near_and_does_something(checkpoint, samples):
 
 @pytest.mark.parametrize(("name", "per_sample"), [("regression", 3), ("kiwi", 1), ("xcomet", 3)])
 def test_each_text_is_encoded_once(name, per_sample, checkpoint, samples, monkeypatch):
-    monkeypatch.setattr("xalma.encoding.SAMPLES_AT_ONCE", 4)
+    monkeypatch.setattr("xalma.evaluation.comet_encoder.SAMPLES_AT_ONCE", 4)
     scorer, seen = Scorer(load_model(checkpoint(name))), []
     plain = scorer._joint if scorer.unified else scorer._separate
     monkeypatch.setattr(scorer, plain.__name__, lambda keys: seen.extend(map(str, keys)) or plain(keys))
@@ -162,7 +162,7 @@ def test_kept_scores_are_not_computed_again(checkpoint, samples, tmp_path, monke
 
 
 def test_a_run_cut_off_keeps_its_finished_parts(checkpoint, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr("xalma.encoding.SAMPLES_AT_ONCE", 5)
+    monkeypatch.setattr("xalma.evaluation.comet_encoder.SAMPLES_AT_ONCE", 5)
     places, kept = {"comet22": str(checkpoint("regression"))}, tmp_path / "scores.sqlite"
     plain = Scorer._combine
 

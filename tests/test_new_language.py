@@ -14,12 +14,12 @@ from test_readme_code import example, run
 from xalma import stages
 from xalma.backbone import load_base
 from xalma.bank import load_modules as load_bank
+from xalma.evaluation.records import Record
 from xalma.generate import translate
 from xalma.laddertables import direction_table, ladder_table
 from xalma.languages import group_of
 from xalma.modules import gate, load_modules, parameter_hash
 from xalma.profiles import load_profile
-from xalma.results import Record
 from xalma.runs import BASE, stage_folder
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])

@@ -10,10 +10,10 @@ from sacrebleu import corpus_bleu, corpus_chrf
 
 from xalma import organisers
 from xalma.cli import main
+from xalma.evaluation.scoring import find_outputs
 from xalma.files import write_atomically
 from xalma.organisers import beside_ours, largest_gaps, published_of, published_scores
 from xalma.runtime import REPOSITORY
-from xalma.scoring import find_outputs
 
 OUTPUT = {
     "en-ja": ["家はとても小さい。", "川で犬を見る。"],
@@ -72,7 +72,7 @@ def test_each_published_number_has_its_reference_and_tokenizer(wmt):
 
 
 def test_score_writes_them_beside_ours_and_blanks_where_a_system_has_no_output(wmt, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("xalma.scoring.home", lambda: tmp_path)
+    monkeypatch.setattr("xalma.evaluation.scoring.home", lambda: tmp_path)
     write_atomically(wmt / "he-en" / "systems" / "Mine.txt", text(OUTPUT["he-en"]))
     command = ["score", "--system-outputs", str(wmt), "--testset", str(wmt), "--results", str(tmp_path / "out")]
     command += ["--metrics", "bleu", "--workers", "1"]

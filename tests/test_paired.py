@@ -10,9 +10,9 @@ import pytest
 from sacrebleu.significance import PairedTest
 from test_segmentstats import corpus
 
-from xalma.evaluate import sacrebleu_metric
-from xalma.paired import bootstrap, paired_bootstrap, randomisation
-from xalma.segmentstats import segment_statistics, statistics_of
+from xalma.evaluation.metrics import sacrebleu_metric
+from xalma.evaluation.segment_statistics import segment_statistics, statistics_of
+from xalma.evaluation.significance import bootstrap, paired_bootstrap, randomisation
 
 TESTS = {"bootstrap": paired_bootstrap, "randomisation": randomisation}
 GOOD, REFERENCES = corpus(40, 1, 0.2)

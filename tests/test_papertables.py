@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from xalma import papertables
+from xalma.evaluation.records import Record
+from xalma.evaluation.scoring import COLUMNS, Scores
 from xalma.files import write_json
 from xalma.marked import Cell
 from xalma.papertables import our_groups_table, printed_tables, stage_tests, write_run_file, write_tables
@@ -16,9 +18,7 @@ from xalma.plots import paper
 from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.recipe import outputs_file
-from xalma.results import Record
 from xalma.scoreboard import golden_table, largest_gap, published_bleu, score_table
-from xalma.scoring import COLUMNS, Scores
 
 TABLES = printed_tables()
 SOURCES = {"paper_alma_en_xx": "a", "paper_alma_xx_en": "b", "paper_alma_mono_parallel": "c", "paper_xalma_en_xx": "e",

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 
+from xalma.evaluation.records import Record
 from xalma.marked import write_table
 from xalma.profiles import load_profile
 from xalma.report import (
@@ -19,7 +20,6 @@ from xalma.report import (
     write_index,
     write_log,
 )
-from xalma.results import Record
 from xalma.runs import results_folder, stage_folder
 
 

@@ -9,10 +9,10 @@ import random
 import pandas as pd
 import pytest
 
-from xalma.evaluate import Score
+from xalma.evaluation.metrics import Score
+from xalma.evaluation.records import Record, footnote, read_records, records_of, write_records, write_run
 from xalma.laddertables import direction_table, ladder_table
 from xalma.marked import save_figure, write_table
-from xalma.results import Record, footnote, read_records, records_of, write_records, write_run
 
 
 def record(stage: str, direction: str, value: float, **changes) -> Record:

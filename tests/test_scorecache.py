@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from xalma.scorecache import ScoreCache, file_hash, text_key
+from xalma.evaluation.score_cache import ScoreCache, file_hash, text_key
 
 
 def test_scores_outlive_the_process(tmp_path):
@@ -47,7 +47,7 @@ def test_keys_tell_texts_apart():
 def test_a_killed_writer_leaves_whole_parts(tmp_path):
     path = tmp_path / "scores.sqlite"
     code = (
-        "import sys; from xalma.scorecache import *\n"
+        "import sys; from xalma.evaluation.score_cache import *\n"
         "with ScoreCache(sys.argv[1]) as cache:\n"
         "    for part in range(10**6):\n"
         "        cache.put({text_key(part, i): float(part) for i in range(100)}); print(part, flush=True)\n"
@@ -68,7 +68,7 @@ def test_a_files_hash_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
         assert cache.file_hash(checkpoint) == file_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
         with monkeypatch.context() as patch:
-            patch.setattr("xalma.scorecache.file_hash", None)
+            patch.setattr("xalma.evaluation.score_cache.file_hash", None)
             assert cache.file_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
         checkpoint.write_bytes(b"other")
         assert cache.file_hash(checkpoint) == hashlib.sha256(b"other").hexdigest()

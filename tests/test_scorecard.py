@@ -7,10 +7,10 @@ import pytest
 import sacrebleu
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from xalma import neural
-from xalma.evaluate import NotScored
-from xalma.neural import SegmentScores
-from xalma.scorecard import METRICS, score_files, score_texts
+from xalma.evaluation import comet
+from xalma.evaluation.comet import SegmentScores
+from xalma.evaluation.metrics import NotScored
+from xalma.evaluation.score_file import METRICS, score_files, score_texts
 
 HYPS = ["the cat sat on the mat", "a dog barks at night", "it rains today in the north"]
 REFS = ["the cat sat on a mat", "the dog barks at night", "it rains in the north today"]
@@ -42,9 +42,9 @@ def test_every_column_is_there_where_no_checkpoint_is(files, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     report = score_files(*files, "de", METRICS).split("\n")
     assert len(report) == len(METRICS) + 1
-    for name, metric in neural.METRICS.items():
+    for name, metric in comet.METRICS.items():
         assert any(line.startswith(f"{name}: not scored: ") and metric.checkpoint in line for line in report)
-    assert sum("not scored" in line for line in report) >= len(neural.METRICS)
+    assert sum("not scored" in line for line in report) >= len(comet.METRICS)
 
 
 def test_neural_scores_are_means_times_100(monkeypatch):
@@ -56,7 +56,7 @@ def test_neural_scores_are_means_times_100(monkeypatch):
             "cometkiwi": NotScored("cometkiwi", "not scored: gone", 3),
         }
 
-    monkeypatch.setattr(neural, "segment_scores", fake)
+    monkeypatch.setattr(comet, "segment_scores", fake)
     metrics = ["cometkiwi", "bleu", "comet22"]
     found = score_texts(HYPS, REFS, ["die katze", "b", "c"], "en", metrics, {"comet22": "here"}, "kept")
     assert [score.metric for score in found] == metrics

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from xalma import scoring
 from xalma.cli import main
 from xalma.corpora.test_sets import directions_of, load
+from xalma.evaluation import scoring
+from xalma.evaluation.scoring import chosen_directions, find_outputs, score_all
 from xalma.files import write_atomically
-from xalma.scoring import chosen_directions, find_outputs, score_all
 from xalma.text_files import read_lines
 
 REFERENCES = {

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from sacrebleu.significance import _bootstrap_resample
 
-from xalma.evaluate import sacrebleu_metric, score
-from xalma.paired import paired_bootstrap, randomisation
-from xalma.segmentstats import (
+from xalma.evaluation.metrics import sacrebleu_metric, score
+from xalma.evaluation.segment_statistics import (
     bootstrap_scores,
     by_document,
     corpus_score,
@@ -18,6 +17,7 @@ from xalma.segmentstats import (
     segment_statistics,
     statistics_of,
 )
+from xalma.evaluation.significance import paired_bootstrap, randomisation
 
 TEXT = "the cat sat on a mat while it rained, and nobody saw (or heard) the dog ."
 WORDS = TEXT.split()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from xalma import significance as sig
+from xalma.evaluation import significance as sig
 from xalma.languages import LANGUAGES
 
 

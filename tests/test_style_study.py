@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.results import Record, read_records
+from xalma.evaluation.records import Record, read_records
 from xalma.seeds import SFT
 from xalma.style_study import file_styles, name_of, score_style, style_study, style_table, styles_folder
 

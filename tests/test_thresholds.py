@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from xalma.neural import METRICS as NEURAL
-from xalma.scorecard import METRICS
-from xalma.thresholds import THRESHOLDS, explained, is_noticed, marks
+from xalma.evaluation.comet import METRICS as NEURAL
+from xalma.evaluation.score_file import METRICS
+from xalma.evaluation.thresholds import THRESHOLDS, explained, is_noticed, marks
 
 # The sigmoids of the authors' package (mt_thresholds 1.0.4, `_thresholds_raw`): accuracy = a / (1 + exp(-b x)).
 FITS = {

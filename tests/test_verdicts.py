@@ -9,7 +9,7 @@ import pytest
 
 from xalma import seeds as seeds_
 from xalma import verdicts
-from xalma.results import Record
+from xalma.evaluation.records import Record
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "drift_chrf", "length_ratio"}
 

@@ -8,10 +8,10 @@ import nbformat
 import pytest
 
 from xalma import notebooks
+from xalma.evaluation.records import read_records
 from xalma.laddertables import STAGES
 from xalma.notebooks import run, tasks
 from xalma.profiles import Profile
-from xalma.results import read_records
 
 NAMES = [
     "03_stage1_monolingual_base", "04_stage2_monolingual_modules", "05_stage3_pseudo_monolingual", "06_stage4_sft",

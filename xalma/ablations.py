@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 
 from xalma.differences import apart
+from xalma.evaluation.records import Record
 from xalma.preferences import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
 from xalma.recipe import evaluate_folder, run_chain
-from xalma.results import Record
 from xalma.runs import BASE, lineage, read_run, stage_folder
 from xalma.seeds import DIRECTIONS, by_seed, cells_of, seeds_of
 from xalma.stages import stage1_monolingual_base

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from xalma.alma import HUMAN, MONO_SHARES, PARALLEL, system_name
+from xalma.evaluation.records import Record
 from xalma.published import published
-from xalma.results import Record
 from xalma.runs import read_run
 from xalma.seeds import DIRECTIONS, LEAST_BLEU, cells_of
 

@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.corpora.phrasebook.phrasebook import Phrasebook
-from xalma.evaluate import bits_per_byte
+from xalma.evaluation.metrics import bits_per_byte
 from xalma.languages import known_languages
 
 PHRASES = 20  # of each language

@@ -350,8 +350,8 @@ def _score(arguments: argparse.Namespace) -> None:
         return
     for name in ("output", "reference", "to"):
         _require(arguments, name, "system-outputs DIR --testset NAME, or --output, --reference and --to")
+    from xalma.evaluation.score_file import score_files
     from xalma.runtime import listed
-    from xalma.scorecard import score_files
 
     metrics = listed(arguments.metrics or "bleu,chrf")
     files = (arguments.output, arguments.reference, arguments.source)

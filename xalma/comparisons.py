@@ -20,13 +20,13 @@ from typing import Any
 
 from xalma.arpo import PRESETS
 from xalma.corpora.registry import open_corpus
-from xalma.evaluate import length_ratio, score
+from xalma.evaluation.metrics import length_ratio, score
+from xalma.evaluation.records import Record
 from xalma.files import fingerprint, new_directory, read_json, write_json
 from xalma.methods import METHODS, train_preference
 from xalma.modules import save_module
 from xalma.profiles import Profile
 from xalma.recipe import score_rows, translate_test
-from xalma.results import Record
 from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.seeds import SFT, seeds_of

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from xalma.comparisons import System
+from xalma.evaluation.records import Record
 from xalma.published import published
-from xalma.results import Record
 from xalma.seeds import DIRECTIONS, SFT, by_seed, paired, summary
 from xalma.verdicts import PAPER_METHODS
 

@@ -23,6 +23,7 @@ from xalma.base_files import load_tokenizer
 from xalma.clients import save_generation_config, save_tokenizer
 from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
+from xalma.evaluation.records import Record, read_records
 from xalma.files import TO, check_new, new_directory, read_json, write_json
 from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
@@ -32,7 +33,6 @@ from xalma.profiles import Profile
 from xalma.progress import progress
 from xalma.prompts import translation_prompt
 from xalma.recipe import evaluate_folder, newest_stage, test_rows
-from xalma.results import Record, read_records
 from xalma.runs import open_stage, read_run, results_folder, stage_folder
 from xalma.runtime import device, provenance
 from xalma.shards import read_headers, read_tensors

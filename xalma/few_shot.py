@@ -17,14 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.corpora.registry import open_corpus
 from xalma.data.collate import completion, tokenize_rows
-from xalma.evaluate import bits_per_byte
+from xalma.evaluation.metrics import bits_per_byte
+from xalma.evaluation.records import Record, write_records
 from xalma.generate import generate
 from xalma.languages import ENGLISH
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.recipe import score_rows
-from xalma.results import Record, write_records
 from xalma.runs import BASE, results_folder, stage_folder
 from xalma.stages import open_merged
 from xalma.workers import side_by_side

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_full_chains, sft_updates, shortened
+from xalma.evaluation.records import Record
 from xalma.languages import language
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, run_chain
-from xalma.results import Record
 from xalma.runs import BASE, stage_folder
 from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.sharing import STAGES

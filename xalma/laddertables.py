@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 import pandas as pd
 
+from xalma.evaluation.records import Record, direction_class, group_means
 from xalma.languages import GROUP_NAMES, known_languages
-from xalma.results import Record, direction_class, group_means
 
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xalma.evaluation.records import write_run
 from xalma.files import read_json
 from xalma.groupsize import size_sets
 from xalma.profiles import Profile
-from xalma.results import write_run
 from xalma.runs import BASE, read_run, results_folder, stage_folder
 from xalma.seeds import seeds_of
 from xalma.sftdata import DATA, sft_languages, shared_updates

@@ -20,10 +20,10 @@ import pandas as pd
 
 from xalma.comparisons import System, arpo_variants, compare_methods, read_pairs, systems
 from xalma.escapes import frame_csv
+from xalma.evaluation.records import Record, read_records, write_run
 from xalma.files import read_json, write_atomically
 from xalma.profiles import Profile
 from xalma.rejection import probe_frame, tau_frame
-from xalma.results import Record, read_records, write_run
 from xalma.runs import results_folder
 from xalma.seeds import MIN_SEEDS, SFT, seeds_of
 from xalma.studies import file_records

@@ -14,8 +14,8 @@ import pandas as pd
 
 from xalma.corpora.registry import family
 from xalma.corpus_names import parse_corpus
+from xalma.evaluation.records import Record, footnote
 from xalma.languages import ENGLISH, GROUP_NAMES, language
-from xalma.results import Record, footnote
 from xalma.runs import BASE, lineage
 
 if TYPE_CHECKING:

@@ -19,18 +19,18 @@ from typing import Any
 import pandas as pd
 
 from xalma.escapes import frame_csv
+from xalma.evaluation.records import Record, direction_class
+from xalma.evaluation.segment_statistics import segment_statistics
+from xalma.evaluation.significance import N_RESAMPLES, compare, holm, paired_mean
+from xalma.evaluation.thresholds import explained, marks
 from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_direction
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
 from xalma.profiles import Profile
 from xalma.published import TABLES, published
 from xalma.recipe import outputs_file
-from xalma.results import Record, direction_class
 from xalma.runs import STAGE_NAMES, read_run, results_folder
 from xalma.runtime import home, provenance
-from xalma.segmentstats import segment_statistics
-from xalma.significance import N_RESAMPLES, compare, holm, paired_mean
-from xalma.thresholds import explained, marks
 
 ALMA_LANGUAGES = ("de", "cs", "is", "zh", "ru", "avg")
 ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}

@@ -20,11 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from xalma.evaluate import bits_per_byte, empty_rate, length_ratio, sacrebleu_metric, wrong_language_rate
+from xalma.evaluation.metrics import (
+    bits_per_byte,
+    empty_rate,
+    length_ratio,
+    sacrebleu_metric,
+    wrong_language_rate,
+)
+from xalma.evaluation.records import Record, write_records
 from xalma.files import write_atomically, write_json
 from xalma.profiles import Profile, load_profile
 from xalma.realtables import DRAWS, named, write_tables
-from xalma.results import Record, write_records
 from xalma.runs import results_folder
 from xalma.runtime import data_root
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xalma.evaluate import length_ratio, wrong_language_rate
+from xalma.evaluation.metrics import length_ratio, wrong_language_rate
 from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.profiles import Profile

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from xalma.corpora.registry import open_corpus
 from xalma.data.collate import completion, tokenize_rows
-from xalma.evaluate import bits_per_byte, empty_rate, score, wrong_language_rate
+from xalma.evaluation.metrics import bits_per_byte, empty_rate, score, wrong_language_rate
+from xalma.evaluation.records import Record, read_records, records_of, write_records
 from xalma.files import fingerprint, read_json, write_json
 from xalma.generate import generate
 from xalma.language_id import signature
@@ -20,7 +21,6 @@ from xalma.languages import ENGLISH
 from xalma.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.results import Record, read_records, records_of, write_records
 from xalma.runs import BASE, open_stage, recipe_hash, results_folder, stage_folder, weights_hash
 from xalma.stages import (
     open_merged,

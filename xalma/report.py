@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from xalma.escapes import frame_csv
+from xalma.evaluation.records import Record, group_means
 from xalma.files import write_atomically
 from xalma.languages import GROUP_NAMES
 from xalma.profiles import Profile
 from xalma.recipe import translate_test
-from xalma.results import Record, group_means
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
 
 # What a log keeps of each logged step; durations would differ between two equal runs.

@@ -193,7 +193,7 @@ def results_folder(p: Profile) -> Path:
 # of notebook 08, which files this hash too.
 DECISIVE = (
     "architectures", "arpo", "arpotrainer", "backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
-    "corpora.registry", "corpora.phrasebook.draws", "evaluate", "data.folding", "fp8", "generate", "graphs", "language_id", "languages", "data.literal", "losses",
+    "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "fp8", "generate", "graphs", "language_id", "languages", "data.literal", "losses",
     "methods", "data.mixing", "modules", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
     "segments", "stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "train", "zero",
 )  # fmt: skip
@@ -214,7 +214,7 @@ NOT_DECISIVE = (
     "plots.*",
     "profiles",
     "runs",
-    "results",
+    "evaluation.records",
     "runs",
     "runtime",
     "shards",

@@ -22,16 +22,15 @@ from typing import Any
 import pandas as pd
 
 from xalma.escapes import frame_csv
+from xalma.evaluation.records import Record, write_records, write_run
+from xalma.evaluation.scoring import Scores
+from xalma.evaluation.significance import compare, holm, paired_bootstrap, sentence
+from xalma.evaluation.thresholds import explained, marks
 from xalma.files import write_atomically
 from xalma.languages import ENGLISH, parse_direction
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, save_figure, write_marked
-from xalma.paired import paired_bootstrap
 from xalma.plots.paper import golden_figure
 from xalma.published import published
-from xalma.results import Record, write_records, write_run
-from xalma.scoring import Scores
-from xalma.significance import compare, holm, sentence
-from xalma.thresholds import explained, marks
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
          "xcomet-xl": "XCOMET-XL", "xcomet-xl-qe": "XCOMET-XL, no reference", "cometkiwi": "CometKiwi"}  # fmt: skip

@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
+from xalma.evaluation.records import Record, direction_class
 from xalma.profiles import Profile
-from xalma.results import Record, direction_class
 
 SFT = "stage4"  # the start of every method, a row of its own
 MIN_SEEDS = 3  # below this there is no interval, and no long form

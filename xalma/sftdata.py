@@ -21,9 +21,9 @@ from xalma.corpora.base import has_data
 from xalma.corpora.registry import family, open_corpus
 from xalma.corpus_names import parse_corpus
 from xalma.data.contamination import left_out
+from xalma.evaluation.records import Record
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder
-from xalma.results import Record
 from xalma.runs import read_run, stage_folder
 from xalma.seeds import seeds_of
 from xalma.stages import stage4_sft

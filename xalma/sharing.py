@@ -22,10 +22,10 @@ from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_ful
 from xalma.corpora.registry import mixing_sizes
 from xalma.data.mixing import profile_shares
 from xalma.data.token_files import KINDS
+from xalma.evaluation.records import Record
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder, run_chain
-from xalma.results import Record
 from xalma.runs import BASE, stage_folder
 from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.studies import Study, one_share

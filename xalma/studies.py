@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from xalma.evaluation.records import Record, footnote, read_records, write_records
 from xalma.files import read_json, write_json
 from xalma.profiles import Profile
 from xalma.recipe import BITS_SIGNATURE
-from xalma.results import Record, footnote, read_records, write_records
 from xalma.seeds import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
 
 BITS = "bits_per_byte"

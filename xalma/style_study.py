@@ -21,7 +21,8 @@ import pandas as pd
 from xalma.comparisons import _but_token_estimate, _comparisons, _finished
 from xalma.corpora.phrasebook.styles import content_rate, style_rows
 from xalma.corpora.registry import open_corpus
-from xalma.evaluate import length_ratio
+from xalma.evaluation.metrics import length_ratio
+from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.files import read_json, write_json
 from xalma.generate import generate
 from xalma.marked import write_table
@@ -31,7 +32,6 @@ from xalma.preferences import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
 from xalma.recipe import score_rows
-from xalma.results import Record, footnote, read_records, write_records, write_run
 from xalma.runs import read_run, recipe_hash, results_folder, stage_folder
 from xalma.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
 from xalma.stages import open_for_training, open_merged

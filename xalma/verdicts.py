@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from xalma.comparisons import System
+from xalma.evaluation.records import Record
 from xalma.published import published
-from xalma.results import Record
 from xalma.seeds import DIRECTIONS, LEAST_BLEU, SFT, cells_of, on_seeds
 
 # our name -> the paper's, table g; continued SFT is not in it

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xalma.scorecache import ScoreCache, text_key
-from xalma.scoring import kept_statistics
+from xalma.evaluation.score_cache import ScoreCache, text_key
+from xalma.evaluation.scoring import kept_statistics
 
 TITLE = "Damaged caches of scores"
 COUNT = 400

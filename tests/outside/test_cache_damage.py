@@ -7,7 +7,7 @@ import shutil
 import pytest
 from cache_damages import SCORES, score_cache_counts, statistics_counts
 
-from xalma.scorecache import ScoreCache
+from xalma.evaluation.score_cache import ScoreCache
 
 
 @pytest.mark.parametrize("counted", [score_cache_counts, statistics_counts])

@@ -17,6 +17,7 @@ from xalma.backbone import load_base
 from xalma.checkpoints import damage
 from xalma.data.prepare import _cost
 from xalma.data.token_files import TokenFiles
+from xalma.evaluation.records import read_records
 from xalma.exported import open_exported
 from xalma.files import read_json
 from xalma.longablations import read_long_form as read_ablations
@@ -29,7 +30,6 @@ from xalma.readme import adopt, cost_block, minutes_block, real_block
 from xalma.realpack import Pack
 from xalma.realscore import read_lines_of
 from xalma.realtables import read_about, run_profile
-from xalma.results import read_records
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
 from xalma.shards import read_headers

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xalma.evaluate import SEGMENTS_AT_ONCE, check_counts, sacrebleu_metric
+from xalma.evaluation.metrics import SEGMENTS_AT_ONCE, check_counts, sacrebleu_metric
 
 SEED = 12345  # sacreBLEU's default
 BLEU_ORDER = 4

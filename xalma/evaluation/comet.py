@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xalma.evaluate import NotScored
-from xalma.scorecache import ScoreCache, file_hash, text_key
+from xalma.evaluation.metrics import NotScored
+from xalma.evaluation.score_cache import ScoreCache, file_hash, text_key
 
 Sample = Mapping[str, str]  # "src", "mt" and, for metrics that read it, "ref"
 
@@ -146,7 +146,7 @@ def _score_missing(
 ) -> dict[bytes, float]:
     model = load_model(path, checkpoint)
 
-    from xalma.encoding import Scorer
+    from xalma.evaluation.comet_encoder import Scorer
 
     scorer, found = Scorer(model, device, bf16), {}
     keys = list(missing)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from xalma import evaluate, language_id, neural, text_files
-from xalma.evaluate import NotScored, Score
+from xalma import language_id, text_files
+from xalma.evaluation import comet
+from xalma.evaluation import metrics as evaluate
+from xalma.evaluation.metrics import NotScored, Score
 from xalma.languages import language
 
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}  # as sacreBLEU prints them
-METRICS = (*evaluate.METRICS, *neural.METRICS)
+METRICS = (*evaluate.METRICS, *comet.METRICS)
 
 
 def score_texts(
@@ -24,22 +26,22 @@ def score_texts(
 ) -> list[Score | NotScored]:
     """One corpus score for each of `metrics`, sacreBLEU's and neural names together, in that order.
 
-    checkpoints, cache: see `neural.segment_scores`. A neural score is 100 times the segments' mean, as tables print
+    checkpoints, cache: see `comet.segment_scores`. A neural score is 100 times the segments' mean, as tables print
     it. Raises ValueError as `evaluate.score` does, and for a neural metric without `sources`.
     """
     check_metrics(metrics, sources is not None)
     lexical = [name for name in metrics if name in evaluate.METRICS]
     found = {s.metric: s for s in evaluate.score(outputs, references, tgt, lexical)}
-    if wanted := [name for name in metrics if name in neural.METRICS]:
+    if wanted := [name for name in metrics if name in comet.METRICS]:
         evaluate.check_counts(outputs=outputs, sources=sources)
         rows = zip(sources, outputs, references, strict=True)
         samples = [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in rows]
-        segments = neural.segment_scores(samples, wanted, checkpoints, cache)
+        segments = comet.segment_scores(samples, wanted, checkpoints, cache)
         found |= {name: corpus_score(scores) for name, scores in segments.items()}
     return [found[name] for name in metrics]
 
 
-def corpus_score(scores: neural.SegmentScores | NotScored) -> Score | NotScored:
+def corpus_score(scores: comet.SegmentScores | NotScored) -> Score | NotScored:
     """The mean of a neural metric's segments, times 100."""
     if isinstance(scores, NotScored):
         return scores
@@ -51,7 +53,7 @@ def check_metrics(metrics: Sequence[str], has_sources: bool) -> None:
     for name in metrics:
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(METRICS)}")
-        if name in neural.METRICS and not has_sources:
+        if name in comet.METRICS and not has_sources:
             raise ValueError(f"{name} reads the source: give the source file too")
 
 

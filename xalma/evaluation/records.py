@@ -22,7 +22,7 @@ from xalma.runtime import provenance
 
 if TYPE_CHECKING:
 
-    from xalma.evaluate import Score
+    from xalma.evaluation.metrics import Score
 from typing import TYPE_CHECKING
 
 from xalma.languages import ENGLISH, group_of, other_side, parse_direction

@@ -27,14 +27,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xalma import evaluate, neural
 from xalma.corpora.test_sets import TestSet, directions_of, load
-from xalma.evaluate import NotScored, sacrebleu_metric
+from xalma.evaluation import comet
+from xalma.evaluation import metrics as evaluate
+from xalma.evaluation.metrics import NotScored, sacrebleu_metric
+from xalma.evaluation.segment_statistics import by_document, segment_statistics, statistics_of
+from xalma.evaluation.significance import bootstrap
 from xalma.languages import known_languages, parse_direction
-from xalma.paired import bootstrap
 from xalma.progress import progress
 from xalma.runtime import home
-from xalma.segmentstats import by_document, segment_statistics, statistics_of
 from xalma.text_files import read_lines
 
 Outputs = dict[str, dict[str, Path]]  # system -> direction -> file
@@ -154,7 +155,7 @@ def score_all(
 
     workers: processes, 0 for one a core; cache: folder of kept statistics (None: none), relative to `home()`;
     partial: a system is scored in the directions it has; resample: what intervals and tests draw, "segments" or whole
-    "documents"; neural_options: `checkpoints` and `cache` of `neural.segment_scores`, for COMET and its kin.
+    "documents"; neural_options: `checkpoints` and `cache` of `comet.segment_scores`, for COMET and its kin.
     Raises ValueError for missing directions, for a file whose lines are not as many as the test set's, and for
     documents that are not known.
     """
@@ -174,7 +175,7 @@ def score_all(
     for job, (_, counts) in zip(jobs, done, strict=True):
         for (metric, system), value in counts.items():
             statistics[metric][system][job.direction] = value
-    if wanted := [name for name in metrics if name in neural.METRICS]:
+    if wanted := [name for name in metrics if name in comet.METRICS]:
         rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options)
     systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
     rows.sort(key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"])))
@@ -288,7 +289,7 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> list:
                 bar.update()
             return done
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["xalma.scoring"])
+        context.set_forkserver_preload(["xalma.evaluation.scoring"])
         with ProcessPoolExecutor(workers, context) as pool:
             for result in pool.map(score_direction, jobs):
                 done.append(result)
@@ -309,7 +310,7 @@ def _neural_rows(
             sides = zip(test.sources, outputs, test.references, strict=True)
             samples += [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in sides]
     rows = []
-    for metric, scores in neural.segment_scores(samples, metrics, **options).items():
+    for metric, scores in comet.segment_scores(samples, metrics, **options).items():
         for system, direction, start, end in spans:
             if isinstance(scores, NotScored):
                 nothing = (float("nan"),) * 4

@@ -1,0 +1,1 @@
+"""Scores of translations, their uncertainty, and the records they are kept in."""
