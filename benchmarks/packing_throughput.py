@@ -148,7 +148,7 @@ def measured(way: str, path: Path, tokenizer_folder: Path, processes_: int, hygi
 
 def main() -> None:
     """Writes the results file."""
-    from xalma.backbone import train_tokenizer
+    from xalma.models.backbone import train_tokenizer
 
     cores, rows = len(os.sched_getaffinity(0)), []
     with tempfile.TemporaryDirectory() as folder:

@@ -37,10 +37,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback
 
 from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
-from xalma.backbone import build_llama, train_tokenizer
 from xalma.files import write_json
 from xalma.methods import in_order
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.backbone import build_llama, train_tokenizer
 from xalma.pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 from xalma.runtime import data_root, provenance
@@ -134,7 +134,7 @@ def module_on_base(rank: int, options: argparse.Namespace) -> torch.nn.Module:
     cuda = torch.cuda.is_available()
     with torch.device("cuda" if cuda else "cpu"):
         base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if cuda else torch.float32)
-        return attach_module(base, 6, rank=rank, alpha=2 * rank, dropout=0.0, seed=options.seed)
+        return attach_adapter(base, 6, rank=rank, alpha=2 * rank, dropout=0.0, seed=options.seed)
 
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:

@@ -33,9 +33,6 @@ import tqdm.auto
 from contamination_throughput import sentences
 from transformers.utils import logging
 
-from xalma.backbone import build_llama, save_base, train_tokenizer
-from xalma.bank import ModuleBank, load_modules
-from xalma.convert import convert
 from xalma.corpora.base import has_data
 from xalma.data.blocks import PackedBlocks
 from xalma.data.contamination import Guard
@@ -45,10 +42,13 @@ from xalma.data.prepare_workers import make_job, processes
 from xalma.data.test_index import TestIndex
 from xalma.evaluation.scoring import score_all
 from xalma.files import write_atomically, write_json
-from xalma.interchange import ALL_MODULES, open_checkpoint
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
 from xalma.marked import save_figure, write_table
-from xalma.modules import attach_module, save_module
+from xalma.models.adapters import attach_adapter, save_adapter
+from xalma.models.backbone import build_llama, save_base, train_tokenizer
+from xalma.models.bank import ModuleBank, load_modules
+from xalma.models.convert import convert
+from xalma.models.layouts import ALL_MODULES, open_checkpoint
 from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
@@ -137,7 +137,7 @@ class Bench:
         save_base(self.model(hidden, layers), self.tokenizer, folder / "base")
         for group in GROUPS:
             options = {"rank": hidden // 2, "alpha": hidden, "dropout": 0.0, "seed": self.seed + group}
-            save_module(attach_module(self.model(hidden, layers), group, **options), group, folder / f"group{group}")
+            save_adapter(attach_adapter(self.model(hidden, layers), group, **options), group, folder / f"group{group}")
         return folder
 
     @cache  # noqa: B019
@@ -197,7 +197,7 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
     ids = torch.randint(3, TINY.vocab_size, (steps * batch, TINY.block_tokens), generator=generator).tolist()
     rows = [{"input_ids": row, "labels": row} for row in ids]
     models = [
-        attach_module(
+        attach_adapter(
             bench.model(TINY.hidden_size, TINY.layers), group, rank=TINY.lora_rank, alpha=TINY.lora_alpha, dropout=0.0
         )
         for group in range(1, 1 + size.groups)

@@ -53,7 +53,7 @@ from xalma import train as training
 from xalma.data.batches import like_lengths
 from xalma.data.collate import IGNORE, PadCollator
 from xalma.files import write_json
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
 from xalma.plan import flops_per_token
 from xalma.profiles import TINY, Profile
 from xalma.runtime import mixed_precision, provenance
@@ -112,7 +112,7 @@ def made(shape: str, kind: str, options: argparse.Namespace) -> Iterator[torch.n
     model = base
     if kind == "adapter":
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = attach_module(base, 6, rank=rank, alpha=2 * rank, dropout=0.0)
+            model = attach_adapter(base, 6, rank=rank, alpha=2 * rank, dropout=0.0)
     try:
         yield model
     finally:

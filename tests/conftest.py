@@ -146,6 +146,6 @@ def tokenizer(ladder):
 @pytest.fixture
 def base(ladder):
     """The micro base after stage 1, in evaluation mode, fresh for each test."""
-    from xalma.backbone import load_base
+    from xalma.models.backbone import load_base
 
     return load_base(ladder[1])[0].eval()

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from xalma import train as training
-from xalma.backbone import build_llama, train_tokenizer
 from xalma.data.blocks import PackedBlocks
 from xalma.data.collate import IGNORE
 from xalma.data.mixing import mixture
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.backbone import build_llama, train_tokenizer
 from xalma.objectives import Arpo
 from xalma.profiles import TINY
 
@@ -69,7 +69,7 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
         stream = mixture(sources, {"en": 0.4, "fi": 0.6}, 1)
         data, stage = PackedBlocks(stream, tokenizer, p.block_tokens, 4 * STEPS), "stage1"
     if kind.startswith("module"):
-        model = attach_module(model, 6, rank=4, alpha=8, dropout=dropout)
+        model = attach_adapter(model, 6, rank=4, alpha=8, dropout=dropout)
     if kind.endswith("pairs"):
         data, stage, more = pairs(), "stage5", {"objective": Arpo(beta=0.1), "probe": pairs()[:5]}
     plain_update = training.Run.update

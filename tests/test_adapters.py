@@ -11,11 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from xalma.backbone import load_base
-from xalma.bank import load_modules
-from xalma.convert import convert
-from xalma.interchange import open_checkpoint
-from xalma.sources import lora_config
+from xalma.models.backbone import load_base
+from xalma.models.bank import load_modules
+from xalma.models.convert import convert
+from xalma.models.layouts import lora_config, open_checkpoint
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 LAYERS = [

@@ -9,9 +9,9 @@ from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from xalma.architectures import UNDERSTOOD, window_of
 from xalma.data.collate import IGNORE
-from xalma.losses import labelled_loss
+from xalma.models.architectures import UNDERSTOOD, window_of
+from xalma.models.losses import labelled_loss
 from xalma.pairs import layout_for, pair_logps
 
 SIZES = {

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.corpora.phrasebook.phrasebook import Phrasebook
+from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
 
 # One language of each of the table's twelve scripts.
 ONE_A_SCRIPT = ["fi", "ru", "el", "ka", "he", "ar", "th", "hi", "gu", "ko", "ja", "zh"]
@@ -51,7 +51,7 @@ def test_special_tokens_and_size(tokenizer):
 
 TRAIN = """
 import json, sys
-from xalma.backbone import train_tokenizer
+from xalma.models.backbone import train_tokenizer
 
 print(train_tokenizer(iter(json.load(sys.stdin)), 900).backend_tokenizer.to_str())
 """

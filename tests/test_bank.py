@@ -10,15 +10,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import xalma
-from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
-from xalma.bank import ModuleBank, gated_group
-from xalma.convert import convert
-from xalma.generate import translate
-from xalma.grouped import Gate, Packed
-from xalma.interchange import PROJECTIONS, open_checkpoint
 from xalma.languages import GROUPS, PAPER_GROUPS, adapter_name, directions, group_of
-from xalma.modules import gate, parameter_hash, save_module
-from xalma.modules import load_modules as load_with_peft
+from xalma.models.adapters import gate, parameter_hash, save_adapter
+from xalma.models.adapters import load_adapters as load_with_peft
+from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
+from xalma.models.bank import ModuleBank, gated_group
+from xalma.models.convert import convert
+from xalma.models.generation import translate
+from xalma.models.grouped_lora import Gate, Packed
+from xalma.models.layouts import PROJECTIONS, open_checkpoint
 
 CODES = [code for group in PAPER_GROUPS for code in GROUPS[group]]
 # Not sorted by group, with neighbours of one group, and groups 1, 6 and 8 among them; 2, 4, 5 and 7 have no row.
@@ -38,7 +38,7 @@ def write_modules(folder: Path, groups, *, rank: int = 8, seed: int = 0) -> Path
         if ".lora_" in name:
             parameter.data.normal_(std=0.2)
     for group in groups:
-        save_module(model, group, folder / f"group{group}")
+        save_adapter(model, group, folder / f"group{group}")
     return folder
 
 

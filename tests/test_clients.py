@@ -16,11 +16,11 @@ from test_arpo import tiny_tokenizer
 from tiny_systems import KINDS
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from xalma.bank import load_modules
 from xalma.clients import chat_template, save_tokenizer
 from xalma.export import export
-from xalma.generate import generate
 from xalma.languages import ENGLISH
+from xalma.models.bank import load_modules
+from xalma.models.generation import generate
 from xalma.profiles import load_profile
 from xalma.prompts import STYLES, chat_style, translation_prompt
 from xalma.stages import open_merged

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xalma.backbone import train_tokenizer
 from xalma.data.collate import IGNORE, PadCollator, completion, sft_rows, tokenize_rows
+from xalma.models.backbone import train_tokenizer
 
 PAIRS = [("Germany and Japan", "Saksa ja Japani"), ("in 3 weeks", "3 viikon päästä")]
 

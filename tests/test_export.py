@@ -15,12 +15,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from xalma import export as exporting
-from xalma.backbone import load_base, save_base
 from xalma.cli import main
 from xalma.evaluation.records import Record
 from xalma.export import check_merge, compare, export, held_out_rows
 from xalma.exported import open_exported
 from xalma.languages import GROUPS
+from xalma.models.backbone import load_base, save_base
 from xalma.recipe import evaluate_folder
 from xalma.runs import read_run
 from xalma.stages import open_merged

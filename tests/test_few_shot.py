@@ -18,7 +18,7 @@ from xalma.few_shot import (
     partner_gain,
     reference_nats,
 )
-from xalma.losses import plain_model
+from xalma.models.losses import plain_model
 from xalma.stages import open_merged
 
 

@@ -9,8 +9,8 @@ import torch
 from smooth import SMOOTH
 from test_train import rows
 
-from xalma.fp8 import FP8, LARGEST, FP8Linear, fp8_base, product, rounded
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.fp8 import FP8, LARGEST, FP8Linear, fp8_base, product, rounded
 from xalma.train import train
 
 LEAST = 2.0**-10  # half of e4m3's smallest number
@@ -23,7 +23,7 @@ def linear(n_out: int = 48, n_in: int = 32, **options) -> torch.nn.Linear:
 
 def adapted(base, rank: int = 4):
     """A module with a B that is not zero: its A has gradients."""
-    model = attach_module(copy.deepcopy(base), 6, rank=rank, alpha=2 * rank, dropout=0.0)
+    model = attach_adapter(copy.deepcopy(base), 6, rank=rank, alpha=2 * rank, dropout=0.0)
     for name, x in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(x, std=0.05)

@@ -11,15 +11,17 @@ from test_bank import EXACT, batch, by_group, rows_of, write_modules
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import xalma
-from xalma import bases, graphs, stages
-from xalma.backbone import load_base, save_base, train_tokenizer
+from xalma import stages
 from xalma.data.collate import IsolatedDocuments
 from xalma.export import export
-from xalma.losses import labelled_loss
-from xalma.modules import gate, parameter_hash
-from xalma.modules import load_modules as load_with_peft
+from xalma.models import cuda_graphs
+from xalma.models.adapters import gate, parameter_hash
+from xalma.models.adapters import load_adapters as load_with_peft
+from xalma.models.backbone import load_base, save_base, train_tokenizer
+from xalma.models.bases import fetch
+from xalma.models.bases.vocabulary import restore_base, trim_base
+from xalma.models.losses import labelled_loss
 from xalma.recipe import MODULE_STAGES
-from xalma.vocabulary import restore_base, trim_base
 
 WINDOW = 6
 LANGUAGES = ["zh", "de", "tr", "fi", "ka", "en-sv", "ru-en"]
@@ -98,10 +100,10 @@ def test_the_bank_replays_windows(folder, monkeypatch):
         return replay, output
 
     def cache_of(run):
-        return next(c.cell_contents.cache for c in run.__closure__ if isinstance(c.cell_contents, graphs.Steps))
+        return next(c.cell_contents.cache for c in run.__closure__ if isinstance(c.cell_contents, cuda_graphs.Steps))
 
-    monkeypatch.setattr(graphs, "has_graphs", lambda model: not model.training)
-    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(cuda_graphs, "has_graphs", lambda model: not model.training)
+    monkeypatch.setattr(cuda_graphs, "record", record)
     assert torch.equal(bank.generate(**inputs, languages=LANGUAGES, **GREEDY), plain)
     assert len(replays) == 10
 
@@ -147,7 +149,7 @@ def recipe(micro, ladder, tmp_path_factory):
     model = gemma(len(tokenizer)).to(torch.bfloat16)
     save_base(model, tokenizer, home / "runs" / "bases" / "tiny-gemma")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bases, "home", lambda: home)
+        patch.setattr(fetch, "home", lambda: home)
         corpus = stages.open_corpus(micro)
         texts = [text for code in micro.languages for text in islice(corpus.monolingual(code), 50)]
         trim_base("tiny-gemma", texts, home / "runs" / "bases" / "tiny-gemma-trimmed")

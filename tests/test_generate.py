@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xalma.backbone import build_llama
-from xalma.generate import generate, translate
-from xalma.modules import load_modules
+from xalma.models.adapters import load_adapters
+from xalma.models.backbone import build_llama
+from xalma.models.generation import generate, translate
 from xalma.prompts import translation_prompt
 
 TEXTS = [
@@ -109,7 +109,7 @@ def test_translate_is_prompt_generate_extract(base, tokenizer, monkeypatch):
         seen.update(prompts=prompts, **options)
         return [f"\n {i} käännös \nEnglish: more" for i in range(len(prompts))]
 
-    monkeypatch.setattr("xalma.generate.generate", fake)
+    monkeypatch.setattr("xalma.models.generation.generate", fake)
     assert translate(base, tokenizer, ["a", "b"], "fi", "en", prompt_style="alma", beams=3) == [
         "0 käännös",
         "1 käännös",
@@ -119,7 +119,7 @@ def test_translate_is_prompt_generate_extract(base, tokenizer, monkeypatch):
 
 
 def test_translate_gates_by_the_non_english_side(base, tokenizer, finished):
-    model = load_modules(base, {3: finished[2], 6: finished[4]})
+    model = load_adapters(base, {3: finished[2], 6: finished[4]})
     for src, tgt in (("en", "zh"), ("ko", "en")):
         model.set_adapter("group3")
         translate(model, tokenizer, ["x"], src, tgt, max_new_tokens=1)

@@ -17,12 +17,13 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from xalma import base_files, bases
-from xalma.backbone import load_base
-from xalma.basechecks import SENTENCES, check_base
+from xalma import base_files
 from xalma.cli import main
-from xalma.gguf_files import convert_gguf, open_gguf, read_vocabulary, tokenizer_of
-from xalma.gguf_tokenizers import SPLITS, sentencepiece_model
+from xalma.models.backbone import load_base
+from xalma.models.bases import fetch as bases
+from xalma.models.bases.checks import SENTENCES, check_base
+from xalma.models.bases.gguf_files import convert_gguf, open_gguf, read_vocabulary, tokenizer_of
+from xalma.models.bases.gguf_tokenizers import SPLITS, sentencepiece_model
 
 TEXTS = [
     *tiny_gguf.LINES, "", " ", "a", "  two blanks, then   three ", "line\n\nafter\tline", "12345 6,78.90%",

@@ -21,9 +21,9 @@ from torch.nn.functional import cosine_similarity
 import xalma
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.export import export
-from xalma.fp8 import product, rounded
-from xalma.losses import answer_nats, evaluate_loss, labelled_loss
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.fp8 import product, rounded
+from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.objectives import Arpo, Labelled
 from xalma.parallel import collect, distribute
 from xalma.recipe import evaluate_folder
@@ -118,7 +118,7 @@ def test_an_export_says_what_the_stage_says(micro, finished, tmp_path):
 def losses(base, p, *, adapter: bool, steps: int = 6) -> list[float]:
     model = copy.deepcopy(base)
     if adapter:
-        model = attach_module(model, 6, rank=8, alpha=16, dropout=0.0)
+        model = attach_adapter(model, 6, rank=8, alpha=16, dropout=0.0)
     p = p.but(stage4_batch_size=8, stage4_schedule="constant", warmup_ratio=0.0, **SMOOTH)
     log = train(model, rows(8), p, "stage4", steps=steps, seed=0, pad_token_id=0, label="test")
     return [row["loss"] for row in log]
@@ -136,7 +136,7 @@ def test_training_is_the_cpus(base, micro, adapter, without_gpu, monkeypatch):
 @pytest.mark.parametrize("measure", [evaluate_loss, answer_nats], ids=lambda f: f.__name__)
 def test_a_model_that_was_measured_can_be_trained(base, micro, measure):
     """As in stage 4, whose loss before training is measured by a model that is not on the GPU yet."""
-    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0)
+    model = attach_adapter(base, 6, rank=8, alpha=16, dropout=0.0)
     measure(model, rows(4), 0)
     assert len(losses(model, micro, adapter=False, steps=2)) == 2
 

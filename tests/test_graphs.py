@@ -13,9 +13,9 @@ from test_bank import LANGUAGES, batch, folder  # noqa: F401
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 import xalma
-from xalma import graphs
-from xalma.generate import generate
-from xalma.modules import attach_module
+from xalma.models import cuda_graphs
+from xalma.models.adapters import attach_adapter
+from xalma.models.generation import generate
 
 GREEDY = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
 
@@ -26,7 +26,7 @@ def recorded(monkeypatch):
     found: list[int] = []
 
     def record(run):
-        steps = next(cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, graphs.Steps))
+        steps = next(cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, cuda_graphs.Steps))
         state = [t for layer in steps.cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
         before = [t.clone() for t in state]
         output = run()
@@ -44,15 +44,15 @@ def recorded(monkeypatch):
         return replay, output
 
     if not torch.cuda.is_available():
-        monkeypatch.setattr(graphs, "has_graphs", lambda model: not model.training)
-        monkeypatch.setattr(graphs, "record", record)
+        monkeypatch.setattr(cuda_graphs, "has_graphs", lambda model: not model.training)
+        monkeypatch.setattr(cuda_graphs, "record", record)
     return found
 
 
 def unrecorded(monkeypatch, run):
     """What `run` gives where nothing can be replayed."""
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "has_graphs", lambda model: False)
+        patch.setattr(cuda_graphs, "has_graphs", lambda model: False)
         return run()
 
 
@@ -90,7 +90,7 @@ def test_scores_are_each_steps_own(folder, recorded, monkeypatch):  # noqa: F811
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "PEFT module"])
 def test_text_in_text_out(base, tokenizer, recorded, monkeypatch, adapter):
-    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0) if adapter else base
+    model = attach_adapter(base, 6, rank=8, alpha=16, dropout=0.0) if adapter else base
     model.to(xalma.runtime.device())
     prompts = ["Guten Tag", "Hello", "2 kilometers: this one is longer than the others"]
     run = lambda: generate(model, tokenizer, prompts, max_new_tokens=16, batch_size=2, beams=2)  # noqa: E731
@@ -108,7 +108,7 @@ def test_what_cannot_be_replayed_decodes_as_ever(folder, recorded, monkeypatch, 
     options = {"generation_config": GenerationConfig(do_sample=False, max_length=20)} if len(options) == 1 and (
         "generation_config" in options
     ) else GREEDY | {"min_new_tokens": 1} | options  # fmt: skip
-    assert graphs.static_cache(bank.base, inputs | options) is None
+    assert cuda_graphs.static_cache(bank.base, inputs | options) is None
     run = lambda: bank.generate(**inputs, languages=LANGUAGES, **options)  # noqa: E731
     assert torch.equal(run(), unrecorded(monkeypatch, run))
     assert not recorded
@@ -133,7 +133,7 @@ def test_a_step_that_cannot_be_recorded_runs_anew_each_time(folder, recorded, mo
     def refuse(_):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
 
-    monkeypatch.setattr(graphs, "record", refuse)
+    monkeypatch.setattr(cuda_graphs, "record", refuse)
     with pytest.warns(UserWarning, match="can't be recorded, so each runs anew: operation not permitted.*capturing$"):
         found = run()
     assert torch.equal(found, unrecorded(monkeypatch, run))
@@ -165,7 +165,7 @@ def test_sliding_windows_are_replayed(kind, options, recorded, monkeypatch):
     inputs = {"input_ids": ids.masked_fill(mask == 0, 0), "attention_mask": mask}
 
     def run():
-        with graphs.replayed(model, inputs | GREEDY | options) as all_options:
+        with cuda_graphs.replayed(model, inputs | GREEDY | options) as all_options:
             return model.generate(**all_options)
 
     found = run()
@@ -185,10 +185,10 @@ def test_sliding_windows_are_replayed(kind, options, recorded, monkeypatch):
 def test_which_models_have_graphs(rope, yes):
     config = SimpleNamespace(_attn_implementation="sdpa", rope_parameters=None, rope_scaling=rope)
     model = SimpleNamespace(config=config, device=torch.device("cuda"), training=False)
-    assert graphs.has_graphs(model) is yes
+    assert cuda_graphs.has_graphs(model) is yes
     config._attn_implementation = "flash_attention_2"  # wants a mask that grows
-    assert graphs.has_graphs(model) is False
+    assert cuda_graphs.has_graphs(model) is False
     for changes in ({"device": torch.device("cpu")}, {"training": True}, {"hf_device_map": {"a": 0, "b": 1}}):
         other = SimpleNamespace(**vars(model) | changes)
         other.config = SimpleNamespace(**vars(config) | {"_attn_implementation": "sdpa", "rope_scaling": None})
-        assert graphs.has_graphs(other) is False
+        assert cuda_graphs.has_graphs(other) is False

@@ -12,10 +12,10 @@ import pytest
 import torch
 from test_arpo import tiny_model, tiny_tokenizer
 
-from xalma.backbone import load_base
-from xalma.interchange import open_checkpoint
+from xalma.models.backbone import load_base
+from xalma.models.layouts import open_checkpoint
+from xalma.models.safetensors_io import read_header
 from xalma.runtime import REPOSITORY
-from xalma.shards import read_header
 from xalma.systems.decoding import load_model, load_tokenizer
 
 OPENERS = (load_base, open_checkpoint, load_model)

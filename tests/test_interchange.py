@@ -16,12 +16,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from xalma import convert as conversion
-from xalma import interchange
-from xalma.backbone import train_tokenizer
 from xalma.cli import main
-from xalma.convert import convert
-from xalma.interchange import ADAPTERS, ALL_MODULES, open_checkpoint
+from xalma.models import convert as conversion
+from xalma.models import layouts
+from xalma.models.backbone import train_tokenizer
+from xalma.models.convert import convert
+from xalma.models.layouts import ADAPTERS, ALL_MODULES, open_checkpoint
 
 RANK = 4
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
@@ -198,7 +198,7 @@ def test_no_more_than_two_tensors_live_at_once(released, adapters, tmp_path, mon
         nonlocal live
         live -= nbytes
 
-    def counted(entries, read=interchange.read_tensors):
+    def counted(entries, read=layouts.read_tensors):
         nonlocal live, peak, largest, count
         for name, tensor in read(entries):
             weakref.finalize(tensor, freed, tensor.nbytes)
@@ -206,7 +206,7 @@ def test_no_more_than_two_tensors_live_at_once(released, adapters, tmp_path, mon
             peak = max(peak, live)
             yield name, tensor
 
-    monkeypatch.setattr(interchange, "read_tensors", counted)
+    monkeypatch.setattr(layouts, "read_tensors", counted)
     checkpoint = open_checkpoint(released if layout == ALL_MODULES else adapters)
     assert count == 0
     convert(checkpoint, tmp_path / "out", max_shard_size=30_000)
@@ -241,14 +241,14 @@ def test_memory_stays_where_it_was(tmp_path, monkeypatch):
     gc.collect()
     peak, before = 0.0, private_mib()
 
-    def watched(entries, read=interchange.read_tensors):
+    def watched(entries, read=layouts.read_tensors):
         nonlocal peak
         for pair in read(entries):
             peak = max(peak, private_mib())
             yield pair
             peak = max(peak, private_mib())
 
-    monkeypatch.setattr(interchange, "read_tensors", watched)
+    monkeypatch.setattr(layouts, "read_tensors", watched)
     checkpoint = open_checkpoint(tmp_path / "all")
     assert checkpoint.nbytes / 2**20 > 300
     convert(checkpoint, tmp_path / "out", max_shard_size=10**8)

@@ -10,20 +10,20 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xalma.backbone import load_base, save_base, train_tokenizer
-from xalma.bank import load_modules as load_bank
-from xalma.convert import convert
-from xalma.interchange import PROJECTIONS, open_checkpoint
 from xalma.languages import GROUPS, adapter_name
-from xalma.modules import (
-    attach_module,
+from xalma.models.adapters import (
+    attach_adapter,
     gate,
-    load_modules,
-    merge_module,
+    load_adapters,
+    merge_adapter,
     parameter_hash,
     projections,
-    save_module,
+    save_adapter,
 )
+from xalma.models.backbone import load_base, save_base, train_tokenizer
+from xalma.models.bank import load_modules as load_bank
+from xalma.models.convert import convert
+from xalma.models.layouts import PROJECTIONS, open_checkpoint
 from xalma.profiles import FULL
 from xalma.runs import read_run
 from xalma.train import train
@@ -38,7 +38,7 @@ def logits(model) -> torch.Tensor:
 
 def disturbed(base, group: int, seed: int):
     """A module whose B is not zero, as after training."""
-    model = attach_module(copy.deepcopy(base), group, rank=4, alpha=8, dropout=0.0, seed=seed)
+    model = attach_adapter(copy.deepcopy(base), group, rank=4, alpha=8, dropout=0.0, seed=seed)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -54,19 +54,19 @@ def folders(base, tmp_path):
     for group in (3, 6):
         model = disturbed(base, group, seed=group)
         expected[group] = logits(model)
-        save_module(model, group, tmp_path / f"g{group}")
+        save_adapter(model, group, tmp_path / f"g{group}")
     return {group: tmp_path / f"g{group}" for group in (3, 6)}, expected
 
 
 def test_a_fresh_module_changes_no_output(base):
     before = logits(base)
-    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.3, seed=0)
+    model = attach_adapter(base, 6, rank=8, alpha=16, dropout=0.3, seed=0)
     assert torch.equal(logits(model), before)
 
 
 def test_a_fresh_module_is_all_that_trains(base):
     n_layers = base.config.num_hidden_layers
-    model = attach_module(base, 6, rank=8, alpha=16, dropout=0.0)
+    model = attach_adapter(base, 6, rank=8, alpha=16, dropout=0.0)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == n_layers * 7 * 2
     assert all(".group6." in name and ".lora_" in name for name in trained)
@@ -75,16 +75,16 @@ def test_a_fresh_module_is_all_that_trains(base):
 
 def test_the_seed_decides_a_module(base):
     hashes = {
-        seed: parameter_hash(attach_module(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=seed))
+        seed: parameter_hash(attach_adapter(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=seed))
         for seed in (1, 2)
     }
-    again = attach_module(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=1)
+    again = attach_adapter(copy.deepcopy(base), 6, rank=4, alpha=8, dropout=0.0, seed=1)
     assert hashes[1] == parameter_hash(again) != hashes[2]
 
 
 def test_published_configuration(base):
     """rank 512, alpha 1024: scale 2, dropout 0.05, no bias, all seven projections (X-ALMA-13B-Group1)."""
-    config = attach_module(base, 1, rank=FULL.lora_rank, alpha=FULL.lora_alpha, dropout=FULL.lora_dropout).peft_config[
+    config = attach_adapter(base, 1, rank=FULL.lora_rank, alpha=FULL.lora_alpha, dropout=FULL.lora_dropout).peft_config[
         "group1"
     ]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (512, 1024, 0.05, "none")
@@ -138,8 +138,8 @@ def test_any_llama_like_base(name, tmp_path):
     expected = logits(model)
     trained = {n.split(".lora_")[0].rsplit(".", 1)[1] for n, p in model.named_parameters() if p.requires_grad}
     assert trained == set(names)
-    save_module(model, 6, tmp_path / "g6")
-    merged = merge_module(copy.deepcopy(base), 6, tmp_path / "g6")
+    save_adapter(model, 6, tmp_path / "g6")
+    merged = merge_adapter(copy.deepcopy(base), 6, tmp_path / "g6")
     torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
     assert not torch.equal(expected, logits(base))
     tied = merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
@@ -157,7 +157,7 @@ def test_any_llama_like_base_in_every_layout(name, tmp_path):
     for group in (3, 6):
         model = disturbed(base, group, seed=group)
         expected[group] = logits(model)
-        save_module(model, group, tmp_path / f"group{group}")
+        save_adapter(model, group, tmp_path / f"group{group}")
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.groups == (3, 6)
     assert {layer.rsplit(".", 1)[-1] for layer in checkpoint.layers} == set(projections(base))
@@ -190,13 +190,13 @@ def test_bases_that_are_not_llama_like(kind, found):
     sizes = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
     with pytest.raises(ValueError, match=f"is not LLaMA-like: .*{found}"):
-        attach_module(base, 6, rank=4, alpha=8, dropout=0.0)
+        attach_adapter(base, 6, rank=4, alpha=8, dropout=0.0)
 
 
 def test_gate_picks_exactly_one_module(folders, base):
     paths, expected = folders
     plain = logits(base)
-    model = load_modules(base, paths)
+    model = load_adapters(base, paths)
     for choice, group in ((6, 6), ("zh", 6), (3, 3), ("ru", 3), ("fi", 6)):
         assert gate(model, choice) == group
         assert torch.equal(logits(model), expected[group])
@@ -206,7 +206,7 @@ def test_gate_picks_exactly_one_module(folders, base):
 
 
 def test_gate_keeps_what_is_trainable(folders, base):
-    model = load_modules(base, folders[0], trainable=6)
+    model = load_adapters(base, folders[0], trainable=6)
     gate(model, "ru")
     assert {name.split(".lora_")[1].split(".")[1] for name, p in model.named_parameters() if p.requires_grad} == {
         "group6"
@@ -225,19 +225,19 @@ def test_gate_keeps_what_is_trainable(folders, base):
 )
 def test_gate_errors(folders, base, choice, why):
     with pytest.raises(ValueError, match=why):
-        gate(load_modules(base, folders[0]), choice)
+        gate(load_adapters(base, folders[0]), choice)
 
 
 def test_load_errors(base):
     with pytest.raises(ValueError, match="no modules to load"):
-        load_modules(base, {})
+        load_adapters(base, {})
     with pytest.raises(ValueError, match="no language group 0"):
         adapter_name(0)
 
 
 def test_merged_equals_gated(folders, base):
     paths, expected = folders
-    merged = merge_module(base, 6, paths[6])
+    merged = merge_adapter(base, 6, paths[6])
     assert not isinstance(merged, PeftModel)
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
     torch.testing.assert_close(logits(merged), expected[6], atol=1e-5, rtol=1e-5)
@@ -246,7 +246,7 @@ def test_merged_equals_gated(folders, base):
 def test_training_one_module_leaves_the_rest_bit_for_bit(folders, base, micro):
     """By hash, and by the tensors themselves."""
     paths, _ = folders
-    model = load_modules(base, paths, trainable=6)
+    model = load_adapters(base, paths, trainable=6)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     hashes = {part: parameter_hash(model, **part_of(part)) for part in ("base", "group3", "group6")}
     rows = [{"input_ids": IDS[0].tolist(), "labels": IDS[0].tolist()}] * 8
@@ -275,7 +275,7 @@ def test_stages_move_only_their_module(ladder, finished):
     """The base of run.json is stage 1's, untouched; each module names that base and its own group alone."""
     for number in (2, 3, 4, 5):
         assert read_run(finished[number])["base"] == str(ladder[1])
-        model = load_modules(load_base(ladder[1])[0], {6: finished[number]})
+        model = load_adapters(load_base(ladder[1])[0], {6: finished[number]})
         assert parameter_hash(model.unload()) == parameter_hash(load_base(ladder[1])[0])
     adapters = [(finished[n] / "adapter_model.safetensors").read_bytes() for n in (2, 3, 4, 5)]
     assert len(set(adapters)) == 4, "every stage trains"

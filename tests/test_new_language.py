@@ -12,13 +12,13 @@ import torch
 from test_readme_code import example, run
 
 from xalma import stages
-from xalma.backbone import load_base
-from xalma.bank import load_modules as load_bank
 from xalma.evaluation.records import Record
-from xalma.generate import translate
 from xalma.laddertables import direction_table, ladder_table
 from xalma.languages import group_of
-from xalma.modules import gate, load_modules, parameter_hash
+from xalma.models.adapters import gate, load_adapters, parameter_hash
+from xalma.models.backbone import load_base
+from xalma.models.bank import load_modules as load_bank
+from xalma.models.generation import translate
 from xalma.profiles import load_profile
 from xalma.runs import BASE, stage_folder
 
@@ -56,13 +56,13 @@ def test_a_ninth_module_touches_no_other(ninth, micro, finished, monkeypatch):
     assert {Path(name).parent.name for name in after.keys() - before.keys()} == {"group9"}
     base = load_base(stage_folder(p, 1, BASE))[0]
     plain = parameter_hash(base)
-    model = load_modules(base, {6: finished[4], 9: folder}).eval()
+    model = load_adapters(base, {6: finished[4], 9: folder}).eval()
     assert gate(model, "sw") == group_of("sw") == 9
     with torch.no_grad():
         swahili = model(IDS).logits
         gate(model, "zh")
         chinese = model(IDS).logits
-        alone = load_modules(load_base(stage_folder(p, 1, BASE))[0], {6: finished[4]}).eval()
+        alone = load_adapters(load_base(stage_folder(p, 1, BASE))[0], {6: finished[4]}).eval()
         assert torch.equal(chinese, alone(IDS).logits)
     assert not torch.equal(swahili, chinese)
     assert parameter_hash(model.unload()) == plain

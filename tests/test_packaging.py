@@ -155,7 +155,7 @@ def test_no_index_or_local_path(name):
         ("reproduce", ".venv/bin/xalma run --profile ntrex"),
         ("test", "HF_HUB_OFFLINE=1"),
         ("lab", "jupyter lab notebooks"),
-        ("base", ".venv/bin/python -m xalma.bases gemma-3-270m"),
+        ("base", ".venv/bin/python -m xalma.models.bases.fetch gemma-3-270m"),
         ("lint", "ruff check"),
         ("cards", "xalma.cards"),
         ("lock", "uv"),

@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
 from xalma import plan
-from xalma.backbone import build_llama, train_tokenizer
 from xalma.cli import main
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.backbone import build_llama, train_tokenizer
 from xalma.profiles import FULL, PROFILES, SMALL, TINY
 from xalma.runtime import REPOSITORY
 
@@ -34,7 +34,7 @@ def test_counts_are_those_of_the_models_built():
     p = TINY.but(base="", vocab_size=len(tokenizer), hidden_size=48, layers=3, heads=2, lora_rank=5)
     model = build_llama(tokenizer, hidden_size=48, layers=3, heads=2, max_positions=32, seed=0)
     assert plan.shape_of(p).parameters == model.num_parameters()
-    trained, _ = attach_module(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
+    trained, _ = attach_adapter(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
     assert plan.shape_of(p).module(5) == trained
 
 
@@ -55,7 +55,7 @@ def test_grouped_query_attention_is_counted(tmp_path, kind, more):
     norms = sum(x.numel() for name, x in model.named_parameters() if "q_norm" in name or "k_norm" in name)
     shape = plan.shape_of(FULL.but(base=str(tmp_path)))
     assert shape.parameters == model.num_parameters() - norms  # Qwen3's, a few numbers a layer, are left out
-    trained, _ = attach_module(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
+    trained, _ = attach_adapter(model, 6, rank=5, alpha=5, dropout=0.0).get_nb_trainable_parameters()
     assert shape.module(5) == trained
     sequences = FULL.generation_batch * FULL.beams * (plan.ASSUMED_ROW_TOKENS + FULL.max_new_tokens)
     kept = 2 * config.num_key_value_heads * model.model.layers[0].self_attn.head_dim * (3 + 1) * 2 * sequences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.backbone import train_tokenizer
+from xalma.models.backbone import train_tokenizer
 from xalma.prompts import chat_style, extract_translation, translation_prompt
 
 

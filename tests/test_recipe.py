@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from xalma import recipe, runs
 from xalma import workers as workers_
-from xalma.backbone import load_base
 from xalma.corpora.registry import open_corpus
 from xalma.data.collate import IGNORE
 from xalma.languages import GROUPS
+from xalma.models.backbone import load_base
 from xalma.recipe import (
     evaluate_folder,
     evaluate_stage,

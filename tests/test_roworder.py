@@ -7,7 +7,7 @@ import torch
 from transformers.generation import GenerateBeamDecoderOnlyOutput
 from transformers.modeling_outputs import CausalLMOutput
 
-from xalma.roworder import restore_rows, sort_rows
+from xalma.models.grouped_lora import restore_rows, sort_rows
 
 IDS = torch.tensor([[10, 10], [20, 20], [30, 30]])
 

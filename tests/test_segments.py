@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xalma import generate as generation
-from xalma.bank import ModuleBank
-from xalma.generate import n_cut, translate
+from xalma.models import generation as generation
+from xalma.models.bank import ModuleBank
+from xalma.models.generation import blank_lines_kept, check_segments, is_blank, n_cut, translate, without_blank
 from xalma.prompts import extract_translation, holds_separator
-from xalma.segments import blank_lines_kept, check_segments, is_blank, without_blank
 from xalma.systems import open_system
 from xalma.systems.endpoint import Endpoint
 from xalma.systems.outputs import single_lines

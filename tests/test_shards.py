@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
-from xalma.shards import parse_size, read_headers, read_tensors, write_tensors
+from xalma.models.safetensors_io import parse_size, read_headers, read_tensors, write_tensors
 
 TENSORS = {  # odd sizes, mixed types, none and a single number: all that alignment can trip over
     "a.weight": torch.arange(15, dtype=torch.float32).reshape(3, 5),

@@ -379,23 +379,23 @@ def test_aya_101(tiny):
 @pytest.fixture(scope="module")
 def xalma(tiny, tmp_path_factory) -> Path:
     """base/, group1/, group6/ (merged model and adapter side by side, as on the hub) and all/."""
-    from xalma.backbone import load_base, save_base
-    from xalma.convert import convert
-    from xalma.interchange import open_checkpoint
-    from xalma.modules import attach_module, merge_module, save_module
+    from xalma.models.adapters import attach_adapter, merge_adapter, save_adapter
+    from xalma.models.backbone import load_base, save_base
+    from xalma.models.convert import convert
+    from xalma.models.layouts import open_checkpoint
 
     root = tmp_path_factory.mktemp("xalma")
     base, tokenizer = load_base(tiny["llama"])
     save_base(base, tokenizer, root / "base")
     for group in (1, 6):
-        model = attach_module(load_base(root / "base")[0], group, rank=4, alpha=8, dropout=0.0)
+        model = attach_adapter(load_base(root / "base")[0], group, rank=4, alpha=8, dropout=0.0)
         generator = torch.Generator().manual_seed(group)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "lora_B" in name:
                     weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-        save_module(model, group, root / f"adapter{group}")
-        merged = merge_module(load_base(root / "base")[0], group, root / f"adapter{group}")
+        save_adapter(model, group, root / f"adapter{group}")
+        merged = merge_adapter(load_base(root / "base")[0], group, root / f"adapter{group}")
         save_base(merged, tokenizer, root / f"group{group}")
         for file in (root / f"adapter{group}").iterdir():
             if file.name.startswith("adapter_"):
@@ -431,9 +431,9 @@ def test_xalmas_three_ways_say_the_same(xalma):
 def test_xalma_is_the_papers_prompt_and_the_groups_weights(xalma):
     system = opened("xalma-merged", path=f"{xalma}/group{{group}}")
     model = AutoModelForCausalLM.from_pretrained(xalma / "base", dtype=torch.float32)
-    from xalma.modules import merge_module
+    from xalma.models.adapters import merge_adapter
 
-    model = merge_module(model, 6, xalma / "adapter6").eval()
+    model = merge_adapter(model, 6, xalma / "adapter6").eval()
     tokenizer = AutoTokenizer.from_pretrained(xalma / "base")
     expected = []
     for text in TEXTS:

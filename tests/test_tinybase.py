@@ -7,12 +7,12 @@ from itertools import islice
 
 import pytest
 
-from xalma.backbone import build_llama, load_base, train_tokenizer
 from xalma.base_files import SHIPPED, find_base
 from xalma.corpora.phrasebook.cldr import STYLES
 from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import parse_shares
 from xalma.languages import LANGUAGES
+from xalma.models.backbone import build_llama, load_base, train_tokenizer
 from xalma.profiles import load_profile
 from xalma.tinybase import bits_per_byte, card_text, ship, text_blocks, train_base, write_text
 

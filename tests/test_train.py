@@ -15,8 +15,8 @@ from xalma import stages
 from xalma.corpora.registry import open_corpus
 from xalma.data.batches import RowBatches, sizes
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
-from xalma.losses import answer_nats, evaluate_loss, labelled_loss
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
+from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.objectives import Labelled
 from xalma.profiles import TINY
 from xalma.train import Run, keep_products, settings, train
@@ -41,7 +41,7 @@ def gradients(model, loss) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "module"])
 def test_loss_and_gradients_are_transformers_own(base, adapter):
-    model = attach_module(base, 6, rank=4, alpha=8, dropout=0.0) if adapter else base
+    model = attach_adapter(base, 6, rank=4, alpha=8, dropout=0.0) if adapter else base
     if adapter:  # with B = 0 the gradient of A is zero
         torch.nn.init.normal_(next(p for n, p in model.named_parameters() if "lora_B" in n), std=0.1)
     batch = PadCollator(0)(rows())
@@ -207,7 +207,7 @@ def test_logits_in_chunks_are_the_same_loss_and_gradients(base, monkeypatch, log
     batch = PadCollator(0)(rows())
     whole = labelled_loss(base, batch)
     expected = gradients(base, whole)
-    monkeypatch.setattr("xalma.losses.LOGITS", logits)
+    monkeypatch.setattr("xalma.models.losses.LOGITS", logits)
     parts = labelled_loss(base, batch)
     assert parts.item() == pytest.approx(whole.item(), rel=1e-6)
     for name, found in gradients(base, parts).items():
@@ -246,7 +246,7 @@ def layer_products(monkeypatch) -> list[int]:
 def test_layers_that_keep_their_products_change_nothing_and_multiply_less(base, micro, adapter, layer_products):
     """Weights and losses to the last bit; a layer's 7 products (21 with a module) but its last, which no gradient
     needs, are computed again, or kept."""
-    base = attach_module(base, 6, rank=4, alpha=8, dropout=0.1) if adapter else base
+    base = attach_adapter(base, 6, rank=4, alpha=8, dropout=0.1) if adapter else base
     found = {}
     for name, changes in {
         "stored": {}, "again": {"gradient_checkpointing": True},

@@ -12,10 +12,17 @@ import torch
 from tiny_gguf import LINES, byte_level, write_gguf
 from transformers import PreTrainedTokenizerFast
 
-from xalma.backbone import load_base, save_base
 from xalma.cli import main
-from xalma.gguf_files import convert_gguf, trim_gguf
-from xalma.vocabulary import count_tokens, kept_tokens, restore_base, token_ids, trim_base, trim_tokenizer
+from xalma.models.backbone import load_base, save_base
+from xalma.models.bases.gguf_files import convert_gguf, trim_gguf
+from xalma.models.bases.vocabulary import (
+    count_tokens,
+    kept_tokens,
+    restore_base,
+    token_ids,
+    trim_base,
+    trim_tokenizer,
+)
 
 TEXTS = ["Das Buch liegt auf dem Tisch.", "  two   blanks 12", "", "本が机の上", "½ 🤖"]
 OTHER = [*LINES, "никто", "entirely unseen words <b>", "\t\u200b"]

@@ -13,7 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from xalma.backbone import train_tokenizer
+from xalma.models.backbone import train_tokenizer
 
 LINES = [
     "The book is on the table, and 12 children read it.",

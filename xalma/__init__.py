@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from xalma.arpo import arpo_loss as arpo_loss
     from xalma.arpotrainer import ARPOConfig as ARPOConfig
     from xalma.arpotrainer import ARPOTrainer as ARPOTrainer
-    from xalma.bank import load_modules as load_modules
-    from xalma.generate import translate as translate
     from xalma.languages import group_of as group_of
+    from xalma.models.bank import load_modules as load_modules
+    from xalma.models.generation import translate as translate
     from xalma.profiles import load_profile as load_profile
 
 _HOMES = {
@@ -31,9 +31,9 @@ _HOMES = {
     "ARPOTrainer": "arpotrainer",
     "arpo_loss": "arpo",
     "group_of": "languages",
-    "load_modules": "bank",
+    "load_modules": "models.bank",
     "load_profile": "profiles",
-    "translate": "generate",
+    "translate": "models.generation",
 }
 
 

@@ -21,13 +21,13 @@ from typing import Any
 import pandas as pd
 from peft import LoraConfig, get_peft_model
 
-from xalma.backbone import load_base, save_base
 from xalma.corpora.registry import open_corpus
 from xalma.data import cleaning
 from xalma.data.contamination import guarded_corpus
 from xalma.evaluation.records import Record
 from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
+from xalma.models.backbone import load_base, save_base
 from xalma.profiles import Profile
 from xalma.recipe import evaluate_folder
 from xalma.runs import BASE, file_run, read_run, recipe_hash, results_folder, stage_folder

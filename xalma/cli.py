@@ -312,7 +312,7 @@ def _translate(arguments: argparse.Namespace) -> None:
     texts = _input_lines(arguments.file)
 
     from xalma.exported import is_export, open_exported
-    from xalma.generate import translate
+    from xalma.models.generation import translate
     from xalma.recipe import newest_stage
     from xalma.runtime import usable_device, usable_dtype
     from xalma.stages import open_merged
@@ -381,20 +381,20 @@ def _contamination(arguments: argparse.Namespace) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     if arguments.source[0].endswith(".gguf"):
-        from xalma.gguf_files import convert_gguf
+        from xalma.models.bases.gguf_files import convert_gguf
 
         if len(arguments.source) > 1 or arguments.layout or arguments.base or arguments.groups:
             raise ValueError("a GGUF file is converted alone, into a base: give --from FILE.gguf and --to DIR only")
         print(convert_gguf(arguments.source[0], arguments.out))
         return
     from xalma.languages import parse_groups
-    from xalma.shards import parse_size
+    from xalma.models.safetensors_io import parse_size
 
     limit = parse_size(arguments.max_shard_size)
     groups = parse_groups(arguments.groups) if arguments.groups else None
 
-    from xalma.convert import convert
-    from xalma.interchange import open_checkpoint
+    from xalma.models.convert import convert
+    from xalma.models.layouts import open_checkpoint
 
     source = arguments.source[0] if len(arguments.source) == 1 else arguments.source
     checkpoint = open_checkpoint(source, arguments.base)
@@ -403,7 +403,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _trim(arguments: argparse.Namespace) -> None:
-    from xalma.vocabulary import TextFiles, restore_base, trim_base
+    from xalma.models.bases.vocabulary import TextFiles, restore_base, trim_base
 
     if bool(arguments.texts) == bool(arguments.restore):
         raise ValueError("give --texts FILE… to trim a base, or --restore BASE to bring one back")

@@ -24,7 +24,7 @@ from xalma.evaluation.metrics import length_ratio, score
 from xalma.evaluation.records import Record
 from xalma.files import fingerprint, new_directory, read_json, write_json
 from xalma.methods import METHODS, train_preference
-from xalma.modules import save_module
+from xalma.models.adapters import save_adapter
 from xalma.profiles import Profile
 from xalma.recipe import score_rows, translate_test
 from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder
@@ -147,7 +147,7 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
         logging.getLogger("transformers.modeling_utils").addFilter(_but_token_estimate)
         model, tokenizer = open_for_training(p, group, start)
         model, log = train_preference(system.method, model, tokenizer, rows, output_dir=out, **settings)
-        save_module(model, group, out)
+        save_adapter(model, group, out)
         write_json(out / "log.json", log)
         return {"system": asdict(system), "group": group, "base": read_run(start)["base"], "rows": len(rows)} | settings
 

@@ -18,25 +18,25 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base
 from xalma.base_files import load_tokenizer
 from xalma.clients import save_generation_config, save_tokenizer
 from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
 from xalma.evaluation.records import Record, read_records
 from xalma.files import TO, check_new, new_directory, read_json, write_json
-from xalma.generate import generate
 from xalma.languages import ENGLISH, GROUP_NAMES
 from xalma.modelcard import model_card, stage_chain
-from xalma.modules import load_modules
+from xalma.models.adapters import load_adapters
+from xalma.models.backbone import load_base
+from xalma.models.generation import generate
+from xalma.models.layouts import plain_config
+from xalma.models.safetensors_io import read_headers, read_tensors
 from xalma.profiles import Profile
 from xalma.progress import progress
 from xalma.prompts import translation_prompt
 from xalma.recipe import evaluate_folder, newest_stage, test_rows
 from xalma.runs import open_stage, read_run, results_folder, stage_folder
 from xalma.runtime import device, provenance
-from xalma.shards import read_headers, read_tensors
-from xalma.sources import plain_config
 
 SENTENCES = 200
 TOLERANCE = 1e-4  # of float32 logits, relative to their root mean square where that is above 1
@@ -80,7 +80,7 @@ def export(
     if run["group"] != group:
         raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
     if gguf:  # found out before the model is compared, as the chain
-        from xalma.gguf_export import describable, write_gguf
+        from xalma.models.bases.gguf_export import describable, write_gguf
 
         describable(AutoConfig.from_pretrained(run["base"], trust_remote_code=False), load_tokenizer(run["base"]))
     chain = stage_chain(folder)  # found out before the model is compared
@@ -119,7 +119,7 @@ def check_merge(
     """
     rows = held_out_rows(p, group, sentences)
     base, tokenizer = load_base(open_stage(folder)["base"], "float32")
-    gated = load_modules(base, {group: folder}).to(device()).eval()
+    gated = load_adapters(base, {group: folder}).to(device()).eval()
     expected = _answers(gated, tokenizer, [row["prompt"] for row in rows], p)
     merged = merge(gated)
     found = _answers(merged, tokenizer, [row["prompt"] for row in rows], p)

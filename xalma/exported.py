@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base
 from xalma.files import read_json
-from xalma.modules import merge_module
+from xalma.models.adapters import merge_adapter
+from xalma.models.backbone import load_base
 
 EXPORT_AGAIN = "export the stage again"
 
@@ -37,7 +37,7 @@ def open_exported(
         return load_base(folder, dtype)
     base = _base_of(folder)
     model, tokenizer = load_base(base, "float32")
-    return merge_module(model, group, folder).to(getattr(torch, dtype)), tokenizer
+    return merge_adapter(model, group, folder).to(getattr(torch, dtype)), tokenizer
 
 
 def _base_of(folder: Path) -> str:

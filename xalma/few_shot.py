@@ -19,9 +19,9 @@ from xalma.corpora.registry import open_corpus
 from xalma.data.collate import completion, tokenize_rows
 from xalma.evaluation.metrics import bits_per_byte
 from xalma.evaluation.records import Record, write_records
-from xalma.generate import generate
 from xalma.languages import ENGLISH
-from xalma.losses import answer_nats
+from xalma.models.generation import generate
+from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.recipe import score_rows

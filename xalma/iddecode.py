@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from xalma.graphs import record
+from xalma.models.cuda_graphs import record
 
 PROMPT_TOKENS = 2**18  # read at once
 LOOK = 8  # steps between two looks whether all rows are done

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from torch.utils.checkpoint import checkpoint
 
-from xalma.architectures import layer_kinds, why_not, window_of
 from xalma.data.literal import token_ids
+from xalma.models.architectures import layer_kinds, why_not, window_of
 
 # Logits are made, used and dropped in chunks of at most this many elements (64 MiB in float32).
 MAX_LOGITS = 2**24

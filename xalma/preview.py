@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from xalma.corpora.registry import open_corpus
-from xalma.generate import translate
 from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
+from xalma.models.generation import translate
 from xalma.profiles import Profile
 from xalma.recipe import newest_stage
 from xalma.runs import read_run

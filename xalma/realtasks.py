@@ -24,7 +24,7 @@ from xalma.data.collate import IGNORE
 from xalma.files import read_json
 from xalma.iddecode import decode, price
 from xalma.languages import ENGLISH
-from xalma.modules import attach_module
+from xalma.models.adapters import attach_adapter
 from xalma.objectives import Objective
 from xalma.pairs import sequence_logps
 from xalma.preference_losses import REFERENCE, Preference, Within
@@ -62,7 +62,7 @@ def module_on(run: Run, base, rank: int = 0, saved: str = ""):
     """A module on `base`, fresh or with the saved weights."""
     rank = rank or run.p.lora_rank
     scale = run.p.lora_alpha / run.p.lora_rank
-    model = attach_module(base, 1, rank=rank, alpha=round(scale * rank), dropout=0.0, seed=run.p.seed)
+    model = attach_adapter(base, 1, rank=rank, alpha=round(scale * rank), dropout=0.0, seed=run.p.seed)
     if saved:
         model.load_state_dict(load_file(run.work / f"{saved}.safetensors"), strict=False)
     return model.to(device())

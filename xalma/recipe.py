@@ -15,10 +15,10 @@ from xalma.data.collate import completion, tokenize_rows
 from xalma.evaluation.metrics import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.evaluation.records import Record, read_records, records_of, write_records
 from xalma.files import fingerprint, read_json, write_json
-from xalma.generate import generate
 from xalma.language_id import signature
 from xalma.languages import ENGLISH
-from xalma.losses import answer_nats
+from xalma.models.generation import generate
+from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runs import BASE, open_stage, recipe_hash, results_folder, stage_folder, weights_hash

@@ -192,21 +192,21 @@ def results_folder(p: Profile) -> Path:
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "architectures", "arpo", "arpotrainer", "backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
-    "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "fp8", "generate", "graphs", "language_id", "languages", "data.literal", "losses",
-    "methods", "data.mixing", "modules", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
-    "segments", "stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "train", "zero",
+    "models.architectures", "arpo", "arpotrainer", "models.backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
+    "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "models.fp8", "models.generation", "models.cuda_graphs", "language_id", "languages", "data.literal", "models.losses",
+    "methods", "data.mixing", "models.adapters", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
+    "models.generation", "stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
     "__init__",
-    "basechecks",
-    "bases",
+    "models.bases.checks",
+    "models.bases.fetch",
     "checkpoints",
     "escapes",
     "files",
-    "gguf_files",
-    "gguf_tokenizers",
+    "models.bases.gguf_files",
+    "models.bases.gguf_tokenizers",
     "live",
     "marked",
     "meter",
@@ -217,8 +217,8 @@ NOT_DECISIVE = (
     "evaluation.records",
     "runs",
     "runtime",
-    "shards",
-    "sources",
+    "models.safetensors_io",
+    "models.layouts",
 )
 DECISIVE_PARTS = {"runtime": ("mixed_precision", "seed_everything")}  # of modules that decide nothing else
 PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they change when files move

@@ -28,7 +28,6 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
@@ -38,10 +37,11 @@ from xalma.data.contamination import guard_report, guarded_corpus
 from xalma.data.mixing import mixture, profile_shares, pseudo_monolingual
 from xalma.data.token_files import KINDS
 from xalma.files import fingerprint, locked, new_directory, put_back, read_json, write_json
-from xalma.generate import generate
 from xalma.languages import ENGLISH
-from xalma.losses import evaluate_loss
-from xalma.modules import attach_module, load_modules, merge_module, save_module
+from xalma.models.adapters import attach_adapter, load_adapters, merge_adapter, save_adapter
+from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
+from xalma.models.generation import generate
+from xalma.models.losses import evaluate_loss
 from xalma.objectives import Arpo
 from xalma.pairs import tokenize_pairs
 from xalma.parallel import Follower, barrier, rank, together, world_size
@@ -378,7 +378,7 @@ def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel
         return load_base(run["base"], "float32")
     model, tokenizer = load_base(run["base"], p.dtype)
     if run["group"] == BASE:
-        fresh = attach_module(
+        fresh = attach_adapter(
             model, group, rank=p.lora_rank, alpha=p.lora_alpha, dropout=p.lora_dropout, seed=p.seed + group
         )
         return fresh, tokenizer
@@ -386,7 +386,7 @@ def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel
         raise ValueError(
             f"{previous} holds the module of group {run['group']}, not of group {group}: pass that group's folder"
         )
-    return load_modules(model, {group: previous}, trainable=group), tokenizer
+    return load_adapters(model, {group: previous}, trainable=group), tokenizer
 
 
 def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, group: int, out: Path) -> None:
@@ -394,7 +394,7 @@ def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gro
     if group == BASE:
         save_base(model, tokenizer, out)
     else:
-        save_module(model, group, out)
+        save_adapter(model, group, out)
 
 
 def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -404,7 +404,7 @@ def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedM
     """
     run = open_stage(folder)
     model, tokenizer = load_base(run["base"])
-    model = model if run["group"] == BASE else merge_module(model, run["group"], folder)
+    model = model if run["group"] == BASE else merge_adapter(model, run["group"], folder)
     return model.to(device(), getattr(torch, dtype)), tokenizer
 
 

@@ -24,10 +24,10 @@ from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.files import read_json, write_json
-from xalma.generate import generate
 from xalma.marked import write_table
 from xalma.methods import METHODS, train_preference
-from xalma.modules import save_module
+from xalma.models.adapters import save_adapter
+from xalma.models.generation import generate
 from xalma.preferences import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
@@ -104,7 +104,7 @@ def _train(p: Profile, group: int, method: str, rate: float, steps: int, seed: i
         model, tokenizer = open_for_training(p, group, start)
         rows = read_json(pairs / "rows.json", f"remove {pairs}, and its pairs are made again", list)
         model, log = train_preference(method, model, tokenizer, rows, output_dir=out, **settings)
-        save_module(model, group, out)
+        save_adapter(model, group, out)
         write_json(out / "log.json", log)
         return {"group": group, "base": read_run(start)["base"], "method": method} | settings
 

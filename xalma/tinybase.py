@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base, save_base
 from xalma.base_files import SHIPPED
 from xalma.corpora.phrasebook.phrasebook import Phrasebook
 from xalma.corpora.registry import open_corpus
@@ -29,7 +28,8 @@ from xalma.data.prepare import prepare
 from xalma.data.prepare_workers import processes
 from xalma.files import new_directory, write_atomically, write_json
 from xalma.languages import ENGLISH, language
-from xalma.losses import answer_nats
+from xalma.models.backbone import load_base, save_base
+from xalma.models.losses import answer_nats
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import home, provenance
 from xalma.stages import stage0_backbone, train_blocks

@@ -24,9 +24,9 @@ from transformers import PreTrainedModel, get_scheduler
 
 from xalma.checkpoints import Checkpoints
 from xalma.data.batches import sizes, stream_of
-from xalma.fp8 import fp8_base
-from xalma.losses import plain_model
 from xalma.meter import Meter
+from xalma.models.fp8 import fp8_base
+from xalma.models.losses import plain_model
 from xalma.objectives import Labelled, Objective
 from xalma.parallel import Follower, accumulating, by_deepspeed, collect, distribute, mean, rank, sharded, world_size
 from xalma.plan import flops_per_token

@@ -100,7 +100,7 @@ def _serve() -> None:
     import torch
 
     import xalma.cli
-    import xalma.generate
+    import xalma.models.generation
     import xalma.recipe  # all that a command imports later
 
     torch.set_num_threads(1)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from test_arpo import tiny_model, tiny_tokenizer
 
-from xalma.backbone import load_base
 from xalma.checkpoints import damage
 from xalma.data.prepare import _cost
 from xalma.data.token_files import TokenFiles
@@ -22,6 +21,9 @@ from xalma.exported import open_exported
 from xalma.files import read_json
 from xalma.longablations import read_long_form as read_ablations
 from xalma.longform import read_long_form as read_methods
+from xalma.models.backbone import load_base
+from xalma.models.layouts import lora_config, plain_config
+from xalma.models.safetensors_io import read_headers
 from xalma.plan import utilisation
 from xalma.plots.scaling import read_scaling
 from xalma.plots.serving import read_serving
@@ -32,8 +34,6 @@ from xalma.realscore import read_lines_of
 from xalma.realtables import read_about, run_profile
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
-from xalma.shards import read_headers
-from xalma.sources import lora_config, plain_config
 from xalma.status import stage_status
 from xalma.studies import read_study
 from xalma.systems.commands import read_shots

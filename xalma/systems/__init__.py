@@ -14,7 +14,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xalma.languages import known_languages
-from xalma.segments import blank_lines_kept
+from xalma.models.generation import blank_lines_kept
 from xalma.systems.table import SYSTEMS, System
 from xalma.systems.templates import TEMPLATES
 

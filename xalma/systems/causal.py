@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import check_vocabulary
 from xalma.data.literal import token_ids
+from xalma.models.backbone import check_vocabulary
+from xalma.models.generation import blank_lines_kept
+from xalma.models.layouts import check_adapter, fetch
 from xalma.prompts import extract_translation, holds_separator
-from xalma.segments import blank_lines_kept
-from xalma.sources import check_adapter, fetch
 from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES, Shot, few_shot_prompt

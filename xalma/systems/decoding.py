@@ -1,6 +1,6 @@
 """Loading and decoding, the same for decoder-only and encoder-decoder systems.
 
-Beside `xalma.generate`, which decodes our own models: other systems differ in what the tokenizer puts around a prompt
+Beside `xalma.models.generation`, which decodes our own models: other systems differ in what the tokenizer puts around a prompt
 (BLOOM has no begin-of-text, NLLB a language token), in end tokens (LLaMA-3 has three) and in decoding rules. A source
 is never cut: the released evaluation truncates prompts at 256 tokens, which drops their last line, the one that asks.
 """
@@ -24,7 +24,7 @@ from transformers import (
 
 from xalma.base_files import check_folder, naming_the_tokenizer
 from xalma.data.collate import PadCollator
-from xalma.generate import n_cut
+from xalma.models.generation import n_cut
 from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.bars import bar
 from xalma.systems.table import Decoding

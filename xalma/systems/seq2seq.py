@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import check_vocabulary
 from xalma.data.literal import token_ids
 from xalma.languages import language
-from xalma.segments import blank_lines_kept
+from xalma.models.backbone import check_vocabulary
+from xalma.models.generation import blank_lines_kept
 from xalma.systems.decoding import decode, load_model, load_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES

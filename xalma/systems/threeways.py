@@ -5,7 +5,7 @@
 3  one checkpoint with all modules: as way 2, from a single repository
 
 The released class of way 3 adds 2·B·A to each weight again at every step and needs remote code; ways 2 and 3 are read
-into `xalma.bank` here, which is the same function. A group is loaded when a direction first needs it.
+into `xalma.models.bank` here, which is the same function. A group is loaded when a direction first needs it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import check_vocabulary
-from xalma.bank import ModuleBank, Source, load_modules
 from xalma.base_files import check_folder
-from xalma.interchange import open_checkpoint
 from xalma.languages import group_of, other_side
+from xalma.models.backbone import check_vocabulary
+from xalma.models.bank import ModuleBank, Source, load_modules
+from xalma.models.layouts import open_checkpoint
 from xalma.systems.causal import Causal
 from xalma.systems.decoding import load_model, load_tokenizer
 from xalma.systems.table import System

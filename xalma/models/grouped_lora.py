@@ -4,7 +4,7 @@ X-ALMA §3 gates by language. The released loader takes one language a batch and
 every step; here a row adds scale · (x Aᵀ) Bᵀ of its own module to the plain layer's output, so that nothing is rebuilt
 and the base is never written to.
 
-Rows come sorted by group (`xalma.bank` sorts once a call): each module sees one slice. Layers that read one tensor
+Rows come sorted by group (`xalma.models.bank` sorts once a call): each module sees one slice. Layers that read one tensor
 (q, k and v; gate and up) keep their A matrices under each other, so that one product serves them all. Letters: G loaded
 groups, P projections that share an input, r rank (the largest among the groups), N tokens, D input and O output width.
 """
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 FEW_TOKENS = 4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
 PIECES = 8
@@ -338,3 +339,46 @@ class PackedHead:
         if not torch.is_grad_enabled() and self.packed.fits(x):
             return self.packed(x)[0]
         return F.linear(x, self.linear.weight, self.linear.bias)
+
+ROW_INPUTS = ("input_ids", "attention_mask", "position_ids", "inputs_embeds", "labels")  # (B, …) of a model's call
+
+
+def sort_rows(inputs: Mapping[str, Any], groups: Sequence[int]) -> tuple[dict[str, Any], Tensor | None]:
+    """The inputs with rows sorted by group, and each row's place among them, (B,); None if they were sorted.
+
+    Raises ValueError where there is not one group for each row.
+    """
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    names = [name for name in ROW_INPUTS if name in inputs]
+    for name in names:
+        if len(inputs[name]) != len(groups):
+            raise ValueError(f"{len(groups)} languages for {len(inputs[name])} rows of {name}: give one for each")
+    order = sorted(range(len(groups)), key=groups.__getitem__)
+    if order == list(range(len(groups))):
+        return inputs, None
+    return inputs | {name: inputs[name][order] for name in names}, torch.tensor(order).argsort()
+
+
+def restore_rows(found: Any, back: Tensor | None) -> Any:
+    """A model's or generate's output in the caller's order, given what `sort_rows` gave.
+
+    Rows may have become k each, as beams and return sequences are. A cache, and what has no rows, stays as it is.
+    """
+    if isinstance(found, ModelOutput) and back is not None:
+        for name in found:
+            found[name] = restore_rows(found[name], back)
+        if found.get("beam_indices") is not None:  # its values name rows of the scores
+            rows, named = len((found.get("scores") or found["logits"])[0]), found["beam_indices"]
+            original = _spread(back, rows).argsort().to(named.device)
+            found["beam_indices"] = torch.where(named < 0, named, original[named.clamp(min=0)])
+    elif isinstance(found, tuple):
+        return tuple(restore_rows(part, back) for part in found)
+    elif isinstance(found, Tensor) and back is not None and found.dim() and len(found) % len(back) == 0:
+        return found[_spread(back, len(found)).to(found.device)]
+    return found
+
+
+def _spread(back: Tensor, rows: int) -> Tensor:
+    """`back` for `rows` rows, each of its own k times over."""
+    k = rows // len(back)
+    return (back[:, None] * k + torch.arange(k)).flatten()

@@ -5,7 +5,7 @@ that takes one language a batch and rebuilds each weight as W + 2BA at each step
 those layouts, and each row of a batch goes through its own language's module at every step of `forward` and `generate`.
 
 The gate is hard and checked: a row names its language ("zh"), its direction ("en-zh") or its group (6), and nothing
-else passes. `xalma.modules` keeps peft's side, one module at a time, which the training stages use.
+else passes. `xalma.models.adapters` keeps peft's side, one module at a time, which the training stages use.
 
     bank = xalma.load_modules("runs/tiny/ladder/stage5_arpo")
     bank.translate(["Guten Tag", "Hello"], src=["de", "en"], tgt=["en", "zh"])
@@ -26,24 +26,31 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base, load_weights
 from xalma.base_files import check_folder, has_tokenizer
 from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
 from xalma.files import new_directory
-from xalma.generate import generate as generate_plain
-from xalma.generate import n_cut
-from xalma.graphs import replayed
-from xalma.grouped import SHARED_INPUT, Gate, PackedHead, Router, SharedInput, can_pack
 from xalma.languages import PAPER_GROUPS, adapter_name, group_of, other_side, parse_direction
+from xalma.models.backbone import load_base, load_weights
+from xalma.models.cuda_graphs import replayed
+from xalma.models.generation import check_segments, is_blank, n_cut
+from xalma.models.generation import generate as generate_plain
+from xalma.models.grouped_lora import (
+    SHARED_INPUT,
+    Gate,
+    PackedHead,
+    Router,
+    SharedInput,
+    can_pack,
+    restore_rows,
+    sort_rows,
+)
 from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.roworder import restore_rows, sort_rows
 from xalma.runtime import usable_device, usable_dtype
-from xalma.segments import check_segments, is_blank
 
 if TYPE_CHECKING:
-    from xalma.interchange import Checkpoint
+    from xalma.models.layouts import Checkpoint
 
 Source = str | Path | Mapping[int, str | Path]
 
@@ -66,7 +73,7 @@ def load_modules(
     A base without a tokenizer beside it gives a bank for ids, which translates no text.
     Raises ValueError for a language or group that is not there, OSError for files that are not.
     """
-    from xalma.interchange import ALL_MODULES, open_checkpoint
+    from xalma.models.layouts import ALL_MODULES, open_checkpoint
 
     device = usable_device(device)
     dtype = usable_dtype(dtype, device)
@@ -134,7 +141,7 @@ class ModuleBank(nn.Module):
         A group above 8 serves the languages that `xalma.languages.add_language` put in it.
         Raises ValueError for an unknown group and as `read`, OSError for no adapter.
         """
-        from xalma.interchange import open_checkpoint
+        from xalma.models.layouts import open_checkpoint
 
         self.read(open_checkpoint({gated_group(group): folder}, self.base.name_or_path or None), [group])
 
@@ -196,7 +203,7 @@ class ModuleBank(nn.Module):
         After training a mixed batch, one call a group. peft, `add` and `xalma convert` read it; a folder that is there
         is replaced once the new one is whole. Raises ValueError if the module is not loaded.
         """
-        from xalma.convert import adapter_config, adapter_key
+        from xalma.models.convert import adapter_config, adapter_key
 
         self._check([group])
         tensors = {
@@ -268,7 +275,7 @@ class ModuleBank(nn.Module):
         """What the base's own `generate` gives for these prompts and options, each row through its own module.
 
         languages: for each prompt its language, direction or group; beams and return sequences follow their prompt.
-        On a GPU its steps are replays of a CUDA graph, see `xalma.graphs`.
+        On a GPU its steps are replays of a CUDA graph, see `xalma.models.cuda_graphs`.
         Rows that a logits processor or streamer of the caller sees are sorted by group.
         """
         options |= {"input_ids": input_ids}
@@ -309,7 +316,7 @@ class ModuleBank(nn.Module):
 
         Batches mix directions, and groups where one has too few texts to fill them: each module in a batch is read at
         each token. They hold prompts of like length: a group from long to short, the next from short to long.
-        A blank text is "", of which the model is not asked. counts: as in `xalma.generate.generate`.
+        A blank text is "", of which the model is not asked. counts: as in `xalma.models.generation.generate`.
         Raises ValueError for an unknown language, a direction without English, or a module that is not loaded.
         """
         rows = self._requests(texts := check_segments(texts), src, tgt, prompt_style)

@@ -21,10 +21,10 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.backbone import load_base, save_base
 from xalma.base_files import find_base
 from xalma.files import TO, check_new, new_directory, read_json, write_json
-from xalma.gguf_files import RECORD
+from xalma.models.backbone import load_base, save_base
+from xalma.models.bases.gguf_files import RECORD
 from xalma.runtime import provenance
 
 BATCH = 2000  # texts tokenised at once

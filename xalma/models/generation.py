@@ -5,20 +5,22 @@ The papers' evaluation decodes with beam 5 and at most 256 new tokens; greedy (b
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import wraps
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
-from xalma.graphs import replayed
 from xalma.languages import other_side
+from xalma.models.cuda_graphs import replayed
 from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.segments import check_segments, without_blank
 
 
 @torch.inference_mode()
@@ -88,7 +90,7 @@ def translate(
     texts = check_segments(texts)
     from peft import PeftModel
 
-    from xalma.modules import gate
+    from xalma.models.adapters import gate
 
     other = other_side(src, tgt)
     if isinstance(model, PeftModel):
@@ -109,3 +111,47 @@ def n_cut(ids: torch.Tensor, ends: int | Sequence[int], max_new_tokens: int) -> 
     if ids.shape[1] < max_new_tokens:
         return 0
     return int((~torch.isin(ids, torch.tensor(ends, device=ids.device)).any(1)).sum())
+
+
+def check_segments(texts: Sequence[str]) -> list[str]:
+    """The segments as a list. Raises ValueError for one bare string, whose letters would be translated, or no text."""
+    if isinstance(texts, str | bytes):
+        raise ValueError("give a list of texts, one string a segment: this is a single string")
+    texts = list(texts)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise ValueError(f"segment {number} is {type(text).__name__}, not text: give strings, '' for an empty one")
+    return texts
+
+
+def is_blank(text: str) -> bool:
+    """Whether a segment has nothing to translate: only blanks, controls and characters without width."""
+    return all(unicodedata.category(char)[0] in "ZC" for char in text)
+
+
+def without_blank(texts: Sequence[str], translate: Callable[[list[int]], Sequence[str]]) -> list[str]:
+    """A translation of each segment, in order: "" for a blank one, of which the model is not asked.
+
+    translate: numbers of segments (from 0) -> their translations. Not called where all are blank.
+    Raises ValueError as `check_segments`.
+    """
+    asked = [i for i, text in enumerate(check_segments(texts)) if not is_blank(text)]
+    outputs = [""] * len(texts)
+    for i, output in zip(asked, translate(asked) if asked else (), strict=True):
+        outputs[i] = output
+    return outputs
+
+
+def blank_lines_kept(method: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """A system's `translate(texts, src, tgt, …)` that is not asked for blank segments."""
+
+    @wraps(method)
+    def translate(self: Any, texts: Sequence[str], *args: Any, **options: Any) -> list[str]:
+        if not check_segments(texts):
+            return method(self, [], *args, **options)  # checks the direction
+        row = getattr(self, "row", None)
+        if row is not None and all(map(is_blank, texts)):
+            row.check(*args[:2])
+        return without_blank(texts, lambda asked: method(self, [texts[i] for i in asked], *args, **options))
+
+    return translate

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from xalma.losses import plain_model
+from xalma.models.losses import plain_model
 
 WORTH_IT = 8  # new tokens: fewer are over before a recording has paid
 # Options of `generate` with which it decodes in another way, keeps what a replay overwrites, or has a cache of its own.

@@ -1,4 +1,4 @@
-"""From adapters to the all-modules checkpoint and back, bit for bit, a tensor at a time (layouts: `xalma.interchange`).
+"""From adapters to the all-modules checkpoint and back, bit for bit, a tensor at a time (layouts: `xalma.models.layouts`).
 
 Needs no more memory than two tensors, whatever the model's size, and as much disk as the result. The adapters layout is
 written as base/ and group1/ … group8/; tokenizer and configuration go along, `auto_map` and code never do.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from xalma.files import TO, check_new, new_directory
-from xalma.interchange import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, PROJECTIONS, Checkpoint
 from xalma.languages import PAPER_GROUPS
+from xalma.models.layouts import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, PROJECTIONS, Checkpoint
+from xalma.models.safetensors_io import write_tensors
 from xalma.progress import progress
-from xalma.shards import write_tensors
 
 if TYPE_CHECKING:
     from peft import LoraConfig

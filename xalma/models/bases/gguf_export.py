@@ -11,8 +11,17 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.gguf_tokenizers import BYTE, CONTROL, NORMAL, SPLITS, UNKNOWN, USER_DEFINED, Vocabulary, build_tokenizer
-from xalma.vocabulary import bpe_state
+from xalma.models.bases.gguf_tokenizers import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPLITS,
+    UNKNOWN,
+    USER_DEFINED,
+    Vocabulary,
+    build_tokenizer,
+)
+from xalma.models.bases.vocabulary import bpe_state
 
 # Texts that the splitting rules cut differently: numbers, capital contractions, blanks, line breaks, marks, letters.
 PROBES = ("Good morning.\n\n", " 12  days\n\tof 12345, ISN'T it, isn't?", "Ü日本語 العربية ไทย 🙂!?", "  b \r\n ")

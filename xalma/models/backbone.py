@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from xalma.base_files import check_folder, find_base, load_tokenizer
+from xalma.models.layouts import plain_config
 from xalma.runtime import all_finite, usable_dtype
-from xalma.sources import plain_config
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -70,7 +70,7 @@ def build_llama(
 def load_base(
     path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.bases`), in torch dtype `dtype`;
+    """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.models.bases.fetch`), in torch dtype `dtype`;
     safetensors only, no remote code.
 
     besides: names of tensors in its files that are no part of the base, as modules in an all-modules checkpoint.

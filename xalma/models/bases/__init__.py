@@ -1,0 +1,1 @@
+"""Pretrained bases without a hub: GGUF files fetched, converted, checked, and cut to a smaller vocabulary."""
