@@ -36,12 +36,12 @@ import datasets
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback
 
-from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.files import write_json
-from xalma.methods import in_order
 from xalma.models.adapters import attach_adapter
 from xalma.models.backbone import build_llama, train_tokenizer
-from xalma.pairs import tokenize_pair
+from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.preference.methods import in_order
+from xalma.preference.packed_pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 from xalma.runtime import data_root, provenance
 

@@ -10,7 +10,7 @@ from test_studies import study_records
 from xalma import ablations
 from xalma.ablations import CHAINS, ablate_stages, n_tokens, n_updates, run_full_chains, sft_updates, shortened
 from xalma.evaluation.records import Record
-from xalma.preferences import NoPairs
+from xalma.preference.pairs import NoPairs
 from xalma.runs import read_run
 from xalma.studies import Study
 

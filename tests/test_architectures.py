@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from xalma.data.collate import IGNORE
 from xalma.models.architectures import UNDERSTOOD, window_of
 from xalma.models.losses import labelled_loss
-from xalma.pairs import layout_for, pair_logps
+from xalma.preference.packed_pairs import layout_for, pair_logps
 
 SIZES = {
     "vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -16,12 +16,19 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import xalma.arpo
-import xalma.pairs
-from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss
-from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig
-from xalma.arpotrainer import CPOTrainer as TRLCPOTrainer
-from xalma.pairs import PairCollator, layout_for, pair_logps, sequence_logps, tokenize_pair, tokenize_pairs
+import xalma.preference.arpo
+import xalma.preference.packed_pairs
+from xalma.preference.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss
+from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig
+from xalma.preference.arpo_trainer import CPOTrainer as TRLCPOTrainer
+from xalma.preference.packed_pairs import (
+    PairCollator,
+    layout_for,
+    pair_logps,
+    sequence_logps,
+    tokenize_pair,
+    tokenize_pairs,
+)
 
 # tau worked out with 40 decimal digits: exp(1.5 z) - 1 and .9 exp(.4 z) - 1, both at most 1.
 CLOSED_FORM = [
@@ -254,11 +261,11 @@ def test_varlen_layout_equals_shared():
         sum(len(r[f"{s}_input_ids"]) for r in rows for s in ("chosen", "rejected")),
     )
     shared = sequence_logps(model, PairCollator(0)(rows))
-    mask, xalma.pairs._attention_mask = xalma.pairs._attention_mask, lambda *_: None
+    mask, xalma.preference.packed_pairs._attention_mask = xalma.preference.packed_pairs._attention_mask, lambda *_: None
     try:
         varlen = sequence_logps(model, batch)
     finally:
-        xalma.pairs._attention_mask = mask
+        xalma.preference.packed_pairs._attention_mask = mask
     torch.testing.assert_close(varlen, shared, rtol=1e-5, atol=1e-4)
 
 
@@ -302,7 +309,7 @@ def test_chunked_head_equals_whole(monkeypatch):
     batch = PairCollator(0)([tokenize_pair(tiny_tokenizer(), row, 512) for row in tiny_rows(4)])
     results = []
     for size in (2**24, 259 * 7):
-        monkeypatch.setattr(xalma.pairs, "MAX_LOGITS", size)
+        monkeypatch.setattr(xalma.preference.packed_pairs, "MAX_LOGITS", size)
         logps = torch.cat(sequence_logps(model, batch))
         results.append((logps, *torch.autograd.grad(logps.sum(), list(model.parameters()))))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
@@ -353,13 +360,13 @@ def test_trls_default_arguments_keep_the_gradients(tmp_path, options):
 )  # fmt: skip
 def test_bf16_is_what_the_machine_has(tmp_path, monkeypatch, options, gpu, expected):
     """TRL's own default asks for bfloat16 on any machine, and transformers then refuses one without a GPU."""
-    for module in ("xalma.arpotrainer", "transformers.training_args"):
+    for module in ("xalma.preference.arpo_trainer", "transformers.training_args"):
         monkeypatch.setattr(f"{module}.is_torch_bf16_gpu_available", lambda: gpu)
     assert ARPOConfig(output_dir=str(tmp_path), **options).bf16 is expected
 
 
 def test_docstring_example():
-    assert doctest.testmod(xalma.arpo) == (0, 3)
+    assert doctest.testmod(xalma.preference.arpo) == (0, 3)
 
 
 def test_unsupported_models_are_refused():

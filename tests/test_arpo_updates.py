@@ -10,8 +10,8 @@ from datasets import Dataset
 from test_arpo import settings, tiny_model, tiny_rows, tiny_tokenizer, trainer_for
 from transformers import TrainerCallback
 
-from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig
-from xalma.arpotrainer import CPOTrainer as TRLCPOTrainer
+from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig
+from xalma.preference.arpo_trainer import CPOTrainer as TRLCPOTrainer
 
 # Answers of 1, 1, 1 and 12 words: a mean over each part's own tokens would weigh them otherwise.
 WORDS = (1, 1, 1, 12)
@@ -50,8 +50,8 @@ def test_accumulated_parts_are_one_batch(tmp_path, efficient):
 
 def test_the_whole_batch_is_the_loss_written_out(tmp_path):
     """The divisor is the chosen tokens of all parts: the loss from log-probabilities of single rows."""
-    from xalma.arpo import arpo_loss
-    from xalma.pairs import pair_logps
+    from xalma.preference.arpo import arpo_loss
+    from xalma.preference.packed_pairs import pair_logps
 
     found = pair_logps(tiny_model(dtype=torch.float64), tiny_tokenizer(), ROWS, batch_size=1)
     values = [found[f"{side}_{what}"] for what in ("logps", "lengths") for side in ("chosen", "rejected")]

@@ -6,7 +6,7 @@ import pytest
 
 from xalma import comparisons, studies
 from xalma.comparisons import System, compare_methods, systems
-from xalma.methods import METHODS
+from xalma.preference.methods import METHODS
 from xalma.rejection import probe_frame, push_table, tau_frame
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}

@@ -10,7 +10,7 @@ from xalma.data.cleaning import Rules
 from xalma.data.collate import tokenize_rows
 from xalma.data.literal import special_names_in, token_ids
 from xalma.data.prepare_workers import make_job, prepare_chunk
-from xalma.pairs import tokenize_pair
+from xalma.preference.packed_pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 
 SAMPLE = ["Translate this from English to German:\nEnglish: Use <s>old</s> tags\nGerman: <pad> | [INST] x"] * 3

@@ -12,9 +12,9 @@ from smooth import SMOOTH
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from transformers import TrainerCallback
 
-import xalma.methods as methods
-from xalma.methods import METHODS, frozen_copy, method_table, schedule, train_preference
-from xalma.pairs import pair_logps, tokenize_pair
+import xalma.preference.methods as methods
+from xalma.preference.methods import METHODS, frozen_copy, method_table, schedule, train_preference
+from xalma.preference.packed_pairs import pair_logps, tokenize_pair
 
 WITH_REFERENCE = [name for name, method in METHODS.items() if method.needs_reference]
 

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from smooth import SMOOTH, assert_same_gradients, assert_same_training, trained_weights
 from test_arpo import loss_and_grads, tiny_model, tiny_rows, tiny_tokenizer, trainer_for
 
-from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, histogram
 from xalma.objectives import Arpo, Labelled
-from xalma.pairs import tokenize_pair
+from xalma.preference.arpo import PRESETS, TAU_EDGES, Z_EDGES, histogram
+from xalma.preference.packed_pairs import tokenize_pair
 from xalma.profiles import TINY
 from xalma.train import Worker, dropout, train
 

@@ -18,7 +18,7 @@ from smooth import SMOOTH, Weights, assert_same_training
 
 from xalma import cli, parallel, recipe, stages, train, workers
 from xalma.objectives import Labelled
-from xalma.preferences import NoPairs
+from xalma.preference.pairs import NoPairs
 from xalma.profiles import load_profile
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xalma.arpo import TAU_EDGES, Z_EDGES
 from xalma.marked import save_figure
 from xalma.plots import preference
+from xalma.preference.arpo import TAU_EDGES, Z_EDGES
 from xalma.rejection import gradient_frame
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from xalma.arpo import PRESETS
 from xalma.evaluation.records import Record
 from xalma.plots.training import arpo_figure, direction_heatmap, ladder_figure, learning_curves, tau_figure
+from xalma.preference.arpo import PRESETS
 
 SCORES = {  # stage -> direction -> BLEU; groups 6 (ja, zh) and 3 (ru)
     "base": {"en-ja": 1.0, "en-zh": 3.0, "en-ru": 5.0, "ja-en": 0.0, "zh-en": 0.0, "ru-en": 0.0},

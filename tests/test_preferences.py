@@ -7,7 +7,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from xalma.preferences import (
+from xalma.preference.pairs import (
     NoPairs,
     build_pairs,
     chrf,

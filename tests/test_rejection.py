@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from xalma.arpo import TAU_EDGES
-from xalma.methods import METHODS
+from xalma.preference.arpo import TAU_EDGES
+from xalma.preference.methods import METHODS
 from xalma.rejection import gradient_frame, pair_losses, push_table, tau_curve, tau_table
 
 

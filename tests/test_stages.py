@@ -19,7 +19,7 @@ from xalma import files, runs, runtime, stages
 from xalma.corpora.registry import open_corpus
 from xalma.languages import GROUPS
 from xalma.models.adapters import parameter_hash
-from xalma.pairs import tokenize_pairs
+from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.profiles import Profile
 from xalma.recipe import MODULE_STAGES, test_rows
 

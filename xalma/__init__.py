@@ -18,18 +18,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
-    from xalma.arpo import arpo_loss as arpo_loss
-    from xalma.arpotrainer import ARPOConfig as ARPOConfig
-    from xalma.arpotrainer import ARPOTrainer as ARPOTrainer
     from xalma.languages import group_of as group_of
     from xalma.models.bank import load_modules as load_modules
     from xalma.models.generation import translate as translate
+    from xalma.preference.arpo import arpo_loss as arpo_loss
+    from xalma.preference.arpo_trainer import ARPOConfig as ARPOConfig
+    from xalma.preference.arpo_trainer import ARPOTrainer as ARPOTrainer
     from xalma.profiles import load_profile as load_profile
 
 _HOMES = {
-    "ARPOConfig": "arpotrainer",
-    "ARPOTrainer": "arpotrainer",
-    "arpo_loss": "arpo",
+    "ARPOConfig": "preference.arpo_trainer",
+    "ARPOTrainer": "preference.arpo_trainer",
+    "arpo_loss": "preference.arpo",
     "group_of": "languages",
     "load_modules": "models.bank",
     "load_profile": "profiles",

@@ -16,7 +16,7 @@ import pandas as pd
 
 from xalma.differences import apart
 from xalma.evaluation.records import Record
-from xalma.preferences import NoPairs
+from xalma.preference.pairs import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
 from xalma.recipe import evaluate_folder, run_chain

@@ -237,7 +237,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _stage(arguments: argparse.Namespace) -> None:
     from xalma import parallel, stages
     from xalma import workers as workers_
-    from xalma.preferences import NoPairs
+    from xalma.preference.pairs import NoPairs
     from xalma.profiles import load_profile
     from xalma.recipe import MODULE_STAGES
 

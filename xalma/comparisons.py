@@ -18,13 +18,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from xalma.arpo import PRESETS
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio, score
 from xalma.evaluation.records import Record
 from xalma.files import fingerprint, new_directory, read_json, write_json
-from xalma.methods import METHODS, train_preference
 from xalma.models.adapters import save_adapter
+from xalma.preference.arpo import PRESETS
+from xalma.preference.methods import METHODS, train_preference
 from xalma.profiles import Profile
 from xalma.recipe import score_rows, translate_test
 from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder

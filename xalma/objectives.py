@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import torch
 
-from xalma.arpo import TAU_EDGES, Z_EDGES, arpo_loss, histogram
 from xalma.data.batches import Collate
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.models.losses import labelled_loss
-from xalma.pairs import PairCollator, layout_for, sequence_logps
+from xalma.preference.arpo import TAU_EDGES, Z_EDGES, arpo_loss, histogram
+from xalma.preference.packed_pairs import PairCollator, layout_for, sequence_logps
 
 Batch = dict[str, torch.Tensor]
 

@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from xalma.objectives import Arpo, Batch
-from xalma.pairs import PairCollator, sequence_logps
+from xalma.preference.packed_pairs import PairCollator, sequence_logps
 
 BETA, SIMPO_BETA, SIMPO_GAMMA, ORPO_LAMBDA = 0.1, 2.0, 1.0, 0.1
 METHODS = (

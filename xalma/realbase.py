@@ -248,10 +248,10 @@ def _for_gpu() -> None:
     """A GPU has room: more logits at once, none made again, and no plans that cuDNN makes for each new length."""
     import torch
 
-    from xalma import pairs
     from xalma.models import losses
+    from xalma.preference import packed_pairs
 
-    losses.LOGITS, pairs.MAX_LOGITS = 2**30, 2**29
+    losses.LOGITS, packed_pairs.MAX_LOGITS = 2**30, 2**29
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_num_threads(4)
 

@@ -26,7 +26,7 @@ from xalma.iddecode import decode, price
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
 from xalma.objectives import Objective
-from xalma.pairs import sequence_logps
+from xalma.preference.packed_pairs import sequence_logps
 from xalma.preference_losses import REFERENCE, Preference, Within
 from xalma.profiles import Profile
 from xalma.realbase import WMT_FIRST, Run

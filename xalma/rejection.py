@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from torch.nn.functional import logsigmoid
 
-from xalma.arpo import PRESETS, TAU_EDGES, arpo_loss
 from xalma.comparisons import System, system_folder
-from xalma.methods import METHODS
+from xalma.preference.arpo import PRESETS, TAU_EDGES, arpo_loss
+from xalma.preference.methods import METHODS
 from xalma.profiles import Profile
 from xalma.runs import read_log
 from xalma.seeds import half_width, seeds_of

@@ -192,9 +192,9 @@ def results_folder(p: Profile) -> Path:
 # "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
 # of notebook 08, which files this hash too.
 DECISIVE = (
-    "models.architectures", "arpo", "arpotrainer", "models.backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
+    "models.architectures", "preference.arpo", "preference.arpo_trainer", "models.backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
     "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "models.fp8", "models.generation", "models.cuda_graphs", "language_id", "languages", "data.literal", "models.losses",
-    "methods", "data.mixing", "models.adapters", "objectives", "pairs", "parallel", "corpora.phrasebook.phrasebook", "preferences", "prompts",
+    "preference.methods", "data.mixing", "models.adapters", "objectives", "preference.packed_pairs", "parallel", "corpora.phrasebook.phrasebook", "preference.pairs", "prompts",
     "models.generation", "stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "train", "zero",
 )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.

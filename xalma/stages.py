@@ -43,9 +43,9 @@ from xalma.models.backbone import build_llama, load_base, save_base, train_token
 from xalma.models.generation import generate
 from xalma.models.losses import evaluate_loss
 from xalma.objectives import Arpo
-from xalma.pairs import tokenize_pairs
 from xalma.parallel import Follower, barrier, rank, together, world_size
-from xalma.preferences import build_pairs, require_pairs
+from xalma.preference.packed_pairs import tokenize_pairs
+from xalma.preference.pairs import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runs import (

@@ -25,10 +25,10 @@ from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.files import read_json, write_json
 from xalma.marked import write_table
-from xalma.methods import METHODS, train_preference
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
-from xalma.preferences import build_pairs
+from xalma.preference.methods import METHODS, train_preference
+from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
 from xalma.recipe import score_rows

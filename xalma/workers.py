@@ -34,7 +34,7 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
     otherwise.
     """
     from xalma.live import view
-    from xalma.preferences import NoPairs
+    from xalma.preference.pairs import NoPairs
 
     named = CONFIGURATIONS / f"{p.launch}.yaml"
     configuration = named if named.exists() else Path(p.launch)
@@ -91,7 +91,7 @@ def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -
 def _pool(workers: int) -> ProcessPoolExecutor:
     """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xalma.recipe", "xalma.methods"])
+    context.set_forkserver_preload(["xalma.recipe", "xalma.preference.methods"])
     pool = ProcessPoolExecutor(workers, context, _follow_parent)
     atexit.register(pool.shutdown, wait=False, cancel_futures=True)
     return pool

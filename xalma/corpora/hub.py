@@ -17,7 +17,7 @@ from xalma.corpora.base import Corpus, Pair, Row, others, strict
 from xalma.corpora.files import LOGIN, Unreadable, hub_rows, json_lines, text_lines
 from xalma.corpora.flores import FloresCorpus
 from xalma.languages import ENGLISH, language
-from xalma.preferences import read_xalma_preference
+from xalma.preference.pairs import read_xalma_preference
 from xalma.profiles import Profile
 
 

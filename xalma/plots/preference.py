@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xalma.arpo import TAU_EDGES, Z_EDGES
 from xalma.plots import INK, PALE, subplots
+from xalma.preference.arpo import TAU_EDGES, Z_EDGES
 from xalma.rejection import above_baseline, tau_curve
 
 # Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xalma.arpo import arpo_loss
 from xalma.evaluation.records import Record
 from xalma.laddertables import STAGES, direction_table, ladder_table
 from xalma.languages import GROUP_NAMES, LANGUAGES, other_side, parse_direction
 from xalma.plots import GROUP_COLOURS, INK, subplots
+from xalma.preference.arpo import arpo_loss
 
 STAGE_LABELS = {
     "base": "0\nbase",

@@ -31,9 +31,9 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from xalma.arpotrainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.data.literal import special_names_in, token_ids
-from xalma.pairs import pair_logps
+from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.preference.packed_pairs import pair_logps
 
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpotrainer silences the warning)
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from transformers.utils import is_torch_bf16_gpu_available
 
-from xalma.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss, histogram
-from xalma.pairs import PairCollator, layout_for, sequence_logps
+from xalma.preference.arpo import PRESETS, TAU_EDGES, Z_EDGES, arpo_loss, histogram
+from xalma.preference.packed_pairs import PairCollator, layout_for, sequence_logps
 
 with warnings.catch_warnings():
     # We know that TRL's CPO is experimental; other users of trl.experimental should still be told.
