@@ -28,7 +28,7 @@ from xalma.realbase import Run
 from xalma.realrows import blocks, stream
 from xalma.realtasks import base_model, module_on
 from xalma.runtime import device, provenance
-from xalma.train import train
+from xalma.training.trainer import train
 
 PRECISIONS = {  # dtype of the base, mixed precision, base's products
     "float32": ("float32", "off", "dtype"),

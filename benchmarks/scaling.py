@@ -52,7 +52,7 @@ from xalma.models.layouts import ALL_MODULES, open_checkpoint
 from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
-from xalma.train import train
+from xalma.training.trainer import train
 
 WIDE = (384, 4)  # hidden size and layers of the model that is converted and served
 CODES = [code for code in LANGUAGES if code != ENGLISH]

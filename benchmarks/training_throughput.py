@@ -49,14 +49,14 @@ from transformers import (
     TrainingArguments,
 )
 
-from xalma import train as training
 from xalma.data.batches import like_lengths
 from xalma.data.collate import IGNORE, PadCollator
 from xalma.files import write_json
 from xalma.models.adapters import attach_adapter
-from xalma.plan import flops_per_token
 from xalma.profiles import TINY, Profile
 from xalma.runtime import mixed_precision, provenance
+from xalma.training import trainer as training
+from xalma.training.plan import flops_per_token
 
 # hidden, layers, heads, inner, vocabulary, rank of the adapter
 SHAPES = {
@@ -181,7 +181,7 @@ class Clock(TrainerCallback):
 
 
 def run_xalma(model: torch.nn.Module, rows: list, p: Profile, clock: Clock, options: argparse.Namespace) -> list[float]:
-    """Losses of the updates by xalma.train."""
+    """Losses of the updates by xalma.training.trainer."""
     plain_update = training.Run.update
 
     def update(self, parts):

@@ -92,7 +92,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def ladder(micro) -> dict[int, Path]:
     """Folders of stages 0 to 2 of group 6, made once a session. Read only: copy before changing one."""
-    from xalma import stages
+    from xalma.training import stages
 
     folders = {0: stages.stage0_backbone(micro), 1: stages.stage1_monolingual_base(micro)}
     folders[2] = stages.stage2_monolingual_modules(micro, 6)
@@ -102,15 +102,15 @@ def ladder(micro) -> dict[int, Path]:
 @pytest.fixture(scope="session")
 def finished(micro, ladder) -> dict[int, Path]:
     """Folders of all stages of group 6."""
-    from xalma.recipe import MODULE_STAGES
+    from xalma.training.ladder import MODULE_STAGES
 
     return ladder | {number: MODULE_STAGES[number](micro, 6) for number in (3, 4, 5)}
 
 
 @pytest.fixture
 def handed_over(monkeypatch) -> list[dict[str, torch.Tensor]]:
-    """The gradients by name, before they are clipped, that each update of `xalma.train` hands to its optimizer."""
-    from xalma.train import Run
+    """The gradients by name, before they are clipped, that each update of `xalma.training.trainer` hands to its optimizer."""
+    from xalma.training.trainer import Run
 
     found, apply = [], Run.apply
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from xalma import train as training
 from xalma.data.blocks import PackedBlocks
 from xalma.data.collate import IGNORE
 from xalma.data.mixing import mixture
 from xalma.models.adapters import attach_adapter
 from xalma.models.backbone import build_llama, train_tokenizer
-from xalma.objectives import Arpo
 from xalma.profiles import TINY
+from xalma.training import trainer as training
+from xalma.training.objectives import Arpo
 
 STEPS, EVERY = 12, 3
 KINDS = ("full, packed", "module, rows", "module, pairs")

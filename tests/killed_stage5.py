@@ -20,9 +20,9 @@ import torch
 from conftest import MICRO
 from transformers import GenerationMixin
 
-from xalma import stages
-from xalma import train as training
 from xalma.profiles import Profile, load_profile
+from xalma.training import stages
+from xalma.training import trainer as training
 
 GROUP = 6
 

@@ -7,10 +7,11 @@ import json
 import pandas as pd
 import pytest
 
-from xalma import alma, almatables, stages
+from xalma import alma, almatables
 from xalma.evaluation.records import Record
 from xalma.profiles import load_profile
 from xalma.published import published
+from xalma.training import stages
 
 SMALL = {
     "vocab_size": 600, "hidden_size": 32, "layers": 1, "heads": 2, "workers": 1, "threads": 1, "lora_rank": 4,

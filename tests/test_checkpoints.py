@@ -21,8 +21,14 @@ import numpy as np
 import pytest
 import torch
 
-from xalma import checkpoints
-from xalma.checkpoints import Checkpoints, checkpoint_folder, checkpoints_for, random_state, set_random_state
+from xalma.training import checkpoints
+from xalma.training.checkpoints import (
+    Checkpoints,
+    checkpoint_folder,
+    checkpoints_for,
+    random_state,
+    set_random_state,
+)
 
 
 class Killed(BaseException):

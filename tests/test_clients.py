@@ -16,14 +16,14 @@ from test_arpo import tiny_tokenizer
 from tiny_systems import KINDS
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from xalma.clients import chat_template, save_tokenizer
-from xalma.export import export
 from xalma.languages import ENGLISH
 from xalma.models.bank import load_modules
 from xalma.models.generation import generate
 from xalma.profiles import load_profile
 from xalma.prompts import STYLES, chat_style, translation_prompt
-from xalma.stages import open_merged
+from xalma.training.export.clients import chat_template, save_tokenizer
+from xalma.training.export.export import export
+from xalma.training.stages import open_merged
 
 CHAT = '<|user|>\n{prompt}\n"quoted" {{ 7 }} {% x %} é\\ <|assistant|>\n'
 

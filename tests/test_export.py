@@ -14,16 +14,16 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from xalma import export as exporting
 from xalma.cli import main
 from xalma.evaluation.records import Record
-from xalma.export import check_merge, compare, export, held_out_rows
-from xalma.exported import open_exported
 from xalma.languages import GROUPS
 from xalma.models.backbone import load_base, save_base
-from xalma.recipe import evaluate_folder
 from xalma.runs import read_run
-from xalma.stages import open_merged
+from xalma.training.export import export as exporting
+from xalma.training.export.export import check_merge, compare, export, held_out_rows
+from xalma.training.export.opened import open_exported
+from xalma.training.ladder import evaluate_folder
+from xalma.training.stages import open_merged
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 FEW = 24  # sentences, where the number is not what is tested

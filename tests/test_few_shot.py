@@ -10,7 +10,8 @@ import torch
 from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import pseudo_monolingual
 from xalma.evaluation.records import read_records
-from xalma.few_shot import (
+from xalma.models.losses import plain_model
+from xalma.training.few_shot import (
     continue_test,
     evaluate_few_shot,
     few_shot_file,
@@ -18,8 +19,7 @@ from xalma.few_shot import (
     partner_gain,
     reference_nats,
 )
-from xalma.models.losses import plain_model
-from xalma.stages import open_merged
+from xalma.training.stages import open_merged
 
 
 def test_rows_have_the_form_of_the_training_text(micro):

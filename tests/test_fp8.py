@@ -11,7 +11,7 @@ from test_train import rows
 
 from xalma.models.adapters import attach_adapter
 from xalma.models.fp8 import FP8, LARGEST, FP8Linear, fp8_base, product, rounded
-from xalma.train import train
+from xalma.training.trainer import train
 
 LEAST = 2.0**-10  # half of e4m3's smallest number
 

@@ -11,9 +11,7 @@ from test_bank import EXACT, batch, by_group, rows_of, write_modules
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import xalma
-from xalma import stages
 from xalma.data.collate import IsolatedDocuments
-from xalma.export import export
 from xalma.models import cuda_graphs
 from xalma.models.adapters import gate, parameter_hash
 from xalma.models.adapters import load_adapters as load_with_peft
@@ -21,7 +19,9 @@ from xalma.models.backbone import load_base, save_base, train_tokenizer
 from xalma.models.bases import fetch
 from xalma.models.bases.vocabulary import restore_base, trim_base
 from xalma.models.losses import labelled_loss
-from xalma.recipe import MODULE_STAGES
+from xalma.training import stages
+from xalma.training.export.export import export
+from xalma.training.ladder import MODULE_STAGES
 
 WINDOW = 6
 LANGUAGES = ["zh", "de", "tr", "fi", "ka", "en-sv", "ru-en"]

@@ -20,16 +20,16 @@ from torch.nn.functional import cosine_similarity
 
 import xalma
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
-from xalma.export import export
 from xalma.models.adapters import attach_adapter
 from xalma.models.fp8 import product, rounded
 from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
-from xalma.objectives import Arpo, Labelled
-from xalma.parallel import collect, distribute
-from xalma.recipe import evaluate_folder
 from xalma.runs import read_log
 from xalma.runtime import device
-from xalma.train import Worker, train
+from xalma.training.distributed import collect, distribute
+from xalma.training.export.export import export
+from xalma.training.ladder import evaluate_folder
+from xalma.training.objectives import Arpo, Labelled
+from xalma.training.trainer import Worker, train
 
 pytestmark = pytest.mark.gpu
 

@@ -8,8 +8,8 @@ from xalma import groupsize
 from xalma.ablations import full_folder
 from xalma.groupsize import ALL, GROUP, RANDOM, compare_sizes, size_profile, size_sets
 from xalma.languages import GROUPS
-from xalma.recipe import evaluate_folder
 from xalma.runs import read_run, stage_folder
+from xalma.training.ladder import evaluate_folder
 
 
 def test_sets_are_nested_and_share_their_first_language(micro):

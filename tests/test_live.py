@@ -16,11 +16,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from xalma import live, progress
-from xalma import workers as workers_
-from xalma.checkpoints import checkpoint_folder
-from xalma.meter import PROGRESS_FILE, Meter
+from xalma import progress
 from xalma.runs import stage_folder
+from xalma.training import live
+from xalma.training import workers as workers_
+from xalma.training.checkpoints import checkpoint_folder
+from xalma.training.monitor import PROGRESS_FILE, Meter
 
 SAID = {"label": "stage 2, group 6", "step": 50, "steps": 2000, "loss": 2.34567, "tokens/s": 12345,
         "memory_gib": 61.5, "seconds_left": 3700, "curve": [[10, 3.0], [50, 2.34567]]}  # fmt: skip

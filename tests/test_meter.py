@@ -11,10 +11,10 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from xalma import meter
-from xalma.checkpoints import checkpoint_folder
-from xalma.meter import PROGRESS_FILE, Meter, trainings
 from xalma.runs import stage_folder
+from xalma.training import monitor
+from xalma.training.checkpoints import checkpoint_folder
+from xalma.training.monitor import PROGRESS_FILE, Meter, trainings
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_bar_s_time_left_after_a_resume(micro, clock, monkeypatch):
 
 
 def test_the_curve_stays_short_and_goes_on_after_a_resume(micro, tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(meter, "CURVE_POINTS", 20)
+    monkeypatch.setattr(monitor, "CURVE_POINTS", 20)
 
     def train(done, steps, loss):
         with Meter("x", 1000, done, micro, 1e6, tmp_path) as shown:
@@ -102,7 +102,7 @@ def test_a_tracker_gets_every_logged_step(micro, tmp_path, monkeypatch):
         def finish(self):
             rows.append("finished")
 
-    monkeypatch.setattr(meter, "_tracker", lambda p, label: Tracker())
+    monkeypatch.setattr(monitor, "_tracker", lambda p, label: Tracker())
     with Meter("x", 2, 0, micro, 1.0, None) as shown:
         shown.log({"step": 1, "loss": 2.0, "learning_rate": 0.1})
     assert rows[0][0] == 1 and rows[0][1]["loss"] == 2.0 and "tokens/s" in rows[0][1]
@@ -170,4 +170,4 @@ def test_a_tracker_whose_package_is_not_here_is_one_sentence(micro, monkeypatch,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_cpu_has_no_data_sheet():
-    assert meter.peak_flops() is None
+    assert monitor.peak_flops() is None

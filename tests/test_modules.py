@@ -26,7 +26,7 @@ from xalma.models.convert import convert
 from xalma.models.layouts import PROJECTIONS, open_checkpoint
 from xalma.profiles import FULL
 from xalma.runs import read_run
-from xalma.train import train
+from xalma.training.trainer import train
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 

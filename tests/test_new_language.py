@@ -11,7 +11,6 @@ import pytest
 import torch
 from test_readme_code import example, run
 
-from xalma import stages
 from xalma.evaluation.records import Record
 from xalma.laddertables import direction_table, ladder_table
 from xalma.languages import group_of
@@ -21,6 +20,7 @@ from xalma.models.bank import load_modules as load_bank
 from xalma.models.generation import translate
 from xalma.profiles import load_profile
 from xalma.runs import BASE, stage_folder
+from xalma.training import stages
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 

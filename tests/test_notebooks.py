@@ -12,9 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from xalma import notebooks, recipe
+from xalma import notebooks
 from xalma.notebooks import cost_file, execute, run, select, tasks
 from xalma.runtime import REPOSITORY
+from xalma.training import ladder
 
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [
@@ -65,7 +66,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     for name in ("00_one", "01_two"):
         write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "profile: str = 'tiny'", "1 + 1")
     monkeypatch.setattr(notebooks, "home", lambda: tmp_path)
-    monkeypatch.setattr(recipe, "home", lambda: tmp_path)
+    monkeypatch.setattr(ladder, "home", lambda: tmp_path)
     return tmp_path
 
 

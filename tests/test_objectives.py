@@ -11,11 +11,11 @@ from peft import LoraConfig, get_peft_model
 from smooth import SMOOTH, assert_same_gradients, assert_same_training, trained_weights
 from test_arpo import loss_and_grads, tiny_model, tiny_rows, tiny_tokenizer, trainer_for
 
-from xalma.objectives import Arpo, Labelled
 from xalma.preference.arpo import PRESETS, TAU_EDGES, Z_EDGES, histogram
 from xalma.preference.packed_pairs import tokenize_pair
 from xalma.profiles import TINY
-from xalma.train import Worker, dropout, train
+from xalma.training.objectives import Arpo, Labelled
+from xalma.training.trainer import Worker, dropout, train
 
 BETA = 0.1  # of ARPOTrainer's config, TRL's default
 PROFILE = TINY.but(threads=1, mixed_precision="off", warmup_ratio=0.0, stage5_learning_rate=5e-3)

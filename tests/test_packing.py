@@ -22,7 +22,7 @@ from xalma.data.prepare import dropped, prepare, write_tokens
 from xalma.data.prepare_workers import _in_order, make_job, prepare_chunk, processes, ray_cluster
 from xalma.data.token_files import TokenFiles
 from xalma.profiles import load_profile
-from xalma.stages import packed
+from xalma.training.stages import packed
 
 PLAIN = Rules(language=None, near=False)
 

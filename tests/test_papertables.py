@@ -17,8 +17,8 @@ from xalma.papertables import our_groups_table, printed_tables, stage_tests, wri
 from xalma.plots import paper
 from xalma.profiles import load_profile
 from xalma.published import published
-from xalma.recipe import outputs_file
 from xalma.scoreboard import golden_table, largest_gap, published_bleu, score_table
+from xalma.training.ladder import outputs_file
 
 TABLES = printed_tables()
 SOURCES = {"paper_alma_en_xx": "a", "paper_alma_xx_en": "b", "paper_alma_mono_parallel": "c", "paper_xalma_en_xx": "e",
@@ -70,7 +70,7 @@ def test_our_groups_have_the_papers_shape_with_marks_and_runs():
 def profile(tmp_path, monkeypatch):
     """A profile of group 6 with outputs of two stages beside them, and stage 5 better in one direction."""
     p = load_profile("tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results"))
-    monkeypatch.setattr("xalma.recipe.home", lambda: tmp_path)
+    monkeypatch.setattr("xalma.training.ladder.home", lambda: tmp_path)
     lines = [f"this is the sentence with number {i} of all" for i in range(40)]
     for stage, name, bad in (("stage4", "sft", 30), ("stage5", "arpo", 3)):
         folder = tmp_path / "runs" / "tiny" / "ladder" / f"{stage}_{name}" / "group6"

@@ -16,10 +16,12 @@ import yaml
 from safetensors.torch import load_file
 from smooth import SMOOTH, Weights, assert_same_training
 
-from xalma import cli, parallel, recipe, stages, train, workers
-from xalma.objectives import Labelled
+from xalma import cli
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import load_profile
+from xalma.training import distributed, stages, trainer, workers
+from xalma.training import ladder as recipe
+from xalma.training.objectives import Labelled
 
 
 @pytest.mark.long
@@ -172,8 +174,8 @@ def test_the_sbatch_file_is_bash():
 def test_what_is_sharded(micro, monkeypatch, sharding, everything, world, expected):
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(everything)
-    monkeypatch.setattr(parallel, "world_size", lambda: world)
-    assert parallel.sharded(model, micro.but(sharding=sharding)) == expected
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    assert distributed.sharded(model, micro.but(sharding=sharding)) == expected
 
 
 @pytest.mark.parametrize(
@@ -187,23 +189,23 @@ def test_what_is_sharded(micro, monkeypatch, sharding, everything, world, expect
 def test_what_deepspeed_trains(micro, monkeypatch, sharding, everything, world, launcher, expected):
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(everything)
-    monkeypatch.setattr(parallel, "world_size", lambda: world)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", launcher)
-    assert parallel.by_deepspeed(model, micro.but(sharding=sharding)) == expected
+    assert distributed.by_deepspeed(model, micro.but(sharding=sharding)) == expected
 
 
 def test_deepspeed_without_its_package_is_one_sentence(micro, base, monkeypatch):
-    monkeypatch.setattr("xalma.train.by_deepspeed", lambda model, p: True)
+    monkeypatch.setattr("xalma.training.trainer.by_deepspeed", lambda model, p: True)
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ImportError, match=r"sharding=deepspeed needs the package: pip install 'xalma\[deepspeed\]'"):
-        train.make_run(base, micro, "stage1", 2, Labelled())
+        trainer.make_run(base, micro, "stage1", 2, Labelled())
 
 
 def test_one_process_is_the_first_of_one():
-    assert (parallel.rank(), parallel.world_size()) == (0, 1)
-    assert parallel.together(lambda: 7) == [7]
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.together(lambda: 7) == [7]
     with pytest.raises(OSError, match="OSError: disk"):
-        parallel.together(lambda: (_ for _ in ()).throw(OSError("disk")))
+        distributed.together(lambda: (_ for _ in ()).throw(OSError("disk")))
 
 
 def test_the_stage_command_runs_one_stage(micro, ladder, capsys):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
-from xalma import plan
 from xalma.cli import main
 from xalma.models.adapters import attach_adapter
 from xalma.models.backbone import build_llama, train_tokenizer
 from xalma.profiles import FULL, PROFILES, SMALL, TINY
 from xalma.runtime import REPOSITORY
+from xalma.training import plan
 
 N, MODULE = 13_015_864_320, 2_002_780_160  # LLaMA-2-13B; rank 512 on its seven projections (paper: 15 %)
 

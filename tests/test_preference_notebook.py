@@ -7,16 +7,17 @@ import math
 import nbformat
 import pytest
 
-from xalma import comparisons, notebooks, stages
+from xalma import comparisons, notebooks
 from xalma.comparisons import compare_methods, read_pairs, systems
 from xalma.corpora.registry import open_corpus
 from xalma.longform import long_folder, read_long_form
 from xalma.notebooks import tasks
 from xalma.profiles import load_profile
-from xalma.recipe import MODULE_STAGES
 from xalma.rejection import probe_frame, tau_frame
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
+from xalma.training import stages
+from xalma.training.ladder import MODULE_STAGES
 
 FIGURES = {"methods.png", "logprobs.png", "eta.png", "tau.png"}
 TABLES = {"methods", "differences", "drift", "logprobs", "variants", "switches", "tau"}

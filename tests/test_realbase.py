@@ -14,9 +14,9 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, 
 
 from xalma import realbase
 from xalma.iddecode import decode, price
-from xalma.preference_losses import METHODS, method_loss
 from xalma.profiles import load_profile
 from xalma.runtime import device
+from xalma.training.preference_objectives import METHODS, method_loss
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.4,

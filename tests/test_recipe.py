@@ -13,13 +13,15 @@ import torch
 from sacrebleu.metrics import BLEU
 from safetensors.torch import load_file, save_file
 
-from xalma import recipe, runs
-from xalma import workers as workers_
+from xalma import runs
 from xalma.corpora.registry import open_corpus
 from xalma.data.collate import IGNORE
 from xalma.languages import GROUPS
 from xalma.models.backbone import load_base
-from xalma.recipe import (
+from xalma.runs import read_run, results_folder, stage_folder
+from xalma.training import ladder as recipe
+from xalma.training import workers as workers_
+from xalma.training.ladder import (
     evaluate_folder,
     evaluate_stage,
     for_each_group,
@@ -31,8 +33,7 @@ from xalma.recipe import (
     test_rows,
     translate_test,
 )
-from xalma.runs import read_run, results_folder, stage_folder
-from xalma.workers import side_by_side
+from xalma.training.workers import side_by_side
 
 test_rows.__test__ = False  # a function of the library, not of this file
 

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from test_studies import study_records
 
-from xalma import sftdata, stages
+from xalma import sftdata
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
 from xalma.corpora.registry import open_corpus
 from xalma.corpora.wmt import WmtCorpus
 from xalma.data.test_index import TestIndex
 from xalma.profiles import load_profile
-from xalma.recipe import run_chain
 from xalma.runs import read_run, stage_folder
 from xalma.runtime import data_root
 from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
 from xalma.studies import Study
 from xalma.text_files import read_lines
+from xalma.training import stages
+from xalma.training.ladder import run_chain
 
 
 def test_a_phrasebook_has_nothing_to_compare(micro):

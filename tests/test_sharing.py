@@ -99,5 +99,5 @@ def test_the_base_stays_and_nothing_is_trained_twice(compared, monkeypatch):
         folder = stage_folder(p, 2, group, f"ablations/seed0/{name}")
         assert read_run(folder)["inputs"]["previous"] == start
     monkeypatch.setattr(sharing, "MIN_SEEDS", 1)
-    monkeypatch.setattr("xalma.stages.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("xalma.training.stages.train", lambda *_, **__: pytest.fail("trained again"))
     assert compare_sharing(p) == study

@@ -15,13 +15,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from xalma import files, runs, runtime, stages
+from xalma import files, runs, runtime
 from xalma.corpora.registry import open_corpus
 from xalma.languages import GROUPS
 from xalma.models.adapters import parameter_hash
 from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.profiles import Profile
-from xalma.recipe import MODULE_STAGES, test_rows
+from xalma.training import stages
+from xalma.training.ladder import MODULE_STAGES, test_rows
 
 test_rows.__test__ = False  # no test, whatever pytest thinks of the name
 

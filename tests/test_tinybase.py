@@ -14,7 +14,7 @@ from xalma.data.mixing import parse_shares
 from xalma.languages import LANGUAGES
 from xalma.models.backbone import build_llama, load_base, train_tokenizer
 from xalma.profiles import load_profile
-from xalma.tinybase import bits_per_byte, card_text, ship, text_blocks, train_base, write_text
+from xalma.training.tiny_base import bits_per_byte, card_text, ship, text_blocks, train_base, write_text
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import torch
 from smooth import SMOOTH, assert_same_gradients, assert_same_training, difference, largest, trained_weights
 from torch.nn.functional import cross_entropy
 
-from xalma import stages
 from xalma.corpora.registry import open_corpus
 from xalma.data.batches import RowBatches, sizes
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.models.adapters import attach_adapter
 from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
-from xalma.objectives import Labelled
 from xalma.profiles import TINY
-from xalma.train import Run, keep_products, settings, train
+from xalma.training import stages
+from xalma.training.objectives import Labelled
+from xalma.training.trainer import Run, keep_products, settings, train
 
 
 def rows(n: int = 16, seed: int = 0) -> list[dict[str, list[int]]]:

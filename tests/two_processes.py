@@ -22,8 +22,8 @@ import killed_runs
 import torch
 from smooth import SMOOTH, difference, trained_weights
 
-from xalma import parallel
-from xalma import train as training
+from xalma.training import distributed
+from xalma.training import trainer as training
 
 PROBED = ("full, pairs", "full")  # no stage does, but the probe must leave shards as it found them
 
@@ -39,19 +39,19 @@ def process(rank: int, world: int, port: str, folder: Path, kind: str, sharding:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": port}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     torch.set_num_threads(1)
-    parallel.start()
+    distributed.start()
     training.round = lambda value, digits: value  # the log rounds to four digits: here five must agree
     kill = lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
     log = None
-    with suppress(parallel.Follower):  # it holds what was trained, which must go before the group does
+    with suppress(distributed.Follower):  # it holds what was trained, which must go before the group does
         model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding, **SMOOTH)
     if log is None:
-        return parallel.stop()
+        return distributed.stop()
     fell = [row["loss"] for row in log if "loss" in row]
     losses = [row[key] for row in log for key in ("loss", "z", "nll_loss", "margin") if key in row]
     outcome = {"weights": trained_weights(model), "losses": losses, "fell": fell[0] - fell[-1]}
     torch.save(outcome, folder / "outcome.pt")
-    parallel.stop()
+    distributed.stop()
 
 
 def outcome(folder: Path, world: int, kind: str, sharding: str, kill_at: int | None = None) -> dict | None:

@@ -19,13 +19,13 @@ from xalma.evaluation.records import Record
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
-from xalma.recipe import evaluate_folder, run_chain
 from xalma.runs import BASE, lineage, read_run, stage_folder
 from xalma.seeds import DIRECTIONS, by_seed, cells_of, seeds_of
-from xalma.stages import stage1_monolingual_base
 from xalma.studies import BITS, Study, one_share, study_findings, study_table
+from xalma.training.ladder import evaluate_folder, run_chain
+from xalma.training.stages import stage1_monolingual_base
+from xalma.training.workers import side_by_side
 from xalma.verdicts import printed
-from xalma.workers import side_by_side
 
 FULL = "full"
 CHAINS = {

@@ -29,12 +29,12 @@ from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.models.backbone import load_base, save_base
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder
 from xalma.runs import BASE, file_run, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
-from xalma.stages import is_finished, sft_dataset, stage1_monolingual_base
-from xalma.train import train
-from xalma.workers import side_by_side
+from xalma.training.ladder import evaluate_folder
+from xalma.training.stages import is_finished, sft_dataset, stage1_monolingual_base
+from xalma.training.trainer import train
+from xalma.training.workers import side_by_side
 
 PARALLEL = ("none", "random", "filtered", "human-written")
 HUMAN = "human-written"

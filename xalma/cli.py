@@ -235,31 +235,31 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
-    from xalma import parallel, stages
-    from xalma import workers as workers_
     from xalma.preference.pairs import NoPairs
     from xalma.profiles import load_profile
-    from xalma.recipe import MODULE_STAGES
+    from xalma.training import distributed, stages
+    from xalma.training import workers as workers_
+    from xalma.training.ladder import MODULE_STAGES
 
     p = load_profile(arguments.profile, **_overrides(arguments.set))
     body = {0: stages.stage0_backbone, 1: stages.stage1_monolingual_base, **MODULE_STAGES}[arguments.number]
-    parallel.start()
-    if parallel.world_size() > 1 and arguments.number not in workers_.LAUNCHED_STAGES:
+    distributed.start()
+    if distributed.world_size() > 1 and arguments.number not in workers_.LAUNCHED_STAGES:
         raise ValueError(f"stage {arguments.number} runs in one process: start it without a launcher, or with one GPU")
     try:
         folder = body(p, arguments.group, arguments.previous, branch=arguments.branch)
     except NoPairs as error:
         workers_.report_no_pairs(error)
         raise
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         print(folder)
-    parallel.stop()
+    distributed.stop()
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from xalma.plan import plan_text, shareable, slurm_lines
     from xalma.profiles import load_profile
-    from xalma.workers import CONFIGURATIONS
+    from xalma.training.plan import plan_text, shareable, slurm_lines
+    from xalma.training.workers import CONFIGURATIONS
 
     p = load_profile(arguments.profile, **_overrides(arguments.set))
     gpus = shareable(p) if arguments.gpus is None else arguments.gpus
@@ -293,7 +293,7 @@ def _at_least_one(option: str, value: float | None) -> int | None:
 
 def _status(arguments: argparse.Namespace) -> None:
     from xalma.profiles import load_profile
-    from xalma.status import status_table
+    from xalma.training.monitor import status_table
 
     print(status_table(load_profile(arguments.profile, **_overrides(arguments.set))).to_string(index=False))
 
@@ -311,11 +311,11 @@ def _translate(arguments: argparse.Namespace) -> None:
     group = group_of(other_side(arguments.src, arguments.tgt))
     texts = _input_lines(arguments.file)
 
-    from xalma.exported import is_export, open_exported
     from xalma.models.generation import translate
-    from xalma.recipe import newest_stage
     from xalma.runtime import usable_device, usable_dtype
-    from xalma.stages import open_merged
+    from xalma.training.export.opened import is_export, open_exported
+    from xalma.training.ladder import newest_stage
+    from xalma.training.stages import open_merged
 
     place = usable_device(arguments.device)
     dtype = usable_dtype(arguments.dtype or "float32", place)
@@ -430,8 +430,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
     p = load_profile(arguments.profile, **_overrides(arguments.set))
 
-    from xalma.export import describe, export
     from xalma.languages import adapter_name
+    from xalma.training.export.export import describe, export
 
     adapter_name(arguments.group)  # raises where there is no such group
     print(describe(p, arguments.group, arguments.sentences), flush=True)

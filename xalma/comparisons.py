@@ -26,13 +26,13 @@ from xalma.models.adapters import save_adapter
 from xalma.preference.arpo import PRESETS
 from xalma.preference.methods import METHODS, train_preference
 from xalma.profiles import Profile
-from xalma.recipe import score_rows, translate_test
 from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.seeds import SFT, seeds_of
-from xalma.stages import is_finished, open_for_training, preference_pairs
 from xalma.studies import one_share
-from xalma.workers import side_by_side
+from xalma.training.ladder import score_rows, translate_test
+from xalma.training.stages import is_finished, open_for_training, preference_pairs
+from xalma.training.workers import side_by_side
 
 N_PROBED = 16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
 _RELEASED = PRESETS["released-code"]

@@ -16,12 +16,12 @@ from xalma.ablations import branch_of, full_folder, n_tokens, n_updates, run_ful
 from xalma.evaluation.records import Record
 from xalma.languages import language
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, run_chain
 from xalma.runs import BASE, stage_folder
 from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.sharing import STAGES
 from xalma.studies import Study, one_share
-from xalma.workers import side_by_side
+from xalma.training.ladder import evaluate_folder, run_chain
+from xalma.training.workers import side_by_side
 
 GROUP, RANDOM, ALL = "group", "random", "all"  # of `size_sets`, beside the sizes below the group's
 

@@ -16,15 +16,15 @@ import pandas as pd
 
 from xalma.ablations import FULL, branch_of, full_folder, full_stage, n_tokens
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
-from xalma.few_shot import evaluate_continuations
 from xalma.marked import write_table
 from xalma.profiles import Profile, load_profile
-from xalma.recipe import MODULE_STAGES, evaluate_folder, run_chain
 from xalma.runs import read_run, results_folder, stage_folder
 from xalma.seeds import DIRECTIONS, by_seed, cells_of, paired, seeds_of
-from xalma.stages import stage0_backbone, stage1_monolingual_base
 from xalma.studies import Study, file_study, one_share, study_note
-from xalma.workers import side_by_side
+from xalma.training.few_shot import evaluate_continuations
+from xalma.training.ladder import MODULE_STAGES, evaluate_folder, run_chain
+from xalma.training.stages import stage0_backbone, stage1_monolingual_base
+from xalma.training.workers import side_by_side
 
 RANDOM = "random"
 SYSTEMS = {

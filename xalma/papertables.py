@@ -28,9 +28,9 @@ from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_di
 from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
 from xalma.profiles import Profile
 from xalma.published import TABLES, published
-from xalma.recipe import outputs_file
 from xalma.runs import STAGE_NAMES, read_run, results_folder
 from xalma.runtime import home, provenance
+from xalma.training.ladder import outputs_file
 
 ALMA_LANGUAGES = ("de", "cs", "is", "zh", "ru", "avg")
 ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}

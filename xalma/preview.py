@@ -10,9 +10,9 @@ from xalma.corpora.registry import open_corpus
 from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
 from xalma.models.generation import translate
 from xalma.profiles import Profile
-from xalma.recipe import newest_stage
 from xalma.runs import read_run
-from xalma.stages import open_merged
+from xalma.training.ladder import newest_stage
+from xalma.training.stages import open_merged
 
 
 def gate_table(directions: Iterable[str]) -> pd.DataFrame:

@@ -25,15 +25,15 @@ from xalma.files import read_json
 from xalma.iddecode import decode, price
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
-from xalma.objectives import Objective
 from xalma.preference.packed_pairs import sequence_logps
-from xalma.preference_losses import REFERENCE, Preference, Within
 from xalma.profiles import Profile
 from xalma.realbase import WMT_FIRST, Run
 from xalma.realpack import WMT, open_pack_model
 from xalma.realrows import Rows, blocks, directions, limit, prompt, sft_pairs, sft_rows, test_rows, with_shots
 from xalma.runtime import device, mixed_precision
-from xalma.train import train
+from xalma.training.objectives import Objective
+from xalma.training.preference_objectives import REFERENCE, Preference, Within
+from xalma.training.trainer import train
 
 FEW_SHOT, PROMPTED = "few-shot", "prompted"
 DTYPE = {"bfloat16": torch.bfloat16, "float32": torch.float32}

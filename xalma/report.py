@@ -17,8 +17,8 @@ from xalma.evaluation.records import Record, group_means
 from xalma.files import write_atomically
 from xalma.languages import GROUP_NAMES
 from xalma.profiles import Profile
-from xalma.recipe import translate_test
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
+from xalma.training.ladder import translate_test
 
 # What a log keeps of each logged step; durations would differ between two equal runs.
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",

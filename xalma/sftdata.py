@@ -23,12 +23,12 @@ from xalma.corpus_names import parse_corpus
 from xalma.data.contamination import left_out
 from xalma.evaluation.records import Record
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder
 from xalma.runs import read_run, stage_folder
 from xalma.seeds import seeds_of
-from xalma.stages import stage4_sft
 from xalma.studies import GAP, Study, one_share, study_summary
-from xalma.workers import side_by_side
+from xalma.training.ladder import evaluate_folder
+from xalma.training.stages import stage4_sft
+from xalma.training.workers import side_by_side
 
 NTREX, WMT, FLORES = "ntrex", "ntrex+wmt", "ntrex+wmt+flores"
 DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 + FLORES dev"}

@@ -25,11 +25,11 @@ from xalma.data.token_files import KINDS
 from xalma.evaluation.records import Record
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
-from xalma.recipe import evaluate_folder, run_chain
 from xalma.runs import BASE, stage_folder
 from xalma.seeds import MIN_SEEDS, seeds_of
 from xalma.studies import Study, one_share
-from xalma.workers import side_by_side
+from xalma.training.ladder import evaluate_folder, run_chain
+from xalma.training.workers import side_by_side
 
 STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"

@@ -18,8 +18,8 @@ import torch
 from xalma.evaluation.records import Record, footnote, read_records, write_records
 from xalma.files import read_json, write_json
 from xalma.profiles import Profile
-from xalma.recipe import BITS_SIGNATURE
 from xalma.seeds import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
+from xalma.training.ladder import BITS_SIGNATURE
 
 BITS = "bits_per_byte"
 SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval

@@ -31,12 +31,12 @@ from xalma.preference.methods import METHODS, train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
-from xalma.recipe import score_rows
 from xalma.runs import read_run, recipe_hash, results_folder, stage_folder
 from xalma.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
-from xalma.stages import open_for_training, open_merged
 from xalma.studies import one_share
-from xalma.workers import side_by_side
+from xalma.training.ladder import score_rows
+from xalma.training.stages import open_for_training, open_merged
+from xalma.training.workers import side_by_side
 
 CONTINUED = "sft"
 ASKED = (CONTINUED, "arpo", "dpo", "simpo")

@@ -101,7 +101,7 @@ def _serve() -> None:
 
     import xalma.cli
     import xalma.models.generation
-    import xalma.recipe  # all that a command imports later
+    import xalma.training.ladder  # all that a command imports later
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
@@ -130,7 +130,7 @@ def _serve() -> None:
 
 def _die_after(saves: int) -> None:
     """This process's checkpoint number `saves` is its last."""
-    from xalma.checkpoints import Checkpoints
+    from xalma.training.checkpoints import Checkpoints
 
     save, left = Checkpoints.save, [None] * saves
 

@@ -10,13 +10,13 @@ from tiny_gguf import LINES, trained_sentencepiece
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from xalma.cli import main
-from xalma.export import export
 from xalma.models.backbone import train_tokenizer
 from xalma.models.bank import load_modules
 from xalma.models.bases.gguf_export import PROBES, vocabulary_of, write_gguf
 from xalma.models.bases.gguf_files import field, open_gguf, read_model, read_vocabulary
 from xalma.models.bases.gguf_tokenizers import SPLITS, Vocabulary, build_tokenizer
 from xalma.prompts import extract_translation, translation_prompt
+from xalma.training.export.export import export
 
 IDS = torch.tensor([[1, 40, 200, 17, 5, 90, 33]])
 

@@ -13,18 +13,15 @@ from pathlib import Path
 import pytest
 from test_arpo import tiny_model, tiny_tokenizer
 
-from xalma.checkpoints import damage
 from xalma.data.prepare import _cost
 from xalma.data.token_files import TokenFiles
 from xalma.evaluation.records import read_records
-from xalma.exported import open_exported
 from xalma.files import read_json
 from xalma.longablations import read_long_form as read_ablations
 from xalma.longform import read_long_form as read_methods
 from xalma.models.backbone import load_base
 from xalma.models.layouts import lora_config, plain_config
 from xalma.models.safetensors_io import read_headers
-from xalma.plan import utilisation
 from xalma.plots.scaling import read_scaling
 from xalma.plots.serving import read_serving
 from xalma.profiles import load_profile
@@ -34,11 +31,14 @@ from xalma.realscore import read_lines_of
 from xalma.realtables import read_about, run_profile
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
-from xalma.status import stage_status
 from xalma.studies import read_study
 from xalma.systems.commands import read_shots
 from xalma.systems.decoding import load_tokenizer
 from xalma.systems.outputs import _begun
+from xalma.training.checkpoints import damage
+from xalma.training.export.opened import open_exported
+from xalma.training.monitor import stage_status
+from xalma.training.plan import utilisation
 
 # Text that is no file of its own: a line, a header, a server's answer, what a library has just written.
 OWN_READERS = {
@@ -92,8 +92,8 @@ def _ablations(folder: Path) -> tuple[Path, Callable]:
 
 
 def _progress(folder: Path) -> tuple[Path, Callable]:
-    from xalma.checkpoints import checkpoint_folder
     from xalma.runs import stage_folder
+    from xalma.training.checkpoints import checkpoint_folder
 
     begun = checkpoint_folder(stage_folder(_profile(folder), 4, 6))
     return begun / "progress.json", lambda: stage_status(_profile(folder), 4, 6)
@@ -145,7 +145,7 @@ def test_measured_rates_of_plan(tmp_path, monkeypatch, kind):
     path = tmp_path / "results" / "benchmarks" / "training_throughput_h200.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(DAMAGES[kind] if DAMAGES[kind] is not None else b"[1]")
-    monkeypatch.setattr("xalma.plan.home", lambda: tmp_path)
+    monkeypatch.setattr("xalma.training.plan.home", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"throughput_h200\.json .*: remove it"):
         utilisation("h200", full=True)
 

@@ -1,7 +1,7 @@
 """What can be watched while a stage trains: loss, tokens a second, utilisation, memory, and the time left.
 
 It goes to the progress bar (in a notebook, a terminal or `xalma run`'s status line), to progress.json for
-`xalma status` and the figure of xalma.live, and, if the profile asks, through accelerate's trackers to TensorBoard or
+`xalma status` and the figure of xalma.training.live, and, if the profile asks, through accelerate's trackers to TensorBoard or
 W&B. None of it is an output of a notebook, none decides a weight.
 """
 
@@ -12,17 +12,21 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pandas as pd
 import torch
 
 from xalma.files import read_json, write_json
-from xalma.parallel import rank, world_size
 from xalma.profiles import Profile
 from xalma.progress import Progress, progress
+from xalma.runs import BASE, STAGE_NAMES, read_run, stage_folder
 from xalma.runtime import home
+from xalma.training.checkpoints import checkpoint_folder
+from xalma.training.distributed import rank, world_size
 
 EVERY_S = 1.0  # between two looks at the loss, which stops a GPU's queue for a moment
 CURVE_POINTS = 200  # of the loss in progress.json, the newest closest together
@@ -45,7 +49,7 @@ class Meter:
         self.tracker = _tracker(p, label) if rank() == 0 else None
 
     def __enter__(self) -> Meter:
-        from xalma.live import view
+        from xalma.training.live import view
 
         self.context = ExitStack()
         self.bar: Progress | None = None
@@ -129,7 +133,7 @@ def _curve(folder: Path | None, done: int) -> list[list[float]]:
 
 def peak_flops() -> float | None:
     """Dense bfloat16 operations a second of this GPU by its data sheet; None for one we don't know, and for a CPU."""
-    from xalma.plan import GPUS
+    from xalma.training.plan import GPUS
 
     if not torch.cuda.is_available():
         return None
@@ -156,3 +160,36 @@ def _tracker(p: Profile, label: str) -> Any:
     except ImportError as error:
         raise ImportError(f"track={p.track} needs the package: pip install {p.track} ({error})") from error
     return tracker
+
+SILENT_S = 300  # a training that has said nothing for so long is not running
+
+
+def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
+    """State of one stage: done, training, stopped (resumable from a step), begun or to do; with what is known of it."""
+    folder = stage_folder(p, number, group)
+    row: dict[str, Any] = {"stage": f"{number} {STAGE_NAMES[number]}", "group": group or "base", "state": "to do"}
+    if (folder / "run.json").exists():
+        run = read_run(folder)
+        hours = timedelta(seconds=round(run.get("seconds", 0)))
+        return row | {"state": "done", "progress": f"{run['steps']:,} steps" if "steps" in run else "", "time": hours}
+    begun = checkpoint_folder(folder)
+    saved = [int(f.name.removeprefix("step-")) for f in begun.glob("step-*")]
+    said = _read(begun / PROGRESS_FILE)
+    if said.keys() >= {"step", "steps", "loss", "at", "seconds_left", "tokens/s"}:
+        row["progress"] = f"step {said['step']:,} of {said['steps']:,} ({100 * said['step'] / said['steps']:.0f} %)"
+        row["loss"] = said["loss"]
+        if time.time() - said["at"] < SILENT_S:
+            left = timedelta(seconds=said["seconds_left"])
+            return row | {"state": "training", "time": f"{left} left", "tokens/s": said["tokens/s"]}
+        return row | {"state": f"stopped, goes on from step {max(saved):,}" if saved else "stopped, starts anew"}
+    return row | ({"state": "begun"} if begun.exists() else {})
+
+
+def status_table(p: Profile) -> pd.DataFrame:
+    """One row a stage of the main ladder: the base's, then each group's chain."""
+    jobs = [(0, BASE), (1, BASE), *((number, group) for group in p.group_numbers for number in range(2, 6))]
+    return pd.DataFrame([stage_status(p, *job) for job in jobs]).fillna("")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, "remove it, a training that goes on writes it anew") if path.exists() else {}

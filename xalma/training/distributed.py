@@ -1,7 +1,7 @@
 """One stage on many devices: torch.distributed as `accelerate launch` and torchrun start it, FSDP2 or DDP by stage.
 
 Full weights are sharded (FSDP2: weights, gradients and optimizer state), a module on its frozen base is replicated
-(DDP: only the module's gradients travel); DeepSpeed is an option (xalma.zero). The first process alone writes results:
+(DDP: only the module's gradients travel); DeepSpeed is an option (xalma.training.zero). The first process alone writes results:
 the others leave a stage with `Follower` when its training is over. Stage 0, which trains nothing, runs in one process.
 """
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from xalma.objectives import Arpo, Batch
 from xalma.preference.packed_pairs import PairCollator, sequence_logps
+from xalma.training.objectives import Arpo, Batch
 
 BETA, SIMPO_BETA, SIMPO_GAMMA, ORPO_LAMBDA = 0.1, 2.0, 1.0, 0.1
 METHODS = (

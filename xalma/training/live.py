@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from xalma.meter import trainings
 from xalma.profiles import Profile
+from xalma.training.monitor import trainings
 
 if TYPE_CHECKING:  # a training that nobody watches does without matplotlib
     from matplotlib.figure import Figure

@@ -24,10 +24,10 @@ from xalma.models.generation import generate
 from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import first_line
-from xalma.recipe import score_rows
 from xalma.runs import BASE, results_folder, stage_folder
-from xalma.stages import open_merged
-from xalma.workers import side_by_side
+from xalma.training.ladder import score_rows
+from xalma.training.stages import open_merged
+from xalma.training.workers import side_by_side
 
 SHOTS = 1  # example pairs before each sentence
 NO_LIMIT = 10**9  # tokens: no sentence is left out for its length

@@ -22,16 +22,26 @@ import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel, get_scheduler
 
-from xalma.checkpoints import Checkpoints
 from xalma.data.batches import sizes, stream_of
-from xalma.meter import Meter
 from xalma.models.fp8 import fp8_base
 from xalma.models.losses import plain_model
-from xalma.objectives import Labelled, Objective
-from xalma.parallel import Follower, accumulating, by_deepspeed, collect, distribute, mean, rank, sharded, world_size
-from xalma.plan import flops_per_token
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision, seed_everything
+from xalma.training.checkpoints import Checkpoints
+from xalma.training.distributed import (
+    Follower,
+    accumulating,
+    by_deepspeed,
+    collect,
+    distribute,
+    mean,
+    rank,
+    sharded,
+    world_size,
+)
+from xalma.training.monitor import Meter
+from xalma.training.objectives import Labelled, Objective
+from xalma.training.plan import flops_per_token
 
 
 class Worker(torch.nn.Module):
@@ -215,7 +225,7 @@ def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int, objecti
     """The training, by DeepSpeed where it is asked for."""
     if not by_deepspeed(model, p):
         return Run(model, p, stage, steps, objective)
-    from xalma.zero import ZeroRun
+    from xalma.training.zero import ZeroRun
 
     return ZeroRun(model, p, stage, steps, objective)
 

@@ -28,7 +28,6 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.checkpoints import checkpoint_folder, checkpoints_for, made_from
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks, prepared_fingerprint
@@ -42,8 +41,6 @@ from xalma.models.adapters import attach_adapter, load_adapters, merge_adapter, 
 from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
 from xalma.models.generation import generate
 from xalma.models.losses import evaluate_loss
-from xalma.objectives import Arpo
-from xalma.parallel import Follower, barrier, rank, together, world_size
 from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.preference.pairs import build_pairs, require_pairs
 from xalma.profiles import Profile
@@ -61,8 +58,11 @@ from xalma.runs import (
 )
 from xalma.runs import read_log as read_log
 from xalma.runtime import device
-from xalma.train import train
-from xalma.workers import LAUNCHED_STAGES, launch
+from xalma.training.checkpoints import checkpoint_folder, checkpoints_for, made_from
+from xalma.training.distributed import Follower, barrier, rank, together, world_size
+from xalma.training.objectives import Arpo
+from xalma.training.trainer import train
+from xalma.training.workers import LAUNCHED_STAGES, launch
 
 PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
 PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from xalma.live import view
-from xalma.parallel import rank
 from xalma.profiles import PROFILES, Profile
+from xalma.training.distributed import rank
+from xalma.training.live import view
 
 LAUNCHED_STAGES = (1, 2, 3, 4, 5)
 CONFIGURATIONS = Path(__file__).parent / "launch"
@@ -33,8 +33,8 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
     Raises FileNotFoundError for an unknown configuration, NoPairs as the launched stage did, RuntimeError if it failed
     otherwise.
     """
-    from xalma.live import view
     from xalma.preference.pairs import NoPairs
+    from xalma.training.live import view
 
     named = CONFIGURATIONS / f"{p.launch}.yaml"
     configuration = named if named.exists() else Path(p.launch)
@@ -91,7 +91,7 @@ def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -
 def _pool(workers: int) -> ProcessPoolExecutor:
     """One pool a kernel. Its processes are forked from a server that has imported everything once, and no more."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xalma.recipe", "xalma.preference.methods"])
+    context.set_forkserver_preload(["xalma.training.ladder", "xalma.preference.methods"])
     pool = ProcessPoolExecutor(workers, context, _follow_parent)
     atexit.register(pool.shutdown, wait=False, cancel_futures=True)
     return pool

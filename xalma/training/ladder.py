@@ -22,14 +22,14 @@ from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runs import BASE, open_stage, recipe_hash, results_folder, stage_folder, weights_hash
-from xalma.stages import (
+from xalma.training.stages import (
     open_merged,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
     stage5_arpo,
 )
-from xalma.workers import side_by_side
+from xalma.training.workers import side_by_side
 
 MODULE_STAGES: dict[int, Callable[..., Path]] = {
     2: stage2_monolingual_modules,

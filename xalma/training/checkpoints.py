@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from xalma.files import file_hash, folder_to_disk, read_json, write_json
-from xalma.parallel import barrier, rank, together, world_size
+from xalma.training.distributed import barrier, rank, together, world_size
 
 KEPT = 2  # the newest and, should it be damaged, the one before
 MANIFEST = "manifest.json"

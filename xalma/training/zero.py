@@ -17,11 +17,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
-from xalma.objectives import Objective
-from xalma.parallel import Follower, rank, world_size
 from xalma.profiles import Profile
 from xalma.runtime import device
-from xalma.train import Run, Worker
+from xalma.training.distributed import Follower, rank, world_size
+from xalma.training.objectives import Objective
+from xalma.training.trainer import Run, Worker
 
 
 class ZeroRun(Run):

@@ -19,13 +19,11 @@ from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import load_tokenizer
-from xalma.clients import save_generation_config, save_tokenizer
 from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
 from xalma.evaluation.records import Record, read_records
 from xalma.files import TO, check_new, new_directory, read_json, write_json
 from xalma.languages import ENGLISH, GROUP_NAMES
-from xalma.modelcard import model_card, stage_chain
 from xalma.models.adapters import load_adapters
 from xalma.models.backbone import load_base
 from xalma.models.generation import generate
@@ -34,9 +32,11 @@ from xalma.models.safetensors_io import read_headers, read_tensors
 from xalma.profiles import Profile
 from xalma.progress import progress
 from xalma.prompts import translation_prompt
-from xalma.recipe import evaluate_folder, newest_stage, test_rows
 from xalma.runs import open_stage, read_run, results_folder, stage_folder
 from xalma.runtime import device, provenance
+from xalma.training.export.clients import save_generation_config, save_tokenizer
+from xalma.training.export.model_card import model_card, stage_chain
+from xalma.training.ladder import evaluate_folder, newest_stage, test_rows
 
 SENTENCES = 200
 TOLERANCE = 1e-4  # of float32 logits, relative to their root mean square where that is above 1

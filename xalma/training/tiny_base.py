@@ -32,7 +32,7 @@ from xalma.models.backbone import load_base, save_base
 from xalma.models.losses import answer_nats
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import home, provenance
-from xalma.stages import stage0_backbone, train_blocks
+from xalma.training.stages import stage0_backbone, train_blocks
 
 UNIQUE = 0.25  # tokens prepared for each token that is read: a language's text is read about four times
 LEAST = 60_000  # tokens of a language

@@ -1,0 +1,1 @@
+"""The six stages and all that runs them: trainer, checkpoints, processes, costs."""
