@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from xalma import cli
-from xalma.systems import open_system
-from xalma.systems.endpoint import Endpoint
-from xalma.systems.journal import Journal
+from xalma.systems.chat.endpoint import Endpoint
+from xalma.systems.chat.journal import Journal
+from xalma.systems.registry import open_system
 from xalma.systems.table import SYSTEMS
 
 KEY = "sk-secret-0123456789"

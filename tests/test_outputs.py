@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from xalma import cli
-from xalma.systems import open_system, supports
 from xalma.systems.outputs import settings, single_lines, write_outputs
+from xalma.systems.registry import open_system, supports
 from xalma.systems.table import SYSTEMS
 
 SOURCES = {"en-de": ["One.", "Two."], "de-en": ["Eins.", "Zwei.", "Drei."], "en-is": ["One."]}

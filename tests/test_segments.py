@@ -9,9 +9,9 @@ from xalma.models import generation as generation
 from xalma.models.bank import ModuleBank
 from xalma.models.generation import blank_lines_kept, check_segments, is_blank, n_cut, translate, without_blank
 from xalma.prompts import extract_translation, holds_separator
-from xalma.systems import open_system
-from xalma.systems.endpoint import Endpoint
+from xalma.systems.chat.endpoint import Endpoint
 from xalma.systems.outputs import single_lines
+from xalma.systems.registry import open_system
 from xalma.systems.table import SYSTEMS
 
 BLANK = ["", "   ", "\t", "\u3000\u00a0", "\u200b", "\ufeff", "\x00"]

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from tiny_systems import KINDS, TEXTS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LlamaTokenizer
 
-from xalma import cli, systems
+from xalma import cli
 from xalma.languages import GROUPS, LANGUAGES
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.published import published
-from xalma.systems import open_system, supports
+from xalma.systems import registry
 from xalma.systems.decoding import batches
+from xalma.systems.registry import open_system, supports
 from xalma.systems.table import SYSTEMS, Decoding
 from xalma.systems.templates import CHINESE, TEMPLATES, few_shot_prompt
 
@@ -74,7 +75,7 @@ def test_rows_say_where_things_were_read(name):
 
 
 def test_the_listing_has_a_line_for_each():
-    frame = systems.listing().set_index("name")
+    frame = registry.listing().set_index("name")
     assert list(frame.index) == list(SYSTEMS)
     assert frame.loc["alma-13b-lora", "weights"] == "haoranxu/ALMA-13B-Pretrain + haoranxu/ALMA-13B-Pretrain-LoRA"
     assert frame.loc["bayling-13b", "prompt"] == "unsure"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from faulty_server import ANSWERED, LASTING, PASSING, FaultyServer
 
-from xalma.systems import open_system
-from xalma.systems.endpoint import LOST_TRIES, Endpoint
-from xalma.systems.journal import Journal
+from xalma.systems.chat.endpoint import LOST_TRIES, Endpoint
+from xalma.systems.chat.journal import Journal
+from xalma.systems.registry import open_system
 
 TITLE = "Faults of an endpoint"
 COUNT = 6  # segments

@@ -13,9 +13,9 @@ import pytest
 from endpoint_faults import COUNT, asked, opened, run, texts_of
 from faulty_server import ANSWERED, LASTING, PASSING, FaultyServer, answer, ok, status
 
-from xalma.systems import open_system
-from xalma.systems.faults import Clock
-from xalma.systems.journal import Journal
+from xalma.systems.chat.faults import Clock
+from xalma.systems.chat.journal import Journal
+from xalma.systems.registry import open_system
 
 N, TEXTS = COUNT, texts_of(COUNT)
 KEY = "sk-secret-0123456789"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from xalma.files import read_json
 from xalma.runtime import listed
-from xalma.systems import Translator, listing, open_system, supports, system_row
-from xalma.systems.address import parse_address
+from xalma.systems.chat.address import parse_address
+from xalma.systems.registry import Translator, listing, open_system, supports, system_row
 
 if TYPE_CHECKING:
-    from xalma.systems.endpoint import Endpoint
+    from xalma.systems.chat.endpoint import Endpoint
 
 _NO_MATTER = ("journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s")  # for outputs
 
@@ -142,7 +142,7 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
 
 def _say_cost(system: Endpoint, texts: dict[str, list[str]]) -> None:
     """What all directions will take, before the first is begun. Raises ValueError where that is above the limit."""
-    from xalma.systems.costs import Estimate
+    from xalma.systems.chat.costs import Estimate
 
     parts = (system.estimate(lines, *direction.split("-")) for direction, lines in texts.items())
     whole = sum(parts, start=Estimate(0, 0, 0, 0, system.price(0, 0)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from transformers import (
 from xalma.base_files import check_folder, naming_the_tokenizer
 from xalma.data.collate import PadCollator
 from xalma.models.generation import n_cut
+from xalma.progress import Progress, progress
 from xalma.runtime import usable_device, usable_dtype
-from xalma.systems.bars import bar
 from xalma.systems.table import Decoding
 
 BATCH_TOKENS = 32_768  # prompt and new tokens of all beams of a batch: what one GPU of 80 GB holds of a 13B model
@@ -129,3 +130,12 @@ def decode(
                 outputs[i] = text
             shown.update(len(index))
     return outputs
+
+
+class _NoBar:
+    def update(self, n: int = 1, note: str = "") -> None: ...
+
+
+def bar(total: int, label: str, show: bool) -> AbstractContextManager[Progress | _NoBar]:
+    """`xalma.progress.progress`, or a bar that shows nothing."""
+    return progress(total, label) if show else nullcontext(_NoBar())

@@ -17,7 +17,7 @@ from typing import Any
 
 from xalma.files import fingerprint, make_writable, read_json, write_atomically, write_json
 from xalma.runtime import provenance
-from xalma.systems import Translator
+from xalma.systems.registry import Translator
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 from xalma.text_files import read_lines

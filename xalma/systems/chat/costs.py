@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from xalma.systems.answers import BYTES_PER_TOKEN
+from xalma.systems.chat.answers import BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)

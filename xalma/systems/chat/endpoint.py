@@ -29,12 +29,12 @@ from typing import Any
 import httpx
 
 from xalma.files import fingerprint
-from xalma.systems.address import open_client, parse_address
-from xalma.systems.answers import NoAnswer, Unreadable, read_answer, tokens_of
-from xalma.systems.bars import bar
-from xalma.systems.costs import Estimate, check_amounts
-from xalma.systems.faults import Clock, SegmentRefused, check, passes, retry_after
-from xalma.systems.journal import Journal
+from xalma.systems.chat.address import open_client, parse_address
+from xalma.systems.chat.answers import NoAnswer, Unreadable, read_answer, tokens_of
+from xalma.systems.chat.costs import Estimate, check_amounts
+from xalma.systems.chat.faults import Clock, SegmentRefused, check, passes, retry_after
+from xalma.systems.chat.journal import Journal
+from xalma.systems.decoding import bar
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xalma.systems.answers import count_of, text_of, tokens_of
+from xalma.systems.chat.answers import count_of, text_of, tokens_of
 
 
 class Journal:

@@ -1,0 +1,1 @@
+"""Translators behind a chat endpoint: requests, prices, and a journal of what was paid for."""
