@@ -55,7 +55,7 @@ lint: $(READY)
 	.venv/bin/ruff check .
 
 cards: $(READY)
-	.venv/bin/python -m xalma.cards
+	.venv/bin/python -m xalma.paper.phrasebook_card
 
 # The small pretrained base that the package ships, anew; not timed on a CPU (the shipped one was trained on a GPU).
 tiny-base: $(READY)
@@ -63,15 +63,15 @@ tiny-base: $(READY)
 
 # The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; under an hour.
 ladder: $(READY)
-	.venv/bin/python -m xalma.ladder_study
+	.venv/bin/python -m xalma.paper.studies.ladder
 
 # Preference methods on pairs that are both right and differ in style, from the default run's SFT module; three seeds.
 styles: $(READY)
-	.venv/bin/python -m xalma.style_study
+	.venv/bin/python -m xalma.paper.studies.style
 
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)
-	.venv/bin/python -m xalma.readme
+	.venv/bin/python -m xalma.paper.readme
 
 # Keeps each version that still fits pyproject.toml; UPGRADE=--upgrade takes the newest that fits.
 # It reads metadata only, no wheels, so CUDA's packages are resolved on any machine.

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from xalma import audit
 from xalma.data.folding import key
 from xalma.data.test_index import KINDS, MIN_LETTERS, TestIndex
 from xalma.files import write_json
 from xalma.languages import LANGUAGES
-from xalma.marked import write_table
+from xalma.paper import contamination_report
+from xalma.paper.tables import write_table
 from xalma.runtime import data_root, provenance
 from xalma.text_files import read_lines
 
@@ -91,9 +91,9 @@ def found_share(index: TestIndex, lines: list[str], make: Callable[[str], list[s
 
 
 def false_alarms(root: Path) -> dict[str, int]:
-    texts = [text for text in audit.training_texts(root) if text.name in NOT_LEAKING]
+    texts = [text for text in contamination_report.training_texts(root) if text.name in NOT_LEAKING]
     names = ("wmt22", "wmt23", "flores200")
-    index, counts = TestIndex(audit.test_sides(names)), Counter()
+    index, counts = TestIndex(contamination_report.test_sides(names)), Counter()
     for text in texts:
         for lines in text.sides.values():
             counts["lines"] += len(lines)

@@ -71,7 +71,7 @@ setup() {
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
   $PY - <<'P'
 import importlib.util, os, sys, torch, transformers, peft
-import xalma.realtasks
+import xalma.paper.real_base.tasks
 missing = [name for name in os.environ["OUR_PACKAGES"].split() if importlib.util.find_spec(name) is None]
 print("missing:", *missing or ["nothing"])
 print(sys.version.split()[0], torch.__version__, transformers.__version__, peft.__version__,
@@ -98,7 +98,7 @@ real() { # scale, workers, seconds, further arguments
   local scale=$1 workers=$2 seconds=$3
   shift 3
   has_pack
-  $PY -m xalma.realbase --profile real --pack "$LENT/pack" --out "$OUT" --work "$LENT/work-$scale" --scale "$scale" \
+  $PY -m xalma.paper.real_base.run --profile real --pack "$LENT/pack" --out "$OUT" --work "$LENT/work-$scale" --scale "$scale" \
     --workers "$workers" --seconds "$seconds" "$@"
 }
 

@@ -43,13 +43,13 @@ from xalma.data.test_index import TestIndex
 from xalma.evaluation.scoring import score_all
 from xalma.files import write_atomically, write_json
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
-from xalma.marked import save_figure, write_table
 from xalma.models.adapters import attach_adapter, save_adapter
 from xalma.models.backbone import build_llama, save_base, train_tokenizer
 from xalma.models.bank import ModuleBank, load_modules
 from xalma.models.convert import convert
 from xalma.models.layouts import ALL_MODULES, open_checkpoint
-from xalma.plots.scaling import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
+from xalma.paper.benchmarks import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
+from xalma.paper.tables import save_figure, write_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
 from xalma.training.trainer import train

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from test_preference_notebook import run_notebook
 
-from xalma.longablations import long_folder, read_long_form
+from xalma.paper.studies.long_form import ablations_folder, read_ablations
 from xalma.profiles import load_profile
 
 STUDIES = ["stages", "modules", "sizes_group6"]
@@ -17,14 +17,14 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
     overrides = micro_values | {"run_dir": micro.run_dir, "results_dir": str(tmp_path), "ablation_share": 0.2}
     run_notebook(overrides | {"seeds": 3}, tmp_path, "09")
     p = load_profile("tiny", **overrides, seeds=3)
-    long = read_long_form(p)
+    long = read_ablations(p)
     assert [study.name for study in long.studies] == STUDIES and "--set seeds=3" in long.run["command"]
     assert {record.seed for study in long.studies for record in study.records} == {0, 1, 2}
     assert list(long.studies[2].systems) == ["of 1", "of 2", "of 3", "group"]
-    tables = {file.stem for file in (long_folder(p) / "tables").glob("*.csv")}
-    figures = {file.stem for file in (long_folder(p) / "figures").glob("*.png")}
+    tables = {file.stem for file in (ablations_folder(p) / "tables").glob("*.csv")}
+    figures = {file.stem for file in (ablations_folder(p) / "figures").glob("*.png")}
     assert tables == figures == set(STUDIES)
-    before = {file: file.read_bytes() for file in long_folder(p).rglob("*") if file.is_file()}
+    before = {file: file.read_bytes() for file in ablations_folder(p).rglob("*") if file.is_file()}
     executed = run_notebook(overrides, tmp_path, "09")
     assert {file: file.read_bytes() for file in before} == before, "a short run leaves the long form as it was"
     shown = {"ablations", "ablations_gating", "ablations_modules", "ablations_modules_groups", "ablations_sizes_group6"}

@@ -7,8 +7,9 @@ import json
 import pandas as pd
 import pytest
 
-from xalma import alma, almatables
 from xalma.evaluation.records import Record
+from xalma.paper.studies import alma
+from xalma.paper.studies import alma as almatables
 from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.training import stages

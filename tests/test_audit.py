@@ -8,11 +8,11 @@ import unicodedata
 
 import pytest
 
-from xalma import audit
-from xalma.audit import Text, alma_texts, leaks, shared_blocks
 from xalma.cli import main
 from xalma.corpora.test_sets import load
 from xalma.files import write_atomically
+from xalma.paper import contamination_report
+from xalma.paper.contamination_report import Text, alma_texts, leaks, shared_blocks
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
 
@@ -78,8 +78,8 @@ def test_the_command_writes_counts_and_no_text(tmp_path, monkeypatch, capsys):
         for code in ("de", "en"):
             lines = english[:7] if part == "train" else sentences(5, 3)
             write_atomically(tmp_path / "data" / "alma-human" / "de-en" / f"{part}.{code}.txt", "\n".join(lines) + "\n")
-    monkeypatch.setattr(audit, "directions_of", lambda name: ["en-de"])
-    monkeypatch.setattr(audit, "home", lambda: tmp_path)
+    monkeypatch.setattr(contamination_report, "directions_of", lambda name: ["en-de"])
+    monkeypatch.setattr(contamination_report, "home", lambda: tmp_path)
     monkeypatch.setenv("XALMA_DATA", str(tmp_path / "data"))
     assert main(["contamination"]) == 0
     assert "7" in capsys.readouterr().out

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xalma import comparisons, studies
-from xalma.comparisons import System, compare_methods, systems
+from xalma.paper.studies import preference_methods, study
+from xalma.paper.studies.over_rejection import probe_frame, push_table, tau_frame
+from xalma.paper.studies.preference_methods import System, compare_methods, systems
 from xalma.preference.methods import METHODS
-from xalma.rejection import probe_frame, push_table, tau_frame
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}
 
@@ -31,7 +31,7 @@ def test_unknown_method_names_near_ones(micro):
 def test_arpo_gets_the_options_of_stage_5_and_variants_change_only_theirs(micro):
     (arpo,) = systems(micro.but(methods="arpo", arpo_eta=0.7))
     assert arpo.options["eta"] == 0.7
-    detached = next(s for s in comparisons.arpo_variants(micro) if s.name == "arpo detached")
+    detached = next(s for s in preference_methods.arpo_variants(micro) if s.name == "arpo detached")
     assert detached.options == systems(micro.but(methods="arpo"))[0].options | {"detach_penalty": True}
 
 
@@ -47,7 +47,7 @@ def trained(micro, finished):
         for i in range(6)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparisons, "preference_pairs", lambda *_: (rows, {"considered": 6, "kept": 6}))
+        patch.setattr(preference_methods, "preference_pairs", lambda *_: (rows, {"considered": 6, "kept": 6}))
         yield p, compare_methods(p, 6)
 
 
@@ -68,25 +68,25 @@ def test_the_start_has_not_drifted_from_itself(trained):
 
 
 def test_two_empty_outputs_have_not_drifted():
-    assert comparisons._drift(["", ""], ["", ""], "fi")[0] == 100.0
-    assert comparisons._drift(["kolme", ""], ["", ""], "fi")[0] == 0.0
+    assert preference_methods._drift(["", ""], ["", ""], "fi")[0] == 100.0
+    assert preference_methods._drift(["kolme", ""], ["", ""], "fi")[0] == 0.0
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(trained, monkeypatch):
     p, records = trained
-    monkeypatch.setattr(comparisons, "train_preference", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(preference_methods, "train_preference", lambda *_, **__: pytest.fail("trained again"))
     assert compare_methods(p, 6) == records
 
 
 def test_a_changed_option_is_trained_again(trained, monkeypatch):
     p, _ = trained
     seen = []
-    original = comparisons.train_preference
+    original = preference_methods.train_preference
     monkeypatch.setattr(
-        comparisons, "train_preference", lambda method, *a, **k: seen.append(k) or original(method, *a, **k)
+        preference_methods, "train_preference", lambda method, *a, **k: seen.append(k) or original(method, *a, **k)
     )
     system = System("arpo", "ARPO", "arpo", {"eta": 3.0})
-    comparisons._train_system(studies.one_share(p), 6, system, 0)
+    preference_methods._train_system(study.one_share(p), 6, system, 0)
     assert [(k["eta"], k["seed"], k["max_steps"]) for k in seen] == [(3.0, 0, p.comparison_steps)]
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from xalma.corpora.base import Corpus
 from xalma.corpus_names import FAMILIES
-from xalma.corpuscards import (
+from xalma.languages import LANGUAGES
+from xalma.paper.corpus_cards import (
     MEASURED,
     SIZED,
     SIZES,
@@ -20,7 +21,6 @@ from xalma.corpuscards import (
     refreshed,
     size_row,
 )
-from xalma.languages import LANGUAGES
 from xalma.runtime import REPOSITORY
 
 CARDS = sorted((REPOSITORY / "data_cards").glob("*.md"))
@@ -58,7 +58,7 @@ def test_a_card_has_the_hubs_form(card):
      ("flores-200", ["cs"])],
 )  # fmt: skip
 def test_measured_lines_are_current(name, langs):
-    """Some languages of each: all would take two minutes. `python -m xalma.cards` writes them anew."""
+    """Some languages of each: all would take two minutes. `python -m xalma.paper.phrasebook_card` writes them anew."""
     text, corpus = card_path(name).read_text(encoding="utf-8"), open_whole(MEASURED[name])
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     for lang in langs:

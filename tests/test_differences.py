@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from test_verdicts import records_of
 
-from xalma.comparisons import System
-from xalma.differences import (
+from xalma.paper.studies.preference_methods import System
+from xalma.paper.studies.preference_tables import (
     difference_findings,
     difference_table,
     sweep_frame,

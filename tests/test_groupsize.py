@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xalma import groupsize
-from xalma.ablations import full_folder
-from xalma.groupsize import ALL, GROUP, RANDOM, compare_sizes, size_profile, size_sets
 from xalma.languages import GROUPS
+from xalma.paper.studies import module_sharing
+from xalma.paper.studies.module_sharing import ALL, GROUP, RANDOM, compare_sizes, size_profile, size_sets
+from xalma.paper.studies.stage_ablation import full_folder
 from xalma.runs import read_run, stage_folder
 from xalma.training.ladder import evaluate_folder
 
@@ -33,7 +33,7 @@ def test_random_sets_follow_the_seed(micro):
 
 
 def test_fewer_languages_read_more_pairs_each(micro, monkeypatch):
-    monkeypatch.setattr(groupsize, "sft_updates", lambda *_: 30)
+    monkeypatch.setattr(module_sharing, "sft_updates", lambda *_: 30)
     p = micro.but(ablation_share=0.5, sft_pairs=200)
     one, three = size_profile(p, 6, 5, ("et",)), size_profile(p, 6, 5, ("et", "ru", "ja"))
     assert (one.stage4_updates, one.seed, one.languages_of(6)) == (30, 5, ("et",))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.ablations import FULL
 from xalma.evaluation.records import Record
-from xalma.ladder_study import (
+from xalma.paper.studies.ladder import (
     BEFORE_SFT,
     RANDOM,
     SYSTEMS,
@@ -16,8 +15,9 @@ from xalma.ladder_study import (
     ladder_study,
     ladder_table,
 )
+from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.study import Study, read_study
 from xalma.runs import lineage
-from xalma.studies import Study, read_study
 
 
 def records(values: dict[tuple[str, int], float], metrics: tuple[str, ...]) -> list[Record]:
@@ -50,7 +50,7 @@ def test_the_full_chain_is_measured_before_sft():
 @pytest.mark.slow
 def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
     p = micro.but(results_dir=str(tmp_path), only_languages="fi", module_languages="6:fi", ablation_share=0.5)
-    from xalma import ladder_study as room
+    from xalma.paper.studies import ladder as room
 
     study, few_shot = ladder_study(p, 6)
     numbers = {

@@ -7,11 +7,17 @@ import json
 import pytest
 from test_studies import study_records
 
-from xalma import longablations
-from xalma.longablations import file_long_form, long_folder, plan, read_long_form, training_seconds
+from xalma.paper.studies import long_form
+from xalma.paper.studies.long_form import (
+    ablations_folder,
+    ablations_plan,
+    file_ablations,
+    read_ablations,
+    training_seconds,
+)
+from xalma.paper.studies.study import Study
 from xalma.profiles import load_profile
 from xalma.runs import stage_folder
-from xalma.studies import Study
 
 
 @pytest.fixture
@@ -21,19 +27,19 @@ def p(tmp_path):
 
 
 def test_what_is_filed_is_read_back(p):
-    assert read_long_form(p) is None
+    assert read_ablations(p) is None
     systems = {"a": {"system": "A"}, "b": {"system": "B"}}
-    file_long_form(p, [Study(name, name, "a", systems, study_records(systems, {})) for name in ("x", "y")])
+    file_ablations(p, [Study(name, name, "a", systems, study_records(systems, {})) for name in ("x", "y")])
     for asked in (p, p.but(seeds=1)):  # the short form shows it
-        found = read_long_form(asked)
+        found = read_ablations(asked)
         assert [study.name for study in found.studies] == ["x", "y"] and found.run["seeds"] == [0, 1, 2]
         assert {(r.stage, r.seed) for r in found.studies[1].records} == {(n, seed) for n in "ab" for seed in range(3)}
-    assert "--set seeds=3 --set ablation_share=0.5" in json.loads((long_folder(p) / "run.json").read_text())["command"]
+    assert "--set seeds=3 --set ablation_share=0.5" in json.loads((ablations_folder(p) / "run.json").read_text())["command"]
 
 
 def test_cost_by_hand(p, monkeypatch):
     """A ladder of 10 s for the base, and 1, 2, 3, 4 s for stages 2 to 5 of group 6, ten times that for group 3."""
-    assert "not known" in plan(p)
+    assert "not known" in ablations_plan(p)
     for number, group in [(1, 0), *((n, g) for g in (3, 6) for n in (2, 3, 4, 5))]:
         folder = stage_folder(p, number, group)
         folder.mkdir(parents=True)
@@ -43,9 +49,9 @@ def test_cost_by_hand(p, monkeypatch):
     own, sharing, sizes = 60, 3 * (60 + 6), 5 * 6
     assert training_seconds(p) == pytest.approx(3 * 0.5 * (stages + own + sharing + sizes))
     minutes = 1.5 * (stages + own + sharing + sizes) / 60 / p.workers
-    assert f"about {minutes:.0f} minutes on 2 worker(s)" in plan(p)
+    assert f"about {minutes:.0f} minutes on 2 worker(s)" in ablations_plan(p)
     # real text: three trainings more a seed, whose updates are cut already
-    monkeypatch.setattr(longablations, "sft_languages", lambda *_: ("zh",))
-    monkeypatch.setattr(longablations, "shared_updates", lambda *_: 100)
+    monkeypatch.setattr(long_form, "sft_languages", lambda *_: ("zh",))
+    monkeypatch.setattr(long_form, "shared_updates", lambda *_: 100)
     more = training_seconds(p) - 1.5 * (stages + own + sharing + sizes)
     assert more == pytest.approx(3 * 3 * 100 * 3 / 5)

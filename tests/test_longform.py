@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from test_verdicts import records_of
 
-from xalma import longform
-from xalma.comparisons import arpo_variants, systems
-from xalma.longform import is_long, long_folder, plan, read_long_form, run_long_form
+from xalma.paper.studies import long_form
+from xalma.paper.studies.long_form import is_long, long_folder, plan, read_long_form, run_long_form
+from xalma.paper.studies.preference_methods import arpo_variants, systems
 from xalma.profiles import load_profile
 
 
@@ -24,10 +24,10 @@ def counted(monkeypatch):
     """A comparison that trains nothing: 20 BLEU for all, and made-up logs."""
     logs = pd.DataFrame([{"label": "ARPO", "seed": 0, "step": 1, "tau": 0.25, "z": 0.125}])
     counts = {"tau_counts": [[0, 3, 1]], "z_counts": [[4, 0]]}
-    monkeypatch.setattr(longform, "compare_methods", lambda p, group, chosen: records_of({}, [s.name for s in chosen]))
-    monkeypatch.setattr(longform, "probe_frame", lambda *_: logs.assign(chosen_avg_logp=-1.5))
-    monkeypatch.setattr(longform, "tau_frame", lambda *_: logs.assign(**counts))
-    monkeypatch.setattr(longform, "read_pairs", lambda *_: ([], {"considered": 5, "kept": 4}))
+    monkeypatch.setattr(long_form, "compare_methods", lambda p, group, chosen: records_of({}, [s.name for s in chosen]))
+    monkeypatch.setattr(long_form, "probe_frame", lambda *_: logs.assign(chosen_avg_logp=-1.5))
+    monkeypatch.setattr(long_form, "tau_frame", lambda *_: logs.assign(**counts))
+    monkeypatch.setattr(long_form, "read_pairs", lambda *_: ([], {"considered": 5, "kept": 4}))
 
 
 def test_what_is_filed_is_read_back(p, counted):

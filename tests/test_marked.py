@@ -10,8 +10,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from xalma.escapes import frame_csv, latex
-from xalma.marked import NOT_WORSE, Cell, Table, number, printed, write_marked
+from xalma.paper.tables import NOT_WORSE, Cell, Table, frame_csv, latex, number, printed, write_marked
 
 TABLE = Table(
     ["system", "en-de", "note"],

@@ -12,12 +12,12 @@ import torch
 from test_readme_code import example, run
 
 from xalma.evaluation.records import Record
-from xalma.laddertables import direction_table, ladder_table
 from xalma.languages import group_of
 from xalma.models.adapters import gate, load_adapters, parameter_hash
 from xalma.models.backbone import load_base
 from xalma.models.bank import load_modules as load_bank
 from xalma.models.generation import translate
+from xalma.paper.ladder_tables import direction_table, ladder_table
 from xalma.profiles import load_profile
 from xalma.runs import BASE, stage_folder
 from xalma.training import stages

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from sacrebleu import corpus_bleu, corpus_chrf
 
-from xalma import organisers
 from xalma.cli import main
 from xalma.evaluation.scoring import find_outputs
 from xalma.files import write_atomically
-from xalma.organisers import beside_ours, largest_gaps, published_of, published_scores
+from xalma.paper import score_tables
+from xalma.paper.score_tables import beside_ours, largest_gaps, published_of, published_scores
 from xalma.runtime import REPOSITORY
 
 OUTPUT = {
@@ -53,8 +53,8 @@ def wmt(tmp_path, monkeypatch) -> Path:
     second = [REFERENCES["he-en", "ref"]]
     tables.append(f"he-en\trefB\tONLINE-B\t80.0\t{corpus_chrf(OUTPUT['he-en'], second).score:.1f}\t"
                   f"{corpus_bleu(OUTPUT['he-en'], second).score:.1f}")  # fmt: skip
-    write_atomically(folder / organisers.SCORES, text(scores))
-    write_atomically(folder / organisers.TABLES, text(tables))
+    write_atomically(folder / score_tables.SCORES, text(scores))
+    write_atomically(folder / score_tables.TABLES, text(tables))
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     return folder
 

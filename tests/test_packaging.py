@@ -157,7 +157,7 @@ def test_no_index_or_local_path(name):
         ("lab", "jupyter lab notebooks"),
         ("base", ".venv/bin/python -m xalma.models.bases.fetch gemma-3-270m"),
         ("lint", "ruff check"),
-        ("cards", "xalma.cards"),
+        ("cards", "xalma.paper.phrasebook_card"),
         ("lock", "uv"),
         ("clean", "rm -rf"),
     ],

@@ -8,16 +8,22 @@ import math
 import pandas as pd
 import pytest
 
-from xalma import papertables
 from xalma.evaluation.records import Record
 from xalma.evaluation.scoring import COLUMNS, Scores
 from xalma.files import write_json
-from xalma.marked import Cell
-from xalma.papertables import our_groups_table, printed_tables, stage_tests, write_run_file, write_tables
-from xalma.plots import paper
+from xalma.paper import paper_tables
+from xalma.paper.figures import published as paper
+from xalma.paper.paper_tables import (
+    our_groups_table,
+    printed_tables,
+    stage_tests,
+    write_run_file,
+    write_tables,
+)
+from xalma.paper.score_tables import golden_table, largest_gap, published_bleu, score_table
+from xalma.paper.tables import Cell
 from xalma.profiles import load_profile
 from xalma.published import published
-from xalma.scoreboard import golden_table, largest_gap, published_bleu, score_table
 from xalma.training.ladder import outputs_file
 
 TABLES = printed_tables()
@@ -87,7 +93,7 @@ def test_stages_are_tested_on_their_outputs_and_read_back_without_them(profile, 
     by_direction, by_group = stage_tests(profile, "stage4", "stage5", "chrf")
     verdicts = dict(zip(by_direction["direction"], by_direction["verdict"], strict=True))
     assert verdicts == {"zh-en": "win", "en-et": "tie"}
-    assert "significantly better in 1, worse in 0 of 2 directions" in papertables.tests_sentence(
+    assert "significantly better in 1, worse in 0 of 2 directions" in paper_tables.tests_sentence(
         by_direction, "stage4", "stage5"
     )
     assert set(by_group[by_group["p_adjusted"] < 0.05]["direction"]) == {"xx-en"}
@@ -107,7 +113,7 @@ def test_the_outputs_tested_are_those_of_the_current_values(profile, tmp_path):
         write_json(outputs_file(profile.but(max_new_tokens=5), folder, 6), rows)
     assert stage_tests(profile, "stage4", "stage5", "chrf")[0].equals(before)
     (folder / outputs_file(profile, folder, 6).name).unlink()
-    assert papertables._kept_statistics(profile, "stage5", "chrf") == {}
+    assert paper_tables._kept_statistics(profile, "stage5", "chrf") == {}
 
 
 def test_run_file_has_no_durations_and_survives_without_the_stages(profile, tmp_path):
@@ -206,5 +212,5 @@ def test_what_the_tests_of_groups_say(deltas, said):
     rows = [(g, subset, "xx-en", d if subset == "All" else 9.0, 0.024 if abs(d) > 1 else 0.6)
             for g, d in zip((3, 6), deltas, strict=True) for subset in ("All", "High")]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["group", "subset", "direction", "delta", "p_adjusted"]).assign(how="a test")
-    found = papertables.groups_sentence(frame, "SFT", "ARPO")
+    found = paper_tables.groups_sentence(frame, "SFT", "ARPO")
     assert found == f"ARPO against SFT, mean BLEU of a group's directions: {said} (a test)."

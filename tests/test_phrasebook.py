@@ -10,11 +10,11 @@ from itertools import islice
 import pytest
 from babel import dates, lists, numbers, units
 
-from xalma.cards import phrasebook_card
 from xalma.corpora.phrasebook.cldr import LOCALES, MAX_NUMBER, STYLES, Gap, clean, speaker
 from xalma.corpora.phrasebook.draws import CANDIDATES, Draw, dropped, inventory, say
 from xalma.corpora.phrasebook.phrasebook import HELD_OUT, SPLITS, Phrasebook
 from xalma.languages import LANGUAGES
+from xalma.paper.phrasebook_card import phrasebook_card
 from xalma.runtime import REPOSITORY
 
 OTHERS = [lang for lang in LANGUAGES if lang != "en"]
@@ -313,4 +313,4 @@ def test_plural_table_reaches_the_largest_number():
 
 def test_card_is_current():
     committed = (REPOSITORY / "data_cards" / "cldr.md").read_text(encoding="utf-8")
-    assert committed == phrasebook_card(), "run: python -m xalma.cards"
+    assert committed == phrasebook_card(), "run: python -m xalma.paper.phrasebook_card"

@@ -9,23 +9,22 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from xalma import plots
 from xalma.languages import GROUPS, LANGUAGES, language
-from xalma.marked import save_figure
-from xalma.plots import corpus
+from xalma.paper.figures import corpus, style
+from xalma.paper.tables import save_figure
 
 
 def test_eight_colours_told_apart_and_english_grey() -> None:
-    assert set(plots.GROUP_COLOURS) == {0, *GROUPS} and len(set(plots.GROUP_COLOURS.values())) == 9
-    assert plots.colour_of("ja") == plots.GROUP_COLOURS[6] and plots.colour_of("en") == plots.GROUP_COLOURS[0]
+    assert set(style.GROUP_COLOURS) == {0, *GROUPS} and len(set(style.GROUP_COLOURS.values())) == 9
+    assert style.colour_of("ja") == style.GROUP_COLOURS[6] and style.colour_of("en") == style.GROUP_COLOURS[0]
 
 
 def test_by_group_follows_the_table() -> None:
-    assert plots.by_group(["zh", "en", "tr", "de"]) == ["en", "de", "zh", "tr"]
+    assert style.by_group(["zh", "en", "tr", "de"]) == ["en", "de", "zh", "tr"]
 
 
 def test_a_figure_is_closed_so_that_a_notebook_shows_it_once() -> None:
-    plots.subplots()
+    style.subplots()
     assert plt.get_fignums() == []
 
 
@@ -34,7 +33,7 @@ def test_the_idea_lights_one_module(direction: str, group: int) -> None:
     ax = corpus.idea(direction).axes[0]
     boxes = {text.get_text(): patch for text, patch in zip(ax.texts, ax.patches, strict=False)}
     assert f"hard gate\nnon-English side:\ngroup {group}" in boxes
-    modules = [p for p in ax.patches if to_hex(p.get_facecolor()) == plots.PALE.lower()]
+    modules = [p for p in ax.patches if to_hex(p.get_facecolor()) == style.PALE.lower()]
     assert len(modules) == 7
     assert sum("stage" in text.get_text() and "module" in text.get_text() for text in ax.texts) == 4
 
@@ -124,7 +123,7 @@ def test_chance_has_all_groupings_and_three_lines() -> None:
 def test_groupings_have_the_colours_of_the_papers_groups() -> None:
     ax = corpus.groupings(["fi de", "fr"], "x").axes[0]
     drawn = {text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)}
-    assert drawn == {code: plots.colour_of(code).lower() for code in ("de", "fi", "fr")}
+    assert drawn == {code: style.colour_of(code).lower() for code in ("de", "fi", "fr")}
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path) -> None:

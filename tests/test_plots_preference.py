@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xalma.marked import save_figure
-from xalma.plots import preference
+from xalma.paper.figures import studies
+from xalma.paper.studies.over_rejection import gradient_frame
+from xalma.paper.tables import save_figure
 from xalma.preference.arpo import TAU_EDGES, Z_EDGES
-from xalma.rejection import gradient_frame
 
 
 def drawn(fig, tmp_path) -> list:
@@ -23,7 +23,7 @@ def drawn(fig, tmp_path) -> list:
 
 
 def test_tau_curves(tmp_path):
-    (ax,) = drawn(preference.tau_curves(), tmp_path)
+    (ax,) = drawn(studies.tau_curves(), tmp_path)
     paper, code = ax.lines[:2]
     assert paper.get_ydata()[[0, -1]].tolist() == [0.0, 1.0]
     assert code.get_ydata()[0] == pytest.approx(-0.1)
@@ -32,7 +32,7 @@ def test_tau_curves(tmp_path):
 
 def test_gradient_curves_break_at_zero(tmp_path):
     frame = gradient_frame()
-    axes = drawn(preference.gradient_curves(frame), tmp_path)
+    axes = drawn(studies.gradient_curves(frame), tmp_path)
     curves = [line for line in axes[1].lines if len(line.get_xdata()) > 2]
     assert len(curves) == 2 * frame["label"].nunique()
     for line in curves:
@@ -48,7 +48,7 @@ def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
         for seed in range(n_seeds)
         for step in (0, 2, 4)
     ]
-    axes = drawn(preference.probe_curves(pd.DataFrame(rows)), tmp_path)
+    axes = drawn(studies.probe_curves(pd.DataFrame(rows)), tmp_path)
     shown = [ax for ax in axes if ax.axison]
     assert len(shown) == n_labels
     assert shown[0].lines[0].get_ydata().tolist() == [-1.0 - (n_seeds - 1) / 2] * 3  # the mean of the seeds
@@ -57,7 +57,7 @@ def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
 def test_tau_history_shows_shares(tmp_path):
     counts = {"tau_counts": [0] * (len(TAU_EDGES) - 2) + [4], "z_counts": [3] + [0] * (len(Z_EDGES) - 3) + [1]}
     frame = pd.DataFrame([{"seed": s, "step": n, "tau": 1.0, "z": 0.5, **counts} for s in (0, 1) for n in (1, 2)])
-    axes = drawn(preference.tau_history(frame), tmp_path)
+    axes = drawn(studies.tau_history(frame), tmp_path)
     shares = axes[0].collections[0].get_array().reshape(len(Z_EDGES) - 1, 2)
     assert shares[0].tolist() == [0.75, 0.75] and shares[-1].tolist() == [0.25, 0.25]
 
@@ -69,7 +69,7 @@ def test_tau_lines_are_means_of_seeds(tmp_path):
         for seed in (0, 1)
         for step in (1, 2)
     )
-    z, tau = drawn(preference.tau_lines(frame, "ARPO eta 0"), tmp_path)
+    z, tau = drawn(studies.tau_lines(frame, "ARPO eta 0"), tmp_path)
     assert [line.get_linestyle() for line in z.lines[:2]] == ["-", "--"]
     assert z.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.4])  # the seeds' own level is gone
     assert tau.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.1])
@@ -84,7 +84,7 @@ def test_eta_sweep_has_both_scales_and_cpo(tmp_path):
         for scale, eta in points
     )
     beside = pd.DataFrame({"direction": d, "metric": "bleu", "mean": 7.0} for d in both)
-    (ax,) = drawn(preference.eta_sweep(frame, beside, [("bleu", "BLEU")]), tmp_path)
+    (ax,) = drawn(studies.eta_sweep(frame, beside, [("bleu", "BLEU")]), tmp_path)
     assert [bars.lines[0].get_xdata().tolist() for bars in ax.containers[:2]] == [[0.0, 1.5], [0.4]]
     assert sum(set(line.get_ydata()) == {7.0} for line in ax.lines) == 2
 
@@ -97,7 +97,7 @@ def test_interval_bars_follow_the_labels(tmp_path, half):
         for name, mean in (("a", 1.0), ("b", 2.0))
         for direction in ("en-xx", "xx-en")
     ]
-    ax = drawn(preference.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[0]
+    ax = drawn(studies.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["second", "first"]
     assert [bar.get_width() for bar in ax.patches] == [2.0, 1.0, 2.0, 1.0]
     assert bool([c for c in ax.collections if c.get_paths()]) == (not np.isnan(half))  # the error bars
@@ -107,4 +107,4 @@ def test_interval_bars_follow_the_labels(tmp_path, half):
     ("label", "family"), [("DPO+BC", "DPO"), ("ARPO detached", "ARPO"), ("SFT (continued)", "SFT")]
 )
 def test_a_family_shares_a_colour(label, family):
-    assert preference.colour_of_method(label) == preference.COLOURS[family]
+    assert studies.colour_of_method(label) == studies.COLOURS[family]

@@ -8,8 +8,16 @@ import sys
 
 import pytest
 
-from xalma.plots import scaling
-from xalma.plots.scaling import AXES, COMMAND, exponent, read_scaling, scaling_figure, scaling_sentence, scaling_table
+from xalma.paper import benchmarks as scaling
+from xalma.paper.benchmarks import (
+    AXES,
+    SCALING_COMMAND,
+    exponent,
+    read_scaling,
+    scaling_figure,
+    scaling_sentence,
+    scaling_table,
+)
 from xalma.runtime import REPOSITORY
 
 COMMITTED = REPOSITORY / "results" / "benchmarks" / "scaling.json"
@@ -71,7 +79,7 @@ def test_figure_has_a_line_and_its_linear_guide_for_each_cost(record):
 
 def test_without_the_file_it_is_not_measured(tmp_path):
     record = read_scaling(tmp_path / "none.json")
-    assert scaling_sentence(record) == f"Not measured here: `{COMMAND}` measures it, in minutes."
+    assert scaling_sentence(record) == f"Not measured here: `{SCALING_COMMAND}` measures it, in minutes."
     assert scaling_table(record).empty and scaling_figure(record) is None and scaling.scaling_note(record) == ""
 
 

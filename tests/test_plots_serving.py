@@ -6,7 +6,14 @@ import copy
 
 import pytest
 
-from xalma.plots.serving import LABELS, read_serving, serving_figure, serving_note, serving_sentence, serving_table
+from xalma.paper.benchmarks import (
+    LABELS,
+    read_serving,
+    serving_figure,
+    serving_note,
+    serving_sentence,
+    serving_table,
+)
 
 STEPS = {"merged": 20.0, "replayed": 16.0, "in_turn": 40.0, "gated": 30.0, "adapter_names": 45.0, "rebuilt": 300.0}
 

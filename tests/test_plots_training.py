@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 
 from xalma.evaluation.records import Record
-from xalma.plots.training import arpo_figure, direction_heatmap, ladder_figure, learning_curves, tau_figure
+from xalma.paper.figures.training import (
+    arpo_figure,
+    direction_heatmap,
+    ladder_figure,
+    learning_curves,
+    tau_figure,
+)
 from xalma.preference.arpo import PRESETS
 
 SCORES = {  # stage -> direction -> BLEU; groups 6 (ja, zh) and 3 (ru)

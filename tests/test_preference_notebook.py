@@ -7,13 +7,14 @@ import math
 import nbformat
 import pytest
 
-from xalma import comparisons, notebooks
-from xalma.comparisons import compare_methods, read_pairs, systems
+from xalma import notebooks
 from xalma.corpora.registry import open_corpus
-from xalma.longform import long_folder, read_long_form
 from xalma.notebooks import tasks
+from xalma.paper.studies import preference_methods
+from xalma.paper.studies.long_form import long_folder, read_long_form
+from xalma.paper.studies.over_rejection import probe_frame, tau_frame
+from xalma.paper.studies.preference_methods import compare_methods, read_pairs, systems
 from xalma.profiles import load_profile
-from xalma.rejection import probe_frame, tau_frame
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
 from xalma.training import stages
@@ -80,4 +81,4 @@ def test_the_comparison_on_real_text(micro_values, tmp_path):
     frame = probe_frame(p, 6, systems(p))
     assert frame["chosen_avg_logp"].map(math.isfinite).all() and (frame["chosen_avg_logp"] < 0).all()
     assert set(tau_frame(p, 6, systems(p))["step"]) == {1, 2, 3}
-    assert comparisons.preference_file(p).parts[-3:] == ("ntrex", "preference", "scores.jsonl")
+    assert preference_methods.preference_file(p).parts[-3:] == ("ntrex", "preference", "scores.jsonl")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from xalma import preview
+from xalma.paper import report
 from xalma.profiles import load_profile
 
 
 def test_both_directions_of_a_language_share_its_module() -> None:
-    table = preview.gate_table(["en-ja", "ja-en", "fr-en"])
+    table = report.gate_table(["en-ja", "ja-en", "fr-en"])
     assert table["module"].tolist() == ["group6", "group6", "group4"]
     assert table["non-English side"].tolist() == ["Japanese", "Japanese", "French"]
 
@@ -19,12 +19,12 @@ def test_both_directions_of_a_language_share_its_module() -> None:
 )
 def test_a_direction_without_a_module_is_refused(direction: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        preview.gate_table([direction])
+        report.gate_table([direction])
 
 
 def test_without_a_module_it_says_what_trains_one(tmp_path) -> None:
     p = load_profile("tiny", run_dir=str(tmp_path), test_pairs=5)
-    sentence, table = preview.translations(p, "fi", n=2)
+    sentence, table = report.translations(p, "fi", n=2)
     assert "group 6 is not trained yet" in sentence and "notebooks 03 to 07" in sentence
     assert list(table) == ["direction", "source", "reference"]
     assert table["direction"].tolist() == ["en-fi", "en-fi", "fi-en", "fi-en"]
@@ -33,13 +33,13 @@ def test_without_a_module_it_says_what_trains_one(tmp_path) -> None:
 
 def test_with_a_module_its_answers_stand_beside_the_references(tmp_path, monkeypatch) -> None:
     p = load_profile("tiny", run_dir=str(tmp_path), test_pairs=5)
-    monkeypatch.setattr(preview, "newest_stage", lambda p, group: tmp_path / f"group{group}")
-    monkeypatch.setattr(preview, "open_merged", lambda folder: (folder.name, None))
-    monkeypatch.setattr(preview, "read_run", lambda folder: {"number": 4})
+    monkeypatch.setattr(report, "newest_stage", lambda p, group: tmp_path / f"group{group}")
+    monkeypatch.setattr(report, "open_merged", lambda folder: (folder.name, None))
+    monkeypatch.setattr(report, "read_run", lambda folder: {"number": 4})
     monkeypatch.setattr(
-        preview, "translate", lambda model, tokenizer, texts, src, tgt, **_: [f"{model} {src}>{tgt} {t}" for t in texts]
+        report, "translate", lambda model, tokenizer, texts, src, tgt, **_: [f"{model} {src}>{tgt} {t}" for t in texts]
     )
-    sentence, table = preview.translations(p, "fi", n=1)
+    sentence, table = report.translations(p, "fi", n=1)
     assert "group 6 as of stage 4" in sentence
     assert table["translation"].tolist() == [
         f"group6 en>fi {table.loc[0, 'source']}",

@@ -6,7 +6,7 @@ import shutil
 import nbformat
 import pytest
 
-from xalma import readme
+from xalma.paper import readme
 
 LADDER = """group,direction,n,stage4,stage5
 3 Slavic,en-xx,5,60.00,58.00

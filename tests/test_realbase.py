@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from xalma import realbase
-from xalma.iddecode import decode, price
+from xalma.paper.real_base import run as realbase
+from xalma.paper.real_base.decoding import decode, price
 from xalma.profiles import load_profile
 from xalma.runtime import device
 from xalma.training.preference_objectives import METHODS, method_loss

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from xalma.plots.realbase import ladder_steps, methods_bars, parsed
+from xalma.paper.figures.real_base import ladder_steps, methods_bars, parsed
+from xalma.paper.real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
+from xalma.paper.real_base.tables import STAGES, difference, ladder_table, read_table
 from xalma.profiles import load_profile
-from xalma.realscore import Drawn, Piece, read_lines_of, records_of_piece
-from xalma.realtables import STAGES, difference, ladder_table, read_table
 
 REFERENCES = ["The cat sat on the mat today.", "A dog runs in the park.", "We eat bread with cheese.", "It rains."]
 

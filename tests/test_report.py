@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 
 from xalma.evaluation.records import Record
-from xalma.marked import write_table
-from xalma.profiles import load_profile
-from xalma.report import (
+from xalma.paper.report import (
     change_sentence,
     files_of,
     group_scores,
@@ -20,6 +18,8 @@ from xalma.report import (
     write_index,
     write_log,
 )
+from xalma.paper.tables import write_table
+from xalma.profiles import load_profile
 from xalma.runs import results_folder, stage_folder
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from xalma.evaluation.metrics import Score
 from xalma.evaluation.records import Record, footnote, read_records, records_of, write_records, write_run
-from xalma.laddertables import direction_table, ladder_table
-from xalma.marked import save_figure, write_table
+from xalma.paper.ladder_tables import direction_table, ladder_table
+from xalma.paper.tables import save_figure, write_table
 
 
 def record(stage: str, direction: str, value: float, **changes) -> Record:

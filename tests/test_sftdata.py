@@ -7,17 +7,26 @@ from pathlib import Path
 import pytest
 from test_studies import study_records
 
-from xalma import sftdata
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
 from xalma.corpora.registry import open_corpus
 from xalma.corpora.wmt import WmtCorpus
 from xalma.data.test_index import TestIndex
+from xalma.paper.studies import sft_data
+from xalma.paper.studies.sft_data import (
+    DATA,
+    FLORES,
+    NTREX,
+    TESTS,
+    WMT,
+    compare_sft_data,
+    data_profile,
+    sft_languages,
+)
+from xalma.paper.studies.study import Study
 from xalma.profiles import load_profile
 from xalma.runs import read_run, stage_folder
 from xalma.runtime import data_root
-from xalma.sftdata import DATA, FLORES, NTREX, TESTS, WMT, compare_sft_data, data_profile, sft_languages
-from xalma.studies import Study
 from xalma.text_files import read_lines
 from xalma.training import stages
 from xalma.training.ladder import run_chain
@@ -74,7 +83,7 @@ def test_no_set_holds_what_is_tested_on(group, lang, seed):
 def test_all_sets_get_the_same_updates():
     p = load_profile("ntrex", ablation_sft_share=0.5)
     profiles = [data_profile(p, 6, data, 3) for data in DATA]
-    assert {q.stage4_updates for q in profiles} == {sftdata.shared_updates(p, 6)}
+    assert {q.stage4_updates for q in profiles} == {sft_data.shared_updates(p, 6)}
     rows = sum(2 * len(open_corpus(profiles[-1].but(seed=p.seed)).sft(code)) for code in ("ja", "zh"))
     assert profiles[0].stage4_updates == round(rows * 0.5 / p.stage4_batch_size)
     assert [(q.corpus, q.contamination, q.languages_of(6), q.seed) for q in profiles] == [
@@ -89,8 +98,8 @@ def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
     values = micro_values | {"run_dir": str(tmp_path / "runs"), "max_length": 300, "stage4_batch_size": 8}
     p = load_profile("ntrex", **values | {"block_tokens": 64, "ablation_share": 0.1})
     monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 20)
-    monkeypatch.setattr(sftdata, "EVERY_PAIR", 1760)  # NTREX's 1,700, and some of WMT: FLORES is cut off
-    monkeypatch.setattr(sftdata, "shared_updates", lambda *_: 3)
+    monkeypatch.setattr(sft_data, "EVERY_PAIR", 1760)  # NTREX's 1,700, and some of WMT: FLORES is cut off
+    monkeypatch.setattr(sft_data, "shared_updates", lambda *_: 3)
     base = stages.stage1_monolingual_base(p, 0, stages.stage0_backbone(p))
     with pytest.raises(FileNotFoundError):
         compare_sft_data(p, 6)
@@ -115,7 +124,7 @@ def test_each_test_set_is_a_panel():
               study_records(systems, {("b", "en-xx", seed): 1.0 + n for seed in range(3)}))
         for n, (test, label) in enumerate(TESTS.items())
     ]  # fmt: skip
-    frame, panels = sftdata.by_test_set(studies)
+    frame, panels = sft_data.by_test_set(studies)
     assert panels == [(f"sft_{test}", label) for test, label in TESTS.items()]
     of_b = frame[(frame["system"] == "b") & (frame["direction"] == "en-xx")].set_index("metric")["mean"]
     assert of_b.to_dict() == {"sft_ntrex": -1.0, "sft_wmt": 0.0, "sft_flores": 1.0}

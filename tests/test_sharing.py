@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from xalma import sharing
-from xalma.ablations import full_folder, shortened
 from xalma.data.mixing import parse_shares
 from xalma.languages import GROUPS
+from xalma.paper.studies import module_sharing
+from xalma.paper.studies.module_sharing import (
+    DENSE,
+    OWN,
+    SHARED,
+    WIDE,
+    compare_sharing,
+    drawn_as_in_groups,
+    joint_profile,
+    n_parameters,
+)
+from xalma.paper.studies.stage_ablation import full_folder, shortened
 from xalma.runs import read_run, stage_folder
-from xalma.sharing import DENSE, OWN, SHARED, WIDE, compare_sharing, drawn_as_in_groups, joint_profile, n_parameters
 
 
 @pytest.fixture
 def two(micro, monkeypatch):
     """A profile of two groups whose own modules had 7 and 9 updates of SFT."""
-    monkeypatch.setattr(sharing, "sft_updates", lambda p, group, seed: {3: 7, 6: 9}[group])
+    monkeypatch.setattr(module_sharing, "sft_updates", lambda p, group, seed: {3: 7, 6: 9}[group])
     return micro.but(groups="3,6", ablation_share=0.5)
 
 
@@ -49,16 +58,16 @@ def test_each_language_is_drawn_as_often_as_in_its_group(two):
 
 
 def test_the_short_form_and_one_group_have_fewer_systems(micro):
-    assert list(sharing.sharing_labels(micro.but(groups="3,6"))) == [OWN, SHARED, DENSE]
-    assert list(sharing.sharing_labels(micro.but(groups="3,6", seeds=3))) == [OWN, SHARED, WIDE, DENSE]
-    assert list(sharing.sharing_labels(micro)) == [OWN, DENSE]
+    assert list(module_sharing.sharing_labels(micro.but(groups="3,6"))) == [OWN, SHARED, DENSE]
+    assert list(module_sharing.sharing_labels(micro.but(groups="3,6", seeds=3))) == [OWN, SHARED, WIDE, DENSE]
+    assert list(module_sharing.sharing_labels(micro)) == [OWN, DENSE]
 
 
 @pytest.fixture(scope="module")
 def compared(micro, finished):
     p = micro.but(groups="3,6", ablation_share=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharing, "MIN_SEEDS", 1)
+        patch.setattr(module_sharing, "MIN_SEEDS", 1)
         study = compare_sharing(p)
     return p, study
 
@@ -98,6 +107,6 @@ def test_the_base_stays_and_nothing_is_trained_twice(compared, monkeypatch):
     for name, group in ((SHARED, 3), (DENSE, 0)):
         folder = stage_folder(p, 2, group, f"ablations/seed0/{name}")
         assert read_run(folder)["inputs"]["previous"] == start
-    monkeypatch.setattr(sharing, "MIN_SEEDS", 1)
+    monkeypatch.setattr(module_sharing, "MIN_SEEDS", 1)
     monkeypatch.setattr("xalma.training.stages.train", lambda *_, **__: pytest.fail("trained again"))
     assert compare_sharing(p) == study

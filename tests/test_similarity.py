@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xalma import similarity
 from xalma.corpora.base import data_folder
 from xalma.languages import GROUPS, LANGUAGES, language
+from xalma.paper import language_similarity
 from xalma.text_files import read_lines
 
 
@@ -25,12 +25,12 @@ from xalma.text_files import read_lines
     ],
 )
 def test_ngrams_are_those_of_words(text: str, counts: dict[str, int]) -> None:
-    assert similarity.ngram_counts([text]) == counts
+    assert language_similarity.ngram_counts([text]) == counts
 
 
 def test_cosine_by_hand() -> None:
     # en and de share 2 of 3 trigrams each, all counted once; ru shares none
-    matrix = similarity.similarity_matrix({"ru": ["ток"], "de": ["tag"], "en": ["tab tab", "tab"]})
+    matrix = language_similarity.similarity_matrix({"ru": ["ток"], "de": ["tag"], "en": ["tab tab", "tab"]})
     assert list(matrix) == ["en", "de", "ru"]
     assert matrix.loc["en", "de"] == pytest.approx(1 / 3)  # " ta" is all they share
     assert matrix.loc["ru"].drop("ru").tolist() == [0, 0]
@@ -38,14 +38,14 @@ def test_cosine_by_hand() -> None:
 
 
 def test_counts_are_weighed_by_their_logarithm() -> None:
-    matrix = similarity.similarity_matrix({"de": ["a a a b"], "nl": ["a b"]})
+    matrix = language_similarity.similarity_matrix({"de": ["a a a b"], "nl": ["a b"]})
     many, one = math.log(4), math.log(2)
     assert matrix.loc["de", "nl"] == pytest.approx((many + one) / (math.hypot(many, one) * math.sqrt(2)))
 
 
 def test_a_language_without_letters_is_refused() -> None:
     with pytest.raises(ValueError, match="no letters in the text of ja"):
-        similarity.similarity_matrix({"de": ["Tag"], "ja": ["12"]})
+        language_similarity.similarity_matrix({"de": ["Tag"], "ja": ["12"]})
 
 
 def _matrix(alike: dict[str, list[str]]) -> pd.DataFrame:
@@ -60,33 +60,33 @@ PLANTED = _matrix({"x": ["es", "it", "fr"], "y": ["ro", "id", "ms"], "z": ["th"]
 
 
 def test_swaps_find_the_planted_groups_and_keep_the_sizes() -> None:
-    found = similarity.swapped_groups(PLANTED)
+    found = language_similarity.swapped_groups(PLANTED)
     assert {code for code, group in found.items() if group == language("es").group} == {"es", "it", "fr"}
     assert sorted(found.values()) == sorted(language(code).group for code in PLANTED)
-    assert similarity.within_mean(PLANTED.to_numpy(), np.array(list(found.values()))) == pytest.approx(12 / 18)
+    assert language_similarity.within_mean(PLANTED.to_numpy(), np.array(list(found.values()))) == pytest.approx(12 / 18)
 
 
 def test_swaps_leave_the_best_grouping_alone_and_the_matrix_as_it_was() -> None:
     matrix = _matrix({str(group): list(codes) for group, codes in GROUPS.items()})
     before = matrix.copy()
-    assert similarity.swapped_groups(matrix) == {code: language(code).group for code in matrix}
+    assert language_similarity.swapped_groups(matrix) == {code: language(code).group for code in matrix}
     pd.testing.assert_frame_equal(matrix, before)
 
 
 def test_group_similarity_leaves_the_language_itself_out() -> None:
-    to_group = similarity.group_similarity(PLANTED)
+    to_group = language_similarity.group_similarity(PLANTED)
     assert to_group.loc["fr"].to_dict() == {2: pytest.approx(2 / 3), 4: 0}
     assert to_group.loc["id"].to_dict() == {2: pytest.approx(1 / 3), 4: pytest.approx(1 / 3)}  # fr, ms, th; es, it, ro
 
 
 def test_neighbours_and_their_absence() -> None:
-    near = similarity.neighbours(PLANTED).set_index("language")
+    near = language_similarity.neighbours(PLANTED).set_index("language")
     assert near.loc["fr", "nearest's group"] == 2 and near.loc["fr", "group nearest on average"] == 2
     assert near.loc["th", ["nearest", "nearest's group", "group nearest on average"]].tolist() == ["", 0, 0]
 
 
 def test_group_table_counts() -> None:
-    table = similarity.group_table(PLANTED)
+    table = language_similarity.group_table(PLANTED)
     assert table["languages"].tolist() == [3, 4]
     assert table["genera"].tolist() == [1, 3]  # Romance; Romance again (fr), Malayo-Polynesian, Tai
     assert table["nearest inside"].tolist() == [2, 0]  # id and ms are as near to ro; the first in the table counts
@@ -95,13 +95,13 @@ def test_group_table_counts() -> None:
 
 
 def test_random_groupings_repeat_and_average_to_the_mean_of_all_pairs() -> None:
-    chance = similarity.random_groupings(PLANTED, n=4000, seed=1)
-    assert np.array_equal(chance, similarity.random_groupings(PLANTED, n=4000, seed=1))
+    chance = language_similarity.random_groupings(PLANTED, n=4000, seed=1)
+    assert np.array_equal(chance, language_similarity.random_groupings(PLANTED, n=4000, seed=1))
     assert chance.mean() == pytest.approx(12 / 42, abs=0.01)  # 12 of the 42 ordered pairs are alike
 
 
 def test_the_sentence_counts_what_it_says() -> None:
-    text = similarity.separation_sentence(_matrix({str(g): list(codes) for g, codes in GROUPS.items()}))
+    text = language_similarity.separation_sentence(_matrix({str(g): list(codes) for g, codes in GROUPS.items()}))
     assert "**1.000**" in text and "(0 reach" in text and "**49 of 49**" in text and " 0 have a script" in text
 
 
@@ -112,15 +112,15 @@ def test_a_compressor_saves_on_what_it_has_read() -> None:
     rng = np.random.default_rng(0)
     text = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
     other = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
-    matrix = similarity.compression_matrix({"nl": text, "de": list(text), "da": other})
+    matrix = language_similarity.compression_matrix({"nl": text, "de": list(text), "da": other})
     assert list(matrix) == ["da", "de", "nl"] and np.allclose(np.diag(matrix), 1) and np.allclose(matrix, matrix.T)
     assert matrix.loc["de", "nl"] > 0.9  # the same text
     assert matrix.loc["da", "de"] < 0.1  # random letters have nothing in common but their alphabet
 
 
-@pytest.mark.parametrize("measure", similarity.MEASURES)
+@pytest.mark.parametrize("measure", language_similarity.MEASURES)
 def test_committed_likeness_is_whole(measure: str) -> None:
-    matrix = similarity.likeness(measure)
+    matrix = language_similarity.likeness(measure)
     assert list(matrix) == [code for code in LANGUAGES if code != "en"]
     assert np.allclose(matrix, matrix.T) and np.allclose(np.diag(matrix), 1)
     assert ((matrix >= 0) & (matrix <= 1)).all(axis=None)
@@ -130,20 +130,20 @@ def test_committed_likeness_is_whole(measure: str) -> None:
 
 def test_another_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="no measure 'words': choose trigrams or compression"):
-        similarity.likeness("words")
+        language_similarity.likeness("words")
 
 
 @pytest.mark.data
 def test_committed_likeness_is_that_of_the_text() -> None:
     codes = ["de", "fr", "ca", "ka", "ja", "zh", "kk"]
     folder = data_folder("ntrex", "NTREX-128")
-    texts = {code: similarity._words(read_lines(folder / f"{code}.txt"), code) for code in codes}
-    assert {len(lines) for lines in texts.values()} == {similarity.SENTENCES}
+    texts = {code: language_similarity._words(read_lines(folder / f"{code}.txt"), code) for code in codes}
+    assert {len(lines) for lines in texts.values()} == {language_similarity.SENTENCES}
     for measure, measured, off in (
-        ("trigrams", similarity.similarity_matrix(texts), 1e-4),
-        ("compression", similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ by some bytes
+        ("trigrams", language_similarity.similarity_matrix(texts), 1e-4),
+        ("compression", language_similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ by some bytes
     ):
-        committed = similarity.likeness(measure).loc[list(measured), list(measured)]
+        committed = language_similarity.likeness(measure).loc[list(measured), list(measured)]
         assert np.abs(committed - measured).max(axis=None) < off
 
 
@@ -154,7 +154,7 @@ RELATIVES = {str(i): list(LANGUAGES)[1 + 6 * i : 7 + 6 * i + (i == 7)] for i in 
 
 
 def test_clusters_from_scratch_find_planted_families_whatever_the_papers_groups() -> None:
-    found = similarity.clustered_groups(_matrix(RELATIVES), seed=3)
+    found = language_similarity.clustered_groups(_matrix(RELATIVES), seed=3)
     for family in RELATIVES.values():
         assert len({found[code] for code in family}) == 1
     assert sorted(set(found.values())) == list(range(1, 9))
@@ -163,10 +163,10 @@ def test_clusters_from_scratch_find_planted_families_whatever_the_papers_groups(
 def test_clusters_keep_within_their_sizes() -> None:
     """One large family and many loners: likeness alone would put the family into one group."""
     codes = [code for code in LANGUAGES if code != "en"]
-    found = similarity.clustered_groups(_matrix({"x": codes[:20], **{c: [c] for c in codes[20:]}}))
+    found = language_similarity.clustered_groups(_matrix({"x": codes[:20], **{c: [c] for c in codes[20:]}}))
     n = np.bincount(list(found.values()))[1:]
     assert len(n) == 8 and n.sum() == 49
-    assert n.min() >= similarity.SIZES[0] and n.max() <= similarity.SIZES[1]
+    assert n.min() >= language_similarity.SIZES[0] and n.max() <= language_similarity.SIZES[1]
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ def test_clusters_keep_within_their_sizes() -> None:
     ],
 )
 def test_adjusted_rand_by_hand(a: list[int], b: list[int], index: float) -> None:
-    assert similarity.adjusted_rand(a, b) == pytest.approx(index)
+    assert language_similarity.adjusted_rand(a, b) == pytest.approx(index)
 
 
 def test_adjusted_rand_of_random_groupings_is_about_zero() -> None:
     rng = np.random.default_rng(0)
     paper = np.array([language(code).group for code in LANGUAGES if code != "en"])
-    assert np.mean([similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]) == pytest.approx(
+    assert np.mean([language_similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]) == pytest.approx(
         0, abs=0.01
     )
 
 
 def test_groupings_are_judged_by_every_measure() -> None:
     papers = _matrix({str(g): list(codes) for g, codes in GROUPS.items()})
-    table = similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)}).set_index("groups")
+    table = language_similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)}).set_index("groups")
     assert table.loc["the paper's", ["smallest", "largest", "adjusted Rand"]].tolist() == [5, 8, 1]
     assert table.loc["from scratch, as the paper", "adjusted Rand"] == pytest.approx(1)
     assert table.loc["the paper's", "within, as the paper"] == 1
@@ -200,7 +200,7 @@ def test_groupings_are_judged_by_every_measure() -> None:
 
 
 def test_moving_a_language_is_said_with_its_numbers() -> None:
-    text = similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es and it, alone in its group but for id, ms, th
+    text = language_similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es and it, alone in its group but for id, ms, th
     assert "**0.000** to the others of its group 4" in text and "**0.667** to group 2" in text
     # pairs alike within groups: es-it and id-ms of 3 + 6, then es-it, es-fr, it-fr and id-ms of 6 + 3
     assert "from 0.2222 to 0.4444" in text
@@ -208,4 +208,4 @@ def test_moving_a_language_is_said_with_its_numbers() -> None:
 
 
 def test_groups_as_text_puts_the_largest_first() -> None:
-    assert similarity.groups_as_text({"de": 2, "fi": 1, "nl": 2}) == ["de nl", "fi"]
+    assert language_similarity.groups_as_text({"de": 2, "fi": 1, "nl": 2}) == ["de nl", "fi"]

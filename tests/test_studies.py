@@ -6,7 +6,16 @@ import pandas as pd
 import pytest
 
 from xalma.evaluation.records import Record
-from xalma.studies import GAP, Study, file_study, read_study, study_findings, study_note, study_summary, study_table
+from xalma.paper.studies.study import (
+    GAP,
+    Study,
+    file_study,
+    read_study,
+    study_findings,
+    study_note,
+    study_summary,
+    study_table,
+)
 
 GIVEN = {"bleu": 5.0, "chrf": 30.0, "off_target": 10.0, "empty": 0.0}
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from xalma.evaluation.records import Record, read_records
-from xalma.seeds import SFT
-from xalma.style_study import file_styles, name_of, score_style, style_study, style_table, styles_folder
+from xalma.paper.studies.seeds import SFT
+from xalma.paper.studies.style import (
+    file_styles,
+    name_of,
+    score_style,
+    style_study,
+    style_table,
+    styles_folder,
+)
 
 METRICS = ("bleu", "content", "length_ratio")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from xalma import textstats
 from xalma.languages import LANGUAGES, group_of
+from xalma.paper import corpus_statistics
 from xalma.profiles import load_profile
 
 P = load_profile("tiny", bitext_noise=0.2)
@@ -23,7 +23,7 @@ class ByteTokenizer:
 
 
 def test_text_sizes_by_hand() -> None:
-    sizes = textstats.text_sizes(
+    sizes = corpus_statistics.text_sizes(
         {"de": [("day", "Tag"), ("dot", "Punkt")], "ru": [("day", "день")]}, ByteTokenizer(), ["ru"]
     )
     german, russian = sizes.to_dict("records")
@@ -34,7 +34,7 @@ def test_text_sizes_by_hand() -> None:
 
 
 def test_mixing_rules_by_hand() -> None:
-    rules = textstats.mixing_rules({"de": 10.0, "th": 30.0}, documents=5, budget=400).set_index(["rule", "language"])
+    rules = corpus_statistics.mixing_rules({"de": 10.0, "th": 30.0}, documents=5, budget=400).set_index(["rule", "language"])
     assert rules.loc[("uniform", "de")].tolist() == pytest.approx([0.5, 0.25, 2.0])
     assert rules.loc[("uniform", "th")].tolist() == pytest.approx([0.5, 0.75, 2.0])
     assert rules.loc[("equal tokens", "th")].tolist() == pytest.approx([0.25, 0.5, 400 / 15 * 0.25 / 5])
@@ -44,7 +44,7 @@ def test_mixing_rules_by_hand() -> None:
 
 def test_every_rule_spends_the_whole_budget() -> None:
     sizes = {"de": 12.0, "fi": 17.5, "th": 110.0}
-    rules = textstats.mixing_rules(sizes, documents=300, budget=400_000)
+    rules = corpus_statistics.mixing_rules(sizes, documents=300, budget=400_000)
     spent = (rules["epochs"] * 300 * rules["language"].map(sizes)).groupby(rules["rule"]).sum()
     assert spent.tolist() == pytest.approx([400_000] * 4)
 
@@ -54,7 +54,7 @@ SIZES = {"en": 900.0, "is": 10.0, "fi": 90.0}
 
 
 def test_rules_on_sizes_by_hand() -> None:
-    rules = textstats.rules_on_sizes(SIZES, budget=300).set_index(["rule", "language"])
+    rules = corpus_statistics.rules_on_sizes(SIZES, budget=300).set_index(["rule", "language"])
     assert rules.loc["proportional", "epochs"].tolist() == pytest.approx([0.3] * 3)
     assert rules.loc["uniform", "tokens"].tolist() == pytest.approx([1 / 3] * 3)
     assert rules.loc[("uniform", "is"), "epochs"] == pytest.approx(10)
@@ -70,34 +70,34 @@ def test_rules_on_sizes_by_hand() -> None:
 
 
 def test_extremes_and_their_sentence() -> None:
-    rules = textstats.rules_on_sizes(SIZES, budget=300)
-    table = textstats.extremes(rules, n=1).set_index("rule")
+    rules = corpus_statistics.rules_on_sizes(SIZES, budget=300)
+    table = corpus_statistics.extremes(rules, n=1).set_index("rule")
     assert table.loc["uniform"].tolist() == [3, 2, "is 10×", "en 0.11×"]
     assert table.loc["given by ALMA", ["languages", "most read"]].tolist() == [2, "is 9.6×"]
-    assert textstats.repeats_sentence(rules, "uniform", "here") == (
+    assert corpus_statistics.repeats_sentence(rules, "uniform", "here") == (
         "*uniform*, here: Icelandic 10×; 2 of 3 languages are read more than once."
     )
-    assert "Icelandic has 10 tokens, English 900, 90 times as many" in textstats.sizes_sentence(SIZES, "Here")
+    assert "Icelandic has 10 tokens, English 900, 90 times as many" in corpus_statistics.sizes_sentence(SIZES, "Here")
 
 
 def test_sizes_of_all_fifty_languages() -> None:
-    for sizes in (textstats.text_at_hand(), textstats.oscar_text()):
+    for sizes in (corpus_statistics.text_at_hand(), corpus_statistics.oscar_text()):
         assert list(sizes) == list(LANGUAGES) and min(sizes.values()) > 0
     # Icelandic, 8 % of ALMA's 20 B tokens, out of OSCAR's 2.2 GB
-    rules = textstats.rules_on_sizes(textstats.oscar_text(), 20e9).set_index(["rule", "language"])
-    assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / (2.2e9 / textstats.BYTES_PER_TOKEN))
+    rules = corpus_statistics.rules_on_sizes(corpus_statistics.oscar_text(), 20e9).set_index(["rule", "language"])
+    assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / (2.2e9 / corpus_statistics.BYTES_PER_TOKEN))
 
 
 def test_text_of_the_groups_adds_up_to_all_but_english() -> None:
-    table, oscar = textstats.group_text(), textstats.oscar_text()
+    table, oscar = corpus_statistics.group_text(), corpus_statistics.oscar_text()
     assert table["languages"].sum() == 49
     assert table["OSCAR-2301, B tokens"].sum() == pytest.approx((sum(oscar.values()) - oscar["en"]) / 1e9)
 
 
 def test_alma_shares() -> None:
-    shares = textstats.shares_by_rule(textstats.ALMA_SHARES)
-    assert sum(textstats.ALMA_SHARES.values()) == 100
-    assert shares["given"].to_dict() == pytest.approx(textstats.ALMA_SHARES)
+    shares = corpus_statistics.shares_by_rule(corpus_statistics.ALMA_SHARES)
+    assert sum(corpus_statistics.ALMA_SHARES.values()) == 100
+    assert shares["given"].to_dict() == pytest.approx(corpus_statistics.ALMA_SHARES)
     assert shares["uniform"].tolist() == pytest.approx([100 / 6] * 6)
     assert shares.sum().tolist() == pytest.approx([100] * 4)
     # the ratio of two shares under temperature 2 is the square root of theirs
@@ -106,13 +106,13 @@ def test_alma_shares() -> None:
 
 @pytest.fixture(scope="module")
 def noisy() -> pd.DataFrame:
-    return textstats.bitext_with_noise(P, "fi", 500)
+    return corpus_statistics.bitext_with_noise(P, "fi", 500)
 
 
 def test_noise_is_the_share_asked_for(noisy: pd.DataFrame) -> None:
     assert noisy["misaligned"].sum() == 100
     # a wrong target is another pair's right one: the targets as a whole stay
-    clean = textstats.bitext_with_noise(P.but(bitext_noise=0.0), "fi", 500)
+    clean = corpus_statistics.bitext_with_noise(P.but(bitext_noise=0.0), "fi", 500)
     assert sorted(noisy["other"]) == sorted(clean["other"]) and not clean["misaligned"].any()
 
 
@@ -125,12 +125,12 @@ def test_multiway_rows_are_translations_of_each_other() -> None:
             }
             return words[lang]
 
-    table = textstats.multiway(Corpus(), ["de", "fi"], 5)
+    table = corpus_statistics.multiway(Corpus(), ["de", "fi"], 5)
     assert table.to_dict("split")["data"] == [["one", "six"], ["eins", "sechs"], ["yksi", "kuusi"]]
     assert list(table.index) == ["en", "de", "fi"]
 
 
 def test_pairs_for_all_49_languages_with_enough_test_sentences() -> None:
-    pairs = textstats.pairs_by_language(P)
+    pairs = corpus_statistics.pairs_by_language(P)
     assert len(pairs) == 49 and {group_of(code) for code in pairs} == set(range(1, 9))
-    assert {len(both) for both in pairs.values()} == {textstats.SENTENCES}
+    assert {len(both) for both in pairs.values()} == {corpus_statistics.SENTENCES}

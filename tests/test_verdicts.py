@@ -7,9 +7,9 @@ import re
 import pandas as pd
 import pytest
 
-from xalma import seeds as seeds_
-from xalma import verdicts
 from xalma.evaluation.records import Record
+from xalma.paper.studies import preference_tables
+from xalma.paper.studies import seeds as seeds_
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "drift_chrf", "length_ratio"}
 
@@ -60,7 +60,7 @@ def test_summary_means_and_intervals():
 
 def test_preference_table_keeps_paper_and_ours_apart():
     labels = {"stage4": "SFT, the start", "sft": "SFT (continued)", "simpo": "SimPO", "arpo": "ARPO"}
-    table = verdicts.preference_table(records_of({}, labels), labels).set_index(["direction", "method"])
+    table = preference_tables.preference_table(records_of({}, labels), labels).set_index(["direction", "method"])
     assert table.loc[("en→xx", "ARPO"), "paper BLEU"] == "27.8"
     assert table.loc[("xx→en", "SimPO"), "paper COMET-22"] == "16.4?"  # an unsure cell shows it
     assert table.loc[("en→xx", "SFT (continued)"), "paper BLEU"] == ""
@@ -71,7 +71,7 @@ def test_drift_table_has_every_measure_with_its_interval():
     labels = {"stage4": "SFT, the start", "arpo": "ARPO"}
     records = records_of({}, labels)
     changed = [Record(**{**vars(r), "value": 40.0 + r.seed}) if r.metric == "drift_chrf" else r for r in records]
-    row = verdicts.drift_table(changed, labels).set_index(["direction", "method"]).loc[("xx→en", "ARPO")]
+    row = preference_tables.drift_table(changed, labels).set_index(["direction", "method"]).loc[("xx→en", "ARPO")]
     assert row["chrF to SFT output"] == 41.0 and row["chrF to SFT output ±"] == pytest.approx(4.303 / 3**0.5)
     for column in ("length %", "off-target %", "empty %"):
         assert (row[column], row[f"{column} ±"]) == (50.0, 0.0)
@@ -84,7 +84,7 @@ def test_drift_table_has_every_measure_with_its_interval():
 def test_findings_follow_the_records(arpo, expected):
     labels = {"stage4": "SFT", "dpo": "DPO", "cpo": "CPO", "arpo": "ARPO"}
     bleu = {("arpo", "en-xx", seed): arpo for seed in range(3)}
-    text = "\n".join(verdicts.preference_findings(records_of(bleu, labels), labels))
+    text = "\n".join(preference_tables.preference_findings(records_of(bleu, labels), labels))
     assert re.search(expected, text)
 
 
@@ -92,7 +92,7 @@ def test_findings_compare_the_order_with_the_papers():
     labels = {"stage4": "SFT", "dpo": "DPO", "cpo": "CPO", "arpo": "ARPO"}
     paper = {"stage4": 26.5, "dpo": 0.7, "cpo": 22.2, "arpo": 27.8}
     bleu = {(name, "en-xx", seed): value for name, value in paper.items() for seed in range(3)}
-    text = "\n".join(verdicts.preference_findings(records_of(bleu, labels), labels))
+    text = "\n".join(preference_tables.preference_findings(records_of(bleu, labels), labels))
     assert "rank correlation of 1.00 over 4 methods" in text
 
 
@@ -103,9 +103,9 @@ def test_push_findings_name_what_moved_beyond_its_interval():
     })  # fmt: skip
     chosen = "less likely with: A (-0.10); more likely with: B (+0.20); neither, within the interval, with: C (+0.30)"
     rejected = "less likely with: A (-0.50), B (-0.20); neither, within the interval, with: C (-0.10)"
-    assert verdicts.push_findings(table) == [
+    assert preference_tables.push_findings(table) == [
         f"The chosen answers became {chosen}.", f"The rejected answers became {rejected}.",
     ]  # fmt: skip
     one_seed = table.assign(**{"chosen ±": float("nan"), "rejected ±": float("nan")})
-    assert all("too few seeds" in sentence and "with:" not in sentence for sentence in verdicts.push_findings(one_seed))
+    assert all("too few seeds" in sentence and "with:" not in sentence for sentence in preference_tables.push_findings(one_seed))
 

@@ -9,8 +9,8 @@ import pytest
 
 from xalma import notebooks
 from xalma.evaluation.records import read_records
-from xalma.laddertables import STAGES
 from xalma.notebooks import run, tasks
+from xalma.paper.ladder_tables import STAGES
 from xalma.profiles import Profile
 
 NAMES = [

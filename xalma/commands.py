@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from xalma.audit import write_report
 from xalma.evaluation.score_file import METRICS
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
 from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, is_noticed
-from xalma.organisers import published_of, write_published
+from xalma.paper.contamination_report import write_report
+from xalma.paper.score_tables import NAMES, largest_gap, published_of, win_tie_loss_table, write_published, write_scores
 from xalma.runtime import data_root, home, listed
-from xalma.scoreboard import NAMES, largest_gap, win_tie_loss_table, write_scores
 
 _HEADS = {"value_a": "A", "value_b": "B", "delta": "A - B", "p_value": "p", "p_adjusted": "p adjusted"}
 

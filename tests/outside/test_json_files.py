@@ -17,21 +17,20 @@ from xalma.data.prepare import _cost
 from xalma.data.token_files import TokenFiles
 from xalma.evaluation.records import read_records
 from xalma.files import read_json
-from xalma.longablations import read_long_form as read_ablations
-from xalma.longform import read_long_form as read_methods
 from xalma.models.backbone import load_base
 from xalma.models.layouts import lora_config, plain_config
 from xalma.models.safetensors_io import read_headers
-from xalma.plots.scaling import read_scaling
-from xalma.plots.serving import read_serving
+from xalma.paper.benchmarks import read_scaling, read_serving
+from xalma.paper.readme import adopt, cost_block, minutes_block, real_block
+from xalma.paper.real_base.pack import Pack
+from xalma.paper.real_base.scores import read_lines_of
+from xalma.paper.real_base.tables import read_about, run_profile
+from xalma.paper.studies.long_form import read_ablations as read_ablations
+from xalma.paper.studies.long_form import read_long_form as read_methods
+from xalma.paper.studies.study import read_study
 from xalma.profiles import load_profile
-from xalma.readme import adopt, cost_block, minutes_block, real_block
-from xalma.realpack import Pack
-from xalma.realscore import read_lines_of
-from xalma.realtables import read_about, run_profile
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
-from xalma.studies import read_study
 from xalma.systems.commands import read_shots
 from xalma.systems.decoding import load_tokenizer
 from xalma.systems.outputs import _begun
@@ -80,15 +79,15 @@ def _profile(folder: Path):
 
 
 def _methods(folder: Path) -> tuple[Path, Callable]:
-    from xalma.longform import long_folder
+    from xalma.paper.studies.long_form import ablations_folder
 
-    return long_folder(_profile(folder)) / "run.json", lambda: read_methods(_profile(folder))
+    return ablations_folder(_profile(folder)) / "run.json", lambda: read_methods(_profile(folder))
 
 
 def _ablations(folder: Path) -> tuple[Path, Callable]:
-    from xalma.longablations import long_folder
+    from xalma.paper.studies.long_form import ablations_folder
 
-    return long_folder(_profile(folder)) / "run.json", lambda: read_ablations(_profile(folder))
+    return ablations_folder(_profile(folder)) / "run.json", lambda: read_ablations(_profile(folder))
 
 
 def _progress(folder: Path) -> tuple[Path, Callable]:

@@ -60,7 +60,7 @@ def live_figure(running: Sequence[dict[str, Any]]) -> Figure:
     """Loss against updates, a line a training, over it what each one's progress.json says. running: `trainings`."""
     from matplotlib.figure import Figure
 
-    from xalma.plots import use_style
+    from xalma.paper.figures.style import use_style
 
     use_style()
     fig = Figure((8.0, 2.4 + 0.2 * len(running)), layout="constrained")  # pyplot belongs to the main thread

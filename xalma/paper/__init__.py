@@ -1,0 +1,1 @@
+"""What this repository's notebooks print and nobody else needs: tables, reports, cards."""

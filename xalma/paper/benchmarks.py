@@ -1,0 +1,227 @@
+"""Four ways to serve X-ALMA's modules: the committed benchmark as a table, a sentence and a figure.
+
+`benchmarks/module_serving.py` makes the file; nothing is measured here, and a machine that nobody measured on is said.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from xalma.files import read_json
+from xalma.paper.figures.style import INK, subplots
+from xalma.runtime import home
+
+COMMAND = "python benchmarks/module_serving.py --out results/benchmarks/module_serving.json"
+LABELS = {
+    "merged": "(a) one merged model, one language",
+    "replayed": "(a) with its steps replayed as a CUDA graph",
+    "in_turn": "a merged model a group, in turn",
+    "gated": "(b) xalma's bank, one mixed batch",
+    "adapter_names": "(c) PEFT adapter_names, one mixed batch",
+    "rebuilt": "(d) W + 2BA rebuilt each step, in turn",
+}
+COLOURS = {
+    "merged": "#777777", "replayed": "#228833", "in_turn": "#BBBBBB", "gated": "#EE6677", "adapter_names": "#4477AA",
+    "rebuilt": "#CCBB44",
+}  # fmt: skip
+COLUMNS = {
+    "groups": "groups in the batch", "prefill_tokens_per_s": "prefill, tokens/s", "first_token_ms": "first token, ms",
+    "decode_tokens_per_s": "decode, tokens/s", "step_ms": "step in generate, ms",
+    "forward_step_ms": "step, model alone, ms", "floor_ms": "floor, ms", "times_floor": "step over floor",
+    "peak_mib": "peak memory, MiB",
+}  # fmt: skip
+
+
+def read_serving(path: str | Path | None = None, name: str = "module_serving") -> dict[str, Any]:
+    """The benchmark's record, the committed one of this name where no path is given.
+
+    Raises FileNotFoundError, saying what makes it, where there is none.
+    """
+    path = Path(path or home() / "results" / "benchmarks" / f"{name}.json")
+    if not path.is_file():
+        raise FileNotFoundError(f"no benchmark at {path}: make it with {COMMAND}")
+    return read_json(path, f"make it again with {COMMAND}")
+
+
+def serving_table(record: dict[str, Any]) -> pd.DataFrame:
+    """One row a way and count of groups; speeds in tokens/s of the whole batch, times in ms, memory in MiB.
+
+    The floor is the time to read the base and the batch's modules once; a step is timed in `generate` and without it.
+    Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
+    """
+    frame = pd.DataFrame(record["rows"])
+    table = frame[["way", *COLUMNS]].rename(columns=COLUMNS).astype({"floor, ms": float, "step over floor": float})
+    return table.assign(way=frame["way"].map(LABELS))
+
+
+def serving_note(record: dict[str, Any]) -> str:
+    """What was measured on what, for under a table or figure."""
+    o, machine = record["options"], record["hardware"]
+    where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} threads"
+    rates = record["bandwidth_gb_per_s"]
+    rows, prompt = o.get("prefill_rows", o["batch"]), o.get("prefill_prompt", o["prompt"])
+    prefill = "" if (rows, prompt) == (o["batch"], o["prompt"]) else f", for prefill {rows} of {prompt}"
+    return (
+        f"Random weights, {o['layers']} layers of {o['hidden']}, rank {o['rank']}, {o['dtype']}; batch {o['batch']}, "
+        f"prompts of {o['prompt']} tokens{prefill}; {where}, {min(rates):.0f} to {max(rates):.0f} GB/s read; commit "
+        f"{record['commit'][:10]}; `{record.get('command', COMMAND)}`."
+    )
+
+
+def step_column(record: dict[str, Any]) -> str:
+    """Which step counts: on a GPU that of `generate`, where steps are replayed; on a CPU the model's alone, which is
+    timed step by step, while a step in `generate` is a difference of two long times, and noisier.
+    """
+    return "step_ms" if record["hardware"]["gpu"] else "forward_step_ms"
+
+
+def serving_sentence(record: dict[str, Any]) -> str:
+    """The ratios that count, at the most groups measured and at one."""
+    row = {(r["way"], r["groups"]): r for r in record["rows"]}
+    step = {key: r[step_column(record)] for key, r in row.items()}
+    prefill = {key: r["prefill_tokens_per_s"] for key, r in row.items()}
+    most = max(groups for _, groups in row)
+    bank, times = step["gated", most], row["gated", most]["times_floor"]
+    text = (
+        f"With {most} groups in a batch a decoding step of the bank takes {bank:.0f} ms, {times:.2f} times the "
+        f"time to read its weights once; PEFT's mixed batch takes {step['adapter_names', most] / bank:.2f} times as "
+        f"long, rebuilding weights language by language {step['rebuilt', most] / bank:.0f} times. With one group the "
+        f"bank takes {step['gated', 1] / step['merged', 1]:.2f} times the step of a merged model"
+    )
+    if ("replayed", 1) not in row:
+        return f"{text}."
+    return (
+        f"{text} as transformers decodes with it, {step['gated', 1] / step['replayed', 1]:.2f} times that of one with "
+        f"replays. A mixed batch's prompts are read at {prefill['gated', most] / prefill['merged', most]:.0%} of a "
+        f"merged model's speed. Recording the graph takes {row['gated', most]['recording_ms']:.0f} ms a call."
+    )
+
+
+def serving_figure(record: dict[str, Any]) -> Figure:
+    """Milliseconds of a decoding step for the whole batch, and peak memory, against the groups in it."""
+    frame, column = pd.DataFrame(record["rows"]), step_column(record)
+    fig, (steps, memory) = subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
+    for way, rows in frame.groupby("way", sort=False):
+        steps.plot(rows["groups"], rows[column], "o-", color=COLOURS[way], label=LABELS[way])
+        if way != "in_turn":  # its memory is that of as many models as it has groups, and was not measured
+            memory.plot(rows["groups"], rows["peak_mib"], "o-", color=COLOURS[way])
+    bank = frame[frame["way"] == "gated"]
+    steps.plot(
+        bank["groups"], bank["floor_ms"], "--", color=INK, linewidth=1.2, label="floor: reading (b)'s weights once"
+    )
+    n = record["options"]["batch"]
+    steps.set(yscale="log", ylabel="ms for all rows", title=f"One decoding step, {n} rows")
+    memory.set(ylim=(0, None), ylabel="MiB above an empty process", title="Peak memory")
+    for ax in (steps, memory):
+        ax.set(xscale="log", xlabel="language groups in the batch")
+        ax.set_xticks(sorted(frame["groups"].unique()), sorted(frame["groups"].unique()))
+        ax.minorticks_off()
+    fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+SCALING_COMMAND = "python benchmarks/scaling.py --out results/benchmarks/scaling.json"
+AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 49)}
+SCALING_COLOURS = {"data": "#4477AA", "groups": "#EE6677", "languages": "#228833"}
+LINEAR = 1.1  # an exponent up to here counts as linear: timings on a shared machine are no better
+# What is known of steps that grow faster than linearly.
+WHY_WORSE: dict[tuple[str, str], str] = {}
+
+
+def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
+    """The benchmark's record; one without rows where there is no file, of which the sentence says so."""
+    path = Path(path or home() / "results" / "benchmarks" / "scaling.json")
+    return read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",)) if path.is_file() else {"rows": []}
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Slope of log seconds against log size over the three upper points: there, fixed costs count least."""
+    return float(np.polyfit(np.log(sizes[-3:]), np.log(seconds[-3:]), 1)[0])
+
+
+def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
+    """One row a step and what grows: seconds at both ends, times the size and the seconds, exponent, and the claim."""
+    rows = []
+    for (step, axis), part in _series(record):
+        sizes, seconds = part["size"].tolist(), part["seconds"].tolist()
+        slope = exponent(sizes, seconds)
+        why = WHY_WORSE.get((step, axis), "not looked into")
+        rows.append({
+            "step": step, "grows": axis, "from": sizes[0], "to": sizes[-1],
+            "seconds, smallest": seconds[0], "seconds, largest": seconds[-1],
+            "times the size": sizes[-1] / sizes[0], "times the seconds": seconds[-1] / seconds[0], "exponent": slope,
+            "claim": "linear or better" if slope <= LINEAR else f"worse, because: {why}",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scaling_sentence(record: dict[str, Any]) -> str:
+    """How many of the steps grow linearly or slower, and which do not."""
+    if not record["rows"]:
+        return f"Not measured here: `{SCALING_COMMAND}` measures it, in minutes."
+    table = scaling_table(record)
+    worse = table[table["exponent"] > LINEAR]
+    named = "; ".join(f"{row.step} with {row.grows}, exponent {row.exponent:.2f}" for row in worse.itertuples())
+    flat = table.loc[table["exponent"].idxmin()]
+    return (
+        f"{len(table) - len(worse)} of {len(table)} costs grow linearly or slower (exponent at most {LINEAR} over the "
+        f"three upper points). Growing faster: {named or 'none'}. The flattest is {flat['step']} with {flat['grows']}: "
+        f"{flat['times the size']:.3g} times as many take {flat['times the seconds']:.2f} times the seconds."
+    )
+
+
+def scaling_note(record: dict[str, Any]) -> str:
+    """What was measured on what, for under a table or figure; "" where nothing was."""
+    if not record["rows"]:
+        return ""
+    o, machine = record["options"], record["hardware"]
+    where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} thread{'s' if o['threads'] > 1 else ''}"
+    scale = "" if o["scale"] == 1 else f", amounts times {o['scale']:g}"
+    return (
+        f"Text: {record['text']}; the fastest of {o['repeats']} runs a point{scale}; {where}; commit "
+        f"{record['commit'][:10]}; `{SCALING_COMMAND}`."
+    )
+
+
+def scaling_figure(record: dict[str, Any]) -> Figure | None:
+    """A panel a step: seconds against times the smallest size, a line for each thing that grows. None without rows."""
+    steps = list(dict.fromkeys(row["step"] for row in record["rows"]))
+    if not steps:
+        return None
+    n_rows = -(-len(steps) // 3)
+    fig, grid = subplots(n_rows, 3, (11.0, 0.6 + 2.6 * n_rows), squeeze=False, sharex=True)
+    panels = dict(zip(steps, grid.flat, strict=False))
+    for (step, axis), part in _series(record):
+        factor = part["size"] / part["size"].iloc[0]
+        panels[step].plot(factor, part["seconds"], "o-", color=SCALING_COLOURS[axis], label=f"more {axis}")
+        first = part["seconds"].iloc[0]
+        panels[step].plot(factor, first * factor, "--", color=INK, linewidth=0.8, alpha=0.6, label="linear")
+    for step, ax in panels.items():
+        ax.set(title=step.capitalize(), xscale="log", yscale="log")
+        ax.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.tick_params(labelbottom=True)
+        ax.minorticks_off()
+    for ax in grid.flat[len(steps) :]:
+        ax.remove()
+    for row in grid:
+        row[0].set_ylabel("seconds")
+    for ax in list(panels.values())[-3:]:
+        ax.set_xlabel("times the smallest size")
+    found = {
+        label: handle for ax in panels.values() for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    found["linear"] = found.pop("linear")  # last
+    fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+def _series(record: dict[str, Any]) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    frame = pd.DataFrame(record["rows"], columns=["step", "axis", "size", "seconds"])
+    return list(frame.groupby(["step", "axis"], sort=False))

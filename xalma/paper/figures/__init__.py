@@ -1,0 +1,1 @@
+"""The figures of the notebooks: tidy rows in, a matplotlib Figure out."""

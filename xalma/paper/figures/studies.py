@@ -1,0 +1,236 @@
+"""Figures of notebooks 08 and 09: rejection weights and gradients, what training did to a pair, bars with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from xalma.paper.figures.style import INK, PALE, subplots
+from xalma.paper.studies.over_rejection import above_baseline, tau_curve
+from xalma.paper.studies.seeds import DIRECTIONS
+from xalma.preference.arpo import TAU_EDGES, Z_EDGES
+
+# Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.
+COLOURS = {
+    "SFT": "#777777", "DPO": "#4477AA", "KTO": "#66CCEE", "SimPO": "#228833", "ORPO": "#CCBB44", "CPO": "#AA3377",
+    "ARPO": "#EE6677",
+}  # fmt: skip
+STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
+PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
+CHOSEN, REJECTED = "#117733", "#CC6677"
+BAR_DIRECTIONS = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}  # name, colour, shift
+VARIANT_COLOURS = ("#EE6677", "#222222", "#4477AA", "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#777777",
+                   "#44AA99", "#882255")  # fmt: skip
+
+
+def colour_of_method(label: str) -> str:
+    """The colour of a method's family: "DPO+BC" has DPO's."""
+    return next((colour for family, colour in COLOURS.items() if label.startswith(family)), INK)
+
+
+def tau_curves() -> Figure:
+    """ARPO's rejection weight against the distance of the two answers, for both presets."""
+    fig, ax = subplots(size=(8, 3.6))
+    z = np.linspace(0, 2.5, 501)
+    for preset, style in zip(PRESET_LABELS, ("-", "--"), strict=True):
+        ax.plot(z, tau_curve(preset, z.tolist()), style, color=COLOURS["ARPO"], label=PRESET_LABELS[preset])
+    ax.axhline(1, color=COLOURS["CPO"], linewidth=1, label="1: CPO")
+    ax.axhline(0, color=COLOURS["SFT"], linewidth=1, label="0: rejected left alone")
+    ax.axhspan(-0.15, 0, color=PALE)
+    ax.annotate("τ < 0: rewarded", (2.45, -0.08), ha="right", va="center", fontsize=9)
+    ax.set(xlim=(0, 2.5), ylim=(-0.15, 1.1), title="How hard ARPO rejects, by how far apart the two answers are")
+    ax.set(xlabel="z, distance of the average log-probabilities (nats a token)", ylabel="rejection weight τ")
+    ax.legend(loc="center right")
+    return fig
+
+
+def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
+    """`rejection.gradient_frame` as two panels: the push on the chosen and on the rejected answer.
+
+    n_tokens: the answer length the frame was made with, for the likelihood term's own push, 1/n_tokens.
+    """
+    fig, axes = subplots(1, 2, size=(10, 4.2), sharey=True, sharex=True)
+    for ax, side, title in zip(axes, ("chosen", "rejected"), ("Chosen answer", "Rejected answer"), strict=True):
+        for label, rows in frame.groupby("label", sort=False):
+            # the kink of |z| at 0 is a jump, not a line
+            for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
+                ax.plot(part["difference"], part[side], STYLES.get(label, "-"), color=colour_of_method(label),
+                        label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
+        ax.axhline(0, color=INK, linewidth=1)
+        ax.axvline(0, color=INK, linewidth=1, linestyle=":")
+        ax.set(title=title, xlabel="avg log-prob: chosen − rejected (nats a token)")
+    axes[0].axhline(1 / n_tokens, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
+    axes[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return fig
+
+
+def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
+    """`rejection.probe_frame` as one small panel a method: average log-probs of chosen and rejected against updates."""
+    labels = list(dict.fromkeys(frame["label"]))
+    n_columns = min(5, len(labels))
+    n_rows = -(-len(labels) // n_columns)
+    fig, axes = subplots(n_rows, n_columns, size=(10, 0.9 + 2 * n_rows), sharex=True, sharey=True, squeeze=False)
+    for ax, label in zip(axes.flat, labels, strict=False):
+        rows = frame[frame["label"] == label]
+        for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
+            by_step = rows.groupby("step")[f"{side}_avg_logp"]
+            mean = by_step.mean()
+            ax.plot(mean.index, mean, color=colour, label=side)
+            if rows["seed"].nunique() > 1:
+                ax.fill_between(mean.index, by_step.min(), by_step.max(), color=colour, alpha=0.2, linewidth=0)
+            ax.axhline(mean.iloc[0], color=colour, linewidth=0.8, linestyle=":")
+        ax.set_title(label, fontsize=10)
+    for ax in axes.flat[len(labels) :]:
+        ax.set_axis_off()
+    n_seeds = frame["seed"].nunique()
+    fig.supxlabel("updates", fontsize=10)
+    fig.supylabel("avg log-prob (nats a token)", fontsize=10)
+    note = f"{n_pairs} fixed pairs" + (f", mean and range of {n_seeds} seeds" if n_seeds > 1 else "")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, title=note, title_fontsize=9
+    )
+    return fig
+
+
+def tau_history(frame: pd.DataFrame) -> Figure:
+    """`rejection.tau_frame`: share of a batch's pairs by z and by tau, update after update, with the means drawn in."""
+    fig, axes = subplots(1, 2, size=(10, 3.4), sharex=True)
+    for ax, name, edges in ((axes[0], "z", Z_EDGES), (axes[1], "tau", TAU_EDGES)):
+        counts = frame.groupby("step")[f"{name}_counts"].agg(lambda lists: np.sum(list(lists), axis=0))
+        shares = np.stack([np.asarray(c) / np.sum(c) for c in counts]).T  # (bins, steps)
+        steps = counts.index.to_numpy()
+        grid = np.append(steps, steps[-1] + 1) - 0.5
+        mesh = ax.pcolormesh(grid, edges, shares, cmap="Greys", vmin=0, vmax=1)
+        mean = frame.groupby("step")[name].mean()
+        ax.plot(mean.index, mean, color=COLOURS["ARPO"], label="mean of the batch")
+        symbol = "τ" if name == "tau" else "z (nats a token); top: all above"
+        ax.set(xlabel="updates", ylabel=symbol, ylim=(edges[0], edges[-1] + 0.02))
+        ax.grid(False)
+    axes[0].set_title("Distance of chosen and rejected")
+    axes[1].set_title("Rejection weight")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left")
+    fig.colorbar(mesh, ax=axes, label="share of pairs")
+    return fig
+
+
+def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
+    """`rejection.tau_frame` of several variants of ARPO: z above that of `baseline`, and tau, means of each batch.
+
+    A seed has the same batches for all, so that the difference in z is what training did, not what was drawn.
+    """
+    frame = above_baseline(frame, baseline)
+    frame = frame[frame["label"] != baseline]
+    fig, axes = subplots(1, 2, size=(10, 3.8), sharex=True)
+    labels = list(dict.fromkeys(frame["label"]))
+    for ax, name in zip(axes, ("z", "tau"), strict=True):
+        for label, colour in zip(labels, cycle(VARIANT_COLOURS), strict=False):
+            by_step = frame[frame["label"] == label].groupby("step")[name]
+            mean = by_step.mean()
+            ax.plot(mean.index, mean, color=colour, label=label, linestyle="--" if "detached" in label else "-")
+        ax.set_xlabel("updates")
+        ax.axhline(0, color=INK, linewidth=0.8)
+    axes[0].set(title="Distance of chosen and rejected", ylabel=f"z above {baseline}\n(nats a token)")
+    axes[1].set(title="Rejection weight", ylabel="mean τ")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def eta_sweep(frame: pd.DataFrame, beside: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> Figure:
+    """`differences.sweep_frame`: a panel for each (metric, axis label), eta across, both direction classes.
+
+    beside: `verdicts.summary` of CPO, whose mean runs through as a dotted line: tau = 1.
+    """
+    fig, axes = subplots(1, len(panels), size=(10, 3.8), squeeze=False)
+    styles = {1.0: ("o-", "η_scale 1, the paper's"), 0.9: ("s--", "η_scale 0.9, the released code's")}
+    for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
+        for direction, (arrow, colour, _) in BAR_DIRECTIONS.items():
+            for scale, (style, note) in styles.items():
+                rows = frame[chosen_rows(frame, metric, direction) & (frame["eta_scale"] == scale)]
+                ax.errorbar(rows["eta"], rows["mean"], yerr=rows["half"], fmt=style, color=colour, capsize=2,
+                            markersize=5, label=f"{arrow}, {note}")  # fmt: skip
+            cpo = beside.loc[chosen_rows(beside, metric, direction), "mean"].item()
+            ax.axhline(cpo, color=colour, linestyle=":", linewidth=1.2, label=f"{arrow}, CPO")
+        ax.set(xlabel="η", ylabel=axis_label)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def chosen_rows(frame: pd.DataFrame, metric: str, direction: str) -> pd.Series:
+    """Which rows of a summary are of this metric and direction class."""
+    return (frame["metric"] == metric) & (frame["direction"] == direction)
+
+
+def interval_bars(
+    summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str,
+    *, one_scale: bool = False,
+) -> Figure:  # fmt: skip
+    """Horizontal bars of means with intervals: a row a system of `labels`, a panel for each (metric, axis label).
+
+    summary: `verdicts.summary`, both direction classes as two bars. baseline: the system whose values run through as
+    dotted lines. one_scale: the panels' values can be compared.
+    """
+    size = (10, 1.4 + 0.42 * len(labels))
+    fig, axes = subplots(1, len(panels), size=size, sharex=one_scale, sharey=True, squeeze=False)
+    names = list(labels)
+    for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
+        for direction, (arrow, colour, shift) in BAR_DIRECTIONS.items():
+            rows = summary[chosen_rows(summary, metric, direction)]
+            rows = rows.set_index("system").reindex(names)
+            half = None if rows["half"].isna().all() else rows["half"]
+            ax.barh(np.arange(len(names)) + shift, rows["mean"], 0.36, xerr=half, color=colour, label=arrow,
+                    error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+            ax.axvline(rows.loc[baseline, "mean"], color=colour, linestyle=":", linewidth=1.2)
+        ax.set_xlabel(axis_label)
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        ax.set_yticks(range(len(names)), [labels[name] for name in names])
+    axes[0, 0].invert_yaxis()
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    note = f"dotted: {labels[baseline]}" + ("; whiskers: 95 % over seeds" if summary["half"].notna().any() else "")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2, title=note, title_fontsize=9
+    )
+    return fig
+
+ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#4477AA"}
+LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits a byte (less is better)"}
+
+
+def quality_figure(table: pd.DataFrame) -> Figure:
+    """`alma.quality_table` as bars, ours alone: a column a direction, BLEU above, bits a byte below."""
+    fig, axes = subplots(2, 2, size=(10, 6.4), sharey="row", sharex=True)
+    for row, (label, title) in zip(axes, LABELS.items(), strict=True):
+        for ax, arrow in zip(row, DIRECTIONS.values(), strict=True):
+            for shift, (mono, rows) in zip((-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True):
+                places = [place + shift for place in range(len(rows))]
+                bars = ax.bar(places, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
+                              label=f"monolingual text: {mono}")  # fmt: skip
+                ax.bar_label(bars, fmt="%.1f" if label == "BLEU" else "%.2f", fontsize=8, color=INK)
+            ax.set_xticks(range(len(rows)), rows["bitext"])
+        row[0].set_ylabel(title)
+    for ax, arrow in zip(axes[0], DIRECTIONS.values(), strict=True):
+        ax.set_title(arrow)
+    for ax in axes[1]:
+        ax.set_xlabel("bitext of stage 2")
+    axes[0][0].legend(loc="upper left")
+    return fig
+
+
+def amount_figure(table: pd.DataFrame) -> Figure:
+    """`alma.amount_table` as lines: BLEU and bits a byte after stage 2 against monolingual tokens of stage 1."""
+    fig, axes = subplots(1, 2, size=(10, 3.8))
+    for ax, (label, title) in zip(axes, LABELS.items(), strict=True):
+        for arrow, colour in zip(DIRECTIONS.values(), ("#4477AA", "#CCBB44"), strict=True):
+            ax.plot(table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow)
+        ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
+        ax.set_xticks(table["monolingual tokens"])
+        ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
+    axes[0].set_ylim(0, None)
+    axes[0].legend(loc="best")
+    return fig

@@ -1,0 +1,339 @@
+"""How alike languages are on paper, measured on the same news in each, and whether X-ALMA's groups follow it.
+
+X-ALMA §3 groups by hand, for likeness inside a group and balance between groups, and gives no measure. Ours are two of
+many, shared letter n-grams and what a compressor saves by reading two texts together. Both see letters only: two
+scripts share nothing, so that Kazakh (Cyrillic) and Turkish (Latin) look unrelated. They are measured on NTREX-128,
+1,997 sentences of news in all 50 languages, and kept in results/corpora/likeness.csv.
+"""
+
+from __future__ import annotations
+
+import lzma
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xalma.corpora.base import data_folder
+from xalma.language_id import own_letters
+from xalma.languages import ENGLISH, GROUP_NAMES, LANGUAGES, language
+from xalma.paper.tables import write_table
+from xalma.progress import progress
+from xalma.runtime import REPOSITORY
+from xalma.text_files import read_lines
+
+LIKENESS = REPOSITORY / "results" / "corpora" / "likeness"
+MEASURES = {"trigrams": "cosine of letter trigrams", "compression": "1 - normalised compression distance"}
+SENTENCES = 1_997  # of NTREX-128, the same in every language
+COMPRESSED_LINES = 300  # sentences of each language the compressor reads; 30 s for all pairs
+SIZES = (5, 8)  # fewest and most languages of a group, as in the paper's
+STARTS = 50  # random groupings from which `clustered_groups` climbs
+FLOOR = 0.01  # similarity below which we speak of no neighbour: some Latin names in a Greek text, no more
+ORDER = 3  # letters in an n-gram; our choice: the usual length for telling languages apart
+
+
+def ngram_counts(texts: Iterable[str], order: int = ORDER) -> Counter[str]:
+    """Counts of letter n-grams inside words, each word between two blanks; digits and punctuation end a word.
+
+    Letters are lower-cased, and keep their accents and vowel signs.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        letters = "".join(c if unicodedata.category(c)[0] in "LM" else " " for c in text.lower())
+        for word in letters.split():
+            padded = f" {word} "
+            counts.update(padded[i : i + order] for i in range(len(padded) - order + 1))
+    return counts
+
+
+def similarity_matrix(texts: Mapping[str, Iterable[str]], order: int = ORDER) -> pd.DataFrame:
+    """Cosine (0..1) of log(1 + n-gram count) of each two languages, in the order of the language table.
+
+    The logarithm keeps a few words that come back in every sentence ("and", "year") from deciding it all; our choice.
+    Raises ValueError for a language whose text has no letters.
+    """
+    codes = [code for code in LANGUAGES if code in texts]
+    counts = [ngram_counts(texts[code], order) for code in codes]
+    empty = [code for code, count in zip(codes, counts, strict=True) if not count]
+    if empty:
+        raise ValueError(f"no letters in the text of {', '.join(empty)}: pass text of every language")
+    index = {gram: i for i, gram in enumerate(sorted(set().union(*counts)))}
+    vectors = np.zeros((len(codes), len(index)))
+    for row, count in zip(vectors, counts, strict=True):
+        row[[index[gram] for gram in count]] = list(count.values())
+    vectors = np.log1p(vectors)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pd.DataFrame(vectors @ vectors.T, index=codes, columns=codes)
+
+
+def compression_matrix(texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """1 - normalised compression distance (Li et al. 2004) of each two languages, clipped to 0..1; 1 on the diagonal.
+
+    NCD = (C(xy) - min(C(x), C(y))) / max(C(x), C(y)), C the bytes LZMA needs; the first COMPRESSED_LINES of each.
+    """
+    codes = [code for code in LANGUAGES if code in texts]
+    data = {code: "\n".join(texts[code][:COMPRESSED_LINES]).encode() for code in codes}
+    alone = {code: _compressed(text) for code, text in data.items()}
+    matrix = pd.DataFrame(1.0, index=codes, columns=codes)
+    with progress(len(codes) * (len(codes) - 1) // 2, "compression") as bar:
+        for a, b in combinations(codes, 2):
+            low, high = sorted((alone[a], alone[b]))
+            distance = (_compressed(data[a] + data[b]) - low) / high
+            matrix.loc[a, b] = matrix.loc[b, a] = min(1.0, max(0.0, 1 - distance))
+            bar.update()
+    return matrix
+
+
+def _compressed(data: bytes) -> int:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]  # named, and without the container's checksum
+    return len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
+
+
+def measured_likeness() -> pd.DataFrame:
+    """Both measures of each two of the 49 languages on NTREX-128: columns a, b and one for each of MEASURES.
+
+    Raises FileNotFoundError where XALMA_DATA has no ntrex/.
+    """
+    folder = data_folder("ntrex", "NTREX-128")
+    texts = {code: _words(read_lines(folder / f"{code}.txt"), code) for code in LANGUAGES if code != ENGLISH}
+    found = {"trigrams": similarity_matrix(texts), "compression": compression_matrix(texts)}
+    pairs = pd.DataFrame(combinations(texts, 2), columns=["a", "b"])
+    return pairs.assign(**{name: [m.loc[a, b] for a, b in pairs.to_numpy()] for name, m in found.items()})
+
+
+def _words(lines: Iterable[str], code: str) -> list[str]:
+    """The words of the language's own script: a Latin name in Thai news does not make Thai look like Italian."""
+    return [" ".join(own_letters(line, code).split()) for line in lines]
+
+
+def write_likeness() -> list[Path]:
+    """Writes results/corpora/likeness.csv and .md."""
+    note = (
+        f"Made by `python -m xalma.paper.phrasebook_card` from NTREX-128, letters of a language's own script. trigrams: "
+        f"{MEASURES['trigrams']}, {SENTENCES:,} sentences; "
+        f"compression: {MEASURES['compression']}, LZMA, the first {COMPRESSED_LINES}."
+    )
+    return write_table(measured_likeness(), LIKENESS, "How alike two languages look in the same news", note, decimals=4)
+
+
+def likeness(measure: str) -> pd.DataFrame:
+    """A measure of MEASURES as a matrix, (49, 49), from results/corpora/likeness.csv; 1 on the diagonal.
+
+    Raises FileNotFoundError, saying what makes it, where the file is not there, ValueError for another measure.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"no measure {measure!r}: choose {' or '.join(MEASURES)}")
+    path = LIKENESS.with_suffix(".csv")
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: `python -m xalma.paper.phrasebook_card` measures it, on NTREX under XALMA_DATA")
+    pairs = pd.read_csv(path, keep_default_na=False)
+    codes = [code for code in LANGUAGES if code in {*pairs["a"], *pairs["b"]}]
+    matrix = pd.DataFrame(1.0, index=codes, columns=codes)
+    for a, b, value in pairs[["a", "b", measure]].itertuples(index=False):
+        matrix.loc[a, b] = matrix.loc[b, a] = value
+    return matrix
+
+
+def group_similarity(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Mean similarity of each language (row) to the languages of each group (column), itself left out."""
+    groups = np.array([language(code).group for code in matrix])
+    others = matrix.to_numpy().copy()
+    np.fill_diagonal(others, np.nan)
+    columns = {group: np.nanmean(others[:, groups == group], axis=1) for group in sorted(set(groups))}
+    return pd.DataFrame(columns, index=matrix.index)
+
+
+def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
+    """One row a language: its group, its nearest other language and that one's group, and the group nearest on average.
+
+    A language less than FLOOR like every other (a script of its own) has neither neighbour nor group: "" and 0.
+    """
+    others = matrix.to_numpy().copy()
+    np.fill_diagonal(others, -1.0)
+    to_group, rows = group_similarity(matrix), []
+    for code, row in zip(matrix.index, others, strict=True):
+        alone, nearest = row.max() < FLOOR, matrix.index[row.argmax()]
+        rows.append({
+            "language": code, "name": language(code).name, "group": language(code).group,
+            "nearest": "" if alone else nearest, "similarity": row.max(),
+            "nearest's group": 0 if alone else language(nearest).group,
+            "group nearest on average": 0 if alone else int(to_group.loc[code].idxmax()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def group_table(matrix: pd.DataFrame) -> pd.DataFrame:
+    """One row a group: languages, scripts, genera, mean similarity within and to the rest, neighbours inside."""
+    to_group, near = group_similarity(matrix), neighbours(matrix)
+    rows = []
+    for group in to_group.columns:
+        members = [code for code in matrix if language(code).group == group]
+        rest = matrix.loc[members, [code for code in matrix if code not in members]]
+        own = near[near["group"] == group]
+        rows.append({
+            "group": f"{group} {GROUP_NAMES[group]}", "languages": len(members),
+            "scripts": len({language(code).script for code in members}),
+            "genera": len({language(code).genus for code in members}),
+            "within": to_group.loc[members, group].mean(), "to the rest": rest.to_numpy().mean(),
+            "nearest inside": int((own["nearest's group"] == group).sum()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def within_mean(matrix: np.ndarray, groups: np.ndarray) -> float:
+    """Mean similarity of two languages of one group, over all such pairs. matrix: (L, L), groups: (L,)."""
+    same = (groups[:, None] == groups) & ~np.eye(len(groups), dtype=bool)
+    return float(matrix[same].mean())
+
+
+def random_groupings(matrix: pd.DataFrame, n: int = 1000, seed: int = 0) -> np.ndarray:
+    """`within_mean` of `n` random groupings with the paper's group sizes, (n,): what chance would give."""
+    rng, values = np.random.default_rng(seed), matrix.to_numpy()
+    groups = np.array([language(code).group for code in matrix])
+    return np.array([within_mean(values, rng.permutation(groups)) for _ in range(n)])
+
+
+def swapped_groups(matrix: pd.DataFrame) -> dict[str, int]:
+    """Language to group after swapping two languages as long as that raises `within_mean`; group sizes stay.
+
+    It starts from the paper's groups and takes the best swap each time: a local optimum, under this measure only.
+    """
+    groups = np.array([language(code).group for code in matrix])
+    return dict(zip(matrix.index, _climbed(matrix.to_numpy(), groups, None).tolist(), strict=True))
+
+
+def clustered_groups(matrix: pd.DataFrame, seed: int = 0) -> dict[str, int]:
+    """Language to group (1..8) by the measure alone, knowing nothing of the paper's groups but their number and SIZES.
+
+    The best of STARTS climbs by swaps and moves from random groupings: no proof that there is no better one.
+    """
+    rng, values = np.random.default_rng(seed), matrix.to_numpy()
+    even = np.arange(len(values)) % len(GROUP_NAMES) + 1
+    found = [_climbed(values, rng.permutation(even), SIZES) for _ in range(STARTS)]
+    best = max(found, key=lambda groups: within_mean(values, groups))
+    return dict(zip(matrix.index, best.tolist(), strict=True))
+
+
+def _climbed(values: np.ndarray, groups: np.ndarray, sizes: tuple[int, int] | None) -> np.ndarray:
+    """(L,) groups after the best swap or, within `sizes`, move to another group, as long as `within_mean` rises."""
+    values = values.copy()
+    np.fill_diagonal(values, 0.0)
+    while True:
+        steps = [_swapped(values, groups), *([_moved(values, groups, *sizes)] if sizes else [])]
+        best = max(steps, key=lambda step: within_mean(values, step))
+        if within_mean(values, best) <= within_mean(values, groups) + 1e-12:
+            return groups
+        groups = best
+
+
+def _towards(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """((G,) group numbers, (L,) index of each language's, (L, G) its summed similarity to each group)."""
+    numbers, own = np.unique(groups, return_inverse=True)
+    return numbers, own, values @ (groups[:, None] == numbers)
+
+
+def _swapped(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(L,) groups after the swap of two languages that raises the sum of similarities within groups most."""
+    _, own, towards = _towards(values, groups)
+    mine = towards[np.arange(len(groups)), own]
+    moved = towards[:, own]  # (L, L) language i to the group of j
+    gain = moved + moved.T - mine[:, None] - mine - 2 * values  # i and j no longer meet in the other's group
+    gain[groups[:, None] == groups] = -np.inf
+    i, j = np.unravel_index(gain.argmax(), gain.shape)
+    swapped = groups.copy()
+    swapped[[i, j]] = groups[[j, i]]
+    return swapped
+
+
+def _moved(values: np.ndarray, groups: np.ndarray, fewest: int, most: int) -> np.ndarray:
+    """(L,) groups after the move of one language that raises `within_mean` most, sizes from `fewest` to `most`."""
+    numbers, own, towards = _towards(values, groups)
+    n = np.bincount(own)  # (G,)
+    mine, left = towards[np.arange(len(groups)), own], n[own] - 1  # (L,) summed similarity to, and number of, mates
+    pairs = (n * (n - 1)).sum() / 2 - left[:, None] + n  # (L, G) pairs within groups after the move
+    mean = (mine.sum() / 2 - mine[:, None] + towards) / pairs
+    mean[(left[:, None] < fewest) | (n >= most) | (own[:, None] == np.arange(len(n)))] = -np.inf
+    i, group = np.unravel_index(mean.argmax(), mean.shape)
+    if np.isneginf(mean[i, group]):
+        return groups
+    moved = groups.copy()
+    moved[i] = numbers[group]
+    return moved
+
+
+def adjusted_rand(a: Sequence[int], b: Sequence[int]) -> float:
+    """Adjusted Rand index of two groupings of the same things: 1 if they are the same, about 0 for chance.
+
+    Closed form (Hubert and Arabie 1985): (sum C(n_ij, 2) - e) / (mean of the sides' - e), e = their product / C(n, 2).
+    """
+    counts = pd.crosstab(np.asarray(a), np.asarray(b)).to_numpy()
+    both, left, right, all_pairs = (
+        (x * (x - 1) / 2).sum() for x in (counts, counts.sum(axis=1), counts.sum(axis=0), counts.sum())
+    )
+    expected = left * right / all_pairs
+    return float((both - expected) / ((left + right) / 2 - expected))
+
+
+def groupings_table(measures: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+    """The paper's groups, those after swaps, and those from scratch, by each measure (rows).
+
+    Columns: the grouping, its smallest and largest group, adjusted Rand index with the paper's, its mean similarity
+    within groups by each measure, and "French with": the languages it puts into French's group.
+    """
+    first = next(iter(measures.values()))
+    found = {"the paper's": {code: language(code).group for code in first}}
+    for name, matrix in measures.items():
+        found[f"the paper's after swaps, {name}"] = swapped_groups(matrix)
+        found[f"from scratch, {name}"] = clustered_groups(matrix, seed)
+    paper, rows = list(found["the paper's"].values()), []
+    for name, groups in found.items():
+        numbers = np.array([groups[code] for code in first])
+        _, n = np.unique(numbers, return_counts=True)
+        with_french = [code for code in first if groups[code] == groups["fr"] and code != "fr"]
+        rows.append({
+            "groups": name, "smallest": n.min(), "largest": n.max(), "adjusted Rand": adjusted_rand(numbers, paper),
+            **{f"within, {key}": within_mean(m.to_numpy(), numbers) for key, m in measures.items()},
+            "French with": " ".join(with_french),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def groups_as_text(groups: Mapping[str, int]) -> list[str]:
+    """The groups as lines of codes, largest first."""
+    lines: dict[int, list[str]] = {}
+    for code, group in groups.items():
+        lines.setdefault(group, []).append(code)
+    return [" ".join(codes) for codes in sorted(lines.values(), key=len, reverse=True)]
+
+
+def move_sentence(matrix: pd.DataFrame, code: str, group: int) -> str:
+    """One sentence for a notebook: a language's likeness to its group and to another, and what moving it would do."""
+    groups = np.array([language(c).group for c in matrix])
+    moved = np.where(matrix.index == code, group, groups)
+    own, to_group = language(code).group, group_similarity(matrix).loc[code]
+    before, after = (within_mean(matrix.to_numpy(), g) for g in (groups, moved))
+    sizes = [f"{(g == n).sum()}" for n in (own, group) for g in (groups, moved)]
+    return (
+        f"{language(code).name} has a mean similarity of **{to_group[own]:.3f}** to the others of its group {own} and "
+        f"of **{to_group[group]:.3f}** to group {group}. Moved there, the mean within all groups would go from "
+        f"{before:.4f} to {after:.4f}; group {own} would have {sizes[1]} languages instead of {sizes[0]}, and group "
+        f"{group} {sizes[3]} instead of {sizes[2]}."
+    )
+
+
+def separation_sentence(matrix: pd.DataFrame) -> str:
+    """One sentence for a notebook: the groups against chance, and how many nearest neighbours share the group."""
+    groups = np.array([language(code).group for code in matrix])
+    ours, chance = within_mean(matrix.to_numpy(), groups), random_groupings(matrix)
+    beaten, near = int((chance >= ours).sum()), neighbours(matrix)
+    inside, alone = int((near["group"] == near["nearest's group"]).sum()), int((near["nearest"] == "").sum())
+    return (
+        f"Two languages of one group have a mean similarity of **{ours:.3f}**; in {len(chance):,} random groupings of "
+        f"the same sizes the mean is {chance.mean():.3f} and the highest {chance.max():.3f} ({beaten} reach the "
+        f"paper's groups). **{inside} of {len(near)}** languages have their nearest neighbour in their own group, and "
+        f"{alone} have a script so much their own that no neighbour can be seen at all."
+    )

@@ -1,0 +1,1 @@
+"""The recipe on a pretrained base in minutes (notebook 12)."""

@@ -1,0 +1,285 @@
+"""The recipe on a real base in minutes: tasks that a few processes share, each result written as soon as it is there.
+
+    python -m xalma.paper.real_base.run --profile real --pack DIR --out OUT --work WORK --workers 3 --seconds 530
+
+reads a folder of `realpack` (token ids alone), trains the ladder, then what it is compared with, in the order of their
+worth, and appends to OUT: ladder-*.jsonl.gz, studies.jsonl.gz, whole-*.jsonl.gz (token ids of outputs, nats of
+references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `realscore` turns these into scores.
+WORK has the weights and which tasks are done: the same command again goes on. A cut-off loses the tasks in hand alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xalma.languages import language, parse_groups
+from xalma.profiles import Profile, load_profile
+from xalma.runtime import provenance
+
+METHOD_RATES = (1.0, 0.3, 3.0)  # times the profile's learning rate of stage 5
+WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the run that one process does. needs: names of tasks that must be done before."""
+
+    name: str
+    needs: tuple[str, ...]
+    run: Callable[[Any], None]
+
+
+def tasks(p: Profile) -> list[Task]:
+    """All tasks, the most wanted first."""
+    from xalma.paper.real_base import tasks as t
+
+    groups = sorted(
+        p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups)
+    )  # compared ones first
+    found = [
+        Task("stage1", (), t.stage1),
+        Task("base", (), t.base),
+        Task("stage1.scores", ("stage1",), t.stage1_scores),
+    ]
+    found += [Task(f"g{g}", ("stage1",), lambda r, g=g: t.ladder(r, g)) for g in groups]
+    found += [Task(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in groups]
+    if len(groups) > 1:
+        found += [
+            Task(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n)) for name in ("wide", "dense")
+        ]
+        found += [Task(f"share.own.g{g}", ("stage1",), lambda r, g=g: t.own(r, g)) for g in groups]
+        found.append(Task("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
+    if {2, 4} <= set(groups):
+        found.append(Task("french", ("stage1",), t.french))
+    from xalma.training.preference_objectives import METHODS
+
+    for factor in METHOD_RATES:
+        for g in (g for g in groups if g in parse_groups(p.comparison_groups)):
+            found += [
+                Task(
+                    f"m.g{g}.{name}.{factor:g}",
+                    (f"g{g}.arpo",),
+                    lambda r, g=g, n=name, f=factor: t.method(r, g, n, f),
+                )
+                for name in ("arpo", *METHODS, "arpo-detach", "arpo-released", "sft")
+                if not (factor == 1 and name in ("arpo", "sft"))  # the ladder has these
+            ]
+    for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "g{}")):
+        found += [
+            Task(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
+            for g in groups
+        ]
+    return found
+
+
+class Run:
+    """What tasks share in one process: profile, pack, places, and how results are written."""
+
+    def __init__(self, p: Profile, pack: Path, out: Path, work: Path) -> None:
+        from xalma.paper.real_base.pack import Pack
+
+        self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
+        self.bases: dict[int, Any] = {}  # on the CPU, by stage
+
+    def write(self, file: str, record: dict[str, Any]) -> None:
+        """Append a line to OUT/file, whole, whoever else writes; .gz files grow by members."""
+        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        with (self.out / file).open("ab") as place:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            place.write(gzip.compress(line) if file.endswith(".gz") else line)
+
+    def log(self, event: str, **values: Any) -> None:
+        self.write("log.jsonl", {"event": event, "at": round(time.time(), 1), **values})
+
+
+def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:
+    """Do tasks that nobody has, in order, until none is left or the time is over."""
+    marks = {kind: run.work / kind for kind in ("claimed", "done", "failed")}
+    has = lambda kind, name: (marks[kind] / name).exists()  # noqa: E731
+    while time.time() < until:
+        open_tasks = [t for t in wanted if not any(has(kind, t.name) for kind in marks)]
+        open_tasks = [t for t in open_tasks if not _hopeless(t, wanted, marks["failed"])]
+        ready = [t for t in open_tasks if all(has("done", need) for need in t.needs)]
+        task = next((t for t in ready if _claim(marks["claimed"] / t.name)), None)
+        if task is None:
+            if not open_tasks:
+                return
+            time.sleep(0.3)
+            continue
+        started = time.perf_counter()
+        try:
+            _with_room(task, run)
+            kind = "done"
+        except Exception as error:  # the others go on
+            kind = "failed"
+            run.log(
+                "failed",
+                task=task.name,
+                error=f"{type(error).__name__}: {error}",
+                trace=traceback.format_exc(),
+            )
+        run.log(
+            "task",
+            task=task.name,
+            result=kind,
+            seconds=round(time.perf_counter() - started, 2),
+            pid=os.getpid(),
+        )
+        (marks[kind] / task.name).touch()
+
+
+def _with_room(task: Task, run: Run) -> None:
+    """Run the task, again where the processes beside this one had the memory: they give it back."""
+    import torch
+
+    for left in (2, 1, 0):
+        try:
+            return task.run(run)
+        except torch.cuda.OutOfMemoryError as error:
+            if not left:
+                raise
+            run.log("no room", task=task.name, error=str(error)[:200])
+        gc.collect()
+        torch.cuda.empty_cache()
+        time.sleep(5)
+
+
+def _hopeless(task: Task, wanted: Sequence[Task], failed: Path) -> bool:
+    by_name = {t.name: t for t in wanted}
+    needs = [by_name[name] for name in task.needs if name in by_name]
+    return any((failed / need.name).exists() or _hopeless(need, wanted, failed) for need in needs)
+
+
+def _claim(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
+
+
+def scaled(p: Profile, scale: float) -> Profile:
+    """The profile with `scale` times the training text of stages 1 to 4."""
+    changes: dict[str, Any] = {"sft_pairs": max(8, round(p.sft_pairs * scale))}
+    for n in (1, 2, 3):
+        least = getattr(p, f"stage{n}_batch_size") * p.block_tokens
+        changes[f"stage{n}_tokens"] = max(least, round(getattr(p, f"stage{n}_tokens") * scale))
+    return p.but(**changes)
+
+
+def chosen(all_tasks: Iterable[Task], only: str) -> list[Task]:
+    """Tasks whose names begin with one of `only`, separated by commas, and what they need; all for ""."""
+    all_tasks = list(all_tasks)
+    if not only:
+        return all_tasks
+    named = {t.name for t in all_tasks if t.name.startswith(tuple(only.split(",")))}
+    while more := {need for t in all_tasks if t.name in named for need in t.needs} - named:
+        named |= more
+    return [t for t in all_tasks if t.name in named]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see the module's text. Exit code 1 where a task failed, 2 for bad input."""
+    a = _arguments(argv)
+    values = dict(pair.split("=", 1) for pair in a.set)
+    try:
+        p = scaled(load_profile(a.profile, **values), a.scale)
+        if not (a.pack / "index.json").is_file():
+            raise FileNotFoundError(f"no pack in {a.pack}: write it with `python -m xalma.paper.real_base.scores pack`")
+    except (ValueError, OSError) as error:
+        print(f"xalma: {error}", file=sys.stderr)
+        return 2
+    until = a.until or time.time() + a.seconds
+    if not a.worker:
+        return _lead(a, p, until)
+    import torch
+
+    if torch.cuda.is_available():
+        _for_gpu()
+    else:
+        torch.set_num_threads(max(1, p.threads))
+    run = Run(p, a.pack, a.out, a.work)
+    work_through(run, chosen(tasks(p), a.only), until)
+    return 0
+
+
+def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
+    for folder in (a.out, *(a.work / kind for kind in ("claimed", "done", "failed"))):
+        folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("claimed", "failed"):
+        for path in (a.work / kind).iterdir():
+            if kind == "failed" or not (a.work / "done" / path.name).exists():
+                path.unlink()
+    settings = {
+        "profile": p.values(),
+        "scale": a.scale,
+        "workers": a.workers,
+        "seconds": a.seconds,
+        "only": a.only,
+    }
+    line = json.dumps({"event": "run"} | settings | provenance())
+    with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(line + "\n")
+    given = list(sys.argv[1:]) if a.argv is None else list(a.argv)
+    command = [sys.executable, "-m", "xalma.paper.real_base.run", *given, "--worker", "--until", f"{until:.1f}"]
+    env = os.environ | {"TQDM_DISABLE": "1"}
+    workers = [subprocess.Popen(command, env=env) for _ in range(a.workers)]
+    codes = [worker.wait() for worker in workers]
+    failed = sorted(path.name for path in (a.work / "failed").iterdir())
+    done = len(list((a.work / "done").iterdir()))
+    print(f"{done} tasks done, failed: {', '.join(failed) or 'none'}, exit codes {codes}", flush=True)
+    return int(bool(failed) or any(codes))
+
+
+def _for_gpu() -> None:
+    """A GPU has room: more logits at once, none made again, and no plans that cuDNN makes for each new length."""
+    import torch
+
+    from xalma.models import losses
+    from xalma.preference import packed_pairs
+
+    losses.LOGITS, packed_pairs.MAX_LOGITS = 2**30, 2**29
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.set_num_threads(4)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m xalma.paper.real_base.run", description="The recipe on a real base."
+    )
+    parser.add_argument("--profile", default="real")
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1e6, help="no task is begun after these")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the training text")
+    parser.add_argument("--only", default="", help="beginnings of task names, separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, default=0.0, help=argparse.SUPPRESS)
+    a = parser.parse_args(argv)
+    a.argv = argv
+    return a
+
+
+def names(codes: Iterable[str]) -> list[str]:
+    """English names of languages."""
+    return [language(code).name for code in codes]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

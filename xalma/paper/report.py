@@ -1,0 +1,228 @@
+"""What is said about a run: its training logs as rows, sentences computed from results, and the index page.
+
+Notebooks hold no measured number in their prose; where a number matters they show a sentence made here. Everything
+written here is free of paths, dates and durations, so that two equal runs write equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xalma.corpora.registry import open_corpus
+from xalma.evaluation.records import Record, group_means
+from xalma.files import write_atomically
+from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
+from xalma.models.generation import translate
+from xalma.paper.tables import frame_csv
+from xalma.profiles import Profile
+from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
+from xalma.training.ladder import newest_stage, translate_test
+from xalma.training.stages import open_merged
+
+# What a log keeps of each logged step; durations would differ between two equal runs.
+_LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
+           "rejected_avg_logp", "margin", "accuracy")  # fmt: skip
+_INLINE_LINES = 70  # a table longer than this is linked from the index page, not printed in it
+# tables and figures that open the index page
+_FIRST = ("ladder_bleu", "ladder_chrf", "ladder_off_target", "ladder_bits_per_byte")
+
+
+def log_rows(p: Profile, number: int) -> pd.DataFrame:
+    """The log of stage `number`, all groups: one row a logged step, columns stage, group (0: base), kind, step, loss …
+
+    loss: mean nats a token since the row before; in stage 5 the ARPO loss. tau_full: share of pairs with tau over 0.95.
+    Raises FileNotFoundError, naming the notebook that trains it, for a stage that is not there.
+    """
+    rows = []
+    for group in (BASE,) if number <= 1 else p.group_numbers:
+        for entry in read_log(stage_folder(p, number, group)):
+            row = {"stage": number, "group": group, "kind": "train"} | {k: entry[k] for k in _LOGGED if k in entry}
+            if counts := entry.get("tau_counts"):
+                row["tau_full"] = counts[-1] / sum(counts)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_log(p: Profile, number: int) -> pd.DataFrame:
+    """`log_rows`, also written to results/<profile>/logs/stage<number>.csv, which outlives the weights."""
+    rows = log_rows(p, number)
+    text = frame_csv(rows)
+    write_atomically(results_folder(p) / "logs" / f"stage{number}.csv", text)
+    return rows
+
+
+def read_logs(p: Profile) -> pd.DataFrame:
+    """All logs under results/<profile>/logs, one below the other. Raises FileNotFoundError where there is none."""
+    files = sorted((results_folder(p) / "logs").glob("stage*.csv"))
+    if not files:
+        raise FileNotFoundError(f"no training logs of profile {p.name}: run notebooks 03 to 07 first, or `xalma run`")
+    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+
+
+def training_table(p: Profile, number: int) -> pd.DataFrame:
+    """One row a group: updates, tokens or rows seen, first and last logged loss, held-out loss where measured."""
+    log, rows = log_rows(p, number), []
+    for group, part in log[log["kind"] == "train"].groupby("group"):
+        run = read_run(stage_folder(p, number, group))
+        row = {"group": "base" if group == BASE else f"{group} {GROUP_NAMES[group]}", "updates": run["steps"]}
+        row |= {key.replace("_", " "): run[key] for key in ("tokens_seen", "rows", "rows_too_long") if key in run}
+        row |= {"first logged loss": part["loss"].iloc[0], "last logged loss": part["loss"].iloc[-1]}
+        row |= {
+            f"dev loss {when}": run[f"dev_loss_{when}"] for when in ("before", "after") if f"dev_loss_{when}" in run
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.DataFrame:
+    """The same three held-out sentences of a group in each notebook, with what the models in `folders` make of them.
+
+    folders: column name -> stage folder. Columns direction, source, reference, then one a folder.
+    """
+    first, *_, last = 2 * p.languages_of(group)  # one language is both
+    outputs = {name: translate_test(p, folder, group) for name, folder in folders.items()}
+    rows = []
+    for i, direction in enumerate((f"en-{first}", f"{first}-en", f"en-{last}")):
+        found = {name: [row for row in kept if row["direction"] == direction] for name, kept in outputs.items()}
+        one = next(iter(found.values()))
+        row = one[i % len(one)]
+        rows.append(
+            {key: row[key] for key in ("direction", "source", "reference")}
+            | {name: kept[i % len(kept)]["output"] for name, kept in found.items()}
+        )
+    return pd.DataFrame(rows)
+
+
+def loss_sentence(table: pd.DataFrame) -> str:
+    """What `training_table` says, in words: how far the loss fell, in nats a token, group by group."""
+    dev = "dev loss after" in table
+    columns = ("dev loss before", "dev loss after") if dev else ("first logged loss", "last logged loss")
+    parts = [f"{row['group']} from {row[columns[0]]:.2f} to {row[columns[1]]:.2f}" for _, row in table.iterrows()]
+    where = "on held-out sentences" if dev else "on training text"
+    return f"Loss {where}, nats a token: " + "; ".join(parts) + "."
+
+
+def change_sentence(records: Iterable[Record], before: str, after: str, metric: str = "bleu") -> str:
+    """How `metric` changed from one stage to another: mean a direction class, how many directions rose, fell, stayed.
+
+    Raises ValueError where the two stages share no direction.
+    """
+    chosen = [r for r in records if r.metric == metric and r.stage in (before, after)]
+    values = pd.DataFrame([{"stage": r.stage, "direction": r.direction, "value": r.value} for r in chosen])
+    if chosen:
+        values = values.pivot_table(index="direction", columns="stage", values="value")
+    if not {before, after} <= set(values.columns) or values.dropna().empty:
+        raise ValueError(f"no {metric} of both {before!r} and {after!r}: evaluate both stages first")
+    values = values.dropna()
+    parts = []
+    for name, outward in (("en→xx", True), ("xx→en", False)):
+        side = values[values.index.str.startswith("en-") == outward]
+        old, new = side[before].mean(), side[after].mean()
+        gain = (side[after] - side[before]).to_numpy()
+        parts.append(
+            f"{name} {old:.2f} → {new:.2f} ({new - old:+.2f}; {np.sum(gain > 0)} of {len(gain)} directions up, "
+            f"{np.sum(gain < 0)} down)"
+        )
+    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target (language, script or no letters), percent",
+              "bits_per_byte": "Bits a byte"}  # fmt: skip
+    label = labels.get(metric, metric)
+    return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
+
+
+def group_scores(records: Iterable[Record], group: int, metric: str, names: Mapping[str, str]) -> pd.DataFrame:
+    """A group's mean in each stage of `names` (stage -> name shown): columns system, direction, value.
+
+    No rows where the group has no records, so that the papers' numbers stand alone beside it.
+    """
+    means = group_means([record for record in records if record.metric == metric])
+    rows = means[(means["group"] == group) & means["stage"].isin(list(names))]
+    systems = rows["stage"].map(dict(names))
+    return pd.DataFrame({"system": systems, "direction": rows["direction"], "value": rows["mean"]}).reset_index(
+        drop=True
+    )
+
+
+def write_index(p: Profile, command: str) -> Path:
+    """Write results/<profile>/README.md: tables printed, figures shown, what made them. Returns its path.
+
+    Raises FileNotFoundError where no table was written yet.
+    """
+    folder = results_folder(p)
+    tables, figures = _ordered(folder / "tables", "*.md"), _ordered(folder / "figures", "*.png")
+    if not tables:
+        raise FileNotFoundError(f"no tables of profile {p.name}: run `xalma run --profile {p.name}` first")
+    kept = "[notebooks](notebooks/)" if p.corpus == "cldr" else "not committed, they show text that is not ours"
+    lines = [f"# Results of profile {p.name}", f"Made by `{command}`, written by notebook 10; do not edit by hand. "
+             f"Executed notebooks: {kept}. Training logs: [logs](logs/)."]  # fmt: skip
+    lines += ["## Figures", *(f"![{file.stem.replace('_', ' ')}](figures/{file.name})" for file in figures)]
+    lines.append("## Tables")
+    for file in tables:
+        text = file.read_text(encoding="utf-8").strip().replace("](../", "](")  # this page is one folder higher
+        caption = text.splitlines()[0].strip("*")
+        too_long = text.count("\n") > _INLINE_LINES
+        lines.append(f"{caption}: [tables/{file.name}](tables/{file.name})" if too_long else text)
+        lines.append(f"[CSV](tables/{file.stem}.csv)")
+    return write_atomically(folder / "README.md", "\n\n".join(lines) + "\n")
+
+
+def _ordered(folder: Path, pattern: str) -> list[Path]:
+    rank = {name: i for i, name in enumerate((*_FIRST, "ladder", "directions"))}
+    return sorted(folder.glob(pattern), key=lambda file: (rank.get(file.stem, len(rank)), file.stem))
+
+
+def files_of(p: Profile, *words: str) -> list[str]:
+    """Paths, relative to results/<profile>, of all tables, figures, logs and scores whose name holds one of `words`.
+
+    No words: all. Executed notebooks and costs are left out: they are there only after the first run.
+    """
+    folder = results_folder(p)
+    found = (file for part in ("scores", "logs", "tables", "figures") for file in (folder / part).glob("*"))
+    return sorted(str(file.relative_to(folder)) for file in found if not words or any(w in file.name for w in words))
+
+
+def gate_table(directions: Iterable[str]) -> pd.DataFrame:
+    """One row a direction: the side that decides, its group, and its module. Raises as `parse_direction` does."""
+    rows = []
+    for direction in directions:
+        side = other_side(*parse_direction(direction))
+        group = group_of(side)
+        rows.append({
+            "direction": direction, "non-English side": language(side).name,
+            "group": f"{group} {GROUP_NAMES[group]}", "module": adapter_name(group),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
+    """(a Markdown sentence, rows of source, translation, reference): the newest module on `n` test pairs, both ways.
+
+    Where the language's module is not trained yet there is nothing to fail: the sentence says which notebooks train
+    it, and the column of translations is left out.
+    """
+    pairs = open_corpus(p).test(lang)[:n]
+    rows = [(f"en-{lang}", english, other) for english, other in pairs]
+    rows += [(f"{lang}-en", other, english) for english, other in pairs]
+    table = pd.DataFrame(rows, columns=["direction", "source", "reference"])
+    group = group_of(lang)
+    try:
+        folder = newest_stage(p, group)
+    except FileNotFoundError:
+        return (
+            f"The module of group {group} is not trained yet: notebooks 03 to 07 train it (`make reproduce` runs them "
+            f"all). Run this notebook again afterwards, and its translations stand beside the references."
+        ), table
+    model, tokenizer = open_merged(folder)
+    outputs = [
+        text
+        for src, tgt, texts in ((ENGLISH, lang, [e for e, _ in pairs]), (lang, ENGLISH, [o for _, o in pairs]))
+        for text in translate(
+            model, tokenizer, texts, src, tgt, prompt_style=p.prompt_style, beams=p.beams,
+            max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+        )
+    ]  # fmt: skip
+    table.insert(2, "translation", outputs)
+    return f"Translated by the module of group {group} as of stage {read_run(folder)['number']}.", table

@@ -1,0 +1,1 @@
+"""The experiments of notebooks 08, 09 and 11."""

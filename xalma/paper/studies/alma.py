@@ -1,0 +1,283 @@
+"""ALMA (arXiv 2309.11674), X-ALMA's forerunner: monolingual text first, then a little bitext of high quality.
+
+    stage 1  full-weight training on monolingual text of English and five languages, given shares
+    stage 2  prompted bitext, both directions, loss on the answer; full weights, or LoRA on `down_proj` alone
+
+Its two studies: how much monolingual text, and monolingual text or not × four kinds of bitext. Stage 1 is X-ALMA's,
+with ALMA's languages and shares (profiles `alma-tiny`, `alma-small-cpu`, `alma-7b`). What the paper calls random and
+filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it comes,
+misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of pairs of a
+language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy against news.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from peft import LoraConfig, get_peft_model
+
+from xalma.corpora.registry import open_corpus
+from xalma.data import cleaning
+from xalma.data.contamination import guarded_corpus
+from xalma.evaluation.records import Record
+from xalma.files import fingerprint, new_directory, write_json
+from xalma.languages import language
+from xalma.models.backbone import load_base, save_base
+from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, cells_of
+from xalma.profiles import Profile
+from xalma.published import published
+from xalma.runs import BASE, file_run, read_run, recipe_hash, results_folder, stage_folder
+from xalma.runtime import home
+from xalma.training.ladder import evaluate_folder
+from xalma.training.stages import is_finished, sft_dataset, stage1_monolingual_base
+from xalma.training.trainer import train
+from xalma.training.workers import side_by_side
+
+PARALLEL = ("none", "random", "filtered", "human-written")
+HUMAN = "human-written"
+LORA_TARGETS = ["down_proj"]  # runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
+MONO_SHARES = (0.0, 0.25, 0.5, 1.0)  # of stage 1's budget, for the curve; our choice
+READ_MOST = 20  # rows of web bitext read for one that is kept; our choice
+
+
+def monolingual(p: Profile, share: float = 1.0) -> Path:
+    """Stage 1 with a share of its tokens, its schedule as long; the untrained base for 0. Returns its folder."""
+    base = stage_folder(p, 0)
+    if share == 0:
+        return base
+    least = p.stage1_batch_size * p.block_tokens
+    short = p.but(stage1_tokens=max(least, round(p.stage1_tokens * share)))
+    return stage1_monolingual_base(short, BASE, base, branch=f"mono-{share:g}")
+
+
+def bitext(p: Profile, kind: str, lang: str) -> list[tuple[str, str]]:
+    """Pairs (English, `lang`) of a kind of `PARALLEL`: `sft_pairs`, or fewer where another kind has no more.
+
+    Raises ValueError for another kind, or where the corpus has no pair of one.
+    """
+    kinds = bitext_kinds(p, lang)
+    if kind not in kinds:
+        raise ValueError(f"no bitext of kind {kind!r}: choose one of {', '.join(PARALLEL[1:])}")
+    return kinds[kind]
+
+
+@lru_cache(maxsize=16)
+def bitext_kinds(p: Profile, lang: str) -> dict[str, list[tuple[str, str]]]:
+    """The pairs (English, `lang`) of each kind but "none", `sft_pairs` or as many as the poorest kind has.
+
+    Kinds must differ in quality, not in number. Raises ValueError where the corpus has no pair of one.
+    """
+    corpus, most = guarded_corpus(p, p.languages), p.sft_pairs
+    rows = islice(((f"{lang}:{i}", pair) for i, pair in enumerate(corpus.bitext(lang))), READ_MOST * most)
+    clean = (pair for _, pair in cleaning.clean(rows, lang, cleaning.Rules(near=False)))
+    found = {
+        "random": list(islice(corpus.bitext(lang), most)),
+        "filtered": list(islice(clean, most)),
+        HUMAN: corpus.sft(lang)[:most],
+    }
+    n = min(map(len, found.values()))
+    if not n:
+        missing = next(kind for kind, pairs in found.items() if not pairs)
+        raise ValueError(f"no {missing} pairs of {lang} in corpus {p.corpus!r}: join a corpus that has some, with +")
+    return {kind: pairs[:n] for kind, pairs in found.items()}
+
+
+def bitext_table(p: Profile) -> pd.DataFrame:
+    """One row a language: pairs of each kind, and what share of the random and the filtered was misaligned on purpose.
+
+    The truth is known where `bitext_noise` added the misaligned pairs; what noise the corpus has by itself is not.
+    """
+    rows = []
+    for lang in p.languages:
+        aligned = set(islice(open_corpus(p.but(bitext_noise=0.0)).bitext(lang), READ_MOST * p.sft_pairs))
+        pairs = {kind: bitext(p, kind, lang) for kind in ("random", "filtered")}
+        wrong = {kind: 100 * sum(pair not in aligned for pair in found) / len(found) for kind, found in pairs.items()}
+        rows.append({"language": language(lang).name, "pairs of each kind": len(pairs["random"]),
+                     **{f"{kind}, misaligned %": share for kind, share in wrong.items()}})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
+    """Stage 2 from the stage in folder `start` on bitext of a kind; returns its folder, `start` itself for "none".
+
+    A finished one made from the same inputs is kept. The folder holds the whole model; LoRA is merged into it.
+    """
+    if kind == "none":
+        return start
+    out = home() / p.run_dir / p.name / "stage2_parallel" / f"{start.parts[-3]}-{kind}{'-lora' * lora}"
+    values = p.values("seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_",
+                      "alma_")  # fmt: skip
+    inputs = values | {"kind": kind, "lora": lora, "start": read_run(start)["fingerprint"], "recipe": recipe_hash()}
+    key = fingerprint(inputs)
+    if is_finished(out, key):
+        return out
+    started = time.perf_counter()
+    with new_directory(out) as aside:
+        facts = _fine_tune(p, start, kind, lora, aside)
+        write_json(aside / "log.json", facts.pop("log"))
+        facts |= {"stage": "parallel", "number": 2, "group": BASE, "base": str(out), "previous": str(start),
+                  "fingerprint": key, "seconds": round(time.perf_counter() - started, 1), "inputs": inputs}  # fmt: skip
+        file_run(aside, facts, out)
+    return out
+
+
+def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dict[str, Any]:
+    """The stage's body: the model is trained, merged and saved; returns rows, steps, parameters trained and log."""
+    model, tokenizer = load_base(start, "float32")
+    rows, n_long = sft_dataset(partial(bitext, p, kind), p.languages, tokenizer, p)
+    if lora:
+        model = get_peft_model(model, LoraConfig(
+            r=p.lora_rank, lora_alpha=p.lora_alpha, lora_dropout=p.lora_dropout, target_modules=LORA_TARGETS,
+            task_type="CAUSAL_LM",
+        ))  # fmt: skip
+        p = p.but(stage4_learning_rate=p.alma_lora_learning_rate)
+    n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
+    steps = max(1, round(len(rows) * p.stage4_epochs / p.stage4_batch_size))
+    log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+                label=f"{start.parts[-3]}, {kind}{', LoRA' * lora}")  # fmt: skip
+    save_base(model.merge_and_unload() if lora else model, tokenizer, out)
+    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "parameters_trained": n_trained, "log": log}
+
+
+def study(p: Profile) -> dict[str, Path]:
+    """Every model of the two studies, trained where it is not yet; name ("mono-1, random") -> folder."""
+    bases = dict(zip(MONO_SHARES, side_by_side(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True))
+    wanted = [(share, kind, False) for share in MONO_SHARES for kind in PARALLEL if kind == HUMAN or share in (0, 1)]
+    wanted.append((1.0, HUMAN, True))
+    folders = side_by_side(p, [(parallel, (p, bases[share], kind, lora)) for share, kind, lora in wanted])
+    return {system_name(*what): folder for what, folder in zip(wanted, folders, strict=True)}
+
+
+def system_name(share: float, kind: str, lora: bool = False) -> str:
+    """Name of a model in records: its share of monolingual text and its bitext."""
+    return f"mono-{share:g}, {kind}{', LoRA' * lora}"
+
+
+def evaluate(p: Profile, folders: dict[str, Path]) -> list[Record]:
+    """Scores of the models on the test sentences of the profile's languages, both directions."""
+    found = side_by_side(p, [(evaluate_folder, (p, folder, BASE, name)) for name, folder in folders.items()])
+    return [record for records in found for record in records]
+
+
+def scores_file(p: Profile) -> Path:
+    """Where the records of notebook 11 lie."""
+    return results_folder(p) / "alma" / "scores.jsonl"
+
+BITS = "bits/byte"
+METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}
+_WORDS = {"BLEU": "BLEU", BITS: "bits a byte (less is better)"}
+
+
+def quality_table(records: Iterable[Record]) -> pd.DataFrame:
+    """Monolingual text or not × kind of bitext (ALMA, table c): the paper's BLEU, our scores in other columns."""
+    found, rows = cells_of(records), []
+    for mono, share in (("no", 0.0), ("yes", 1.0)):
+        for kind in PARALLEL:
+            row: dict[str, Any] = {"monolingual": mono, "bitext": kind}
+            for direction, arrow in DIRECTIONS.items():
+                row[f"paper BLEU {arrow}"] = _printed_quality(direction, mono, kind)
+                row |= _ours(found[system_name(share, kind), direction][0], arrow)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def amount_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.DataFrame:
+    """Our scores after stage 2 by tokens of monolingual text read in stage 1; the paper's curve could not be read."""
+    found, rows = cells_of(records), []
+    for share in MONO_SHARES:
+        name = system_name(share, HUMAN)
+        row = {"monolingual tokens": read_run(read_run(folders[name])["previous"]).get("tokens_seen", 0)}
+        for direction, arrow in DIRECTIONS.items():
+            row |= _ours(found[name, direction][0], arrow)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.DataFrame:
+    """Stage 2 with full weights and with LoRA: parameters trained, the paper's 7B averages, and ours."""
+    found, rows = cells_of(records), []
+    for label, system, lora in (("full weights", "ALMA-7B", False), ("LoRA on down_proj", "ALMA-7B-LoRA", True)):
+        name = system_name(1.0, HUMAN, lora)
+        row: dict[str, Any] = {"stage 2": label, "parameters trained": read_run(folders[name])["parameters_trained"]}
+        for table, (direction, arrow) in zip("ab", DIRECTIONS.items(), strict=True):
+            row[f"paper BLEU {arrow}"] = _average(table, direction, system)
+            row |= _ours(found[name, direction][0], arrow)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _ours(means: Mapping[str, float], arrow: str) -> dict[str, float]:
+    """BLEU and bits a byte of the reference: the latter tells models apart whose BLEU is near 0."""
+    return {f"our {label} {arrow}": means[metric] for metric, label in METRICS.items()}
+
+
+def quality_sentences(table: pd.DataFrame) -> list[str]:
+    """What the quality table says of monolingual text and of the kinds of bitext, for each direction.
+
+    BLEU is read where a cell of the direction reaches LEAST_BLEU, bits a byte everywhere.
+    """
+    said = []
+    for arrow in DIRECTIONS.values():
+        cells = table.set_index(["monolingual", "bitext"])
+        for label in METRICS.values():
+            ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
+            if label == "BLEU" and ours.max() < LEAST_BLEU:
+                said.append(f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by.")
+                continue
+            said.append(f"{arrow}, {_WORDS[label]}: {_on_text(ours, label, places)}; {_on_kinds(ours, label, places)}.")
+    return said
+
+
+def _on_text(ours: pd.Series, label: str, places: int) -> str:
+    before, after = ours["no", HUMAN], ours["yes", HUMAN]
+    better = (after > before) == (label == "BLEU")
+    return (
+        f"with human-written bitext, monolingual text before it {'helps' if better else 'does not help'} "
+        f"({before:.{places}f} without, {after:.{places}f} with it)"
+    )
+
+
+def _on_kinds(ours: pd.Series, label: str, places: int) -> str:
+    after = ours["yes"][list(PARALLEL)].sort_values(ascending=label != "BLEU", kind="stable")
+    return "after it, from best to worst: " + ", ".join(f"{kind} {value:.{places}f}" for kind, value in after.items())
+
+
+def amount_sentences(table: pd.DataFrame) -> list[str]:
+    """What the curve says: the scores from no monolingual text to all of it, and how many steps were for the better."""
+    said = []
+    for arrow in DIRECTIONS.values():
+        for label in METRICS.values():
+            ours, places = table[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
+            if label == "BLEU" and ours.max() < LEAST_BLEU:
+                continue
+            better = (ours.diff().iloc[1:] > 0) == (label == "BLEU")
+            values = ", ".join(f"{value:.{places}f}" for value in ours)
+            said.append(f"{arrow}, {_WORDS[label]}: {values}; better than the amount before at "
+                        f"{better.sum()} of {len(better)} steps.")  # fmt: skip
+    return said
+
+
+def weights_sentence(table: pd.DataFrame) -> str:
+    """What the table of full weights and LoRA says: the share of the weights, and what it changes in bits a byte."""
+    full, lora = (row for _, row in table.iterrows())
+    columns = {arrow: f"our {BITS} {arrow}" for arrow in DIRECTIONS.values()}
+    changes = ", ".join(f"{arrow} {full[name]:.3f} to {lora[name]:.3f}" for arrow, name in columns.items())
+    share = 100 * lora["parameters trained"] / full["parameters trained"]
+    return f"Here LoRA trains {share:.1f} % of the weights; bits a byte from full weights to LoRA: {changes}."
+
+
+def _printed_quality(direction: str, mono: str, kind: str) -> str:
+    cells = published("c")
+    cells = cells[(cells.direction == direction) & (cells.subset == f"mono={mono};parallel={kind}")]
+    return cells[cells.metric == "BLEU"]["shown"].item()
+
+
+def _average(table: str, direction: str, system: str) -> str:
+    cells = published(table).query("direction == @direction and system == @system and group_or_lang == 'avg'")
+    return cells[cells.metric == "BLEU"]["shown"].item()

@@ -1,0 +1,141 @@
+"""`make ladder`: the default run's ladder over several seeds, its budgets unchanged, and SFT without what is before it.
+
+Every system ends with the same SFT pairs: after all of stages 1 to 3, without one of them, and on random weights.
+Seeds change the text that is drawn, test sentences included, its order and the fresh modules; the base is one for all.
+Before SFT the full chain is measured without a prompt (`few_shot`). With seed `p.seed` it is the main ladder's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
+from xalma.paper.studies.seeds import DIRECTIONS, by_seed, cells_of, paired, seeds_of
+from xalma.paper.studies.stage_ablation import FULL, branch_of, full_folder, full_stage, n_tokens
+from xalma.paper.studies.study import Study, file_study, one_share, study_note
+from xalma.paper.tables import write_table
+from xalma.profiles import Profile, load_profile
+from xalma.runs import read_run, results_folder, stage_folder
+from xalma.training.few_shot import evaluate_continuations
+from xalma.training.ladder import MODULE_STAGES, evaluate_folder, run_chain
+from xalma.training.stages import stage0_backbone, stage1_monolingual_base
+from xalma.training.workers import side_by_side
+
+RANDOM = "random"
+SYSTEMS = {
+    FULL: "stages 1 to 3, then SFT",
+    "no-stage1": "without stage 1, monolingual base",
+    "no-stage3": "without stage 3, pseudo-monolingual",
+    RANDOM: "random weights, SFT alone",
+}
+BEFORE_SFT = ("base", "stage1", "stage2", "stage3")
+FEW_SHOT = {"one-shot BLEU": "bleu", "text bits": "text_bits", "partner gain": "partner_gain"}
+
+
+def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
+    """(SFT's scores with and without the stages before it, the full chain's few-shot scores), for each seed.
+
+    Finished stages are not run again. Raises FileNotFoundError where stage 0 of the main ladder is missing.
+    """
+    mine, seeds = one_share(p.but(ablation_share=1.0)), seeds_of(p)
+    read_run(stage_folder(p, 0))
+    found: list[Record] = []
+    for systems in ((FULL,), tuple(name for name in SYSTEMS if name != FULL)):  # the others start from its stages
+        jobs = [(_score, (mine, group, seed, name)) for seed in seeds for name in systems]
+        found += [record for records in side_by_side(p, jobs) for record in records]
+    jobs = [(_continue, (mine, group, seed, number)) for seed in seeds for number in range(len(BEFORE_SFT))]
+    few_shot = [record for records in side_by_side(p, jobs) for record in records]
+    tokens = {name: n_tokens(_folder(mine, group, p.seed, name)) for name in SYSTEMS}
+    systems = {name: {"system": label, "tokens read": tokens[name]} for name, label in SYSTEMS.items()}
+    return Study(
+        f"group{group}", f"SFT with and without the stages before it, Group {group}", FULL, systems, found
+    ), few_shot
+
+
+def _folder(p: Profile, group: int, seed: int, system: str) -> Path:
+    """The stage-4 folder of a system, its stages run where they are not finished."""
+    if system == FULL and seed == p.seed:
+        stage1_monolingual_base(p)
+        return [MODULE_STAGES[number](p, group) for number in (2, 3, 4)][-1]
+    if system == FULL:
+        return full_stage(p, group, seed, 4)
+    q, branch = p.but(seed=seed), branch_of(seed, f"sft-{system}")
+    if system == RANDOM:
+        blank = q.but(base="")
+        return run_chain(blank, group, stage0_backbone(blank, branch=branch), [4], branch)
+    left_out = int(system[-1])
+    return run_chain(q, group, full_folder(p, group, seed, left_out - 1), range(left_out + 1, 5), branch)
+
+
+def _score(p: Profile, group: int, seed: int, system: str) -> list[Record]:
+    return evaluate_folder(p.but(seed=seed), _folder(p, group, seed, system), group, system)
+
+
+def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
+    folder = full_folder(p, group, seed, number)
+    return evaluate_continuations(p.but(seed=seed), folder, group, BEFORE_SFT[number])
+
+
+def ladder_table(study: Study) -> pd.DataFrame:
+    """One row per direction class and system: BLEU with ±, its range over seeds, and the difference to all stages."""
+    found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
+    for direction, arrow in DIRECTIONS.items():
+        for name, facts in study.systems.items():
+            mean, half = found[name, direction]
+            seeds = values[name, direction, "bleu"]
+            gap, gap_half = paired(values, name, study.baseline, direction, "bleu")
+            row = {"direction": arrow, **facts, "BLEU": mean["bleu"], "±": half["bleu"]}
+            row |= {"range over seeds": seeds.max() - seeds.min(), "BLEU − all stages": gap, "± of it": gap_half}
+            rows.append(row | {"bits per byte": mean["bits_per_byte"]})
+    return pd.DataFrame(rows)
+
+
+def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per direction class and stage before SFT: one-shot BLEU, text bits and partner gain, each with ±."""
+    found, rows = cells_of(records), []
+    for direction, arrow in DIRECTIONS.items():
+        for stage in BEFORE_SFT:
+            mean, half = found[stage, direction]
+            row: dict[str, Any] = {"direction": arrow, "after": stage}
+            for column, metric in FEW_SHOT.items():
+                row |= {column: mean[metric], f"{column} ±": half[metric]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ladder_folder(p: Profile) -> Path:
+    """Where the study's files lie: per group records and tables, and run.json."""
+    return results_folder(p) / "ladder"
+
+
+def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record]) -> None:
+    """Write a group's records and tables, under the study's name."""
+    folder, made = ladder_folder(p), "make ladder"
+    study = file_study(folder, study)
+    few_shot = read_records(write_records(folder / f"{study.name}_few_shot.jsonl", few_shot))
+    write_table(ladder_table(study), folder / "tables" / study.name, study.title, study_note(study, made))
+    caption = "Before SFT: continuations after one example pair, without a prompt"
+    stem = folder / "tables" / f"{study.name}_few_shot"
+    write_table(few_shot_table(few_shot), stem, caption, footnote(few_shot, "bleu", made), decimals=3)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The study of all of a profile's groups; the ladder's stages are run where they are not finished."""
+    parser = argparse.ArgumentParser(prog="python -m xalma.paper.studies.ladder")
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
+    asked = parser.parse_args(argv)
+    p = load_profile(asked.profile, seeds=3).but(**dict(value.split("=", 1) for value in asked.values))
+    stage0_backbone(p)
+    for group in p.group_numbers:
+        file_ladder(p, *ladder_study(p, group))
+    write_run(ladder_folder(p) / "run.json", "make ladder", profile=p.name, seeds=list(seeds_of(p)), groups=p.groups)
+
+
+if __name__ == "__main__":
+    main()

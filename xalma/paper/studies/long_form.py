@@ -1,0 +1,190 @@
+"""The long form of notebook 08: all methods and ARPO's switches over several seeds, filed, and read back from files.
+
+It takes much longer than `make reproduce` may, so its results have a folder of their own under results/<profile>: a
+short run leaves them alone, and shows them from these files, which need no trained module.
+
+    scores.jsonl  a record for each system, seed, direction and metric
+    probes.csv    average log-probabilities of fixed pairs during training (`rejection.probe_frame`)
+    tau.csv       ARPO's z and tau, means and histograms of each batch (`rejection.tau_frame`)
+    run.json      the command, systems, pairs, versions, hardware
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xalma.evaluation.records import Record, read_records, write_run
+from xalma.files import read_json, write_atomically
+from xalma.paper.studies.module_sharing import STAGES, sharing_labels, size_sets
+from xalma.paper.studies.over_rejection import probe_frame, tau_frame
+from xalma.paper.studies.preference_methods import System, arpo_variants, compare_methods, read_pairs, systems
+from xalma.paper.studies.seeds import MIN_SEEDS, SFT, seeds_of
+from xalma.paper.studies.sft_data import DATA, sft_languages, shared_updates
+from xalma.paper.studies.study import Study, file_records, file_study, read_study
+from xalma.paper.tables import frame_csv
+from xalma.profiles import Profile
+from xalma.runs import BASE, read_run, results_folder, stage_folder
+
+_COUNTS = ["tau_counts", "z_counts"]
+
+
+@dataclass(frozen=True)
+class LongForm:
+    """What a long run found. run: run.json; probes, taus: as in `rejection`."""
+
+    run: dict[str, Any]
+    records: list[Record]
+    probes: pd.DataFrame
+    taus: pd.DataFrame
+
+    @property
+    def systems(self) -> list[System]:
+        """All systems compared, the methods of Table 5 first."""
+        return [System(**values) for values in self.run["systems"]]
+
+    @property
+    def methods(self) -> list[System]:
+        """Those that are methods of Table 5."""
+        return [system for system in self.systems if system.name == system.method]
+
+    @property
+    def variants(self) -> list[System]:
+        """Those that are ARPO with other values."""
+        return [system for system in self.systems if system.name != system.method]
+
+    def of(self, chosen: Iterable[System]) -> list[Record]:
+        """The records of some systems and of the SFT module they start from."""
+        names = {SFT, *(system.name for system in chosen)}
+        return [record for record in self.records if record.stage in names]
+
+
+def is_long(p: Profile) -> bool:
+    """Whether the profile asks for the long form: enough seeds for an interval."""
+    return p.seeds >= MIN_SEEDS
+
+
+def long_folder(p: Profile) -> Path:
+    """Where the long form's files lie."""
+    return results_folder(p) / "preference" / "long"
+
+
+def plan(p: Profile) -> str:
+    """One sentence on what the long form will do; its time is in no file before it was run once."""
+    n = len(systems(p)) + len(arpo_variants(p))
+    return f"{n} systems × {p.seeds} seeds: {n * p.seeds} modules to train and to test on {p.workers} worker(s)."
+
+
+def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
+    """Train and test ARPO's variants, and file all. records: those of the methods, from `compare_methods`.
+
+    Finished systems are not trained again.
+    """
+    variants, groups = arpo_variants(p), p.comparison_group_numbers
+    chosen, folder = [*systems(p), *variants], long_folder(p)
+    found = [*records, *(record for group in groups for record in compare_methods(p, group, variants))]
+    file_records(folder / "scores.jsonl", {record.key: record for record in found}.values())  # the start comes twice
+    _write_csv(folder / "probes.csv", pd.concat([probe_frame(p, group, chosen) for group in groups]))
+    taus = pd.concat([tau_frame(p, group, chosen) for group in groups])
+    joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}
+    _write_csv(folder / "tau.csv", taus.assign(**joined))
+    write_run(
+        folder / "run.json", p.command("08"), profile=p.name, groups=list(groups), seeds=list(seeds_of(p)),
+        updates=int(taus["step"].max()), pairs={group: read_pairs(p, group)[1] for group in groups},
+        systems=[asdict(system) for system in chosen],
+        **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs"),
+    )  # fmt: skip
+    return read_long_form(p)
+
+
+def read_long_form(p: Profile) -> LongForm | None:
+    """The profile's long form from its files alone; None where it was not run."""
+    folder = long_folder(p)
+    if not (folder / "run.json").exists():
+        return None
+    run = read_json(folder / "run.json", "run the long form of notebook 08 again")
+    taus = pd.read_csv(folder / "tau.csv")
+    for name in _COUNTS:
+        taus[name] = [list(map(int, text.split())) for text in taus[name]]
+    return LongForm(run, read_records(folder / "scores.jsonl"), pd.read_csv(folder / "probes.csv"), taus)
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    write_atomically(path, frame_csv(frame))
+
+
+@dataclass(frozen=True)
+class LongAblations:
+    """What a long run found. run: run.json."""
+
+    run: dict[str, Any]
+    studies: list[Study]
+
+
+def ablations_folder(p: Profile) -> Path:
+    """Where the long form's files lie."""
+    return results_folder(p) / "ablations" / "long"
+
+
+def ablations_plan(p: Profile) -> str:
+    """One sentence on how long the trainings of notebook 09 will take, going by the main ladder's stages."""
+    try:
+        seconds = training_seconds(p) / p.workers
+    except FileNotFoundError:
+        return "How long this takes is not known: the main ladder's stages, notebooks 03 to 07, are not all there."
+    return (
+        f"Training takes about {seconds / 60:.0f} minutes on {p.workers} worker(s), going by the seconds that the main "
+        f"ladder's stages took; scoring comes on top, and what is finished is not trained again."
+    )
+
+
+def training_seconds(p: Profile) -> float:
+    """Seconds of one worker for all chains of notebook 09. Raises FileNotFoundError where the ladder is not whole."""
+    group = p.comparison_group_numbers[0]
+    sums = [_seconds(p, 1), *(_chain(p, group, first, 5) for first in range(2, 6))]
+    stages = sums[0] + sums[1] + sum(sums[1:])  # the full chain, and each without one of stages 1 to 4
+    own = {g: _chain(p, g, STAGES[0], STAGES[-1]) for g in {*p.group_numbers, *p.comparison_group_numbers}}
+    sharing = (len(sharing_labels(p)) - 1) * sum(own[g] for g in p.group_numbers)
+    sizes = sum((len(size_sets(p, g, p.seed)) - 1) * own[g] for g in p.comparison_group_numbers)
+    others = sum(own.values()) - own[group]  # the full chains of the other groups
+    shared = p.ablation_share * (stages + sharing + sizes + others)
+    return p.seeds * (shared + _sft_seconds(p, group))
+
+
+def _chain(p: Profile, group: int, first: int, last: int) -> float:
+    return sum(_seconds(p, number, group) for number in range(first, last + 1))
+
+
+def _seconds(p: Profile, number: int, group: int = BASE) -> float:
+    return read_run(stage_folder(p, number, group))["seconds"]
+
+
+def _sft_seconds(p: Profile, group: int) -> float:
+    if not sft_languages(p, group):
+        return 0.0
+    run = read_run(stage_folder(p, 4, group))
+    return len(DATA) * shared_updates(p, group) * run["seconds"] / run["steps"]
+
+
+def file_ablations(p: Profile, studies: Sequence[Study]) -> None:
+    """Write the studies, and run.json, which names them."""
+    for study in studies:
+        file_study(ablations_folder(p), study)
+    write_run(
+        ablations_folder(p) / "run.json", p.command("09"), profile=p.name, seeds=list(seeds_of(p)),
+        studies=[study.name for study in studies],
+        **p.values("ablation_share", "ablation_sft_share", "groups", "comparison_groups"),
+    )  # fmt: skip
+
+
+def read_ablations(p: Profile) -> LongAblations | None:
+    """The profile's long form from its files alone; None where it was not run."""
+    path = ablations_folder(p) / "run.json"
+    if not path.exists():
+        return None
+    run = read_json(path, "run the long form of notebook 09 again", keys=("studies",))
+    return LongAblations(run, [read_study(path.parent, name) for name in run["studies"]])

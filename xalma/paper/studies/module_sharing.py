@@ -1,0 +1,217 @@
+"""Whose module: a group's own, one for all languages, or none (notebook 09). The paper has no such ablation.
+
+All chains start from one base after stage 1 and go through stages 2 to 4. Beside the groups' modules: one module for
+all of the profile's languages; one of as many times the rank as there are groups, which has as many parameters as their
+modules together; and no module, the base going on with all its weights.
+
+"The same updates" can mean two things. Here what serves all languages gets the groups' updates in sum, and draws each
+language as often as its group does, so that a language is trained on about equally much text in all systems. In
+`groupsize` every module has the updates of one. The short form, below `MIN_SEEDS` seeds, is without the wide module.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from xalma.corpora.registry import mixing_sizes
+from xalma.data.mixing import profile_shares
+from xalma.data.token_files import KINDS
+from xalma.evaluation.records import Record
+from xalma.languages import ENGLISH, language
+from xalma.paper.studies.seeds import MIN_SEEDS, seeds_of
+from xalma.paper.studies.stage_ablation import (
+    branch_of,
+    full_folder,
+    n_tokens,
+    n_updates,
+    run_full_chains,
+    sft_updates,
+    shortened,
+)
+from xalma.paper.studies.study import Study, one_share
+from xalma.profiles import Profile
+from xalma.runs import BASE, stage_folder
+from xalma.training.ladder import evaluate_folder, run_chain
+from xalma.training.workers import side_by_side
+
+STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
+OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
+
+
+def compare_sharing(p: Profile) -> Study:
+    """A module a group, one for all, a wider one for all, and none, for each seed, scored on all groups' sentences.
+
+    With one group there is nothing to share: its module, and no module. Finished stages are not run again. Raises
+    FileNotFoundError where stage 0 of the ladder is missing.
+    """
+    mine, labels = one_share(p), sharing_labels(p)
+    run_full_chains(p, p.group_numbers)
+    jobs = [(_score_joint, (mine, name, seed)) for name in labels if name != OWN for seed in seeds_of(p)]
+    jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
+    records = [record for found in side_by_side(p, jobs) for record in found]
+    systems = {name: {"system": label} | _facts(mine, name) for name, label in labels.items()}
+    return Study("modules", "A module a group, one for all, none", OWN, systems, records)
+
+
+def sharing_labels(p: Profile) -> dict[str, str]:
+    """The systems compared, by name."""
+    n = len(p.group_numbers)
+    joint = {SHARED: "one module for all"} if n > 1 else {}
+    joint |= {WIDE: f"one module for all, {n} × the rank"} if n > 1 and p.seeds >= MIN_SEEDS else {}
+    return {OWN: "a module for each group", **joint, DENSE: "no module, the base goes on"}
+
+
+def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
+    return evaluate_folder(p.but(seed=seed), full_folder(p, group, seed, STAGES[-1]), group, OWN)
+
+
+def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
+    q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
+    for number in STAGES:
+        mixed = drawn_as_in_groups(q, number) if number in KINDS else q  # SFT mixes nothing
+        folder = run_chain(mixed, group, folder, [number], branch_of(seed, name))
+    return evaluate_folder(q, folder, group, name)
+
+
+def _group(p: Profile, name: str) -> int:
+    """The number under which one module for all is filed, the first group's; no module is the base."""
+    return BASE if name == DENSE else p.group_numbers[0]
+
+
+def joint_profile(p: Profile, name: str, seed: int) -> Profile:
+    """The profile of what takes the place of all groups' modules: their languages, their updates in sum.
+
+    Full weights are trained at the module's learning rates, but at none above stage 1's.
+    """
+    q, n = shortened(p, seed), len(p.group_numbers)
+    changes: dict[str, Any] = {"stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)}
+    for number in (2, 3):
+        update = getattr(q, f"stage{number}_batch_size") * p.block_tokens  # its tokens
+        changes[f"stage{number}_tokens"] = n * (getattr(q, f"stage{number}_tokens") // update) * update
+    if name == DENSE:
+        rates = [f"stage{number}_learning_rate" for number in STAGES]
+        return q.but(**changes, **{rate: min(getattr(p, rate), p.stage1_learning_rate) for rate in rates})
+    if name == WIDE:
+        changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
+    return q.but(**changes, module_languages=f"{_group(p, name)}:{'+'.join(p.languages)}")
+
+
+def drawn_as_in_groups(p: Profile, number: int) -> Profile:
+    """The profile whose mixture for stage `number` draws each language as often as the groups' mixtures in sum."""
+    shares: Counter[str] = Counter()
+    for group in p.group_numbers:
+        codes = tuple(code for code in p.languages if language(code).group == group)
+        drawn = ((ENGLISH,) if number == 2 else ()) + codes
+        shares.update(profile_shares(p, drawn, mixing_sizes(p, KINDS[number], drawn)))
+    return p.but(mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items()))
+
+
+def _facts(p: Profile, name: str) -> dict[str, int]:
+    """Parameters trained in all and used for a token, updates and tokens of stages 2 to 4, for the profile's seed."""
+    base = full_folder(p, BASE, p.seed, 1)
+    if name == OWN:
+        places = [full_folder(p, group, p.seed, STAGES[-1]) for group in p.group_numbers]
+    else:
+        places = [stage_folder(p, STAGES[-1], _group(p, name), branch_of(p.seed, name))]
+    sizes = [n_parameters(place) for place in places]
+    return {
+        "parameters trained": sum(sizes),
+        "parameters used": max(sizes) + (0 if name == DENSE else n_parameters(base)),
+        "updates": sum(n_updates(place) - n_updates(base) for place in places),
+        "tokens": sum(n_tokens(place) - n_tokens(base) for place in places),
+    }
+
+
+def n_parameters(folder: Path) -> int:
+    """Parameters in the safetensors files of a folder, from their headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return total
+
+GROUP, RANDOM, ALL = "group", "random", "all"  # of `size_sets`, beside the sizes below the group's
+
+
+def compare_sizes(p: Profile, group: int) -> Study:
+    """Modules of the sets of `size_sets`, for each seed, scored on the language that all of them serve.
+
+    Finished stages are not run again. Raises FileNotFoundError where stage 0 of the ladder is missing.
+    """
+    mine, sets = one_share(p), size_sets(p, group, p.seed)
+    run_full_chains(p, (group,))
+    jobs = [(_score, (mine, group, seed, name)) for name in sets for seed in seeds_of(p)]
+    records = [record for found in side_by_side(p, jobs) for record in found]
+    systems = {name: _size_facts(mine, group, name, codes) for name, codes in sets.items()}
+    title = f"Languages a module, Group {group}, scored on {language(p.languages_of(group)[0]).name}"
+    return Study(f"sizes_group{group}", title, GROUP, systems, records)
+
+
+def size_sets(p: Profile, group: int, seed: int) -> dict[str, tuple[str, ...]]:
+    """The languages of the modules compared, by name; the group's first language is the first of each.
+
+    RANDOM, drawn from all of the profile's languages, has as many as the group and is drawn anew for each seed. It and
+    ALL are missing where the profile has no other languages than the group's, sizes between 1 and the group's in the
+    short form, below `MIN_SEEDS` seeds.
+    """
+    mates = p.languages_of(group)
+    target, others = mates[0], [code for code in p.languages if code != mates[0]]
+    sizes = sorted({1, 2, math.ceil(len(mates) / 2)}) if p.seeds >= MIN_SEEDS else [1]
+    sets = {f"of {n}": mates[:n] for n in sizes if n < len(mates)} | {GROUP: mates}
+    if set(others) <= set(mates):
+        return sets
+    drawn = random.Random(f"group {group}, seed {seed}").sample(others, min(len(mates) - 1, len(others)))
+    return sets | {RANDOM: (target, *drawn), ALL: (target, *others)}
+
+
+def size_profile(p: Profile, group: int, seed: int, codes: tuple[str, ...]) -> Profile:
+    """The profile of a module for `codes` with the updates of the group's own module.
+
+    Of each language it has as many SFT pairs as those updates can read once, at most the profile's.
+    """
+    updates = sft_updates(p, group, seed)
+    pairs = math.ceil(updates * p.stage4_batch_size / (2 * len(codes)))
+    return shortened(p, seed).but(
+        module_languages=f"{group}:{'+'.join(codes)}", stage4_updates=updates, sft_pairs=min(p.sft_pairs, pairs)
+    )
+
+
+def _score(p: Profile, group: int, seed: int, name: str) -> list[Record]:
+    codes, folder = size_sets(p, group, seed)[name], _folder(p, group, seed, name)
+    if name != GROUP:
+        start = full_folder(p, BASE, seed, 1)
+        run_chain(size_profile(p, group, seed, codes), group, start, STAGES, _branch(seed, name))
+    return evaluate_folder(p.but(seed=seed, module_languages=f"{group}:{codes[0]}"), folder, group, name)
+
+
+def _folder(p: Profile, group: int, seed: int, name: str) -> Path:
+    if name == GROUP:
+        return full_folder(p, group, seed, STAGES[-1])
+    return stage_folder(p, STAGES[-1], group, _branch(seed, name))
+
+
+def _branch(seed: int, name: str) -> str:
+    return branch_of(seed, f"languages-{name.replace(' ', '-')}")
+
+
+def _size_facts(p: Profile, group: int, name: str, codes: tuple[str, ...]) -> dict[str, Any]:
+    """Languages, updates and tokens of stages 2 to 4, for the profile's own seed."""
+    labels = {
+        GROUP: f"the group: {', '.join(codes)}",
+        RANDOM: f"{codes[0]} and {len(codes) - 1} drawn at random",
+        ALL: f"all {len(codes)}",
+    }
+    folder, base = _folder(p, group, p.seed, name), full_folder(p, BASE, p.seed, 1)
+    return {
+        "system": labels.get(name, ", ".join(codes)),
+        "languages": len(codes),
+        "updates": n_updates(folder) - n_updates(base),
+        "tokens": n_tokens(folder) - n_tokens(base),
+    }

@@ -1,0 +1,140 @@
+"""What the ablations of notebook 09 have in common: systems trained for several seeds, filed, as tables and sentences.
+
+± is half a 95 % t-interval over seeds, from three seeds on. A difference is taken seed by seed: a seed gives all
+systems of a study the same base and test sentences. Bits a byte come first in the sentences: they tell small models
+apart where BLEU is near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from xalma.evaluation.records import Record, footnote, read_records, write_records
+from xalma.files import read_json, write_json
+from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
+from xalma.profiles import Profile
+from xalma.training.ladder import BITS_SIGNATURE
+
+BITS = "bits_per_byte"
+SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
+RATES = {"off-target %": "off_target", "empty %": "empty"}
+GAP = "gap"  # bits a byte minus the baseline's, seed by seed
+PANELS = [("bleu", "BLEU"), ("chrf", "chrF"), (BITS, "bits a byte,\nless is better"), (GAP, "bits a byte\n− baseline")]
+
+
+@dataclass(frozen=True)
+class Study:
+    """An ablation: its systems, compared with `baseline`, and their records, whose `stage` is the system's name.
+
+    systems: name -> what it was: "system", its label, then columns of the table (updates, …); in the table's order.
+    """
+
+    name: str
+    title: str
+    baseline: str
+    systems: dict[str, dict[str, Any]]
+    records: list[Record]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label by name, in the order of the table."""
+        return {name: facts["system"] for name, facts in self.systems.items()}
+
+
+def file_study(folder: Path, study: Study) -> Study:
+    """Write <name>.jsonl (records) and <name>.json (what was compared); returns the study as read back."""
+    write_records(folder / f"{study.name}.jsonl", study.records)
+    about = {key: getattr(study, key) for key in ("title", "baseline", "systems")}
+    write_json(folder / f"{study.name}.json", about)
+    return read_study(folder, study.name)
+
+
+def read_study(folder: Path, name: str) -> Study:
+    """A filed study. Raises FileNotFoundError where it is not there, ValueError, naming the file, for a damaged one."""
+    path, keys = folder / f"{name}.json", ("title", "baseline", "systems")
+    about = {key: read_json(path, "run notebook 09 again", keys=keys)[key] for key in keys}
+    return Study(name, records=read_records(folder / f"{name}.jsonl"), **about)
+
+
+def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
+    """One row a direction class and system: what it was, its scores with ±, and its bits a byte minus the baseline's.
+
+    paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
+    """
+    found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
+    for direction, arrow in DIRECTIONS.items():
+        for name, facts in study.systems.items():
+            mean, half = found[name, direction]
+            row = {"direction": arrow, **facts}
+            row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
+            for column, metric in SCORES.items():
+                row |= {column: mean[metric], f"{column} ±": half[metric]}
+            row["bits − baseline"], row["bits − baseline ±"] = paired(values, name, study.baseline, direction, BITS)
+            rows.append(row | {column: mean[metric] for column, metric in RATES.items()})
+    return pd.DataFrame(rows)
+
+
+def study_summary(study: Study) -> pd.DataFrame:
+    """`verdicts.summary` with `GAP` as a metric more, for the panels `PANELS` of `plots.preference.interval_bars`."""
+    values = by_seed(study.records).sort_index()
+    gaps = [
+        {"system": name, "direction": direction, "metric": GAP, "mean": mean, "half": half}
+        for direction in DIRECTIONS
+        for name in study.systems
+        for mean, half in [paired(values, name, study.baseline, direction, BITS)]
+    ]
+    return pd.concat([summary(study.records), pd.DataFrame(gaps)], ignore_index=True)
+
+
+def study_note(study: Study, made: str) -> str:
+    """The line under a study's table: the command that made it, segments, seeds, signatures and the baseline."""
+    return (
+        f"{footnote(study.records, 'bleu', made)}; bits a byte: {BITS_SIGNATURE}; "
+        f"the baseline is {study.labels[study.baseline]}"
+    )
+
+
+def study_findings(study: Study) -> list[str]:
+    """Sentences for each direction class: bits a byte against the baseline's, and BLEU where there is any."""
+    found, values, labels, sentences = cells_of(study.records), by_seed(study.records).sort_index(), study.labels, []
+    for direction, arrow in DIRECTIONS.items():
+        means = {name: found[name, direction][0] for name in labels}
+        gaps = [
+            f"{label} {_judged(*paired(values, name, study.baseline, direction, BITS))}"
+            for name, label in labels.items()
+            if name != study.baseline
+        ]
+        sentences.append(
+            f"{arrow}, bits a byte of the reference, less is better: {labels[study.baseline]} "
+            f"{means[study.baseline][BITS]:.3f}; against it " + "; ".join(gaps) + "."
+        )
+        bleu = {label: means[name]["bleu"] for name, label in labels.items()}
+        sentences.append(
+            f"{arrow}, BLEU: " + "; ".join(f"{label} {value:.1f}" for label, value in bleu.items()) + "."
+            if max(bleu.values()) >= LEAST_BLEU
+            else f"{arrow}: none reaches {LEAST_BLEU} BLEU at this size, so BLEU says nothing here."
+        )
+    return [*sentences, on_seeds(int(found["n_seeds", "max"]))]
+
+
+def _judged(gap: float, half: float) -> str:
+    if pd.isna(half):
+        return f"{gap:+.3f}"
+    verdict = "within the interval" if abs(gap) <= half else "better" if gap < 0 else "worse"
+    return f"{gap:+.3f} ± {half:.3f} ({verdict})"
+
+
+def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
+    """Write the records to `path` and return them as read back, in the file's order."""
+    return read_records(write_records(path, records))
+
+
+def one_share(p: Profile) -> Profile:
+    """The profile with the threads of one worker, as the ladder's group stages have it (`recipe.for_each_group`)."""
+    return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))

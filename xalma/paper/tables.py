@@ -1,0 +1,238 @@
+"""Tables whose cells say more than a number: best of a column, significance, and the run a number comes from.
+
+One table, three files: CSV with the plain text (and the runs in columns of their own), Markdown (best in bold, the
+number a link to its run.json), LaTeX with booktabs (best in bold, a letter at a number leads to its run below).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from csv import writer
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pandas as pd
+from pandas.api.types import is_float, is_numeric_dtype
+
+from xalma.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+import re
+import unicodedata
+
+NOT_WORSE = "†"  # the best of its column is not significantly better
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` as shown ("" for no number), the number behind it for choosing the best, and what is known of it."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    mark: str = ""
+    run: str = ""  # path of the run.json behind the number, relative to the table's folder
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, rows of cells or plain text, a caption above, and notes below."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    caption: str
+    notes: Sequence[str] = ()
+    right: Sequence[bool] | None = None  # columns set to the right; None for those that hold numbers
+
+    def with_best(self, columns: Iterable[int], rows: Iterable[int] | None = None) -> Table:
+        """The table with the highest number of each given column marked best, equal ones all; `rows` may be some."""
+        chosen, cells = list(rows) if rows is not None else list(range(len(self.rows))), [list(r) for r in self.rows]
+        for column in columns:
+            numbered = [i for i in chosen if isinstance(cells[i][column], Cell) and cells[i][column].value is not None]
+            top = max((cells[i][column].value for i in numbered), default=None)
+            for i in numbered:
+                cells[i][column] = replace(cells[i][column], best=cells[i][column].value == top)
+        return replace(self, rows=cells)
+
+
+def number(value: float | None, decimals: int = 2, run: str = "", mark: str = "") -> Cell:
+    """A cell of a measured number; empty for None or NaN."""
+    if value is None or value != value:
+        return Cell("")
+    return Cell(f"{value:.{decimals}f}", float(value), mark=mark, run=run)
+
+
+def printed(shown: str, value: float) -> Cell:
+    """A cell of a published table as printed; a number we could not read with certainty can't be the best."""
+    return Cell(shown, None if value != value or shown.endswith("?") else float(value))
+
+
+def write_marked(
+    table: Table, stem: str | Path, formats: Sequence[str] = (".csv", ".md", ".tex")
+) -> list[Path]:
+    """Write <stem>.csv, .md and .tex, or some of them; returns the paths.
+
+    Raises ValueError for a row of another length.
+    """
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise ValueError(f"a row of {len(row)} cells in a table of {len(table.columns)} columns: {list(row)[:3]} …")
+    stem = Path(stem)
+    makers = {".csv": _csv, ".md": _markdown, ".tex": _latex}
+    return [write_atomically(stem.parent / (stem.name + suffix), makers[suffix](table)) for suffix in formats]
+
+
+def _cells(table: Table) -> list[list[Cell]]:
+    return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in table.rows]
+
+
+def _runs(rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """The runs of a table in order of appearance."""
+    return list(dict.fromkeys(cell.run for row in rows for cell in row if cell.run))
+
+
+def _csv(table: Table) -> str:
+    rows, out = _cells(table), io.StringIO()
+    runs = bool(_runs(rows))
+    lines = writer(out, lineterminator="\n")
+    lines.writerow([*map(csv, table.columns), *(["run"] if runs else [])])
+    for row in rows:
+        lines.writerow([*(csv(cell.text) for cell in row), *([csv(" ".join(_runs([row])))] if runs else [])])
+    return out.getvalue()
+
+
+def _right(table: Table, rows: Sequence[Sequence[Cell]]) -> list[bool]:
+    """Whether a column is set to the right."""
+    if table.right is not None:
+        return list(table.right)
+    return [any(row[i].value is not None for row in rows) for i in range(len(table.columns))]
+
+
+def _markdown(table: Table) -> str:
+    rows = _cells(table)
+    lines = [list(map(markdown, table.columns)), ["---:" if right else "---" for right in _right(table, rows)]]
+    lines += [[_markdown_cell(cell) for cell in row] for row in rows]
+    grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n\n".join([f"**{_caption(table)}**", grid, *map(markdown_prose, table.notes)]) + "\n"
+
+
+def _caption(table: Table) -> str:
+    return markdown_prose(table.caption).replace("](", "]\\(")  # a name may stand in it, a link of ours does not
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = markdown(cell.text)
+    text = f"[{text}]({quote(one_line(cell.run), safe='/.')})" if cell.run and text else text
+    return (f"**{text}**" if cell.best else text) + cell.mark
+
+
+def _latex(table: Table) -> str:
+    rows = _cells(table)
+    letters = {run: _letter(i) for i, run in enumerate(_runs(rows))}
+    align = "".join("r" if right else "l" for right in _right(table, rows))
+    body = [" & ".join(_latex_cell(cell, letters) for cell in row) + r" \\" for row in rows]
+    notes = [
+        *map(latex, table.notes),
+        *(rf"\textsuperscript{{{a}}} \texttt{{{latex(r)}}}" for r, a in letters.items()),
+    ]
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{latex(table.caption)}}}", rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule", " & ".join(map(latex, table.columns)) + r" \\", r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}", *(rf"\par\footnotesize {note}" for note in notes), r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def _letter(i: int) -> str:
+    """a to z, then aa, ab, …"""
+    return (_letter(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
+
+
+def _latex_cell(cell: Cell, letters: dict[str, str]) -> str:
+    text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
+    run = rf"\textsuperscript{{{letters[cell.run]}}}" if cell.run and cell.text else ""
+    return text + latex(cell.mark) + run
+
+
+def write_table(
+    df: pd.DataFrame, path_stem: str | Path, caption: str, note: str = "", *, decimals: int = 2
+) -> list[Path]:
+    """Write `df` as <stem>.csv and <stem>.md, and return the paths.
+
+    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are in .md.
+    """
+    text = df.apply(lambda column: column.map(lambda cell: _cell(cell, decimals))).astype(str)
+    numeric = [is_numeric_dtype(df.iloc[:, i]) for i in range(df.shape[1])]
+    rows = list(text.itertuples(index=False, name=None))
+    table = Table(list(map(str, df.columns)), rows, caption, [note] if note else [], numeric)
+    return write_marked(table, path_stem, (".csv", ".md"))
+
+
+def save_figure(fig: Figure, path: str | Path, dpi: int = 100) -> Path:
+    """Write `fig` as a PNG without date or software version: the same figure, the same bytes."""
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        fig.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _cell(cell: Any, decimals: int) -> str:
+    if pd.isna(cell):
+        return ""
+    # + 0.0 turns the -0.0 of a rounded small loss into 0.0
+    return f"{round(cell, decimals) + 0.0:.{decimals}f}" if is_float(cell) else str(cell)
+
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\rightarrow$",
+          "†": r"$^{\dagger}$", "°": r"$^{\circ}$",
+          "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$"}  # fmt: skip
+# What a spreadsheet can read as a formula does no harm where it is letters, digits, brackets and signs, as "+DPO".
+_HARMLESS = re.compile(r"[+-](?:[\d.,]+(?:e[+-]?\d+)?|[\w +().-]*)")
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and other control characters: each becomes a blank."""
+    return "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") else char for char in text)
+
+
+def markdown_prose(text: str) -> str:
+    """A caption or note, whose Markdown is ours: names in it bring no HTML and no line break."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text))
+
+
+def markdown(text: str) -> str:
+    """A cell of a Markdown table: no HTML, no link, no other column."""
+    plain = one_line(text).replace("&", "&amp;") if re.search(r"&#?\w+;", text) else one_line(text)
+    plain = plain.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain)
+
+
+def latex(text: str) -> str:
+    """`text` for LaTeX; Markdown's links and code marks are taken off."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", one_line(text)).replace("`", "").replace("**", "")
+    return "".join(_LATEX.get(char, char) for char in plain)
+
+
+def csv(text: str) -> str:
+    """A cell of a CSV file, before it is quoted: one line, and no formula of a spreadsheet."""
+    plain = one_line(text)
+    is_formula = plain.lstrip().startswith(("=", "@", "+", "-")) and not _HARMLESS.fullmatch(plain.strip())
+    return f"'{plain}" if is_formula else plain
+
+
+def frame_csv(frame: pd.DataFrame, float_format: str | None = "%.6g") -> str:
+    """A data frame as CSV without its index, its text by `csv`."""
+    safe = frame.map(lambda cell: csv(cell) if isinstance(cell, str) else cell)
+    safe.columns = [csv(str(name)) for name in frame.columns]
+    return safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
