@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.corpora.test_sets import load
 from xalma.files import write_atomically
 from xalma.paper import contamination_report

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import xalma as xalma_package
-from xalma import cli, notebooks
+from xalma.cli import main as cli
+from xalma.cli import notebooks
 from xalma.languages import LANGUAGES
 from xalma.profiles import PROFILES
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from xalma import cli
+from xalma.cli import main as cli
 from xalma.systems.chat.endpoint import Endpoint
 from xalma.systems.chat.journal import Journal
 from xalma.systems.registry import open_system

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.evaluation.records import Record
 from xalma.languages import GROUPS
 from xalma.models.backbone import load_base, save_base

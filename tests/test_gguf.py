@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from xalma import base_files
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.models.backbone import load_base
 from xalma.models.bases import fetch as bases
 from xalma.models.bases.checks import SENTENCES, check_base

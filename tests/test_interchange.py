@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.models import convert as conversion
 from xalma.models import layouts
 from xalma.models.backbone import train_tokenizer

@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from xalma import notebooks
-from xalma.notebooks import cost_file, execute, run, select, tasks
+from xalma.cli import notebooks
+from xalma.cli.notebooks import cost_file, execute, run, select, tasks
 from xalma.runtime import REPOSITORY
 from xalma.training import ladder
 

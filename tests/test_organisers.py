@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sacrebleu import corpus_bleu, corpus_chrf
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.evaluation.scoring import find_outputs
 from xalma.files import write_atomically
 from xalma.paper import score_tables

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xalma import cli
+from xalma.cli import main as cli
 from xalma.systems.outputs import settings, single_lines, write_outputs
 from xalma.systems.registry import open_system, supports
 from xalma.systems.table import SYSTEMS
@@ -167,7 +167,7 @@ def test_bad_systems_are_one_sentence(testset, capsys, line, why):
 
 
 def test_shots_as_alma_files_them(tmp_path):
-    from xalma.systems.commands import read_shots
+    from xalma.cli.systems import read_shots
 
     (tmp_path / "shots.en-de.json").write_text('[{"source": "One.", "target": "Eins."}]')
     assert read_shots(tmp_path) == {"en-de": [("One.", "Eins.")]}

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.corpora.base import Corpus
 from xalma.data import prepare as packing
 from xalma.data.blocks import MixedBlocks, looked_at

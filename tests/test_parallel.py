@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from smooth import SMOOTH, Weights, assert_same_training
 
-from xalma import cli
+from xalma.cli import main as cli
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import load_profile
 from xalma.training import distributed, stages, trainer, workers

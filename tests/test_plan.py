@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.models.adapters import attach_adapter
 from xalma.models.backbone import build_llama, train_tokenizer
 from xalma.profiles import FULL, PROFILES, SMALL, TINY

@@ -7,9 +7,9 @@ import math
 import nbformat
 import pytest
 
-from xalma import notebooks
+from xalma.cli import notebooks
+from xalma.cli.notebooks import tasks
 from xalma.corpora.registry import open_corpus
-from xalma.notebooks import tasks
 from xalma.paper.studies import preference_methods
 from xalma.paper.studies.long_form import long_folder, read_long_form
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame

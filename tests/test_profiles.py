@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from xalma import cli
+from xalma.cli import main
 from xalma.languages import GROUPS
 from xalma.profiles import FULL, NTREX, PROFILES, SMALL, TINY, Profile, load_profile, profile_from_parameters
 
@@ -228,8 +228,8 @@ def test_the_command_gives_the_same_profile(profile, values):
     """Split as a shell does and read as the command line reads it, whatever the values; folders are left out."""
     p = load_profile(profile, **values)
     _, verb, *words = shlex.split(p.command("03-07"))
-    arguments = cli._parser().parse_args([verb, *words])
-    given = cli._overrides(arguments.set)
+    arguments = main._parser().parse_args([verb, *words])
+    given = main._overrides(arguments.set)
     assert arguments.only == "03-07" and load_profile(arguments.profile, **given) == p.but(run_dir=FULL.run_dir)
     assert given.keys() == values.keys() - {"run_dir"}
 

@@ -15,7 +15,7 @@ import pytest
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from test_bank import folder as modules  # noqa: F401
 
-from xalma import cli
+from xalma.cli import main
 from xalma.profiles import load_profile
 from xalma.runtime import REPOSITORY
 
@@ -76,6 +76,6 @@ def _braces(word: str) -> list[str]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_commands_are_understood(words):
-    arguments = cli._parser().parse_args(words)
+    arguments = main._parser().parse_args(words)
     if "profile" in arguments:
-        load_profile(arguments.profile, **cli._overrides(getattr(arguments, "set", [])))
+        load_profile(arguments.profile, **main._overrides(getattr(arguments, "set", [])))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.corpora.test_sets import directions_of, load
 from xalma.evaluation import scoring
 from xalma.evaluation.scoring import chosen_directions, find_outputs, score_all

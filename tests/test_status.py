@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.runs import stage_folder
 from xalma.training import stages, trainer
 from xalma.training.checkpoints import checkpoint_folder

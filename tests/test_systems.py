@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_systems import KINDS, TEXTS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LlamaTokenizer
 
-from xalma import cli
+from xalma.cli import main as cli
 from xalma.languages import GROUPS, LANGUAGES
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.published import published

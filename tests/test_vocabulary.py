@@ -12,7 +12,7 @@ import torch
 from tiny_gguf import LINES, byte_level, write_gguf
 from transformers import PreTrainedTokenizerFast
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.models.backbone import load_base, save_base
 from xalma.models.bases.gguf_files import convert_gguf, trim_gguf
 from xalma.models.bases.vocabulary import (

@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from xalma import notebooks
+from xalma.cli import notebooks
+from xalma.cli.notebooks import run, tasks
 from xalma.evaluation.records import read_records
-from xalma.notebooks import run, tasks
 from xalma.paper.ladder_tables import STAGES
 from xalma.profiles import Profile
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from test_whole_recipe import check_recipe
 
+from xalma.cli.notebooks import run, tasks
 from xalma.evaluation.records import read_records
-from xalma.notebooks import run, tasks
 from xalma.runs import read_run, stage_folder
 
 

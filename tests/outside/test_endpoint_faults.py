@@ -198,7 +198,7 @@ ADDRESSES = (
 def test_secrets_of_an_address_reach_the_server_and_nothing_else(tmp_path, capsys, caplog, monkeypatch, address):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     caplog.set_level("DEBUG")
-    from xalma import cli
+    from xalma.cli import main as cli
 
     folder = tmp_path / "set" / "en-de"
     folder.mkdir(parents=True)
@@ -244,7 +244,7 @@ def test_addresses_that_leak_or_are_none(tmp_path, monkeypatch, url):
 
 
 def test_a_host_that_is_not_there_is_given_up_soon(tmp_path, capsys):
-    from xalma import cli
+    from xalma.cli import main as cli
 
     with FaultyServer() as server:
         url = server.url

@@ -9,7 +9,7 @@ from gguf import GGUFReader
 from tiny_gguf import LINES, trained_sentencepiece
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from xalma.cli import main
+from xalma.cli.main import main
 from xalma.models.backbone import train_tokenizer
 from xalma.models.bank import load_modules
 from xalma.models.bases.gguf_export import PROBES, vocabulary_of, write_gguf

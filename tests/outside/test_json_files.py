@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from test_arpo import tiny_model, tiny_tokenizer
 
+from xalma.cli.systems import read_shots
 from xalma.data.prepare import _cost
 from xalma.data.token_files import TokenFiles
 from xalma.evaluation.records import read_records
@@ -31,7 +32,6 @@ from xalma.paper.studies.study import read_study
 from xalma.profiles import load_profile
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
-from xalma.systems.commands import read_shots
 from xalma.systems.decoding import load_tokenizer
 from xalma.systems.outputs import _begun
 from xalma.training.checkpoints import damage

@@ -12,7 +12,7 @@ import pytest
 from shell import Done
 from test_arpo import tiny_model, tiny_tokenizer
 
-from xalma import cli
+from xalma.cli import main as cli
 from xalma.files import new_directory
 
 VERSION_3 = 0x20080522  # of capset's header (linux/capability.h)

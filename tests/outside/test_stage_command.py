@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from chain import GROUP, copied, folder_of, options
 
-from xalma import cli
+from xalma.cli import main as cli
 
 
 def ended(capsys, *arguments: object) -> tuple[int, list[str]]:

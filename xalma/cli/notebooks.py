@@ -83,7 +83,7 @@ def select(only: str | None) -> list[Path]:
 
 def code_hash() -> str:
     """Hash of the whole package: a notebook's outputs depend on any of it."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     files = sorted(f for kind in ("*.py", "*.csv") for f in package.rglob(kind))
     return fingerprint({str(f.relative_to(package)): f.read_text(encoding="utf-8") for f in files})
 

@@ -54,8 +54,8 @@ def _reader_is_gone() -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from xalma.cli.systems import add_options
     from xalma.profiles import PROFILES
-    from xalma.systems.commands import add_options
 
     parser = argparse.ArgumentParser(prog="xalma", description="The open, runnable recipe of X-ALMA.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -225,7 +225,7 @@ def _pairs(option: str, pairs: Sequence[str], example: str = "comet22=/models/wm
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from xalma.notebooks import run
+    from xalma.cli.notebooks import run
     from xalma.profiles import load_profile
 
     given = _overrides(arguments.set) | ({"launch": arguments.launch} if arguments.launch else {})
@@ -300,7 +300,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _translate(arguments: argparse.Namespace) -> None:
     if arguments.system:
-        from xalma.systems.commands import translate as translate_with
+        from xalma.cli.systems import translate as translate_with
 
         print("\n".join(translate_with(arguments, _input_lines(arguments.file))))
         return
@@ -343,7 +343,7 @@ def _score(arguments: argparse.Namespace) -> None:
     _at_least_one("--workers", arguments.workers or None)
     checkpoints = _pairs("--checkpoint", arguments.checkpoint)
     if arguments.system_outputs:
-        from xalma.commands import score_outputs
+        from xalma.cli.score import score_outputs
 
         _require(arguments, "testset", "system-outputs")
         score_outputs(arguments, checkpoints)
@@ -367,14 +367,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     _at_least_one("--workers", arguments.workers or None)
     if not 0 < arguments.alpha < 1:
         raise ValueError(f"--alpha {arguments.alpha:g} is no level of significance: give a number between 0 and 1")
-    from xalma.commands import compare_systems
+    from xalma.cli.score import compare_systems
 
     _require(arguments, "testset", "testset NAME and both systems")
     compare_systems(arguments)
 
 
 def _contamination(arguments: argparse.Namespace) -> None:
-    from xalma.commands import contamination
+    from xalma.cli.score import contamination
 
     contamination()
 
@@ -414,13 +414,13 @@ def _trim(arguments: argparse.Namespace) -> None:
 
 
 def _systems(arguments: argparse.Namespace) -> None:
-    from xalma.systems.commands import print_systems
+    from xalma.cli.systems import print_systems
 
     print_systems()
 
 
 def _outputs(arguments: argparse.Namespace) -> None:
-    from xalma.systems.commands import write
+    from xalma.cli.systems import write
 
     write(arguments)
 
@@ -451,7 +451,3 @@ def _languages(arguments: argparse.Namespace) -> None:
             f"{row.code:5}{row.name:14}{row.script:8}{place!s:7}{row.flores:11}{row.oscar:7}{row.ntrex:10}{row.sacrebleu_tokenizer}"
         )
     print("\ngroups: " + "; ".join(f"{number} {name}" for number, name in GROUP_NAMES.items()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command `xalma`: one file per family of commands."""
