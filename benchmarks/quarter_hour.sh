@@ -82,7 +82,7 @@ P
 tests() {
   local more="-n 8"
   if [ "$SMALL" ]; then more="-n 0 -k fp8_products" XALMA_GPU_TESTS=cpu; export XALMA_GPU_TESTS; fi
-  $PY -m pytest -q --maxfail=20 -p no:cacheprovider $more -m gpu ${TESTS:-tests/test_gpu.py tests/test_realbase.py}
+  $PY -m pytest -q --maxfail=20 -p no:cacheprovider $more -m gpu ${TESTS:-tests/test_gpu.py tests/paper/test_real_base.py}
 }
 
 old_transformers() { # in this step, from its own folder

@@ -5,7 +5,7 @@ source, output and reference of every segment anew, though over 98 directions an
 most texts are the same; its embedding cache has the identity of a tensor as key, so it never hits
 in use, and where it falls back on what a tensor prints as, it can hit wrongly. Here a text (or, in
 models that read all sides as one sequence, a joint sequence) goes through the encoder once, in
-batches of like length; the library's own code makes the score of the result. `tests/test_neural.py`
+batches of like length; the library's own code makes the score of the result. `tests/evaluation/test_comet.py`
 holds the scores against the library's `predict`, to 1e-5 in float32.
 
 MetricX is left out: it exists as a repository with pins of its own (transformers 4.30), no package.

@@ -2,7 +2,7 @@
 
 sacreBLEU counts a segment's matches once; BLEU and chrF of any set of segments are functions of the
 sum of their counts. So a thousand resamples are one matrix product. The formulas are sacreBLEU's,
-over arrays: `tests/test_segmentstats.py` holds them against its own, to 1e-9.
+over arrays: `tests/evaluation/test_segment_statistics.py` holds them against its own, to 1e-9.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ the branches from each other, so every token sees just what it would see in a ro
 The pairs of a batch are then packed into as few equally long rows as possible, so padding is rare.
 `sequence_logps` sends only answer positions through the LM head, in chunks.
 
-X-ALMA §4 (ARPO) needs nothing of this: it changes the cost, not the result. `tests/test_arpo.py`
+X-ALMA §4 (ARPO) needs nothing of this: it changes the cost, not the result. `tests/preference/test_arpo.py`
 checks losses and gradients against TRL's padded, concatenated forward.
 
 Letters: B pairs, R rows, W row length, T tokens, N answer tokens, V vocabulary, D hidden.
