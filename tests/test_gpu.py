@@ -15,7 +15,7 @@ import torch
 from smooth import SMOOTH
 from test_bank import LANGUAGES, batch, by_group, folder, labelled, parameters_of, rows_of  # noqa: F401
 from test_objectives import adapted, pairs
-from test_train import rows
+from test_trainer import rows
 from torch.nn.functional import cosine_similarity
 
 import xalma

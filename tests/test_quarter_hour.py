@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_realbase import TINY, lines, tiny_pack  # noqa: F401
+from test_real_base import TINY, lines, tiny_pack  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 FILES_BACK = 8  # from one call on a lent machine

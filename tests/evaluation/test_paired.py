@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from sacrebleu.significance import PairedTest
-from test_segmentstats import corpus
+from test_segment_statistics import corpus
 
 from xalma.evaluation.metrics import sacrebleu_metric
 from xalma.evaluation.segment_statistics import segment_statistics, statistics_of

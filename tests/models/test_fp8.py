@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from smooth import SMOOTH
-from test_train import rows
+from test_trainer import rows
 
 from xalma.models.adapters import attach_adapter
 from xalma.models.fp8 import FP8, LARGEST, FP8Linear, fp8_base, product, rounded

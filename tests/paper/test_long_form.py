@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 import pytest
-from test_verdicts import records_of
+from test_preference_tables import records_of
 
 from xalma.paper.studies import long_form
 from xalma.paper.studies.long_form import is_long, long_folder, plan, read_long_form, run_long_form

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_verdicts import records_of
+from test_preference_tables import records_of
 
 from xalma.paper.studies.preference_methods import System
 from xalma.paper.studies.preference_tables import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_studies import study_records
+from test_study import study_records
 
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus

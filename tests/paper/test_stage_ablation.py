@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_studies import study_records
+from test_study import study_records
 
 from xalma.evaluation.records import Record
 from xalma.paper.studies import stage_ablation
