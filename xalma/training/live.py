@@ -60,16 +60,15 @@ def live_figure(running: Sequence[dict[str, Any]]) -> Figure:
     """Loss against updates, a line a training, over it what each one's progress.json says. running: `trainings`."""
     from matplotlib.figure import Figure
 
-    from xalma.paper.figures.style import use_style
-
-    use_style()
     fig = Figure((8.0, 2.4 + 0.2 * len(running)), layout="constrained")  # pyplot belongs to the main thread
     ax = fig.subplots()
     for said in running:
         ax.plot(*zip(*said["curve"], strict=True), label=caption(said), marker="o" if len(said["curve"]) < 3 else None)
     ax.set(xlabel="updates", ylabel="loss")
+    ax.grid(axis="y", color="#E6E6E6")
+    ax.spines[["top", "right"]].set_visible(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    fig.legend(loc="outside upper left")
+    fig.legend(loc="outside upper left", frameon=False)
     return fig
 
 

@@ -49,13 +49,10 @@ class Meter:
         self.tracker = _tracker(p, label) if rank() == 0 else None
 
     def __enter__(self) -> Meter:
-        from xalma.training.live import view
-
         self.context = ExitStack()
         self.bar: Progress | None = None
         if rank() == 0:  # the first process speaks for all
             self.bar = self.context.enter_context(progress(self.steps, self.label, self.done))
-            self.context.enter_context(view(self.p))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ from xalma.training.distributed import (
     sharded,
     world_size,
 )
+from xalma.training.live import view
 from xalma.training.monitor import Meter
 from xalma.training.objectives import Labelled, Objective
 from xalma.training.plan import flops_per_token
@@ -88,7 +89,8 @@ def train(
             run.look(fixed)
         earlier, started = run.seconds, time.perf_counter()
         taken = iter(stream)
-        with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter:
+        watched = nullcontext() if rank() else view(p)  # the first process speaks for all
+        with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter, watched:
             while run.step < steps:
                 parts = list(islice(taken, batch_size // micro))
                 row = run.update(parts)
