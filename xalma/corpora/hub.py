@@ -17,7 +17,6 @@ from xalma.corpora.base import Corpus, Pair, Row, others, strict
 from xalma.corpora.files import LOGIN, Unreadable, hub_rows, json_lines, text_lines
 from xalma.corpora.flores import FloresCorpus
 from xalma.languages import ENGLISH, language
-from xalma.preference.pairs import read_xalma_preference
 from xalma.profiles import Profile
 
 
@@ -173,10 +172,6 @@ class XalmaParallel(Corpus):
 
     def dev(self, lang: str) -> list[Pair]:
         return list(islice(self._pairs(lang), self.p.dev_pairs))
-
-    def preferences(self, directions: list[str] | None = None):
-        """Rows of prompt, chosen, rejected and the counts of dropped ones, from the released preference data."""
-        return read_xalma_preference(self.p.preference_id, directions=directions, prompt_style=self.p.prompt_style)
 
     def fingerprint(self) -> str:
         return f"{self.p.sft_id}, as it was when read"
