@@ -24,7 +24,7 @@ from xalma.files import write_json
 from xalma.models.fp8 import fp8_base, has_products
 from xalma.models.losses import evaluate_loss
 from xalma.paper.real_base.rows import blocks, stream
-from xalma.paper.real_base.run import Run
+from xalma.paper.real_base.context import Run
 from xalma.paper.real_base.tasks import base_model, module_on
 from xalma.profiles import load_profile
 from xalma.runtime import device, provenance

@@ -10,8 +10,8 @@ import torch
 
 from xalma.data.collate import IGNORE
 from xalma.languages import ENGLISH
+from xalma.paper.real_base.context import Run
 from xalma.paper.real_base.pack import SHOTS
-from xalma.paper.real_base.run import Run
 
 Rows = list[dict[str, Any]]
 

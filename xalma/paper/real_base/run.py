@@ -11,9 +11,7 @@ WORK has the weights and which tasks are done: the same command again goes on. A
 from __future__ import annotations
 
 import argparse
-import fcntl
 import gc
-import gzip
 import json
 import os
 import subprocess
@@ -26,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from xalma.languages import language, parse_groups
+from xalma.paper.real_base.context import Run
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import provenance
 
 METHOD_RATES = (1.0, 0.3, 3.0)  # times the profile's learning rate of stage 5
-WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
 
 
 @dataclass(frozen=True)
@@ -83,26 +81,6 @@ def tasks(p: Profile) -> list[Task]:
             for g in groups
         ]
     return found
-
-
-class Run:
-    """What tasks share in one process: profile, pack, places, and how results are written."""
-
-    def __init__(self, p: Profile, pack: Path, out: Path, work: Path) -> None:
-        from xalma.paper.real_base.pack import Pack
-
-        self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
-        self.bases: dict[int, Any] = {}  # on the CPU, by stage
-
-    def write(self, file: str, record: dict[str, Any]) -> None:
-        """Append a line to OUT/file, whole, whoever else writes; .gz files grow by members."""
-        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
-        with (self.out / file).open("ab") as place:
-            fcntl.flock(place, fcntl.LOCK_EX)
-            place.write(gzip.compress(line) if file.endswith(".gz") else line)
-
-    def log(self, event: str, **values: Any) -> None:
-        self.write("log.jsonl", {"event": event, "at": round(time.time(), 1), **values})
 
 
 def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:

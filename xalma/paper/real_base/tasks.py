@@ -24,6 +24,7 @@ from xalma.data.collate import IGNORE
 from xalma.files import read_json
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
+from xalma.paper.real_base.context import WMT_FIRST, Run
 from xalma.paper.real_base.decoding import decode, price
 from xalma.paper.real_base.pack import WMT, open_pack_model
 from xalma.paper.real_base.rows import (
@@ -37,7 +38,6 @@ from xalma.paper.real_base.rows import (
     test_rows,
     with_shots,
 )
-from xalma.paper.real_base.run import WMT_FIRST, Run
 from xalma.preference.packed_pairs import sequence_logps
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision

@@ -1,0 +1,33 @@
+"""What the tasks of the real base share in one process, and how they write results."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from xalma.paper.real_base.pack import Pack
+from xalma.profiles import Profile
+
+WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
+
+
+class Run:
+    """What tasks share in one process: profile, pack, places, and how results are written."""
+
+    def __init__(self, p: Profile, pack: Path, out: Path, work: Path) -> None:
+        self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
+        self.bases: dict[int, Any] = {}  # on the CPU, by stage
+
+    def write(self, file: str, record: dict[str, Any]) -> None:
+        """Append a line to OUT/file, whole, whoever else writes; .gz files grow by members."""
+        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        with (self.out / file).open("ab") as place:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            place.write(gzip.compress(line) if file.endswith(".gz") else line)
+
+    def log(self, event: str, **values: Any) -> None:
+        self.write("log.jsonl", {"event": event, "at": round(time.time(), 1), **values})
