@@ -90,8 +90,7 @@ def main(folder: Path, shardings: list[str]) -> None:
         two = outcome(folder / f"{i} two", 2, kind, sharding)
         found[f"{kind}, sharding={sharding}"] = compared(one, two)
         if sharding != "none":  # both killed, resumed by two, and by one from what two had saved
-            resumed = {"two": 2, "one": 1} if sharding == "full" else {"two": 2}  # one process has no DeepSpeed
-            for name, world in resumed.items():
+            for name, world in (("two", 2), ("one", 1)):
                 place = folder / f"{i} killed, resumed by {name}"
                 outcome(place, 2, kind, sharding, kill_at=8)
                 found[f"{kind}, killed, resumed by {name}"] = compared(one, outcome(place, world, kind, sharding))

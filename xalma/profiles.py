@@ -106,9 +106,9 @@ class Profile:
     torch_compile: bool = ours(False, "layer by layer; pays in long trainings; a CPU needs a C++ compiler")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
-        "", "accelerate configuration (1x, 8x, 2x8, 8x-deepspeed or a file) for stages 1 to 5; '': this process"
+        "", "accelerate configuration (1x, 8x, 2x8 or a file) for stages 1 to 5; '': this process"
     )
-    sharding: str = ours("auto", "many devices: full (FSDP2) | none (DDP) | deepspeed | auto: full if all are trained")
+    sharding: str = ours("auto", "many devices: full (FSDP2) | none (DDP) | auto: full if all are trained")
     track: str = ours("", "tensorboard | wandb; '': the progress bar only")
 
     # optimisation common to all stages
@@ -236,7 +236,7 @@ _CHOICES = {
     "base_precision": ("dtype", "fp8"),
     "mixed_precision": ("auto", "on", "off"),
     "attention": ("auto", "eager", "sdpa", "flash_attention_2"),
-    "sharding": ("auto", "full", "none", "deepspeed"),
+    "sharding": ("auto", "full", "none"),
     "track": ("", "tensorboard", "wandb"),
 }
 _MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",

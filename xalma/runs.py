@@ -195,8 +195,7 @@ DECISIVE = (
     "models.architectures", "preference.arpo", "preference.arpo_trainer", "models.backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
     "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "models.fp8", "models.generation", "models.cuda_graphs", "language_id", "languages", "data.literal", "models.losses",
     "preference.methods", "data.mixing", "models.adapters", "training.objectives", "preference.packed_pairs", "training.distributed", "corpora.phrasebook.phrasebook", "preference.pairs", "prompts",
-    "models.generation", "training.stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "training.trainer", "training.zero",
-)  # fmt: skip
+    "models.generation", "training.stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "training.trainer", )  # fmt: skip
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
     "__init__",

@@ -166,12 +166,6 @@ def test_a_plan_that_can_not_work_says_what_would(changes, gpus, gpu, advice):
     assert "\n" not in str(caught.value)
 
 
-def test_deepspeed_shares_as_fsdp_does_and_gathers_in_float32():
-    fsdp, zero = (plan.memory(FULL.but(sharding=sharding), 2, 8) for sharding in ("full", "deepspeed"))
-    assert zero.pop("gathered shards") == 2 * fsdp.pop("gathered shards")
-    assert zero == fsdp
-
-
 @pytest.mark.parametrize(("gpus", "gpu", "message"), [(8, "h300", "unknown GPU 'h300'"), (0, "h200", "at least one")])
 def test_bad_requests(gpus, gpu, message):
     with pytest.raises(ValueError, match=message):

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", help="some notebooks, by number, name or range: 08, 00,03-07")
     run.add_argument("--force", action="store_true", help="run notebooks again that are done")
     run.add_argument("--overwrite", action="store_true", help="values set may replace results of others in the folder")
-    run.add_argument("--launch", help="accelerate configuration for stages 1 to 5: 1x, 8x, 2x8, 8x-deepspeed or a file")
+    run.add_argument("--launch", help="accelerate configuration for stages 1 to 5: 1x, 8x, 2x8 or a file")
     _add_set(run)
     run.set_defaults(run=_run)
 

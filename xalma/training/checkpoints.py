@@ -133,7 +133,7 @@ class Checkpoints:
     def load(self, folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Fill `tensors` in place from a checkpoint, set this process's random state; returns the facts.
 
-        Raises ValueError if it holds others, as DeepSpeed's do.
+        Raises ValueError if it holds others.
         """
         import torch.distributed.checkpoint as dcp
 
@@ -141,7 +141,7 @@ class Checkpoints:
         stored = reader.read_metadata().state_dict_metadata
         if stored.keys() != tensors.keys():
             raise ValueError(
-                f"{folder} was saved with another kind of `sharding` (deepspeed or not), or by another version: go on "
+                f"{folder} was saved by another version or for another model: go on "
                 f"with that one, or {anew}"
             )
         for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
 """One stage on many devices: torch.distributed as `accelerate launch` and torchrun start it, FSDP2 or DDP by stage.
 
 Full weights are sharded (FSDP2: weights, gradients and optimizer state), a module on its frozen base is replicated
-(DDP: only the module's gradients travel); DeepSpeed is an option (xalma.training.zero). The first process alone writes results:
+(DDP: only the module's gradients travel). The first process alone writes results:
 the others leave a stage with `Follower` when its training is over. Stage 0, which trains nothing, runs in one process.
 """
 
@@ -94,13 +94,6 @@ def sharded(model: torch.nn.Module, p: Profile) -> bool:
     return world_size() > 1 and (p.sharding == "full" or (p.sharding == "auto" and everything))
 
 
-def by_deepspeed(model: torch.nn.Module, p: Profile) -> bool:
-    """Whether DeepSpeed trains `model`: sharding=deepspeed, or auto, all weights and accelerate's launcher for it."""
-    launched = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    everything = all(parameter.requires_grad for parameter in model.parameters())
-    return world_size() > 1 and (p.sharding == "deepspeed" or (p.sharding == "auto" and launched and everything))
-
-
 def distribute(worker: torch.nn.Module, layers: Callable[[torch.nn.Module], Any], shard: bool, bf16: bool = False):
     """(worker ready to train on this process's device, what to save and optimise of it).
 
@@ -127,9 +120,7 @@ def distribute(worker: torch.nn.Module, layers: Callable[[torch.nn.Module], Any]
 
 def accumulating(worker: torch.nn.Module, last: bool) -> AbstractContextManager:
     """Inside, gradients are summed over the processes only for the last micro-batch of an update."""
-    if hasattr(worker, "set_gradient_accumulation_boundary"):  # DeepSpeed's engine
-        worker.set_gradient_accumulation_boundary(last)
-    elif hasattr(worker, "set_requires_gradient_sync"):
+    if hasattr(worker, "set_requires_gradient_sync"):
         worker.set_requires_gradient_sync(last)
     elif hasattr(worker, "no_sync") and not last:
         return worker.no_sync()

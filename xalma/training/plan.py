@@ -150,7 +150,7 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     shape, full = shape_of(p), number == 1
     n, wide = shape.parameters, 2 if p.dtype == "bfloat16" else 4
     module = 0 if full else shape.module(p.lora_rank)
-    shards = gpus if p.sharding in ("full", "deepspeed") or (p.sharding == "auto" and full) else 1
+    shards = gpus if p.sharding == "full" or (p.sharding == "auto" and full) else 1
     trained = n if full else module
     parts = {
         "frozen base": 0 if full else _frozen_bytes(shape, p, wide) / shards,
@@ -158,10 +158,9 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
         "gradients": 4 * trained / shards,
         "Adam's moments": 8 * trained / shards,
     }
-    if shards > 1:  # FSDP2 holds the root and two layers whole, in the dtype of the products; ZeRO-3 in float32
+    if shards > 1:  # FSDP2 holds the root and two layers whole, in the dtype of the products
         layer = (n - 2 * shape.vocabulary * shape.hidden) / shape.layers + module / shape.layers
-        gathered = 4 if p.sharding == "deepspeed" else 2
-        parts["gathered shards"] = gathered * (2 * shape.vocabulary * shape.hidden + 2 * layer)
+        parts["gathered shards"] = 2 * (2 * shape.vocabulary * shape.hidden + 2 * layer)
     micro = min(p.micro_batch, getattr(p, f"stage{number}_batch_size")) * (2 if number == 5 else 1)  # pairs
     tokens = micro * (p.block_tokens if number <= 3 else p.max_length if number == 4 else ASSUMED_ROW_TOKENS)
     parts["activations"] = tokens * _activation_bytes(shape, p, module > 0)
@@ -232,7 +231,7 @@ def changes_that_help(p: Profile) -> Iterator[tuple[str, Profile]]:
     while p.micro_batch > 1:
         p = p.but(micro_batch=p.micro_batch // 2)
         yield " ".join([*said, f"micro_batch={p.micro_batch}"]), p
-    if p.sharding not in ("full", "deepspeed"):
+    if p.sharding != "full":
         yield " ".join([*said, f"micro_batch={p.micro_batch}", "sharding=full"]), p.but(sharding="full")
 
 

@@ -31,7 +31,6 @@ from xalma.training.checkpoints import Checkpoints
 from xalma.training.distributed import (
     Follower,
     accumulating,
-    by_deepspeed,
     collect,
     distribute,
     mean,
@@ -75,7 +74,7 @@ def train(
     if p.threads:
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
-    run = make_run(model, p, stage, steps, objective or Labelled(borders))
+    run = Run(model, p, stage, steps, objective or Labelled(borders))
     in_fp8 = fp8_base(run.trained, p.base_precision == "fp8")
     with settings(run.trained, p), in_fp8, dropout(run.trained, run.objective.dropout):
         collate = run.objective.collator(run.trained, pad_token_id)
@@ -221,15 +220,6 @@ class Run:
         collect(self.trained, model)
         if rank():
             raise Follower
-
-
-def make_run(model: PreTrainedModel, p: Profile, stage: str, steps: int, objective: Objective) -> Run:
-    """The training, by DeepSpeed where it is asked for."""
-    if not by_deepspeed(model, p):
-        return Run(model, p, stage, steps, objective)
-    from xalma.training.zero import ZeroRun
-
-    return ZeroRun(model, p, stage, steps, objective)
 
 
 # Outputs of matrix products and of fused attention: dear to make again, unlike what lies between them.
