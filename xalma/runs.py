@@ -189,35 +189,57 @@ def results_folder(p: Profile) -> Path:
     """results/<profile>, where tables, figures and scores of a profile go."""
     return home() / p.results_dir / p.name
 
-# "corpora.*" is every module of the folder: corpora are opened by name. `methods` and `arpotrainer` decide the weights
-# of notebook 08, which files this hash too.
+# "corpora.*" is every module of the folder: corpora are opened by name. `preference.methods` and `arpo_trainer` decide
+# the weights of notebook 08, which files this hash too.
 DECISIVE = (
-    "models.architectures", "preference.arpo", "preference.arpo_trainer", "models.backbone", "data.batches", "corpora.phrasebook.cldr", "data.collate", "data.contamination", "corpora.*",
-    "corpora.registry", "corpora.phrasebook.draws", "evaluation.metrics", "data.folding", "models.fp8", "models.generation", "models.cuda_graphs", "language_id", "languages", "data.literal", "models.losses",
-    "preference.methods", "data.mixing", "models.adapters", "training.objectives", "preference.packed_pairs", "training.distributed", "corpora.phrasebook.phrasebook", "preference.pairs", "prompts",
-    "models.generation", "training.stages", "data.blocks", "data.test_index", "corpora.test_sets", "data.token_files", "training.trainer", )  # fmt: skip
+    "base_files",
+    "corpora.*",
+    "corpora.phrasebook.*",
+    "corpus_names",
+    "data.batches",
+    "data.blocks",
+    "data.collate",
+    "data.contamination",
+    "data.folding",
+    "data.literal",
+    "data.mixing",
+    "data.test_index",
+    "data.token_files",
+    "evaluation.metrics",
+    "language_id",
+    "languages",
+    "models.adapters",
+    "models.architectures",
+    "models.backbone",
+    "models.cuda_graphs",
+    "models.fp8",
+    "models.generation",
+    "models.losses",
+    "preference.*",
+    "prompts",
+    "text_files",
+    "training.distributed",
+    "training.objectives",
+    "training.stages",
+    "training.trainer",
+)
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
     "__init__",
-    "models.bases.checks",
-    "models.bases.fetch",
-    "training.checkpoints",
-    "paper.tables",
-    "files",
-    "models.bases.gguf_files",
-    "models.bases.gguf_tokenizers",
-    "training.live",
-    "paper.tables",
-    "training.monitor",
-    "training.plan",
-    "plots.*",
-    "profiles",
-    "runs",
     "evaluation.records",
+    "files",
+    "models.bases.*",
+    "models.layouts",
+    "models.safetensors_io",
+    "profiles",
+    "progress",
     "runs",
     "runtime",
-    "models.safetensors_io",
-    "models.layouts",
+    "training.checkpoints",
+    "training.live",
+    "training.monitor",
+    "training.plan",
+    "training.workers",
 )
 DECISIVE_PARTS = {"runtime": ("mixed_precision", "seed_everything")}  # of modules that decide nothing else
 PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they change when files move
