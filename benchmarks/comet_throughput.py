@@ -26,9 +26,7 @@ from typing import Any
 
 import torch
 
-from xalma.evaluation.comet import load_model
-from xalma.evaluation.comet_encoder import Scorer
-from xalma.evaluation.random_comet import write_checkpoint, write_encoder
+from xalma.evaluation import Scorer, load_model, write_checkpoint, write_encoder
 from xalma.files import write_json
 from xalma.runtime import data_root, device, provenance
 

@@ -22,12 +22,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from xalma.data.folding import key
-from xalma.data.test_index import KINDS, MIN_LETTERS, TestIndex
+from xalma.data import KINDS, MIN_LETTERS, TestIndex, key
 from xalma.files import write_json
 from xalma.languages import LANGUAGES
-from xalma.paper import contamination_report
-from xalma.paper.tables import write_table
+from xalma.paper import contamination_report, write_table
 from xalma.runtime import data_root, provenance
 from xalma.text_files import read_lines
 

@@ -19,8 +19,7 @@ import time
 import unicodedata
 from pathlib import Path
 
-from xalma.data.contamination import Guard
-from xalma.data.test_index import TestIndex
+from xalma.data import Guard, TestIndex
 from xalma.files import write_json
 from xalma.runtime import data_root, provenance
 from xalma.text_files import read_lines

@@ -21,14 +21,11 @@ from typing import Any
 import torch
 
 from xalma.files import write_json
-from xalma.models.fp8 import fp8_base, has_products
-from xalma.models.losses import evaluate_loss
-from xalma.paper.real_base.rows import blocks, stream
-from xalma.paper.real_base.context import Run
-from xalma.paper.real_base.tasks import base_model, module_on
+from xalma.models import evaluate_loss, fp8_base, has_products
+from xalma.paper.real_base import Run, base_model, blocks, module_on, stream
 from xalma.profiles import load_profile
 from xalma.runtime import device, provenance
-from xalma.training.trainer import train
+from xalma.training import train
 
 PRECISIONS = {  # dtype of the base, mixed precision, base's products
     "float32": ("float32", "off", "dtype"),

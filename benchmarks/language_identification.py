@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xalma.evaluation.metrics import wrong_language_rate
+from xalma.evaluation import wrong_language_rate
 from xalma.files import write_json
 from xalma.language_id import identifier_decides, signature
 from xalma.languages import ENGLISH, LANGUAGES

@@ -48,12 +48,15 @@ from transformers.utils import logging
 
 from xalma.files import write_json
 from xalma.languages import adapter_name
-from xalma.models.bank import ModuleBank
-from xalma.models.cuda_graphs import WORTH_IT, replayed
-from xalma.models.grouped_lora import can_pack
-from xalma.models.layouts import PROJECTIONS
-from xalma.paper.benchmarks import serving_figure, serving_note, serving_sentence, serving_table
-from xalma.paper.tables import save_figure, write_table
+from xalma.models import PROJECTIONS, WORTH_IT, ModuleBank, can_pack, replayed
+from xalma.paper import (
+    save_figure,
+    serving_figure,
+    serving_note,
+    serving_sentence,
+    serving_table,
+    write_table,
+)
 from xalma.runtime import provenance
 
 GROUP_COUNTS = (1, 2, 4, 8)

@@ -39,7 +39,7 @@ VERSES, VERSES_A_DOCUMENT = 3_000, 25
 
 def verses() -> dict[str, list[str]]:
     """Some verses of each language."""
-    from xalma.corpora.aligned import BibleCorpus
+    from xalma.corpora import BibleCorpus
     from xalma.languages import LANGUAGES
     from xalma.profiles import load_profile
 
@@ -69,10 +69,8 @@ def write_corpus(path: Path, texts: dict[str, list[str]], times: int) -> int:
 def run_xalma(path: Path, tokenizer_folder: Path, out: Path, processes_: int, hygiene: str) -> dict:
     from transformers import AutoTokenizer
 
-    from xalma.corpora.files import json_lines
-    from xalma.data.cleaning import Rules
-    from xalma.data.prepare import write_tokens
-    from xalma.data.prepare_workers import make_job, processes
+    from xalma.corpora import json_lines
+    from xalma.data import Rules, make_job, processes, write_tokens
 
     rules = {"full": Rules(), "exact": Rules(language=None, near=False)}[hygiene]
     job = make_job(AutoTokenizer.from_pretrained(tokenizer_folder), "de", rules)
@@ -148,7 +146,7 @@ def measured(way: str, path: Path, tokenizer_folder: Path, processes_: int, hygi
 
 def main() -> None:
     """Writes the results file."""
-    from xalma.models.backbone import train_tokenizer
+    from xalma.models import train_tokenizer
 
     cores, rows = len(os.sched_getaffinity(0)), []
     with tempfile.TemporaryDirectory() as folder:

@@ -37,11 +37,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback
 
 from xalma.files import write_json
-from xalma.models.adapters import attach_adapter
-from xalma.models.backbone import build_llama, train_tokenizer
+from xalma.models import attach_adapter, build_llama, train_tokenizer
+from xalma.preference import in_order, tokenize_pair
 from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
-from xalma.preference.methods import in_order
-from xalma.preference.packed_pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 from xalma.runtime import data_root, provenance
 

@@ -33,26 +33,43 @@ import tqdm.auto
 from contamination_throughput import sentences
 from transformers.utils import logging
 
-from xalma.corpora.base import has_data
-from xalma.data.blocks import PackedBlocks
-from xalma.data.contamination import Guard
-from xalma.data.mixing import mixture, sampling_probabilities
-from xalma.data.prepare import write_tokens
-from xalma.data.prepare_workers import make_job, processes
-from xalma.data.test_index import TestIndex
-from xalma.evaluation.scoring import score_all
+from xalma.corpora import has_data
+from xalma.data import (
+    Guard,
+    PackedBlocks,
+    TestIndex,
+    make_job,
+    mixture,
+    processes,
+    sampling_probabilities,
+    write_tokens,
+)
+from xalma.evaluation import score_all
 from xalma.files import write_atomically, write_json
 from xalma.languages import ENGLISH, GROUPS, LANGUAGES
-from xalma.models.adapters import attach_adapter, save_adapter
-from xalma.models.backbone import build_llama, save_base, train_tokenizer
-from xalma.models.bank import ModuleBank, load_modules
+from xalma.models import (
+    ModuleBank,
+    attach_adapter,
+    build_llama,
+    load_modules,
+    save_adapter,
+    save_base,
+    train_tokenizer,
+)
 from xalma.models.convert import convert
 from xalma.models.layouts import ALL_MODULES, open_checkpoint
-from xalma.paper.benchmarks import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
-from xalma.paper.tables import save_figure, write_table
+from xalma.paper import (
+    AXES,
+    save_figure,
+    scaling_figure,
+    scaling_note,
+    scaling_sentence,
+    scaling_table,
+    write_table,
+)
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
-from xalma.training.trainer import train
+from xalma.training import train
 
 WIDE = (384, 4)  # hidden size and layers of the model that is converted and served
 CODES = [code for code in LANGUAGES if code != ENGLISH]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from xalma.evaluation.scoring import score_all
+from xalma.evaluation import score_all
 from xalma.files import write_atomically, write_json
 from xalma.languages import ENGLISH, LANGUAGES, directions, language
 from xalma.runtime import data_root, provenance

@@ -49,14 +49,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from xalma.data.batches import like_lengths
-from xalma.data.collate import IGNORE, PadCollator
+from xalma.data import IGNORE, PadCollator, like_lengths
 from xalma.files import write_json
-from xalma.models.adapters import attach_adapter
+from xalma.models import attach_adapter
 from xalma.profiles import TINY, Profile
 from xalma.runtime import mixed_precision, provenance
+from xalma.training import flops_per_token
 from xalma.training import trainer as training
-from xalma.training.plan import flops_per_token
 
 # hidden, layers, heads, inner, vocabulary, rank of the adapter
 SHAPES = {

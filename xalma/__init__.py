@@ -5,6 +5,7 @@ The package's own front door is small; notebooks import the rooms they walk thro
 
 import os
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +19,70 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from xalma.corpora.registry import open_corpus as open_corpus
+    from xalma.evaluation.records import footnote as footnote
+    from xalma.languages import ENGLISH as ENGLISH
+    from xalma.languages import GROUP_NAMES as GROUP_NAMES
+    from xalma.languages import GROUPS as GROUPS
+    from xalma.languages import LANGUAGES as LANGUAGES
     from xalma.languages import group_of as group_of
+    from xalma.languages import language as language
+    from xalma.models.backbone import load_base as load_base
     from xalma.models.bank import load_modules as load_modules
+    from xalma.models.generation import generate as generate
     from xalma.models.generation import translate as translate
     from xalma.preference.arpo import arpo_loss as arpo_loss
     from xalma.preference.arpo_trainer import ARPOConfig as ARPOConfig
     from xalma.preference.arpo_trainer import ARPOTrainer as ARPOTrainer
     from xalma.profiles import load_profile as load_profile
+    from xalma.profiles import profile_from_parameters as profile_from_parameters
+    from xalma.prompts import translation_prompt as translation_prompt
+    from xalma.published import published_table as published_table
+    from xalma.runs import results_folder as results_folder
+    from xalma.runtime import device as device
+    from xalma.runtime import home as home
+    from xalma.runtime import versions as versions
 
 _HOMES = {
+    "arpo_loss": "preference.arpo",
     "ARPOConfig": "preference.arpo_trainer",
     "ARPOTrainer": "preference.arpo_trainer",
-    "arpo_loss": "preference.arpo",
+    "device": "runtime",
+    "ENGLISH": "languages",
+    "footnote": "evaluation.records",
+    "generate": "models.generation",
+    "GROUP_NAMES": "languages",
     "group_of": "languages",
+    "GROUPS": "languages",
+    "home": "runtime",
+    "language": "languages",
+    "LANGUAGES": "languages",
+    "load_base": "models.backbone",
     "load_modules": "models.bank",
     "load_profile": "profiles",
+    "open_corpus": "corpora.registry",
+    "profile_from_parameters": "profiles",
+    "published_table": "published",
+    "results_folder": "runs",
     "translate": "models.generation",
+    "translation_prompt": "prompts",
+    "versions": "runtime",
 }
+
+
+def face(room: str, **files: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """(__all__, __getattr__, __dir__) of a room's `__init__`: its names, fetched from their files when first asked for.
+
+    files: file of the room -> the names it gives, separated by blanks. Importing a room loads nothing (PEP 562).
+    """
+    homes = {name: file for file, names in files.items() for name in names.split()}
+
+    def fetch(name: str) -> Any:
+        if name in homes:
+            return getattr(import_module(f"{room}.{homes[name]}"), name)
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
+
+    return sorted(homes), fetch, lambda: sorted(homes)
 
 
 def __getattr__(name: str) -> Any:

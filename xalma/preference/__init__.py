@@ -1,1 +1,12 @@
 """Learning from preferred and rejected translations: ARPO, the other methods, and the pairs."""
+
+from xalma import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    arpo="arpo_loss PRESETS",
+    arpo_trainer="ARPOConfig ARPOTrainer",
+    methods="in_order method_table METHODS train_preference",
+    packed_pairs="PairCollator sequence_logps tokenize_pair",
+    pairs="build_pairs NoPairs",
+)

@@ -1,1 +1,14 @@
 """The figures of the notebooks: tidy rows in, a matplotlib Figure out."""
+
+from xalma import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    published="write_figures",
+    real_base="ladder_steps methods_bars",
+    studies=(
+        "amount_figure eta_sweep gradient_curves interval_bars probe_curves quality_figure "
+        "tau_curves tau_history tau_lines"
+    ),
+    training="arpo_figure direction_heatmap ladder_figure learning_curves tau_figure",
+)

@@ -1,1 +1,29 @@
 """The experiments of notebooks 08, 09 and 11."""
+
+from xalma import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    long_form=(
+        "ablations_folder ablations_plan file_ablations is_long long_folder plan "
+        "read_ablations read_long_form run_long_form"
+    ),
+    module_sharing="compare_sharing compare_sizes size_sets",
+    over_rejection="gradient_frame pair_losses probe_frame push_table tau_frame tau_table",
+    preference_methods="compare_methods preference_file read_pairs systems",
+    preference_tables=(
+        "difference_findings difference_table drift_findings drift_table method_labels "
+        "preference_findings preference_table push_findings sweep_frame switch_findings "
+        "switch_table variant_labels"
+    ),
+    seeds="MIN_SEEDS summary",
+    sft_data="by_test_set compare_sft_data NEEDS sft_languages",
+    stage_ablation=(
+        "ablate_stages ablation_findings ablation_table CHAINS gating_records gating_table "
+        "published_stages shortened"
+    ),
+    study=(
+        "BITS file_records file_study PANELS study_findings study_note study_summary "
+        "study_table"
+    ),
+)
