@@ -24,16 +24,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import check_folder, has_tokenizer
-from xalma.data.collate import PadCollator
-from xalma.data.literal import token_ids
 from xalma.files import new_directory
 from xalma.languages import PAPER_GROUPS, adapter_name, group_of, other_side, parse_direction
 from xalma.models.backbone import load_base, load_weights
 from xalma.models.cuda_graphs import replayed
-from xalma.models.generation import check_segments, is_blank, n_cut
+from xalma.models.generation import (
+    check_segments,
+    cut_in_batches,
+    decode_batches,
+    decoding_config,
+    is_blank,
+    prompt_rows,
+)
 from xalma.models.generation import generate as generate_plain
 from xalma.models.grouped_lora import (
     SHARED_INPUT,
@@ -45,7 +50,6 @@ from xalma.models.grouped_lora import (
     restore_rows,
     sort_rows,
 )
-from xalma.progress import progress
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runtime import usable_device, usable_dtype
 
@@ -320,31 +324,20 @@ class ModuleBank(nn.Module):
         Raises ValueError for an unknown language, a direction without English, or a module that is not loaded.
         """
         rows = self._requests(texts := check_segments(texts), src, tgt, prompt_style)
-        token = self._tokenizer()
-        ids = token_ids(token, [prompt for prompt, _ in rows])
+        tokenizer = self._tokenizer()
+        ids = prompt_rows(tokenizer, [prompt for prompt, _ in rows])
         signs = {group: (-1) ** (n + 1) for n, group in enumerate(sorted({group for _, group in rows}))}
         asked = [i for i, text in enumerate(texts) if not is_blank(text)]
         order = sorted(asked, key=lambda i: (rows[i][1], signs[rows[i][1]] * len(ids[i])))
-        collate = PadCollator(token.pad_token_id, left=True)
-        config = GenerationConfig(
-            num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,
-            bos_token_id=token.bos_token_id, eos_token_id=token.eos_token_id, pad_token_id=token.pad_token_id,
-        )  # fmt: skip
-        outputs = [""] * len(rows)
-        with progress(len(order), "translate") as bar:
-            for start in range(0, len(order), batch_size):
-                index = order[start : start + batch_size]
-                batch = collate([{"input_ids": [token.bos_token_id, *ids[i]]} for i in index])
-                batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
-                found = self.generate(**batch, languages=[rows[i][1] for i in index], generation_config=config)
-                found = found[:, batch["input_ids"].shape[1] :]
-                if counts is not None:
-                    counts["cut"] += n_cut(found, token.eos_token_id, max_new_tokens)
-                found = token.batch_decode(found, skip_special_tokens=True)
-                for i, text in zip(index, found, strict=True):
-                    outputs[i] = extract_translation(text)
-                bar.update(len(index))
-        return outputs
+        config = decoding_config(tokenizer, beams, max_new_tokens)
+
+        def continued(batch: dict[str, Tensor], index: list[int]) -> Tensor:
+            return self.generate(**batch, languages=[rows[i][1] for i in index], generation_config=config)
+
+        outputs = decode_batches(
+            continued, tokenizer, ids, cut_in_batches(order, batch_size), config, self.base.device, counts=counts
+        )
+        return [extract_translation(text) for text in outputs]
 
     def translate_offline(
         self, texts: Sequence[str], src: str | Sequence[str], tgt: str | Sequence[str], *, prompt_style: str = "xalma",

@@ -41,32 +41,76 @@ def generate(
     share: (k, n) takes every n-th batch from the k-th on, and leaves "" for the prompts of the others.
     counts: `cut` is raised by the answers that max_new_tokens ended.
     """
-    encoded = token_ids(tokenizer, prompts)
-    rows = [{"input_ids": [tokenizer.bos_token_id, *ids]} for ids in encoded]
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    collate = PadCollator(tokenizer.pad_token_id, left=True)
-    config = GenerationConfig(
-        num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    rows = prompt_rows(tokenizer, prompts)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    config = decoding_config(tokenizer, beams, max_new_tokens)
+
+    def continued(batch: dict[str, torch.Tensor], _index: list[int]) -> torch.Tensor:
+        with replayed(model, batch | {"generation_config": config}) as options:
+            return model.generate(**options)
+
     was_training = model.training
     model.eval()
+    outputs = decode_batches(
+        continued, tokenizer, rows, cut_in_batches(order, batch_size)[share[0] :: share[1]], config, model.device,
+        show_progress=share[0] == 0, counts=counts,
+    )  # fmt: skip
+    model.train(was_training)
+    return outputs
+
+
+def decode_batches(
+    ask: Callable[[dict[str, torch.Tensor], list[int]], torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    batches: Sequence[list[int]],
+    config: GenerationConfig,
+    device: torch.device | str,
+    *,
+    seq2seq: bool = False,
+    label: str = "translate",
+    show_progress: bool = True,
+    counts: Counter[str] | None = None,
+) -> list[str]:
+    """What a model writes after (decoder-only) or for (seq2seq) each row of token ids, in the order of `rows`.
+
+    ask: (input_ids and attention_mask, (B, T) each, the rows' indices) -> ids (B, T'), the prompt first if not seq2seq.
+    batches: indices of rows; a row that is in none gets "".
+    counts: `cut` is raised by the answers that max_new_tokens of `config` ended.
+    """
+    collate = PadCollator(tokenizer.pad_token_id, left=not seq2seq)
     outputs = [""] * len(rows)
-    parts = [order[start : start + batch_size] for start in range(0, len(rows), batch_size)][share[0] :: share[1]]
-    with progress(sum(map(len, parts)), "translate") if share[0] == 0 else nullcontext() as bar:  # one speaks for all
-        for index in parts:
-            batch = {k: v.to(model.device) for k, v in collate([rows[i] for i in index]).items()}
-            with replayed(model, batch | {"generation_config": config}) as options:
-                ids = model.generate(**options)[:, batch["input_ids"].shape[1] :]
+    with progress(sum(map(len, batches)), label) if show_progress else nullcontext() as bar:
+        for index in batches:
+            batch = collate([{"input_ids": list(rows[i])} for i in index])
+            ids = ask({name: tensor.to(device) for name, tensor in batch.items()}, index)
+            if not seq2seq:
+                ids = ids[:, batch["input_ids"].shape[1] :]
             if counts is not None:
-                counts["cut"] += n_cut(ids, tokenizer.eos_token_id, max_new_tokens)
-            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for i, text in zip(index, texts, strict=True):
+                counts["cut"] += n_cut(ids, config.eos_token_id, config.max_new_tokens)
+            for i, text in zip(index, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 outputs[i] = text
             if bar:
                 bar.update(len(index))
-    model.train(was_training)
     return outputs
+
+
+def prompt_rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt after the begin-of-text token."""
+    return [[tokenizer.bos_token_id, *ids] for ids in token_ids(tokenizer, prompts)]
+
+
+def cut_in_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """`order` in batches of `batch_size`, the last with what is left."""
+    return [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+
+
+def decoding_config(tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int) -> GenerationConfig:
+    """Greedy or beam decoding as the papers evaluate, with the tokenizer's special tokens."""
+    return GenerationConfig(
+        num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
 
 
 def translate(

@@ -24,8 +24,7 @@ from transformers import (
 )
 
 from xalma.base_files import check_folder, naming_the_tokenizer
-from xalma.data.collate import PadCollator
-from xalma.models.generation import n_cut
+from xalma.models.generation import decode_batches
 from xalma.progress import Progress, progress
 from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.table import Decoding
@@ -112,24 +111,15 @@ def decode(
     counts: `cut` is raised by the answers that max_new_tokens ended.
     extra: further fields of GenerationConfig, as `forced_bos_token_id`.
     """
-    seq2seq = model.config.is_encoder_decoder
-    collate = PadCollator(tokenizer.pad_token_id, left=not seq2seq)
     config = generation_config(model, tokenizer, decoding, **extra)
-    outputs = [""] * len(ids)
-    plan = batches([len(row) for row in ids], decoding, budget)
-    with bar(len(ids), label, show_progress) as shown:
-        for index in plan:
-            batch = collate([{"input_ids": list(ids[i])} for i in index])
-            batch = {key: value.to(model.device) for key, value in batch.items()}
-            written = model.generate(**batch, generation_config=config, use_model_defaults=False)
-            if not seq2seq:
-                written = written[:, batch["input_ids"].shape[1] :]
-            if counts is not None:
-                counts["cut"] += n_cut(written, config.eos_token_id, decoding.max_new_tokens)
-            for i, text in zip(index, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-                outputs[i] = text
-            shown.update(len(index))
-    return outputs
+
+    def written(batch: dict[str, torch.Tensor], _index: list[int]) -> torch.Tensor:
+        return model.generate(**batch, generation_config=config, use_model_defaults=False)
+
+    return decode_batches(
+        written, tokenizer, ids, batches([len(row) for row in ids], decoding, budget), config, model.device,
+        seq2seq=model.config.is_encoder_decoder, label=label, show_progress=show_progress, counts=counts,
+    )  # fmt: skip
 
 
 class _NoBar:
