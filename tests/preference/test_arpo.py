@@ -309,7 +309,7 @@ def test_chunked_head_equals_whole(monkeypatch):
     batch = PairCollator(0)([tokenize_pair(tiny_tokenizer(), row, 512) for row in tiny_rows(4)])
     results = []
     for size in (2**24, 259 * 7):
-        monkeypatch.setattr(xalma.preference.packed_pairs, "MAX_LOGITS", size)
+        monkeypatch.setattr("xalma.models.losses.LOGITS", size)
         logps = torch.cat(sequence_logps(model, batch))
         results.append((logps, *torch.autograd.grad(logps.sum(), list(model.parameters()))))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)

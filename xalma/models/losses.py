@@ -36,7 +36,7 @@ def labelled_loss(
     plain = plain_model(model)
     with torch.autocast(batch["labels"].device.type, dtype=torch.bfloat16, enabled=bf16):
         hidden, targets = labelled_states(plain, batch)
-        total = summed_loss(plain.get_output_embeddings(), hidden, targets)
+        total = chunked_nats(plain.get_output_embeddings(), hidden, targets)
     return total / (len(targets) if n_tokens is None else n_tokens)
 
 
@@ -64,17 +64,25 @@ def causal_mask(n: int, device: torch.device, bf16: bool) -> torch.Tensor:
         return torch.full((n, n), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)[None, None]
 
 
-def summed_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies, at most `LOGITS` logits at a time. hidden: (N, D), targets: (N,)."""
+def chunked_nats(
+    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, reduction: str = "sum"
+) -> torch.Tensor:
+    """Cross-entropies in nats: their sum, (), or each, (N,), with reduction "none". hidden: (N, D), targets: (N,).
 
-    def of(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(head(hidden).float(), targets, reduction="sum")
+    At most `LOGITS` logits are held at a time: where there are more, chunks are made again in the backward pass.
+    """
 
-    n = max(1, LOGITS // head.out_features)  # not of its weight, which DeepSpeed empties between uses
+    def nats(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = head(hidden.to(head.weight.dtype))  # autocast may leave them apart
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return cross_entropy(logits, targets, reduction=reduction)
+
+    n = max(1, LOGITS // head.weight.shape[0])
     if len(targets) <= n:
-        return of(hidden, targets)
-    parts = zip(hidden.split(n), targets.split(n), strict=True)
-    return torch.stack([checkpoint(of, *part, use_reentrant=False) for part in parts]).sum()
+        return nats(hidden, targets)
+    chunks = zip(hidden.split(n), targets.split(n), strict=True)
+    parts = [checkpoint(nats, *chunk, use_reentrant=False) for chunk in chunks]
+    return torch.cat(parts) if reduction == "none" else torch.stack(parts).sum()
 
 
 def plain_model(model: torch.nn.Module) -> PreTrainedModel:
@@ -112,5 +120,5 @@ def answer_nats(
         hidden, targets = labelled_states(plain, batch)
         counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
         for i, states, tokens in zip(index, hidden.split(counts), targets.split(counts), strict=True):
-            found[i] = float(summed_loss(plain.get_output_embeddings(), states, tokens))
+            found[i] = float(chunked_nats(plain.get_output_embeddings(), states, tokens))
     return found

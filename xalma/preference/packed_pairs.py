@@ -19,15 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
-from torch.utils.checkpoint import checkpoint
 
 from xalma.data.literal import token_ids
 from xalma.models.architectures import layer_kinds, why_not, window_of
+from xalma.models.losses import chunked_nats
 
-# Logits are made, used and dropped in chunks of at most this many elements (64 MiB in float32).
-MAX_LOGITS = 2**24
 _PREFIX, _CHOSEN, _REJECTED = 0, 1, 2
 
 
@@ -97,7 +94,7 @@ def sequence_logps(
     finally:
         hook.remove()
     states = hidden[0].flatten(0, 1)[batch["sources"]]  # (R, W, D) -> (N, D)
-    logps = _token_logps(core.get_output_embeddings(), states, batch["targets"])  # (N,)
+    logps = -chunked_nats(core.get_output_embeddings(), states, batch["targets"], reduction="none")  # (N,)
     n_pairs = batch["chosen_lengths"].numel()
     sums = logps.new_zeros(2 * n_pairs).index_add(0, batch["owners"], logps)
     means = (_mean_logits(core.get_output_embeddings(), hidden[0], batch),) if mean_logits else ()
@@ -291,18 +288,3 @@ def _attention_mask(
         lowest, zeros = torch.finfo(core.dtype).min, torch.zeros_like(allowed, dtype=core.dtype)
         masks = {kind: zeros.masked_fill(~mask, lowest) for kind, mask in masks.items()}
     return masks if len(kinds) > 1 else masks[kinds.pop()]
-
-
-def _token_logps(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(N,) log-probabilities of `targets` at `states` (N, D), never holding (N, V) in full."""
-
-    def logps(part: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = head(part.to(head.weight.dtype))  # autocast may leave them apart
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return -F.cross_entropy(logits, labels, reduction="none")
-
-    size = max(1, MAX_LOGITS // head.weight.shape[0])
-    if len(targets) <= size:
-        return logps(states, targets)
-    parts = zip(states.split(size), targets.split(size), strict=True)
-    return torch.cat([checkpoint(logps, h, y, use_reentrant=False) for h, y in parts])

@@ -164,7 +164,7 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     micro = min(p.micro_batch, getattr(p, f"stage{number}_batch_size")) * (2 if number == 5 else 1)  # pairs
     tokens = micro * (p.block_tokens if number <= 3 else p.max_length if number == 4 else ASSUMED_ROW_TOKENS)
     parts["activations"] = tokens * _activation_bytes(shape, p, module > 0)
-    # train.LOGITS at once: logits, their float32 copy, softmax and gradient
+    # models.losses.LOGITS at once: logits, their float32 copy, softmax and gradient
     parts["logits"] = 4 * 4 * min(2**27, tokens * shape.vocabulary)
     return {name: size / GIB for name, size in parts.items()}
 

@@ -227,9 +227,8 @@ def _for_gpu() -> None:
     import torch
 
     from xalma.models import losses
-    from xalma.preference import packed_pairs
 
-    losses.LOGITS, packed_pairs.MAX_LOGITS = 2**30, 2**29
+    losses.LOGITS = 2**30
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_num_threads(4)
 
