@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_comet import write_checkpoint, write_encoder
 
-from xalma.evaluation import Scorer, load_model, write_checkpoint, write_encoder
+from xalma.evaluation import Scorer, load_model
 from xalma.files import write_json
 from xalma.runtime import data_root, device, provenance
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from xalma import runs
 from xalma.cli import notebooks
 from xalma.cli.notebooks import cost_file, execute, run, select, tasks
 from xalma.runtime import REPOSITORY
-from xalma.training import ladder
 
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [
@@ -66,7 +66,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     for name in ("00_one", "01_two"):
         write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", "profile: str = 'tiny'", "1 + 1")
     monkeypatch.setattr(notebooks, "home", lambda: tmp_path)
-    monkeypatch.setattr(ladder, "home", lambda: tmp_path)
+    monkeypatch.setattr(runs, "home", lambda: tmp_path)
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
 def ran(checkout, monkeypatch) -> list[str]:
     def pretend(source, target, **options):
         names.append(Path(source).stem)
-        names.status = os.environ.get("XALMA_STATUS")
+        names.status = options["kernel_manager_class"].environment["XALMA_STATUS"]
         Path(target).write_text(Path(source).read_text())
 
     class Names(list):
@@ -234,11 +234,12 @@ def test_a_failing_cell_is_named_and_kept(checkout):
     assert str(kept) in str(caught.value)
     assert not found[0].is_done and not found[0].executed.exists()
     # mended, it runs with its parameters, leaves no failed copy and no clock readings
-    write_notebook(source, "profile: str = 'tiny'\nseed: int = 0", "print('seed', seed, profile)")
+    code = "import os\nprint('seed', seed, profile, os.environ['XALMA_STATUS'], 'PATH' in os.environ)"
+    write_notebook(source, "profile: str = 'tiny'\nseed: int = 0", code)
     _, found = tasks("ntrex", {"seed": 5}, "00")
     execute(found[0], "ntrex", {"seed": 5}, str(checkout / "status"))
     made = nbformat.read(found[0].executed, as_version=4)
-    assert made.cells[-1].outputs[0]["text"] == "seed 5 ntrex\n"
+    assert made.cells[-1].outputs[0]["text"] == f"seed 5 ntrex {checkout / 'status'} True\n"
     assert found[0].is_done
     assert "papermill" not in made.metadata and not any("execution" in cell.metadata for cell in made.cells)
     assert not list((checkout / "runs" / "ntrex").rglob("*.failed.ipynb"))

@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("comet", reason="unbabel-comet is not installed")
 
+from random_comet import write_checkpoint, write_encoder
+
 from xalma.evaluation import comet as neural
 from xalma.evaluation.comet import NotAvailable, find_checkpoint, load_model, segment_scores
 from xalma.evaluation.comet_encoder import Scorer, token_batches
 from xalma.evaluation.metrics import NotScored
-from xalma.evaluation.random_comet import write_checkpoint, write_encoder
 
 TEXT = "haus dog 猫 дом la casa el perro sleeps schläft спит 睡觉 un under unter über il gatto"
 HEADS = {"hidden_sizes": [24, 12]}

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import nbformat
 
@@ -116,16 +115,16 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     started, before = time.perf_counter(), _files(task.executed.parent.parent)
     for_kernels = {STATUS_VARIABLE: status} | {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
     try:
-        with mock.patch.dict(os.environ, for_kernels):
-            papermill.execute_notebook(
-                task.source,
-                failed,
-                parameters=parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str(home()),
-                extra_arguments=["--log-level=ERROR"],
-            )
+        papermill.execute_notebook(
+            task.source,
+            failed,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(home()),
+            extra_arguments=["--log-level=ERROR"],
+            kernel_manager_class=_kernels_with(for_kernels),
+        )
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
         raise RuntimeError(
@@ -137,6 +136,18 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     made = sorted(path for path, time in _files(task.executed.parent.parent).items() if before.get(path) != time)
     write_atomically(task.done, "\n".join([task.key, *(os.path.relpath(path, home()) for path in made)]))
     return time.perf_counter() - started
+
+
+def _kernels_with(environment: dict[str, str]) -> type:
+    """A kernel manager whose kernels have these variables beside those of this process."""
+    from jupyter_client import AsyncKernelManager
+
+    return type("KernelManager", (_WithEnvironment, AsyncKernelManager), {"environment": environment})
+
+
+class _WithEnvironment:
+    def start_kernel(self, **options: Any) -> Any:
+        return super().start_kernel(**options, env=os.environ | self.environment)
 
 
 def _files(results: Path) -> dict[Path, int]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -44,6 +43,7 @@ class Scorer:
         self.model, self.device, self.bf16 = model.eval().to(device), device, bf16
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(device.split(":")[0], BATCH_TOKENS["cpu"])
         self.unified = isinstance(model, UnifiedMetric)
+        self.combiner = handed_passes(self.model)
 
     def score(self, samples: Sequence[Sample]) -> np.ndarray:
         """Scores (n,) of `samples`, each with "src", "mt" and perhaps "ref", as `model.predict` gives them."""
@@ -135,8 +135,7 @@ class Scorer:
         batch = {}
         for side, column in sides:
             batch |= {f"{side}_input_ids": torch.stack(column).to(self.device), f"{side}_attention_mask": None}
-        with mock.patch.object(self.model, "get_sentence_embedding", lambda vector, _mask: vector):
-            return self.model.predict_step(batch).scores.cpu().numpy()
+        return self.combiner.predict_step(batch).scores.cpu().numpy()
 
     def _combine_joint(self, samples: Sequence[Sample], found: Sequence[list[Prediction]]) -> np.ndarray:
         columns = list(zip(*found, strict=True))
@@ -145,8 +144,22 @@ class Scorer:
             outputs = self.model.encoder.prepare_sample([sample["mt"] for sample in samples], True, None)
             batch[0] |= {name: outputs[name] for name in ("input_ids", "label_ids")}
             batch[0]["mt_offsets"] = outputs["offsets"]
-        with mock.patch.object(self.model, "forward", lambda made, **_: made):
-            return self.model.predict_step(batch).scores.cpu().numpy()
+        return self.combiner.predict_step(batch).scores.cpu().numpy()
+
+
+def handed_passes(model: Any) -> Any:
+    """The model, its weights shared, as a subclass whose `predict_step` takes passes instead of running them."""
+
+    class Handed(type(model)):
+        def get_sentence_embedding(self, vector: torch.Tensor, _mask: None) -> torch.Tensor:
+            return vector
+
+        def forward(self, made: Prediction | None = None, **inputs: Any) -> Prediction:
+            return super().forward(**inputs) if made is None else made
+
+    combiner = Handed.__new__(Handed)
+    vars(combiner).update(vars(model))
+    return combiner
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
