@@ -6,8 +6,8 @@ Rows are pairs of sentences: NTREX's, shuffled into sentences that are in no tes
 country names in six scripts. The index holds both sides of 12 directions, 1,012 sentences each. The plain way folds
 each character with unicodedata and looks the result up in a set; the guard must drop all that it drops, and rows that
 hold a whole test sentence beside. Half of each row is half a test sentence, so nearly every row is a near-duplicate to
-be counted: text without leaks passes faster. A hundred rows of each kind are planted as in tests/data/test_contamination.py,
-so that hits are paid for too.
+be counted: text without leaks passes faster. A hundred rows of each kind are planted as in
+tests/data/test_contamination.py, so that hits are paid for too.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/fp8_loss.py --pack PACK --out results/benchmarks/fp8_loss.json   # a CPU: FP8 simulated
     python benchmarks/fp8_loss.py --pack PACK --rows 32 --block 256 --rate 2e-4 --out FILE       # a GPU
 
-PACK is a folder of `xalma.paper.real_base.pack`: the base and token ids of its texts. Updates are stage 3's of the profile, on
-blocks of bitext, each read once, at a rate for so small a batch. Losses are means of the updates between two logged
-ones; "held out" are blocks that no update saw, before and after training, by the base in the precision of the training
-and (what a merged model would be) by the base as it is.
+PACK is a folder of `xalma.paper.real_base.pack`: the base and token ids of its texts. Updates are stage 3's of the
+profile, on blocks of bitext, each read once, at a rate for so small a batch. Losses are means of the updates between
+two logged ones; "held out" are blocks that no update saw, before and after training, by the base in the precision of
+the training and (what a merged model would be) by the base as it is.
 """
 
 from __future__ import annotations

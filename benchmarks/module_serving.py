@@ -7,7 +7,8 @@
     gated          (b) xalma.models.bank: all rows in one batch, each through its own module
     adapter_names  (c) PEFT: all rows in one batch, `adapter_names` a row
     rebuilt        (d) the released loader's arithmetic, W + 2BA anew in every layer at every step; a language at a time
-    replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself (xalma.models.cuda_graphs)
+    replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself
+                       (xalma.models.cuda_graphs)
 
 Random weights of the size that the options state, the same for all ways: their first logits are compared. Each way runs
 in a process of its own; the fastest of its repeats counts, and the median of rounds. (d) is run for two steps.

@@ -5,8 +5,8 @@
 Text: 3,000 bible verses in each of 23 languages under XALMA_DATA, 25 verses a document, written out 1, 4 and 16 times
 as gzipped JSON lines; each copy puts the verses together anew, so that no document is a near duplicate of another.
 Tokenizer: a byte-level BPE of 32,000 trained here on a sample of it, as LLaMA-2's own is not at hand; another tokenizer
-has another rate. All of `xalma.data.prepare` is timed, imports included: reading, hygiene, tokenising, writing, hashing;
-"full" hygiene identifies languages and looks for near duplicates, "exact" does neither.
+has another rate. All of `xalma.data.prepare` is timed, imports included: reading, hygiene, tokenising, writing,
+hashing; "full" hygiene identifies languages and looks for near duplicates, "exact" does neither.
 
 The alternative, in the same run: `datasets`, the same documents, tokenizer and number of processes, `map` for
 tokenising and the usual concatenate-and-cut; no hygiene. Memory is the proportional set size (shared pages counted

@@ -109,7 +109,7 @@ def finished(micro, ladder) -> dict[int, Path]:
 
 @pytest.fixture
 def handed_over(monkeypatch) -> list[dict[str, torch.Tensor]]:
-    """The gradients by name, before they are clipped, that each update of `xalma.training.trainer` hands to its optimizer."""
+    """The gradients by name, before they are clipped, that each update of the trainer hands to its optimizer."""
     from xalma.training.trainer import Run
 
     found, apply = [], Run.apply

@@ -26,7 +26,8 @@ def recorded(monkeypatch):
     found: list[int] = []
 
     def record(run):
-        steps = next(cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, cuda_graphs.Steps))
+        kept = [cell.cell_contents for cell in run.__closure__]
+        steps = next(one for one in kept if isinstance(one, cuda_graphs.Steps))
         state = [t for layer in steps.cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
         before = [t.clone() for t in state]
         output = run()

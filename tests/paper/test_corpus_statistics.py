@@ -34,7 +34,8 @@ def test_text_sizes_by_hand() -> None:
 
 
 def test_mixing_rules_by_hand() -> None:
-    rules = corpus_statistics.mixing_rules({"de": 10.0, "th": 30.0}, documents=5, budget=400).set_index(["rule", "language"])
+    rules = corpus_statistics.mixing_rules({"de": 10.0, "th": 30.0}, documents=5, budget=400)
+    rules = rules.set_index(["rule", "language"])
     assert rules.loc[("uniform", "de")].tolist() == pytest.approx([0.5, 0.25, 2.0])
     assert rules.loc[("uniform", "th")].tolist() == pytest.approx([0.5, 0.75, 2.0])
     assert rules.loc[("equal tokens", "th")].tolist() == pytest.approx([0.25, 0.5, 400 / 15 * 0.25 / 5])
@@ -85,7 +86,8 @@ def test_sizes_of_all_fifty_languages() -> None:
         assert list(sizes) == list(LANGUAGES) and min(sizes.values()) > 0
     # Icelandic, 8 % of ALMA's 20 B tokens, out of OSCAR's 2.2 GB
     rules = corpus_statistics.rules_on_sizes(corpus_statistics.oscar_text(), 20e9).set_index(["rule", "language"])
-    assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / (2.2e9 / corpus_statistics.BYTES_PER_TOKEN))
+    tokens = 2.2e9 / corpus_statistics.BYTES_PER_TOKEN
+    assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / tokens)
 
 
 def test_text_of_the_groups_adds_up_to_all_but_english() -> None:

@@ -141,7 +141,7 @@ def test_committed_likeness_is_that_of_the_text() -> None:
     assert {len(lines) for lines in texts.values()} == {language_similarity.SENTENCES}
     for measure, measured, off in (
         ("trigrams", language_similarity.similarity_matrix(texts), 1e-4),
-        ("compression", language_similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ by some bytes
+        ("compression", language_similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ
     ):
         committed = language_similarity.likeness(measure).loc[list(measured), list(measured)]
         assert np.abs(committed - measured).max(axis=None) < off
@@ -184,14 +184,14 @@ def test_adjusted_rand_by_hand(a: list[int], b: list[int], index: float) -> None
 def test_adjusted_rand_of_random_groupings_is_about_zero() -> None:
     rng = np.random.default_rng(0)
     paper = np.array([language(code).group for code in LANGUAGES if code != "en"])
-    assert np.mean([language_similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]) == pytest.approx(
-        0, abs=0.01
-    )
+    drawn = [language_similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]
+    assert np.mean(drawn) == pytest.approx(0, abs=0.01)
 
 
 def test_groupings_are_judged_by_every_measure() -> None:
     papers = _matrix({str(g): list(codes) for g, codes in GROUPS.items()})
-    table = language_similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)}).set_index("groups")
+    table = language_similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)})
+    table = table.set_index("groups")
     assert table.loc["the paper's", ["smallest", "largest", "adjusted Rand"]].tolist() == [5, 8, 1]
     assert table.loc["from scratch, as the paper", "adjusted Rand"] == pytest.approx(1)
     assert table.loc["the paper's", "within, as the paper"] == 1
@@ -200,7 +200,7 @@ def test_groupings_are_judged_by_every_measure() -> None:
 
 
 def test_moving_a_language_is_said_with_its_numbers() -> None:
-    text = language_similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es and it, alone in its group but for id, ms, th
+    text = language_similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es, it; by id, ms, th
     assert "**0.000** to the others of its group 4" in text and "**0.667** to group 2" in text
     # pairs alike within groups: es-it and id-ms of 3 + 6, then es-it, es-fr, it-fr and id-ms of 6 + 3
     assert "from 0.2222 to 0.4444" in text

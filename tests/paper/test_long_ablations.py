@@ -34,7 +34,8 @@ def test_what_is_filed_is_read_back(p):
         found = read_ablations(asked)
         assert [study.name for study in found.studies] == ["x", "y"] and found.run["seeds"] == [0, 1, 2]
         assert {(r.stage, r.seed) for r in found.studies[1].records} == {(n, seed) for n in "ab" for seed in range(3)}
-    assert "--set seeds=3 --set ablation_share=0.5" in json.loads((ablations_folder(p) / "run.json").read_text())["command"]
+    command = json.loads((ablations_folder(p) / "run.json").read_text())["command"]
+    assert "--set seeds=3 --set ablation_share=0.5" in command
 
 
 def test_cost_by_hand(p, monkeypatch):

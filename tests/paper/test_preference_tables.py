@@ -107,5 +107,6 @@ def test_push_findings_name_what_moved_beyond_its_interval():
         f"The chosen answers became {chosen}.", f"The rejected answers became {rejected}.",
     ]  # fmt: skip
     one_seed = table.assign(**{"chosen ±": float("nan"), "rejected ±": float("nan")})
-    assert all("too few seeds" in sentence and "with:" not in sentence for sentence in preference_tables.push_findings(one_seed))
+    sentences = preference_tables.push_findings(one_seed)
+    assert all("too few seeds" in sentence and "with:" not in sentence for sentence in sentences)
 

@@ -53,7 +53,9 @@ def fake_stages(micro, tmp_path, monkeypatch):
         ladder = write(p, number, 6, ladder, "ladder")
     monkeypatch.setattr(stage_ablation, "run_chain", run_chain)
     monkeypatch.setattr(
-        stage_ablation, "stage1_monolingual_base", lambda q, group, previous, branch: write(q, 1, group, previous, branch)
+        stage_ablation,
+        "stage1_monolingual_base",
+        lambda q, group, previous, branch: write(q, 1, group, previous, branch),
     )
     monkeypatch.setattr(
         stage_ablation,

@@ -5,7 +5,8 @@
 
 Of a table only rows with reference 1 count: the others translate the same sentences again. Where a year has no table,
 its test sets stand in. Pairs are in an order drawn by the seed, so that a part of them has all years. Where documents
-end is not known: monolingual text is a line at a time. Scores by direction are made with `xalma.corpora.test_sets` itself.
+end is not known: monolingual text is a line at a time. Scores by direction are made with `xalma.corpora.test_sets`
+itself.
 """
 
 from __future__ import annotations

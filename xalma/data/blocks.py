@@ -1,8 +1,8 @@
 """Prepared text in training order: blocks drawn from each language's token files, a plan before, exact resume after.
 
-The text was tokenised and packed before (`xalma.data.prepare`), so a place in the stream is a few numbers, whatever the size
-of the corpus, and going on from it reads nothing twice. Languages are drawn block by block: a share is a share of
-tokens, where the released code draws documents (`xalma.data.mixing.mixture`).
+The text was tokenised and packed before (`xalma.data.prepare`), so a place in the stream is a few numbers, whatever
+the size of the corpus, and going on from it reads nothing twice. Languages are drawn block by block: a share is a
+share of tokens, where the released code draws documents (`xalma.data.mixing.mixture`).
 
 Inside a language the blocks come in strides: block (offset + i * stride) mod n, with a stride that shares no factor
 with n, so each comes once an epoch, in an order that follows the seed, and no list of 40 million numbers is kept.

@@ -3,8 +3,8 @@
 Each row is kept or dropped for one reason, the first that fits in the order of `REASONS`, so counts add up:
 rows read = rows kept + rows dropped. In rows that are otherwise kept a control character becomes a blank, or the
 character of cp1252 that was meant (`repaired`).
-`xalma.data.prepare` files place and reason of every dropped row. Rules and limits are ours, as neither paper says how OSCAR
-or NLLB were filtered; how often each rule hits text that is known to be good is in the data cards.
+`xalma.data.prepare` files place and reason of every dropped row. Rules and limits are ours, as neither paper says
+how OSCAR or NLLB were filtered; how often each rule hits text that is known to be good is in the data cards.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every side of every direction of the test set is looked for on every side of a row, so a leak that crosses directions is
 found: the English reference of is-en in a German-English pair (FLORES-200, NTREX and WMT share their English side).
-How sentences are compared is in `xalma.data.test_index`. Rows that are near-duplicates are counted and reported; the other
-kinds of match stop a run or are dropped.
+How sentences are compared is in `xalma.data.test_index`. Rows that are near-duplicates are counted and reported; the
+other kinds of match stop a run or are dropped.
 
 X-ALMA and ALMA train on test sets of earlier years by design (WMT'15-'22, NTREX, FLORES-200 dev); neither says how
 overlaps with what they test on were looked for. This guard is ours.

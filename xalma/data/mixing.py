@@ -92,8 +92,8 @@ def profile_shares(
 ) -> dict[str, float]:
     """Probability of each of `codes` under the profile's `mixing`.
 
-    sizes: text each has, where that is known (`xalma.corpora.registry.mixing_sizes`; tokens, for prepared text); else all count
-    alike. budget: tokens in all.
+    sizes: text each has, where that is known (`xalma.corpora.registry.mixing_sizes`; tokens, for prepared text);
+    else all count alike. budget: tokens in all.
     Raises ValueError for a given share that is missing, or unimax without sizes.
     """
     if p.mixing == "given":

@@ -1,4 +1,4 @@
-"""Prepared text, memory-mapped: blocks of tokens that training reads where they lie (`xalma.data.prepare` writes them)."""
+"""Prepared text, memory-mapped: blocks of tokens that training reads where they lie (`prepare` writes them)."""
 
 from __future__ import annotations
 

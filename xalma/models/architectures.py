@@ -1,8 +1,8 @@
 """Which models the fast paths of training understand: their own attention mask, logits only where one is needed.
 
 A list of what is understood: each architecture on it is held against its own plain forward in
-tests/models/test_architectures.py. Others (ALiBi, states in place of attention, learned positions, …) are refused, or get no
-mask of ours.
+tests/models/test_architectures.py. Others (ALiBi, states in place of attention, learned positions, …) are refused,
+or get no mask of ours.
 """
 
 from __future__ import annotations

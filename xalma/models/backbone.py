@@ -70,8 +70,8 @@ def build_llama(
 def load_base(
     path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.models.bases.fetch`), in torch dtype `dtype`;
-    safetensors only, no remote code.
+    """(model, tokenizer) from a folder, a hub id or a name under runs/bases (`xalma.models.bases.fetch`), in torch
+    dtype `dtype`; safetensors only, no remote code.
 
     besides: names of tensors in its files that are no part of the base, as modules in an all-modules checkpoint.
     Raises ValueError, naming the tensor, for weights that are missing, of another shape, not the model's, or not

@@ -1,4 +1,4 @@
-"""From adapters to the all-modules checkpoint and back, bit for bit, a tensor at a time (layouts: `xalma.models.layouts`).
+"""From adapters to the all-modules checkpoint and back, bit for bit, a tensor at a time (`xalma.models.layouts`).
 
 Needs no more memory than two tensors, whatever the model's size, and as much disk as the result. The adapters layout is
 written as base/ and group1/ … group8/; tokenizer and configuration go along, `auto_map` and code never do.

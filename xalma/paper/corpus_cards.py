@@ -1,7 +1,8 @@
 """The measured part of a corpus's data card: what each language has, and what hygiene says of a sample of it.
 
 The prose of a card is written by hand in data_cards/; between `<!-- measured:start -->` and `<!-- measured:end -->`
-stands a table that `python -m xalma.paper.phrasebook_card` makes from the data at hand. Corpora that are not here have no table.
+stands a table that `python -m xalma.paper.phrasebook_card` makes from the data at hand. Corpora that are not here
+have no table.
 
 The same command measures how much text each language has, in all corpora (`results/corpora/sizes.csv`): notebook 01
 shows from it what sampling rules do, on a machine without the text too.
@@ -118,7 +119,8 @@ def measured_sizes() -> pd.DataFrame:
 def write_sizes() -> list[Path]:
     """Writes results/corpora/sizes.csv and .md, with the command and the texts' fingerprints."""
     texts = ", ".join(f"{name} `{open_whole(name).fingerprint()}`" for name in SIZED)
-    note = f"Made by `python -m xalma.paper.phrasebook_card` from the text under XALMA_DATA, seed 0. Fingerprints: {texts}."
+    made = "Made by `python -m xalma.paper.phrasebook_card` from the text under XALMA_DATA, seed 0"
+    note = f"{made}. Fingerprints: {texts}."
     return write_table(measured_sizes(), SIZES, "Training text of each language, by corpus", note)
 
 

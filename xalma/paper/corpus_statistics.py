@@ -107,7 +107,8 @@ def text_at_hand() -> dict[str, float]:
     """
     path = SIZES.with_suffix(".csv")
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: `python -m xalma.paper.phrasebook_card` measures the text under XALMA_DATA into it")
+        command = "python -m xalma.paper.phrasebook_card"
+        raise FileNotFoundError(f"no {path}: `{command}` measures the text under XALMA_DATA into it")
     measured = pd.read_csv(path, keep_default_na=False).groupby("language")["bytes"].sum()
     return {code: measured[code] / BYTES_PER_TOKEN for code in LANGUAGES}
 

@@ -113,7 +113,8 @@ def _words(lines: Iterable[str], code: str) -> list[str]:
 def write_likeness() -> list[Path]:
     """Writes results/corpora/likeness.csv and .md."""
     note = (
-        f"Made by `python -m xalma.paper.phrasebook_card` from NTREX-128, letters of a language's own script. trigrams: "
+        "Made by `python -m xalma.paper.phrasebook_card` from NTREX-128, letters of a language's own script. "
+        "trigrams: "
         f"{MEASURES['trigrams']}, {SENTENCES:,} sentences; "
         f"compression: {MEASURES['compression']}, LZMA, the first {COMPRESSED_LINES}."
     )
@@ -129,7 +130,8 @@ def likeness(measure: str) -> pd.DataFrame:
         raise ValueError(f"no measure {measure!r}: choose {' or '.join(MEASURES)}")
     path = LIKENESS.with_suffix(".csv")
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: `python -m xalma.paper.phrasebook_card` measures it, on NTREX under XALMA_DATA")
+        command = "python -m xalma.paper.phrasebook_card"
+        raise FileNotFoundError(f"no {path}: `{command}` measures it, on NTREX under XALMA_DATA")
     pairs = pd.read_csv(path, keep_default_na=False)
     codes = [code for code in LANGUAGES if code in {*pairs["a"], *pairs["b"]}]
     matrix = pd.DataFrame(1.0, index=codes, columns=codes)

@@ -1,4 +1,4 @@
-"""Data cards as the Hugging Face writes them: `python -m xalma.paper.phrasebook_card` measures what can be measured here.
+"""Data cards as the Hugging Face writes them: `python -m xalma.paper.phrasebook_card` measures what it can.
 
 The CLDR phrasebook's card is made whole; in the others the prose is written by hand (`corpuscards`).
 

@@ -1,7 +1,7 @@
 """The measured parts of README.md, written from results/ by `python -m xalma.paper.readme`; a test keeps them current.
 
-`python -m xalma.paper.readme DIR` first takes scores and tables of DIR, a second run of tiny as `SECOND_RUN` makes it, into
-results/tiny-avx2: the same commit and seed, computed as another kind of processor does.
+`python -m xalma.paper.readme DIR` first takes scores and tables of DIR, a second run of tiny as `SECOND_RUN` makes
+it, into results/tiny-avx2: the same commit and seed, computed as another kind of processor does.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ def _mean_logits(head: torch.nn.Module, states: torch.Tensor, batch: dict[str, t
 def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
     """Returns ids and labels of both sequences, as TRL's CPO tokenizes them (BOS, EOS, cut).
 
-    Names of special tokens in sentences are text (`xalma.data.literal`); prompts of a user's own form are the tokenizer's.
-    Prompt and answer are tokenized together; the answer starts where this leaves the prompt's own
+    Names of special tokens in sentences are text (`xalma.data.literal`); prompts of a user's own form are the
+    tokenizer's. Prompt and answer are tokenized together; the answer starts where this leaves the prompt's own
     tokens, because a tokenizer may merge across the border.
     """
     answers = ["", row["chosen"], row["rejected"]]

@@ -1,8 +1,9 @@
 """Loading and decoding, the same for decoder-only and encoder-decoder systems.
 
-Beside `xalma.models.generation`, which decodes our own models: other systems differ in what the tokenizer puts around a prompt
-(BLOOM has no begin-of-text, NLLB a language token), in end tokens (LLaMA-3 has three) and in decoding rules. A source
-is never cut: the released evaluation truncates prompts at 256 tokens, which drops their last line, the one that asks.
+Beside `xalma.models.generation`, which decodes our own models: other systems differ in what the tokenizer puts
+around a prompt (BLOOM has no begin-of-text, NLLB a language token), in end tokens (LLaMA-3 has three) and in
+decoding rules. A source is never cut: the released evaluation truncates prompts at 256 tokens, which drops their
+last line, the one that asks.
 """
 
 from __future__ import annotations

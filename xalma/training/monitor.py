@@ -1,8 +1,8 @@
 """What can be watched while a stage trains: loss, tokens a second, utilisation, memory, and the time left.
 
 It goes to the progress bar (in a notebook, a terminal or `xalma run`'s status line), to progress.json for
-`xalma status` and the figure of xalma.training.live, and, if the profile asks, through accelerate's trackers to TensorBoard or
-W&B. None of it is an output of a notebook, none decides a weight.
+`xalma status` and the figure of xalma.training.live, and, if the profile asks, through accelerate's trackers to
+TensorBoard or W&B. None of it is an output of a notebook, none decides a weight.
 """
 
 from __future__ import annotations

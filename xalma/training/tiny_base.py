@@ -117,7 +117,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"{machine}, seed {card['profile']['seed']}, torch {made['versions']['torch']}, commit {made['commit'][:10]}.",
         "",
         "It has read phrases of the Unicode CLDR (`data_cards/cldr.md`; Unicode licence) in 50 languages, most of them "
-        "English, with a small share of documents in two languages (`xalma/corpora/phrasebook/corpus.py`, `WebCorpus`). It stands "
+        "English, with a small share of documents in two languages (`xalma/corpora/phrasebook/corpus.py`, "
+        "`WebCorpus`). It stands "
         "in for LLaMA-2, from which both papers begin, and knows nothing but such phrases.",
         "",
         f"Bits per byte of {HELD_OUT} held-out phrases of each language:",

@@ -3,7 +3,8 @@
 It takes the place of the papers' corpora (X-ALMA: OSCAR-2301, NLLB and OPUS, FLORES-200, NTREX and
 WMT), none of which can be embedded. It is endless, parallel in all languages at once, vetted by
 the CLDR's contributors and deterministic; but it is no running text, only short phrases
-(`xalma.corpora.phrasebook.draws`) in the CLDR's words (`xalma.corpora.phrasebook.cldr`). Coverage and gaps: `data_cards/cldr.md`.
+(`xalma.corpora.phrasebook.draws`) in the CLDR's words (`xalma.corpora.phrasebook.cldr`). Coverage and gaps:
+`data_cards/cldr.md`.
 
 Splits: a hash of a draw's content chooses its split, whatever seed and languages are asked for: what a base has read
 with one seed holds no test sentence of another.

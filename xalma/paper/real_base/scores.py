@@ -1,7 +1,7 @@
 """From the token ids that `realbase` wrote to text, scores with intervals, and tables.
 
-    python -m xalma.paper.real_base.scores pack --profile real --base DIR [--gguf FILE] --to PACK      (needs XALMA_DATA)
-    python -m xalma.paper.real_base.scores score --profile real --run OUT --pack PACK --base DIR      (needs XALMA_DATA)
+    python -m xalma.paper.real_base.scores pack --profile real --base DIR [--gguf FILE] --to PACK  (needs XALMA_DATA)
+    python -m xalma.paper.real_base.scores score --profile real --run OUT --pack PACK --base DIR   (needs XALMA_DATA)
 
 `score` writes results/<profile>: scores/<system>.jsonl as every ladder has them, segments' statistics in memory only,
 and tables/. Text of test sets and outputs stays where it was. Intervals resample documents of FLORES-200 devtest, all

@@ -6,8 +6,9 @@
 Its two studies: how much monolingual text, and monolingual text or not × four kinds of bitext. Stage 1 is X-ALMA's,
 with ALMA's languages and shares (profiles `alma-tiny`, `alma-small-cpu`, `alma-7b`). What the paper calls random and
 filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it comes,
-misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of pairs of a
-language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy against news.
+misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of
+pairs of a language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy
+against news.
 """
 
 from __future__ import annotations
