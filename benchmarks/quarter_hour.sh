@@ -24,7 +24,7 @@ export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 
 export PYTHONPATH="$PWD:$LENT/site${PYTHONPATH:+:$PYTHONPATH}"
 export OUT LENT PY SMALL DEV WHEELS
 OUR_PACKAGES="babel datasets dill gguf multiprocess py3langid sacrebleu trl"
-OLD_PACKAGES="transformers tokenizers huggingface-hub unbabel-comet torchmetrics entmax jsonargparse"
+OLD_PACKAGES="transformers tokenizers huggingface-hub unbabel-comet torchmetrics entmax jsonargparse setuptools"
 export OUR_PACKAGES
 
 step() { # name, seconds it may take, function and its arguments
