@@ -92,6 +92,12 @@ old_transformers() { # in this step, from its own folder
   case $found in 4.57.*) ;; *) skip "transformers is $found there: send ${WHEELS}457 of 'quarter_hour.sh wheels'" ;; esac
 }
 
+processes() { # of profile real: a GPU has room for one per 19 GiB (results/real/log.jsonl has 18.8), and each waits for Python
+  local mib
+  mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1)
+  echo $((${mib:-0} / 19500 > 1 ? mib / 19500 : 1))
+}
+
 has_pack() { [ -f "$LENT/pack/index.json" ] || skip "no pack: send the folders of 'quarter_hour.sh parts' first"; }
 
 real() { # scale, workers, seconds, further arguments
@@ -170,8 +176,8 @@ for number in "$@"; do
     wheels) wheels ;;
     1) step setup "${LIMIT_1:-90}" setup ;;
     2) step test-gpu "${LIMIT_2:-90}" tests ;;
-    3) step real "${LIMIT_3:-545}" real "${SCALE:-1}" "${WORKERS:-3}" "${SECONDS_REAL:-505}" "${MORE[@]}" ;;
-    probe) step probe "${LIMIT_P:-100}" real "${SCALE:-0.06}" "${WORKERS:-3}" "${SECONDS_REAL:-60}" --only stage1,base,g6 "${MORE[@]}" ;;
+    3) step real "${LIMIT_3:-545}" real "${SCALE:-1}" "${WORKERS:-$(processes)}" "${SECONDS_REAL:-505}" "${MORE[@]}" ;;
+    probe) step probe "${LIMIT_P:-100}" real "${SCALE:-0.06}" "${WORKERS:-$(processes)}" "${SECONDS_REAL:-60}" --only stage1,base,g6 "${MORE[@]}" ;;
     4) step 13b-512 "${LIMIT_4:-140}" train 13b_512 $module --rows packed:512 --batch 16 \
          --systems xalma@8 selective2@4 trainer@8 selective@4 compiled@8 stored@1 xalma@16 ;;
     5) step 13b-2048 "${LIMIT_5:-120}" train 13b_2048 $module --rows packed:2048 --batch 4 \

@@ -71,6 +71,17 @@ def test_the_whole_call_has_a_budget(tmp_path, stub):
     assert found[1]["last"] == "skipped: no time is left of 3 seconds"
 
 
+@pytest.mark.parametrize(("mib", "processes"), [("81559", "4"), ("143771", "7"), ("", "1"), ("16000", "1")])
+def test_profile_real_has_as_many_processes_as_a_gpu_has_room_for(tmp_path, stub, mib, processes):
+    (tmp_path / "lent" / "pack").mkdir(parents=True)
+    (tmp_path / "lent" / "pack" / "index.json").touch()
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho {mib}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    Path(stub).write_text('#!/bin/bash\necho "$@"\n')
+    run(tmp_path, "3", PYTHON=stub, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert f"--workers {processes} --seconds 505" in (tmp_path / "lent" / "real.log").read_text()
+
+
 def test_a_pack_travels_in_pieces_and_is_checked(tmp_path, stub):
     """A step needs the pieces of all calls; a changed file is found."""
     pack = tmp_path / "given"
