@@ -51,6 +51,20 @@ def test_the_product_is_that_of_the_rounded_numbers():
     torch.testing.assert_close(product(x, b, b_scale), expected.float().view(3, 5, 48), atol=1e-5, rtol=1e-5)
 
 
+def test_a_gpus_call_is_made_with_what_it_takes(monkeypatch):
+    """torch's own product of FP8, which this version has for a CPU too: forward, and backward on a turned weight."""
+    x = torch.randn(7, 32).bfloat16()
+    plain, turned = rounded(linear().weight), (rounded(linear(32, 48).weight)[0].t(), torch.ones(48, 1))
+    expected = [product(x, *weight).float() for weight in (plain, turned)]
+    monkeypatch.setattr("xalma.models.fp8.has_products", lambda _: True)
+    try:
+        found = [product(x, *plain), product(x, *turned, fast=False)]
+    except (RuntimeError, NotImplementedError) as error:
+        pytest.skip(f"this torch has no product of FP8 on a CPU: {error}")
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.float(), theirs, atol=2**-7 * theirs.abs().max().item(), rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_is_near_its_own_and_its_gradient_too(dtype):
     """Each product of two numbers is off by at most 1/16 + 1/16 + 1/256 of it, and a bit near zero."""

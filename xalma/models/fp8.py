@@ -25,17 +25,21 @@ def has_products(device: torch.device) -> bool:
 def rounded(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(x in e4m3, (N, 1) float32 scale per row) of x (N, D): their product is x, each number within 1/16 of it
     or, near zero, within 1/458,752 (2^-10/448) of the row's largest."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / LARGEST
+    scale = torch.linalg.vector_norm(x, torch.inf, -1, keepdim=True).float().clamp(min=1e-12) / LARGEST
     return (x / scale).to(FP8), scale
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """(…, K) of x (…, D) and e4m3 numbers (K, D), times the scale (K, 1) of their rows; in x's dtype."""
-    rows, x_scale = rounded(x.reshape(-1, x.shape[-1]))
+def product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, fast: bool = True) -> torch.Tensor:
+    """(…, K) of x (…, D) and e4m3 numbers (K, D), times the scale (K, 1) of their rows; in x's dtype.
+
+    fast: a GPU sums in fewer bits than float32 has, as is usual in a forward pass and not in a backward one.
+    """
+    rows, x_scale = rounded(x.reshape(-1, x.shape[-1]).contiguous())
     if has_products(x.device):
         found = torch._scaled_mm(
-            rows, weight.contiguous().t(), scale_a=x_scale, scale_b=scale.t(), out_dtype=torch.bfloat16
-        )
+            rows, weight.contiguous().t(), scale_a=x_scale, scale_b=scale.t(), out_dtype=torch.bfloat16,
+            use_fast_accum=fast,
+        )  # fmt: skip
     else:
         with torch.autocast(x.device.type, enabled=False):
             found = rows.float() @ weight.float().t() * x_scale * scale.t()
@@ -54,7 +58,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         weight, scale = ctx.saved_tensors
         ones = scale.new_ones(weight.shape[1], 1)  # the scales of the outputs, summed over here, go to the gradient
-        return product(gradient * scale.view(-1).to(gradient.dtype), weight.t(), ones), None, None
+        return product(gradient * scale.view(-1).to(gradient.dtype), weight.t(), ones, fast=False), None, None
 
 
 class FP8Linear(torch.nn.Module):
