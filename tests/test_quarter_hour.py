@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -100,6 +101,33 @@ def test_a_pack_travels_in_pieces_and_is_checked(tmp_path, stub):
         assert (tmp_path / "lent" / "pack" / name).read_bytes() == (pack / name).read_bytes()
     (tmp_path / "lent" / "pack" / "ids.npz").write_bytes(b"other")
     assert run(tmp_path, "1", PYTHON=stub)[-1]["result"] == "failed"
+
+
+def test_a_training_that_fails_is_a_row_that_says_why_and_each_is_written_at_once(tmp_path, monkeypatch):
+    out = tmp_path / "rows.json"
+    spec = importlib.util.spec_from_file_location("throughput", ROOT / "benchmarks" / "training_throughput.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    before = []
+
+    def measure(system, *_):
+        before.append([row["system"] for row in json.loads(out.read_text())["rows"]] if out.exists() else [])
+        if system == "stored@4":
+            raise MemoryError("no room\nfor it")
+        rate = {"xalma": 300.0, "trainer": 200.0}[system]
+        return {"tokens_per_s": rate, "model_flops": 1.0, "peak_mib": None, "seconds": 1.0, "warmup_seconds": 1.0,
+                "losses": [2.0], "micro": 1}  # fmt: skip
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "ceiling", lambda _: 4.0)
+    systems = ["stored@4", "xalma", "trainer"]
+    monkeypatch.setattr(sys, "argv", ["", "--one-process", "--repeats", "1", "--kinds", "adapter", "--rows", "packed:8",
+                                      "--systems", *systems, "--out", str(out)])  # fmt: skip
+    benchmark.main()
+    assert before == [systems[:n] for n in range(3)]
+    failed, ours, theirs = json.loads(out.read_text())["rows"]
+    assert failed["skipped"] == "MemoryError: no room for it" and "tokens_per_s" not in failed
+    assert (ours["utilisation_of_ceiling"], theirs["xalma_times_as_fast"]) == (0.25, 1.5)
 
 
 @pytest.mark.long
