@@ -53,6 +53,7 @@ lab: $(READY)
 
 lint: $(READY)
 	.venv/bin/ruff check .
+	.venv/bin/lint-imports
 
 cards: $(READY)
 	.venv/bin/python -m xalma.paper.phrasebook_card
