@@ -35,11 +35,11 @@ from typing import Any
 import datasets
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback
+from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from xalma.files import write_json
 from xalma.models import attach_adapter, build_llama, train_tokenizer
-from xalma.preference import in_order, tokenize_pair
-from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.preference import ARPOConfig, ARPOTrainer, in_order, tokenize_pair
 from xalma.prompts import translation_prompt
 from xalma.runtime import data_root, provenance
 

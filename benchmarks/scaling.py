@@ -51,13 +51,13 @@ from xalma.models import (
     ModuleBank,
     attach_adapter,
     build_llama,
+    layouts,
     load_modules,
     save_adapter,
     save_base,
     train_tokenizer,
 )
-from xalma.models.convert import convert
-from xalma.models.layouts import ALL_MODULES, open_checkpoint
+from xalma.models import convert as conversion
 from xalma.paper import (
     AXES,
     save_figure,
@@ -258,8 +258,8 @@ def converting(bench: Bench, size: Size) -> Callable[[], Any]:
 
     def run() -> None:
         shutil.rmtree(out, ignore_errors=True)
-        checkpoint = open_checkpoint({group: adapters / f"group{group}" for group in groups}, adapters / "base")
-        convert(checkpoint, out, ALL_MODULES, list(groups))
+        checkpoint = layouts.open_checkpoint({group: adapters / f"group{group}" for group in groups}, adapters / "base")
+        conversion.convert(checkpoint, out, layouts.ALL_MODULES, list(groups))
 
     return run
 

@@ -29,10 +29,10 @@ def replace(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("identify.py", "MIN_LATIN_SHARE = 0.5", "MIN_LATIN_SHARE = 0.6"),
-        ("evaluate.py", "def lines_of(", "def lines_of(*_, **__):\n    return []\n\n\ndef _lines_of("),
+        ("language_id.py", "MIN_LATIN_SHARE = 0.5", "MIN_LATIN_SHARE = 0.6"),
+        ("text_files.py", "def lines_of(", "def lines_of(*_, **__):\n    return []\n\n\ndef _lines_of("),
         ("runtime.py", "random.seed(seed)", "random.seed(seed + 1)"),
-        ("testsets.py", "from __future__ import annotations", "X = 1"),
+        ("corpora/test_sets.py", "from __future__ import annotations", "X = 1"),
         ("corpora/own.py", "from __future__ import annotations", "X = 1"),
     ],
 )
@@ -44,23 +44,23 @@ def test_changed_code_is_a_changed_hash(copy, file, old, new):
 
 def test_comments_docstrings_and_imports_are_no_code(copy):
     before = hash_of(copy)
-    path = copy / "arpo.py"
+    path = copy / "preference/arpo.py"
     _, rest = path.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)
     rest = f"import os\n# a comment\n{rest}".replace(") -> None:\n", ") -> None:\n    import sys\n\n")
     path.write_text(f'"""Another text."""\n\nfrom __future__ import annotations\n{rest}', encoding="utf-8")
-    (copy / "plan.py").write_text("X = 1\n", encoding="utf-8")
+    (copy / "training/plan.py").write_text("X = 1\n", encoding="utf-8")
     assert hash_of(copy) == before == hash_of()
 
 
 def test_a_definition_may_move_to_another_file(copy):
     before = hash_of(copy)
-    path = copy / "identify.py"
+    path = copy / "language_id.py"
     text = path.read_text(encoding="utf-8")
     node = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "off_target")
     moved = ast.get_source_segment(text, node)
     path.write_text(text.replace(moved, ""), encoding="utf-8")
     assert hash_of(copy) != before, "a definition is gone"
-    with (copy / "data.py").open("a", encoding="utf-8") as file:
+    with (copy / "data" / "collate.py").open("a", encoding="utf-8") as file:
         file.write(f"\n\n{moved}\n")
     assert hash_of(copy) == before
 
@@ -68,10 +68,10 @@ def test_a_definition_may_move_to_another_file(copy):
 def test_a_whole_file_may_move(copy, monkeypatch):
     before = hash_of(copy)
     (copy / "language_id").mkdir()
-    shutil.move(copy / "identify.py", copy / "language_id" / "detect.py")
-    with pytest.raises(FileNotFoundError, match="names identify, which is not in"):
+    shutil.move(copy / "language_id.py", copy / "language_id" / "detect.py")
+    with pytest.raises(FileNotFoundError, match="names language_id, which is not in"):
         hash_of(copy)
-    names = tuple("language_id.detect" if name == "identify" else name for name in runs.DECISIVE)
+    names = tuple("language_id.detect" if name == "language_id" else name for name in runs.DECISIVE)
     monkeypatch.setattr(runs, "DECISIVE", names)
     assert hash_of(copy) == before
 
@@ -82,10 +82,17 @@ def test_every_module_behind_the_stages_stands_in_exactly_one_list():
         set(runs.files_of(names, PACKAGE)) for names in (runs.DECISIVE, runs.NOT_DECISIVE)
     )
     assert not decisive & other
-    closure = imported_from("stages", *(f"corpora.{path.stem}" for path in (PACKAGE / "corpora").glob("*.py")))
+    closure = imported_from("training.stages", *CORPORA)
     assert closure <= decisive | other, sorted(path.stem for path in closure - decisive - other)
     extra = {path.stem for path in decisive - closure}
-    assert extra == {"methods", "arpotrainer"}, "notebook 08 files this hash too; nothing else is hashed beside"
+    assert extra == {"methods", "arpo_trainer"}, "notebook 08 files this hash too; nothing else is hashed beside"
+
+
+CORPORA = [
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+    for path in sorted((PACKAGE / "corpora").rglob("*.py"))
+    if path.stem != "__init__"
+]
 
 
 def imported_from(*modules: str) -> set[Path]:

@@ -245,7 +245,7 @@ def test_papermill_gets_one_line_and_no_bar(tmp_path, monkeypatch):
 
     monkeypatch.delenv("XALMA_STATUS", raising=False)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    code = """from xalma.runtime import progress
+    code = """from xalma.progress import progress
 with progress(300, "stage 4") as bar:
     for _ in range(300):
         bar.update(1, "loss 1.0")"""

@@ -28,7 +28,9 @@ NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_s
 ADDED_LATER = "outputs-*.json"  # translations kept beside a stage; no loader reads them
 WEIGHTS = (".safetensors", ".json", ".jinja")  # files of a stage that decide what its model answers
 
-_checked: dict[Path, tuple] = {}  # folder -> names, sizes and times of its files when their hashes were compared
+_checked: dict[
+    Path, tuple
+] = {}  # folder -> names, sizes and times of its files when their hashes were compared
 
 
 def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:
@@ -110,7 +112,9 @@ def check_weights(folder: Path) -> None:
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{folder} holds no weights (*.safetensors): they were removed while the stage was made")
+        raise ValueError(
+            f"{folder} holds no weights (*.safetensors): they were removed while the stage was made"
+        )
     for file in files:
         try:
             with safe_open(file, "pt") as tensors:
@@ -119,7 +123,9 @@ def check_weights(folder: Path) -> None:
                     if tensor.is_floating_point() and not all_finite(tensor):
                         raise ValueError(f"{file}: {name} is not finite: lower the learning rate")
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} can't be read ({error}): see to the disk, and run the stage again") from None
+            raise ValueError(
+                f"{file} can't be read ({error}): see to the disk, and run the stage again"
+            ) from None
 
 
 def open_stage(folder: str | Path) -> dict[str, Any]:
@@ -168,7 +174,9 @@ def _compare(folder: Path, names: list[str], filed: Any) -> None:
         if path.is_symlink():
             raise ValueError(f"{path} is a link, and a stage's files are its own: {_remedy(folder)}")
         if name in filed and file_hash(path) != filed[name]:
-            raise ValueError(f"{path} was changed after its stage was made (another SHA-256): {_remedy(folder)}")
+            raise ValueError(
+                f"{path} was changed after its stage was made (another SHA-256): {_remedy(folder)}"
+            )
 
 
 def _names(folder: Path) -> list[str]:
@@ -189,6 +197,7 @@ def results_folder(p: Profile) -> Path:
     """results/<profile>, where tables, figures and scores of a profile go."""
     return home() / p.results_dir / p.name
 
+
 # "corpora.*" is every module of the folder: corpora are opened by name. `preference.methods` and `arpo_trainer` decide
 # the weights of notebook 08, which files this hash too.
 DECISIVE = (
@@ -205,7 +214,6 @@ DECISIVE = (
     "data.mixing",
     "data.test_index",
     "data.token_files",
-    "evaluation.metrics",
     "language_id",
     "languages",
     "models.adapters",
@@ -248,11 +256,15 @@ PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they
 @cache
 def recipe_hash(root: Path = Path(__file__).parent) -> str:
     """16 hex digits for the code in the package folder `root`. Raises ValueError where a part is gone."""
-    texts = [text for path in files_of(DECISIVE, root) for name, text in definitions(path) if name not in PLACES]
+    texts = [
+        text for path in files_of(DECISIVE, root) for name, text in definitions(path) if name not in PLACES
+    ]
     for module, names in DECISIVE_PARTS.items():
         parts = dict(definitions(root / f"{module}.py"))
         if missing := set(names) - parts.keys():
-            raise ValueError(f"{module}.py no longer defines {', '.join(sorted(missing))}: mend DECISIVE_PARTS")
+            raise ValueError(
+                f"{module}.py no longer defines {', '.join(sorted(missing))}: mend DECISIVE_PARTS"
+            )
         texts += [parts[name] for name in names]
     return fingerprint(sorted(texts))
 
@@ -261,9 +273,15 @@ def files_of(modules: tuple[str, ...], root: Path) -> list[Path]:
     """The files of a list of modules. Raises FileNotFoundError for a module that is not there."""
     found = []
     for module in modules:
-        paths = sorted(root.glob(module.replace(".", "/") + ".py"))
+        paths = [
+            path
+            for path in sorted(root.glob(module.replace(".", "/") + ".py"))
+            if path.stem != "__init__" or module == "__init__"
+        ]
         if not paths:
-            raise FileNotFoundError(f"the recipe's hash names {module}, which is not in {root}: mend recipehash.py")
+            raise FileNotFoundError(
+                f"the recipe's hash names {module}, which is not in {root}: mend DECISIVE in runs.py"
+            )
         found += paths
     return found
 

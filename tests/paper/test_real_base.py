@@ -14,9 +14,9 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, 
 
 from xalma.paper.real_base import run as realbase
 from xalma.paper.real_base.decoding import decode, price
+from xalma.paper.real_base.preference_objectives import METHODS, method_loss
 from xalma.profiles import load_profile
 from xalma.runtime import device
-from xalma.training.preference_objectives import METHODS, method_loss
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.4,

@@ -155,9 +155,9 @@ def test_a_stage_in_a_worker_process_under_a_real_kernel(micro, micro_values, la
     shutil.copytree(Path(micro.run_dir), tmp_path / "runs")
     values = micro_values | {"workers": 2, "stage2_tokens": 40_960, "run_dir": str(tmp_path / "runs")}
     cells = [
-        "from xalma import live, recipe, stages\nfrom xalma.profiles import load_profile\nlive.EVERY_S = 0.3",
+        "from xalma.training import live, stages, workers\nfrom xalma.profiles import load_profile\nlive.EVERY_S = 0.3",
         f"p = load_profile('tiny', **{values})\nprint('before')\n"
-        "recipe.side_by_side(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
+        "workers.side_by_side(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
     ]
     monkeypatch.setenv(progress.SESSION, "04.ipynb")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

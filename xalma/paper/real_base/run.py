@@ -62,7 +62,7 @@ def tasks(p: Profile) -> list[Task]:
         found.append(Task("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
     if {2, 4} <= set(groups):
         found.append(Task("french", ("stage1",), t.french))
-    from xalma.training.preference_objectives import METHODS
+    from xalma.paper.real_base.preference_objectives import METHODS
 
     for factor in METHOD_RATES:
         for g in (g for g in groups if g in parse_groups(p.comparison_groups)):

@@ -27,6 +27,7 @@ from xalma.models.adapters import attach_adapter
 from xalma.paper.real_base.context import WMT_FIRST, Run
 from xalma.paper.real_base.decoding import decode, price
 from xalma.paper.real_base.pack import WMT, open_pack_model
+from xalma.paper.real_base.preference_objectives import REFERENCE, Preference, Within
 from xalma.paper.real_base.rows import (
     Rows,
     blocks,
@@ -42,7 +43,6 @@ from xalma.preference.packed_pairs import sequence_logps
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision
 from xalma.training.objectives import Objective
-from xalma.training.preference_objectives import REFERENCE, Preference, Within
 from xalma.training.trainer import train
 
 FEW_SHOT, PROMPTED = "few-shot", "prompted"
