@@ -39,6 +39,7 @@ MICRO = {
     "block_tokens": 64,
     "mixing": "uniform",
     "stage4_epochs": 1.0,
+    "stage4_batch_size": 16,
     "lora_rank": 16,
     "lora_alpha": 32,
     "stage1_tokens": 40_960,
