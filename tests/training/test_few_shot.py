@@ -11,7 +11,7 @@ from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import pseudo_monolingual
 from xalma.evaluation.records import read_records
 from xalma.models.losses import plain_model
-from xalma.training.few_shot import (
+from xalma.training.ladder import (
     continue_test,
     evaluate_few_shot,
     few_shot_file,

@@ -4,7 +4,10 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
-    ladder="evaluate_stage for_each_group ladder_records newest_stage run_chain translate_test",
+    ladder=(
+        "continue_test evaluate_few_shot evaluate_stage few_shot_rows for_each_group ladder_records "
+        "newest_stage partner_gain run_chain translate_test"
+    ),
     plan="flops_per_token plan_text",
     stages=(
         "stage0_backbone stage1_monolingual_base stage2_monolingual_modules "

@@ -18,7 +18,7 @@ from xalma.languages import ENGLISH
 from xalma.profiles import Profile
 from xalma.prompts import translation_prompt
 
-STYLE = "medium"  # of the style set's references: the longest in which measures, money and spans are short too
+OTHER_STYLE = "medium"  # of the style set's references: the longest in which measures, money and spans are short too
 
 
 def renderings(draw: Draw, lang: str) -> frozenset[str]:
@@ -40,7 +40,7 @@ def _in_any_style(part: Part, lang: str) -> set[str]:
     return found
 
 
-def style_rows(p: Profile, group: int, split: str, n: int, style: str = STYLE) -> list[dict[str, Any]]:
+def style_rows(p: Profile, group: int, split: str, n: int, style: str = OTHER_STYLE) -> list[dict[str, Any]]:
     """`n` sentences per language of a group, both directions, that sound otherwise in `style` in both languages.
 
     Rows of {"direction", "prompt", "source" (full style), "reference" (`style`), "renderings"}.

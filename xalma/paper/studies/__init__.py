@@ -4,6 +4,7 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
+    ladder="few_shot_table file_ladder ladder_study",
     long_form=(
         "ablations_folder ablations_plan file_ablations is_long long_folder plan "
         "read_ablations read_long_form run_long_form"
@@ -22,6 +23,7 @@ __all__, __getattr__, __dir__ = face(
         "ablate_stages ablation_findings ablation_table CHAINS gating_records gating_table "
         "published_stages shortened"
     ),
+    style="file_styles style_study style_table",
     study=(
         "BITS file_records file_study PANELS study_findings study_note study_summary "
         "study_table"

@@ -2,7 +2,7 @@
 
 Every system ends with the same SFT pairs: after all of stages 1 to 3, without one of them, and on random weights.
 Seeds change the text that is drawn, test sentences included, its order and the fresh modules; the base is one for all.
-Before SFT the full chain is measured without a prompt (`few_shot`). With seed `p.seed` it is the main ladder's.
+Before SFT the full chain is measured without a prompt (`few_shot_rows`). With seed `p.seed` it is the main ladder's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from xalma.paper.studies.study import Study, file_study, one_share, study_note
 from xalma.paper.tables import write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import read_run, results_folder, stage_folder
-from xalma.training.few_shot import evaluate_continuations
-from xalma.training.ladder import MODULE_STAGES, evaluate_folder, run_chain
+from xalma.training.ladder import MODULE_STAGES, evaluate_continuations, evaluate_folder, run_chain
 from xalma.training.stages import stage0_backbone, stage1_monolingual_base
 from xalma.training.workers import side_by_side
 
 RANDOM = "random"
-SYSTEMS = {
+SFT_SYSTEMS = {
     FULL: "stages 1 to 3, then SFT",
     "no-stage1": "without stage 1, monolingual base",
     "no-stage3": "without stage 3, pseudo-monolingual",
@@ -45,13 +44,13 @@ def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
     mine, seeds = one_share(p.but(ablation_share=1.0)), seeds_of(p)
     read_run(stage_folder(p, 0))
     found: list[Record] = []
-    for systems in ((FULL,), tuple(name for name in SYSTEMS if name != FULL)):  # the others start from its stages
+    for systems in ((FULL,), tuple(name for name in SFT_SYSTEMS if name != FULL)):  # the others start from its stages
         jobs = [(_score, (mine, group, seed, name)) for seed in seeds for name in systems]
         found += [record for records in side_by_side(p, jobs) for record in records]
     jobs = [(_continue, (mine, group, seed, number)) for seed in seeds for number in range(len(BEFORE_SFT))]
     few_shot = [record for records in side_by_side(p, jobs) for record in records]
-    tokens = {name: n_tokens(_folder(mine, group, p.seed, name)) for name in SYSTEMS}
-    systems = {name: {"system": label, "tokens read": tokens[name]} for name, label in SYSTEMS.items()}
+    tokens = {name: n_tokens(_folder(mine, group, p.seed, name)) for name in SFT_SYSTEMS}
+    systems = {name: {"system": label, "tokens read": tokens[name]} for name, label in SFT_SYSTEMS.items()}
     return Study(
         f"group{group}", f"SFT with and without the stages before it, Group {group}", FULL, systems, found
     ), few_shot
@@ -81,7 +80,7 @@ def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
     return evaluate_continuations(p.but(seed=seed), folder, group, BEFORE_SFT[number])
 
 
-def ladder_table(study: Study) -> pd.DataFrame:
+def sft_table(study: Study) -> pd.DataFrame:
     """One row per direction class and system: BLEU with ±, its range over seeds, and the difference to all stages."""
     found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
     for direction, arrow in DIRECTIONS.items():
@@ -118,13 +117,13 @@ def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record]) -> None:
     folder, made = ladder_folder(p), "make ladder"
     study = file_study(folder, study)
     few_shot = read_records(write_records(folder / f"{study.name}_few_shot.jsonl", few_shot))
-    write_table(ladder_table(study), folder / "tables" / study.name, study.title, study_note(study, made))
+    write_table(sft_table(study), folder / "tables" / study.name, study.title, study_note(study, made))
     caption = "Before SFT: continuations after one example pair, without a prompt"
     stem = folder / "tables" / f"{study.name}_few_shot"
     write_table(few_shot_table(few_shot), stem, caption, footnote(few_shot, "bleu", made), decimals=3)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run_ladder_study(argv: Sequence[str] | None = None) -> None:
     """The study of all of a profile's groups; the ladder's stages are run where they are not finished."""
     parser = argparse.ArgumentParser(prog="python -m xalma.paper.studies.ladder")
     parser.add_argument("--profile", default="tiny")
@@ -138,4 +137,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_ladder_study()

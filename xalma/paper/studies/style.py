@@ -40,13 +40,17 @@ from xalma.training.workers import side_by_side
 
 CONTINUED = "sft"
 ASKED = (CONTINUED, "arpo", "dpo", "simpo")
-RATES = (2e-4, 1e-3)  # a gentle one, and one at which rejection without behaviour cloning collapses; by trial
-STEPS = 40  # updates of `stage5_batch_size` pairs
+STYLE_RATES = (2e-4, 1e-3)  # a gentle one, and one at which rejection without behaviour cloning collapses; by trial
+STYLE_STEPS = 40  # updates of `stage5_batch_size` pairs
 CONTENT_SIGNATURE = "percent of outputs that state the source's facts, in any CLDR style, letter for letter"
 
 
 def style_study(
-    p: Profile, group: int, methods: Sequence[str] = ASKED, rates: Sequence[float] = RATES, steps: int = STEPS
+    p: Profile,
+    group: int,
+    methods: Sequence[str] = ASKED,
+    rates: Sequence[float] = STYLE_RATES,
+    steps: int = STYLE_STEPS,
 ) -> list[Record]:
     """Scores on the style set of the SFT module and of each method at each rate, for each seed.
 
@@ -165,7 +169,7 @@ def styles_folder(p: Profile) -> Path:
     return results_folder(p) / "styles"
 
 
-def file_styles(p: Profile, records: Sequence[Record], steps: int = STEPS) -> pd.DataFrame:
+def file_styles(p: Profile, records: Sequence[Record], steps: int = STYLE_STEPS) -> pd.DataFrame:
     """Write records, table and run.json; returns the table."""
     folder, made = styles_folder(p), "make styles"
     records = read_records(write_records(folder / "scores.jsonl", records))
@@ -177,7 +181,7 @@ def file_styles(p: Profile, records: Sequence[Record], steps: int = STEPS) -> pd
     return table
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run_style_study(argv: Sequence[str] | None = None) -> None:
     """The study of a profile's first comparison group, from the main ladder's stage 4."""
     parser = argparse.ArgumentParser(prog="python -m xalma.paper.studies.style")
     parser.add_argument("--profile", default="tiny")
@@ -188,4 +192,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_style_study()
