@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from xalma.evaluation.records import Record
+from xalma.evaluation.records import Record, read_records
 from xalma.paper.studies.ladder import (
     BEFORE_SFT,
     RANDOM,
@@ -15,6 +17,7 @@ from xalma.paper.studies.ladder import (
     ladder_study,
     sft_table,
 )
+from xalma.paper.studies.seeds import by_seed, paired
 from xalma.paper.studies.stage_ablation import FULL
 from xalma.paper.studies.study import Study, read_study
 from xalma.runs import lineage
@@ -61,3 +64,23 @@ def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
     file_ladder(p, study, few_shot)
     assert read_study(ladder_folder(p), "group6").systems == study.systems
     assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"group6.csv", "group6_few_shot.md"}
+
+
+FILED = Path(__file__).parents[2] / "results" / "tiny" / "ladder"
+
+
+def test_the_filed_study_shows_what_the_papers_claim():
+    """Three seeds, differences seed by seed against their intervals. Without stage 1, xx→en is within its interval."""
+    study = read_study(FILED, "group6")
+    values = by_seed(study.records).sort_index()
+    before = by_seed(read_records(FILED / "group6_few_shot.jsonl")).sort_index()
+    for direction in ("en-xx", "xx-en"):
+        assert before["stage3", direction, "bleu"].min() >= 20
+        assert values[FULL, direction, "bleu"].min() >= 45
+        gain, half = paired(before, "stage3", "stage2", direction, "partner_gain")
+        assert gain > half
+        for system in ("no-stage3", RANDOM, *(("no-stage1",) if direction == "en-xx" else ())):
+            gap, half = paired(values, system, FULL, direction)
+            assert gap < -half, (system, direction)
+    change, half = paired(before, "stage2", "stage1", "en-xx", "text_bits")
+    assert change < -half
