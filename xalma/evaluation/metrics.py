@@ -15,7 +15,7 @@ COMET and its kin are in `neural`, intervals and tests in `significance`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 METRICS = ("bleu", "chrf", "chrf++", "spbleu")
 SPBLEU_TOKENIZER = "flores200"
 SEGMENTS_AT_ONCE = 4_000  # whose n-grams are in memory: 57 KB each for BLEU and chrF of German news
+CHARACTERS_AT_ONCE = 1_000_000  # the same where segments are long
+LONGEST_SEGMENT = 2_000_000  # characters: no text that was translated, and chrF of more takes minutes
 # A translation this many times as long as its reference, and longer by this many characters, has
 # repeated itself or gone on talking. Chosen: short references are easily doubled.
 OVERLONG_TIMES, OVERLONG_CHARACTERS = 2, 50
@@ -84,11 +86,22 @@ def score(
 def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """sacreBLEU's corpus score, from the sums of its counts: its own call holds the n-grams of all segments."""
     totals: np.ndarray | int = 0
-    for start in range(0, len(hypotheses), SEGMENTS_AT_ONCE):
-        part = slice(start, start + SEGMENTS_AT_ONCE)
+    for part in parts(hypotheses, references):
         counts = metric._extract_corpus_statistics(hypotheses[part], [references[part]])
         totals = totals + np.array(counts, dtype=np.int64).sum(axis=0)
     return metric._compute_score_from_stats(totals.tolist()).score
+
+
+def parts(*columns: Sequence[str]) -> Iterator[slice]:
+    """Runs of at most SEGMENTS_AT_ONCE segments, and of CHARACTERS_AT_ONCE in a column unless one segment has more."""
+    start = size = 0
+    for i, texts in enumerate(zip(*columns, strict=True)):
+        length = max(map(len, texts))
+        if i - start == SEGMENTS_AT_ONCE or (i > start and size + length > CHARACTERS_AT_ONCE):
+            yield slice(start, i)
+            start, size = i, 0
+        size += length
+    yield slice(start, len(columns[0]))
 
 
 def sacrebleu_metric(name: str, tgt: str, references: Sequence[str] | None = None) -> BLEU | CHRF:
@@ -172,10 +185,16 @@ def bits_per_byte(nats: Sequence[float], references: Sequence[str]) -> float:
 
 
 def check_counts(**columns: Sequence[str]) -> None:
-    """Raises ValueError, naming the columns, for unequal numbers of segments or none at all."""
+    """Raises ValueError, naming the columns, for unequal numbers of segments, none at all, or one that is too long."""
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(f"{found}: give one of each for every segment")
     if not all(counts.values()):
         raise ValueError(f"no segments to score: {' and '.join(counts)} are empty lists")
+    for name, column in columns.items():
+        if long := [i for i, text in enumerate(column, 1) if isinstance(text, str) and len(text) > LONGEST_SEGMENT]:
+            raise ValueError(
+                f"segment {long[0]} of {name} has {len(column[long[0] - 1]):,} characters, at most {LONGEST_SEGMENT:,} "
+                f"are scored: write one segment a line"
+            )

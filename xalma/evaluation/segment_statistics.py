@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xalma.evaluation.metrics import SEGMENTS_AT_ONCE, check_counts, sacrebleu_metric
+from xalma.evaluation.metrics import check_counts, parts, sacrebleu_metric
 
 SEED = 12345  # sacreBLEU's default
 BLEU_ORDER = 4
@@ -30,12 +30,11 @@ def segment_statistics(outputs: Sequence[str], references: Sequence[str], tgt: s
     Raises ValueError as `evaluate.score` does.
     """
     check_counts(outputs=outputs, references=references)
-    parts = []
-    for start in range(0, len(outputs), SEGMENTS_AT_ONCE):
-        part = slice(start, start + SEGMENTS_AT_ONCE)
+    found = []
+    for part in parts(outputs, references):
         prepared = _with_references(metric, tgt, tuple(references[part]))
-        parts.append(np.array(prepared._extract_corpus_statistics(outputs[part], None), dtype=np.int32))
-    return np.concatenate(parts)
+        found.append(np.array(prepared._extract_corpus_statistics(outputs[part], None), dtype=np.int32))
+    return np.concatenate(found)
 
 
 def statistics_of(segment_scores: Sequence[float]) -> np.ndarray:
