@@ -4,8 +4,9 @@
 
 A harness is a file of tests/outside with TITLE, COUNT and run(work, runs, n, seed), which gives the numbers tried and
 held, other counts, and a line for each failure. The other tests there are counted as pytest reports them. All start
-from the outside: `xalma` commands in processes of their own, on the tests' smallest profile. Writes OUT.json and
-OUT.md; ends with status 1 if anything failed. With --only the parts that OUT.json has of others stay as they are.
+from the outside: `xalma` commands in processes of their own, on the tests' smallest profile. Prints what it is about to
+do, and each part as it ends. Writes OUT.json and OUT.md; ends with status 1 if anything failed or nothing was tried.
+With --only the parts that OUT.json has of others stay as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from xalma.files import write_atomically, write_json
+from xalma.files import read_json, write_atomically, write_json
 from xalma.runtime import REPOSITORY, git_commit, provenance
 
 OUTSIDE = REPOSITORY / "tests" / "outside"
-IN_HARNESSES = "test_stage_folders.py"  # runs the harnesses at a small count
+NOT_COUNTED = ("test_stage_folders.py", "test_reliability.py")  # the harnesses at a small count; tests of the report
 
 
 def harnesses() -> list[Any]:
@@ -40,7 +40,10 @@ def harnesses() -> list[Any]:
 
 def run_harness(module: Any, work: Path, runs: Path, scale: float, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
-    found = module.run(work / module.__name__, runs, round(module.COUNT * scale), seed)
+    try:
+        found = module.run(work / module.__name__, runs, count_of(module, scale), seed)
+    except Exception as error:  # a part that can't be run is not green, and the others are still worth running
+        found = {"tried": 0, "held": 0, "failed": [f"could not be run: {type(error).__name__}: {error}"[:600]]}
     about = " ".join(module.__doc__.split())
     return {
         "name": module.__name__,
@@ -49,6 +52,26 @@ def run_harness(module: Any, work: Path, runs: Path, scale: float, seed: int) ->
         **found,
         "seconds": round(time.perf_counter() - started),
     }
+
+
+def count_of(module: Any, scale: float) -> int:
+    """How often a harness tries at this scale, at least once."""
+    return max(1, round(module.COUNT * scale))
+
+
+def is_green(part: dict[str, Any]) -> bool:
+    """Whether all that was tried held, and something was."""
+    return not part["failed"] and part["held"] == part["tried"] > 0
+
+
+def plan(modules: list[Any], tests: list[Path], scale: float, known: list[dict[str, Any]]) -> str:
+    """What is about to be done, with the minutes it took the last time."""
+    took = {part["name"]: part["seconds"] for part in known}
+    names = [module.__name__ for module in modules] + [path.stem for path in tests]
+    lines = [f"  {module.__name__}: {module.TITLE}, {count_of(module, scale)}" for module in modules]
+    lines += [f"  {path.stem}: its tests" for path in tests]
+    minutes = sum(took.get(name, 0) for name in names) / 60
+    return "\n".join([f"{len(names)} parts, {minutes:.0f} minutes the last time (0: not known):", *lines])
 
 
 def run_tests(path: Path, work: Path) -> dict[str, Any]:
@@ -100,24 +123,27 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of files of tests/outside, separated by commas")
     arguments = parser.parse_args()
     chosen, filed = [*filter(None, arguments.only.split(","))], arguments.out.with_suffix(".json")
-    kept = json.loads(filed.read_text(encoding="utf-8"))["parts"] if chosen and filed.exists() else []
-    parts = [part for part in kept if part["name"] not in chosen]
+    known = read_json(filed, "remove it", keys=("parts",))["parts"] if filed.exists() else []
+    parts = [part for part in known if chosen and part["name"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
         work, modules = Path(folder), [m for m in harnesses() if not chosen or m.__name__ in chosen]
-        tests = [path for path in sorted(OUTSIDE.glob("test_*.py")) if path.name != IN_HARNESSES]
+        tests = [path for path in sorted(OUTSIDE.glob("test_*.py")) if path.name not in NOT_COUNTED]
         tests = [path for path in tests if not chosen or path.stem in chosen]
+        print(plan(modules, tests, arguments.scale, known), flush=True)
         runs = importlib.import_module("chain").made(work) if modules else None
         jobs = [lambda m=m: run_harness(m, work, runs, arguments.scale, arguments.seed) for m in modules]
         jobs += [lambda path=path: run_tests(path, work) for path in tests]
-        for job in jobs:
-            parts.append(job() | {"commit": git_commit()})
-            print({key: parts[-1][key] for key in ("title", "tried", "held", "seconds", "failed")}, flush=True)
+        for number, job in enumerate(jobs, 1):
+            parts.append(part := job() | {"commit": git_commit()})
+            ended = f"{part['held']} of {part['tried']} held, {part['seconds']} s"
+            print("\n".join([f"[{number}/{len(jobs)}] {part['title']}: {ended}", *part["failed"]]), flush=True)
     command = f"python benchmarks/reliability.py --scale {arguments.scale:g} --seed {arguments.seed}"
     parts.sort(key=lambda part: part["name"])
     found = {"command": command, "seed": arguments.seed, **provenance(), "parts": parts}
     write_json(arguments.out.with_suffix(".json"), found)
     write_atomically(arguments.out.with_suffix(".md"), markdown(found))
-    return int(any(part["failed"] for part in parts))
+    print(f"wrote {arguments.out}.md and .json")
+    return int(not all(map(is_green, parts)) or not parts)
 
 
 if __name__ == "__main__":

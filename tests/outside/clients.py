@@ -127,8 +127,8 @@ def carried_out(shell: Shell, *command: object, stdin: str = "") -> str:
 
 def asked(p, n: int) -> list[dict[str, str]]:
     """n sentences with direction, source, prompt of the training form, and the bare prompt of a chat's turn."""
-    from xalma.training.export.export import held_out_rows
     from xalma.prompts import translation_prompt
+    from xalma.training.export.export import held_out_rows
 
     rows = []
     for row in held_out_rows(p, GROUP, n):

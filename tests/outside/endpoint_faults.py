@@ -45,7 +45,7 @@ def asked(server: FaultyServer, journal: Path, n: int = COUNT, **options) -> lis
 def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
     """Each kind of fault with n segments, over two starts."""
     work.mkdir(parents=True, exist_ok=True)
-    paid, requests, tried, failed = {}, 0, 0, []
+    paid, requests, tried, failed, all_paid = {}, 0, 0, [], 0
     most_lost = 2 * (WORKERS + LOST_TRIES + 2)  # tries, and what is under way when it stops
     for it, kinds in (("came whole", ANSWERED), ("passes", PASSING), ("lasts", LASTING)):
         for number, (kind, (fault, more)) in enumerate(kinds.items()):
@@ -63,7 +63,10 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
                 "lasts": kept == 0 and server.paid <= most_lost,
             }[it]
             paid[it] = max(paid.get(it, 0), server.paid)
+            all_paid += server.paid if it != "lasts" else 0
             if not held:
                 failed.append(f"{kind}, {it}: {server.seen} requests, {server.paid} paid, {kept} kept of {n} segments")
     most = {f"most paid for {n} segments, a fault that {it}": count for it, count in paid.items()}
-    return {"tried": tried, "held": tried - len(failed), "requests": requests, **most, "failed": failed}
+    needed = n * (len(ANSWERED) + len(PASSING))
+    bought = {"answers needed of those that answer in the end": needed, "answers paid of them": all_paid}
+    return {"tried": tried, "held": tried - len(failed), "requests": requests, **bought, **most, "failed": failed}

@@ -77,8 +77,8 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
 
 def guarded(path: Path, tests: Path) -> dict[str, int]:
     """Peak memory and findings of reading a file through a guard, in a process of its own."""
-    from xalma.data.contamination import Guard
     from xalma.corpora.files import text_lines
+    from xalma.data.contamination import Guard
     from xalma.data.test_index import TestIndex
 
     named = {"files": text_lines, "contamination": Guard, "testindex": TestIndex}

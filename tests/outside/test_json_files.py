@@ -26,7 +26,7 @@ from xalma.paper.readme import adopt, cost_block, minutes_block, real_block
 from xalma.paper.real_base.pack import Pack
 from xalma.paper.real_base.scores import read_lines_of
 from xalma.paper.real_base.tables import read_about, run_profile
-from xalma.paper.studies.long_form import read_ablations as read_ablations
+from xalma.paper.studies.long_form import read_ablations
 from xalma.paper.studies.long_form import read_long_form as read_methods
 from xalma.paper.studies.study import read_study
 from xalma.profiles import load_profile
@@ -41,8 +41,8 @@ from xalma.training.plan import utilisation
 
 # Text that is no file of its own: a line, a header, a server's answer, what a library has just written.
 OWN_READERS = {
-    ("corpora/files.py", "json_lines"), ("files.py", "read_json"), ("realpack.py", "trimmed"),
-    ("realscore.py", "read_lines_of"), ("results.py", "read_records"), ("shards.py", "read_header"),
+    ("corpora/files.py", "json_lines"), ("files.py", "read_json"), ("pack.py", "trimmed"),
+    ("scores.py", "read_lines_of"), ("records.py", "read_records"), ("safetensors_io.py", "read_header"),
     ("systems/answers.py", "read_answer"), ("systems/journal.py", "_read"), ("systems/outputs.py", "_begun"),
     ("vocabulary.py", "bpe_state"),
 }  # fmt: skip
@@ -79,9 +79,9 @@ def _profile(folder: Path):
 
 
 def _methods(folder: Path) -> tuple[Path, Callable]:
-    from xalma.paper.studies.long_form import ablations_folder
+    from xalma.paper.studies.long_form import long_folder
 
-    return ablations_folder(_profile(folder)) / "run.json", lambda: read_methods(_profile(folder))
+    return long_folder(_profile(folder)) / "run.json", lambda: read_methods(_profile(folder))
 
 
 def _ablations(folder: Path) -> tuple[Path, Callable]:
