@@ -37,7 +37,7 @@ print(json.dumps({{"before": before, "peak": mib("VmHWM"), "characters": n, **gu
 
 SCORE = """
 import sys
-from xalma.cli import main
+from xalma.cli.main import main
 code = main(sys.argv[1:])
 print(int(next(row for row in open("/proc/self/status") if row.startswith("VmHWM")).split()[1]) // 1024)
 sys.exit(code)

@@ -99,7 +99,7 @@ class Shell:
 def _serve() -> None:
     import torch
 
-    import xalma.cli
+    import xalma.cli.main
     import xalma.models.generation
     import xalma.training.ladder  # all that a command imports later
 
@@ -116,7 +116,7 @@ def _serve() -> None:
                 _die_after(saves)
             code = 70  # an exception that main did not catch
             try:
-                code = xalma.cli.main(arguments)
+                code = xalma.cli.main.main(arguments)
             except SystemExit as end:
                 code = end.code
             except BaseException:
