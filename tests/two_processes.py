@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -42,10 +41,9 @@ def process(rank: int, world: int, port: str, folder: Path, kind: str, sharding:
     distributed.start()
     training.round = lambda value, digits: value  # the log rounds to four digits: here five must agree
     kill = lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    log = None
-    with suppress(distributed.Follower):  # it holds what was trained, which must go before the group does
-        model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding, **SMOOTH)
+    model, log = killed_runs.run(kind, folder / "checkpoints", kill, dropout=0.0, sharding=sharding, **SMOOTH)
     if log is None:
+        del model  # what was trained must go before the group does
         return distributed.stop()
     fell = [row["loss"] for row in log if "loss" in row]
     losses = [row[key] for row in log for key in ("loss", "z", "nll_loss", "margin") if key in row]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import ast
 import os
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xalma.files import file_hash, fingerprint, read_json, write_json
+from xalma.files import file_hash, fingerprint, new_directory, read_json, write_json
 from xalma.languages import adapter_name
 from xalma.profiles import Profile
 from xalma.runtime import all_finite, home, provenance
@@ -85,6 +86,36 @@ def lineage(folder: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         run = read_run(place)
         yield place, run
         place = run.get("previous")
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether `folder` was made from the inputs of fingerprint `key`.
+
+    Raises ValueError, naming the file, where it was and is damaged.
+    """
+    if not (folder / "run.json").exists() or read_run(folder).get("fingerprint") != key:
+        return False
+    open_stage(folder)
+    return True
+
+
+def finished(folder: Path, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:
+    """`folder`, made by `make` unless it was made from the same inputs; it is made aside and renamed when it is whole.
+
+    make: empty folder -> what run.json says of what it put there. "log" goes into log.json. "base", where it has
+    trained a model, is the folder of its base, or `folder` itself.
+    """
+    key = fingerprint(inputs)
+    if is_finished(folder, key):
+        return folder
+    started = time.perf_counter()
+    with new_directory(folder) as aside:
+        facts = make(aside)
+        if "log" in facts:
+            write_json(aside / "log.json", facts.pop("log"))
+        facts |= {"fingerprint": key, "seconds": round(time.perf_counter() - started, 1), "inputs": dict(inputs)}
+        file_run(aside, facts, folder, weights="base" in facts)
+    return folder
 
 
 def file_run(folder: Path, facts: dict[str, Any], final: Path, weights: bool = True) -> None:
@@ -228,6 +259,7 @@ DECISIVE = (
     "text_files",
     "training.distributed",
     "training.objectives",
+    "training.stage_runner",
     "training.stages",
     "training.trainer",
 )
@@ -244,7 +276,6 @@ NOT_DECISIVE = (
     "runs",
     "runtime",
     "training.checkpoints",
-    "training.live",
     "training.monitor",
     "training.plan",
     "training.workers",

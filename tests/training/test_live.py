@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 from xalma import progress
 from xalma.runs import stage_folder
-from xalma.training import live
+from xalma.training import monitor
 from xalma.training import workers as workers_
 from xalma.training.checkpoints import checkpoint_folder
 from xalma.training.monitor import PROGRESS_FILE, Meter
@@ -29,7 +29,7 @@ SAID = {"label": "stage 2, group 6", "step": 50, "steps": 2000, "loss": 2.34567,
 
 def test_a_line_a_training_and_its_numbers_over_it():
     other = SAID | {"label": "stage 2, group 3", "utilisation_%": 45.2, "curve": [[1, 4.0]]}
-    fig = live.live_figure([SAID, other])
+    fig = monitor.live_figure([SAID, other])
     first, second = fig.axes[0].lines
     assert first.get_xydata().tolist() == SAID["curve"] and second.get_xydata().tolist() == other["curve"]
     assert first.get_color() != second.get_color()
@@ -67,7 +67,7 @@ def shown(kernel, monkeypatch):
         return SimpleNamespace(update=lambda data, raw: places[-1].append(data))
 
     monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.setattr(live, "EVERY_S", 0.05)
+    monkeypatch.setattr(monitor, "PICTURE_EVERY_S", 0.05)
     return places
 
 
@@ -102,7 +102,7 @@ def test_a_training_is_shown_while_it_runs_and_nothing_stays(micro, shown, tmp_p
     old, folder = (checkpoint_folder(stage_folder(p, number, 6)) for number in (3, 2))
     old.mkdir(parents=True)
     (old / PROGRESS_FILE).write_text(json.dumps({"at": time.time() - 9}))  # of a killed run: it could not be drawn
-    with live.view(p):
+    with monitor.view(p):
         with Meter("stage 2, group 6", 10, 0, p, 1e6, folder) as meter:
             meter.step(100, lambda: 2.5)
             wait_for(lambda: any(shown[0]))
@@ -111,20 +111,20 @@ def test_a_training_is_shown_while_it_runs_and_nothing_stays(micro, shown, tmp_p
     (place,) = shown
     assert place[0] == place[-1] == {}
     assert all(b64decode(data["image/png"]).startswith(b"\x89PNG") for data in place[1:-1])
-    with live.view(p):
+    with monitor.view(p):
         pass
     assert len(shown) == 2, "another one can be opened"
 
 
 def test_an_error_in_the_training_takes_the_figure_away_too(micro, shown, tmp_path):
-    with pytest.raises(FloatingPointError), live.view(micro.but(run_dir=str(tmp_path))):
+    with pytest.raises(FloatingPointError), monitor.view(micro.but(run_dir=str(tmp_path))):
         raise FloatingPointError
     assert shown == [[{}, {}]]
 
 
 def test_nothing_happens_where_nobody_looks(micro, shown, monkeypatch):
     monkeypatch.delenv(progress.SESSION)
-    with live.view(micro):
+    with monitor.view(micro):
         pass
     assert shown == []
 
@@ -155,7 +155,8 @@ def test_a_stage_in_a_worker_process_under_a_real_kernel(micro, micro_values, la
     shutil.copytree(Path(micro.run_dir), tmp_path / "runs")
     values = micro_values | {"workers": 2, "stage2_tokens": 40_960, "run_dir": str(tmp_path / "runs")}
     cells = [
-        "from xalma.training import live, stages, workers\nfrom xalma.profiles import load_profile\nlive.EVERY_S = 0.3",
+        "from xalma.training import monitor, stages, workers\nfrom xalma.profiles import load_profile\n"
+        "monitor.PICTURE_EVERY_S = 0.3",
         f"p = load_profile('tiny', **{values})\nprint('before')\n"
         "workers.side_by_side(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
     ]

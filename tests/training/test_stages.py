@@ -67,14 +67,14 @@ def test_every_stage_leaves_weights_log_and_run(finished):
         weights = "model.safetensors" if number <= 1 else "adapter_model.safetensors"
         assert {weights, "log.json", "run.json"} <= {f.name for f in folder.iterdir()}
         assert not list(folder.glob("*.bin")), "safetensors only"
-        assert folder.parent.name == f"stage{number}_{stages.STAGE_NAMES[number]}"
+        assert folder.parent.name == f"stage{number}_{runs.STAGE_NAMES[number]}"
     assert not list(finished[0].parent.parent.rglob(".partial*"))
 
 
 @pytest.mark.parametrize("number", range(6))
 def test_run_json(finished, micro, number):
     run = run_of(finished[number])
-    assert (run["stage"], run["number"], run["group"]) == (stages.STAGE_NAMES[number], number, 0 if number < 2 else 6)
+    assert (run["stage"], run["number"], run["group"]) == (runs.STAGE_NAMES[number], number, 0 if number < 2 else 6)
     found = stages.read_run(finished[number])
     assert found["base"] == str(finished[min(number, 1)])
     assert found["previous"] == (str(finished[number - 1]) if number else None)
@@ -169,15 +169,15 @@ def test_a_killed_stage_leaves_the_finished_one_and_no_other(copied, monkeypatch
     done = stages.stage_folder(p, 3, 6)
     before = run_of(done)
 
-    def killed(*args):
+    def killed(path, *args):
+        assert (path.parent / "adapter_model.safetensors").exists(), "the test must kill late"
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "write_json", killed)
+        patch.setattr(runs, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             stages.stage3_pseudo_monolingual(p, 6)
     assert run_of(done) == before
-    assert (done.parent / ".partial-group6" / "adapter_model.safetensors").exists(), "the test must kill late"
     assert run_of(stages.stage3_pseudo_monolingual(p, 6))["inputs"]["stage3_learning_rate"] == 1e-4
     assert not list(done.parent.glob(".partial*"))
 
@@ -213,7 +213,7 @@ def test_a_missing_previous_stage_is_one_sentence(micro, tmp_path, stage, group,
 
 def test_the_notebooks_named_exist():
     names = {f.stem for f in (runtime.REPOSITORY / "notebooks").glob("*.ipynb")}
-    assert set(stages.NOTEBOOK_OF) <= names
+    assert set(runs.NOTEBOOK_OF) <= names
 
 
 def test_a_module_of_another_group_is_refused(micro, finished):
@@ -305,7 +305,7 @@ def test_stage_5_killed_while_it_decodes_and_trains(micro, finished, tmp_path, s
 def test_damaged_pairs_are_named_and_not_used(tmp_path):
     path, value = tmp_path / stages.PAIRS_FILE, {"rows": [{"prompt": "ü", "chosen": " a"}], "report": {"kept": 1}}
     assert stages._read_pairs(path) is None, "there are none yet"
-    runtime.write_json(path, value | {"fingerprint": runtime.fingerprint(value)})
+    files.write_json(path, value | {"fingerprint": files.fingerprint(value)})
     assert stages._read_pairs(path) == value
     whole = path.read_bytes()
     for harmed in (whole.replace(b" a", b" b"), whole[:-9], b"[]", b"{}", b"null", b"3", b'"x"', b"[" * 5000):
@@ -348,7 +348,7 @@ def test_values_of_all_earlier_stages_count(copied, counted):
     run = run_of(stages.stage_folder(copied, 1))
     run |= {"fingerprint": "another", "run_sha256": None}
     run["run_sha256"] = runs._own_hash(run)
-    runtime.write_json(stages.stage_folder(copied, 1) / "run.json", run)
+    files.write_json(stages.stage_folder(copied, 1) / "run.json", run)
     with pytest.raises(ValueError, match=r"stage2_.* was made from another stage than now lies in .*stage1_"):
         stages.stage4_sft(copied, 6)
     assert counted == []
@@ -401,7 +401,7 @@ def test_equal_adapters_are_equal_to_the_byte(finished, micro):
 
 def test_a_stage_must_leave_weights_that_are_numbers(micro, finished, tmp_path, monkeypatch):
     def spoiled(model, tokenizer, group, out):
-        stages.save_module(model, group, out)
+        stages.save_adapter(model, group, out)
         path = out / "adapter_model.safetensors"
         tensors = load_file(path)
         next(iter(tensors.values())).view(-1)[3] = float("nan")
@@ -419,7 +419,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch
     told, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (told.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b, replace=os.replace: (told.append("rename"), replace(a, b)))
-    with runtime.new_directory(tmp_path / "new") as folder:
+    with files.new_directory(tmp_path / "new") as folder:
         (folder / "a").mkdir()
         (folder / "a" / "b").write_text("x")
     partial = str(tmp_path / ".partial-new")
@@ -436,10 +436,10 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path, killed_before):
         (old / "f").write_text("new")
     else:
         partial.mkdir()
-    with pytest.raises(KeyboardInterrupt), runtime.new_directory(old):
+    with pytest.raises(KeyboardInterrupt), files.new_directory(old):
         assert (old / "f").read_text() == ("new" if killed_before == "removal" else "old")
         raise KeyboardInterrupt
-    with runtime.new_directory(old) as folder:
+    with files.new_directory(old) as folder:
         (folder / "f").write_text("newer")
     assert [path.name for path in tmp_path.iterdir()] == ["x"] and (old / "f").read_text() == "newer"
 

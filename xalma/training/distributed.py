@@ -2,7 +2,7 @@
 
 Full weights are sharded (FSDP2: weights, gradients and optimizer state), a module on its frozen base is replicated
 (DDP: only the module's gradients travel). The first process alone writes results:
-the others leave a stage with `Follower` when its training is over. Stage 0, which trains nothing, runs in one process.
+`train` gives the others None, and they leave the stage. Stage 0, which trains nothing, runs in one process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xalma.profiles import Profile
 from xalma.runtime import device
-
-
-class Follower(BaseException):
-    """Raised where training ends in every process but the first, which goes on to evaluate and write the stage."""
 
 
 def start() -> None:

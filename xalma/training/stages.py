@@ -9,18 +9,15 @@
 
 A stage takes a profile, a group (0 for the base) and the previous stage's folder, and returns its own folder with
 weights (safetensors), log.json and run.json. With group 0 stages 2 to 5 train the base on, without a module, which the
-recipe never does: notebook 09 compares it. It is skipped when its folder was made from the same inputs; it is made
-aside and renamed, so that a folder that is there is whole.
+recipe never does: notebook 09 compares it. What all have in common, around the body, is `run_stage`'s.
 """
 
 from __future__ import annotations
 
-import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import partial, wraps
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +27,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
-from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks, prepared_fingerprint
+from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks
 from xalma.data.collate import sft_rows, tokenize_rows
 from xalma.data.contamination import guard_report, guarded_corpus
 from xalma.data.mixing import mixture, profile_shares, pseudo_monolingual
 from xalma.data.token_files import KINDS
-from xalma.files import fingerprint, locked, new_directory, put_back, read_json, write_json
+from xalma.files import fingerprint, read_json, write_json
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter, load_adapters, merge_adapter, save_adapter
 from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
@@ -45,241 +42,145 @@ from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.preference.pairs import build_pairs, require_pairs
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
-from xalma.runs import (
-    BASE,
-    NOTEBOOK_OF,
-    STAGE_NAMES,
-    file_run,
-    lineage,
-    open_stage,
-    read_run,
-    recipe_hash,
-    stage_folder,
-)
+from xalma.runs import BASE, open_stage
 from xalma.runs import read_log as read_log
+from xalma.runs import read_run as read_run
+from xalma.runs import stage_folder as stage_folder
 from xalma.runtime import device
-from xalma.training.checkpoints import checkpoint_folder, checkpoints_for, made_from
-from xalma.training.distributed import Follower, barrier, rank, together, world_size
+from xalma.training.checkpoints import checkpoint_folder
+from xalma.training.distributed import rank, together, world_size
 from xalma.training.objectives import Arpo
+from xalma.training.stage_runner import Facts, Folder, run_stage
 from xalma.training.trainer import train
-from xalma.training.workers import LAUNCHED_STAGES, launch
 
 PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
 PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
 
-# Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
-_COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_id", "dtype",
-           "mixed_precision", "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2", "micro_batch", "mixing",
-           "block_tokens", "isolate_documents", "contamination")  # fmt: skip
-_DECIDES = {
-    0: ("base", "vocab_size", "hidden_size", "layers", "heads", "prompt_style"),  # the tokenizer reads prompts
-    1: ("stage1_",),
-    2: ("lora_", "base_precision", "stage2_"),
-    3: ("lora_", "base_precision", "stage3_"),
-    4: ("lora_", "base_precision", "stage4_", "prompt_style", "max_length"),
-    5: ("lora_", "base_precision", "stage5_", "arpo_", "prompt_style", "max_length", "beams", "max_new_tokens",
-        "generation_batch"),
-}  # fmt: skip
 
-
-def _stage(number: int) -> Callable:
-    """Turn a stage's body into the stage: skip if done, make aside, time it, file its run.json, rename.
-
-    `previous` defaults to the main ladder's folder one stage earlier; the ablations pass another.
-    """
-
-    def wrap(body: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
-        @wraps(body)
-        def run(p: Profile, group: int = BASE, previous: str | Path | None = None, *, branch: str = "ladder") -> Path:
-            out = stage_folder(p, number, group, branch)
-            if previous is None and number > 0:
-                previous = stage_folder(p, number - 1, BASE if number <= 2 else group)
-                _check_chain(p, previous)
-            before = {} if previous is None else read_run(previous)
-            inputs = {
-                "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
-                "languages": p.languages_of(group), "text": open_corpus(p).fingerprint(),
-                "prepared": prepared_fingerprint(p),
-                "dropped_for": p.test_pairs if p.contamination == "drop" else 0,  # test rows to keep out
-                **p.values(*_COMMON, *_DECIDES[number]),
-            }  # fmt: skip
-            key = fingerprint(inputs)
-            if is_finished(out, key):
-                return out
-            if p.launch and number in LAUNCHED_STAGES and world_size() == 1:
-                launch(p, number, group, previous, branch)  # this same stage, in several processes
-                return out
-            with only_run(out):
-                if together(lambda: rank() == 0 and is_finished(out, key))[0]:  # made while this one came
-                    return out
-                started, checkpoints = time.perf_counter(), checkpoints_for(out, key)
-                aside = new_directory(out) if rank() == 0 else nullcontext(out)  # the other processes write nothing
-                with suppress(Follower), aside as partial_out:
-                    if number:
-                        _require_test_sentences(p, inputs["languages"])
-                    facts = body(p, group, previous, partial_out)
-                    write_json(partial_out / "log.json", facts.pop("log", []))
-                    guard = guard_report(p, inputs["languages"]) | facts.pop("guard", {}) if number else None
-                    facts |= {
-                        "stage": STAGE_NAMES[number],
-                        "number": number,
-                        "group": group,
-                        "base": str(out) if number <= 1 or group == BASE else before.get("base"),
-                        "previous": previous and str(previous),
-                        "fingerprint": key,
-                        "contamination": guard,
-                        "seconds": round(time.perf_counter() - started, 1),
-                        "inputs": inputs,
-                    }
-                    file_run(partial_out, facts, out)
-                if rank() == 0:
-                    shutil.rmtree(checkpoints)
-                barrier()
-            return out
-
-        return run
-
-    return wrap
-
-
-def is_finished(out: Path, key: str) -> bool:
-    """Whether `out` was made from the inputs of fingerprint `key`; what a run left that was killed later is removed.
-
-    Raises ValueError, naming the file, where it was and is damaged.
-    """
-    if not (out / "run.json").exists() or read_run(out).get("fingerprint") != key:
-        return False
-    open_stage(out)
-    if made_from(out) == key and rank() == 0:
-        with suppress(BlockingIOError), locked(out):
-            shutil.rmtree(checkpoint_folder(out))
-    return True
-
-
-@contextmanager
-def only_run(out: Path) -> Iterator[None]:
-    """Inside, no other run makes `out`. Raises BlockingIOError, in several processes OSError, if it can't."""
-    with ExitStack() as stack:
-        lock = lambda: rank() == 0 and stack.enter_context(locked(out))  # noqa: E731
-        _ = lock() if world_size() == 1 else together(lock)
-        if rank() == 0:
-            put_back(out)
-        yield
-
-
-def _require_test_sentences(p: Profile, languages: Iterable[str]) -> None:
-    """Raises ValueError where the guard has nothing to look for, unless it is not to."""
-    corpus = open_corpus(p)
-    if p.contamination != "allow" and not any(corpus.tests(code) for code in languages):
-        raise ValueError(
-            f"corpus={p.corpus} has no test sentences in {', '.join(languages)} to keep out of training: add "
-            f"some (own text: test/), join a corpus that has some with +, or say --set contamination=allow"
-        )
-
-
-def _check_chain(p: Profile, folder: Path) -> None:
-    """Raises ValueError if a stage in `folder`'s chain was made with other values, code or text than now, or from
-    another stage than the one that now lies before it.
-    """
-    now = p.values() | {"recipe": recipe_hash(), "text": open_corpus(p).fingerprint()}
-    later: tuple[Path, dict[str, Any]] | None = None
-    for place, run in lineage(folder):
-        inputs = run.get("inputs", {})
-        again = f"run notebooks/{NOTEBOOK_OF[run.get('number', 0)]}.ipynb again first, with the values of now"
-        if changed := [key for key, value in inputs.items() if key in now and now[key] != value]:
-            raise ValueError(f"{place} was made with other inputs ({', '.join(changed)}): {again}")
-        if later and later[1].get("inputs", {}).get("previous") != run.get("fingerprint"):
-            again = f"run notebooks/{NOTEBOOK_OF[later[1]['number']]}.ipynb again first"
-            raise ValueError(f"{later[0]} was made from another stage than now lies in {place}: {again}")
-        later = place, run
-
-
-@_stage(0)
-def stage0_backbone(p: Profile, group: int, previous: Path | None, out: Path) -> dict[str, Any]:
+def stage0_backbone(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """The base before any training: a hub or local model, or a small LLaMA with a tokenizer trained on our texts."""
-    if p.base:
-        model, tokenizer = load_base(p.base, p.dtype)
-    else:
-        languages = (ENGLISH, *p.languages)
-        texts = [*tokenizer_sample(open_corpus(p), languages, TOKENIZER_DOCUMENTS), *_prompt_frames(p)]
-        tokenizer = train_tokenizer(texts, p.vocab_size)
-        model = build_llama(
-            tokenizer, hidden_size=p.hidden_size, layers=p.layers, heads=p.heads,
-            max_positions=max(p.max_length + p.max_new_tokens, p.block_tokens), seed=p.seed,
-        )  # fmt: skip
-    save_base(model, tokenizer, out)
-    return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+    def make(previous: Path | None, out: Path) -> Facts | None:
+        if p.base:
+            model, tokenizer = load_base(p.base, p.dtype)
+        else:
+            languages = (ENGLISH, *p.languages)
+            texts = [*tokenizer_sample(open_corpus(p), languages, TOKENIZER_DOCUMENTS), *_prompt_frames(p)]
+            tokenizer = train_tokenizer(texts, p.vocab_size)
+            model = build_llama(
+                tokenizer, hidden_size=p.hidden_size, layers=p.layers, heads=p.heads,
+                max_positions=max(p.max_length + p.max_new_tokens, p.block_tokens), seed=p.seed,
+            )  # fmt: skip
+        save_base(model, tokenizer, out)
+        return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+    return run_stage(0, p, group, previous, branch, make=make)
 
 
-@_stage(1)
-def stage1_monolingual_base(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+def stage1_monolingual_base(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """Full-weight training of the base on monolingual text of English and all languages of the profile's groups."""
-    open_stage(previous)
-    model, tokenizer = load_base(previous, "float32")  # full weights are trained in float32, products may be bfloat16
-    corpus, languages = guarded_corpus(p, p.languages), (ENGLISH, *p.languages)
-    blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
-    facts = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base", out)
-    save_base(model, tokenizer, out)
-    return facts
+
+    def make(previous: Path, out: Path) -> Facts | None:
+        open_stage(previous)
+        # full weights are trained in float32, products may be bfloat16
+        model, tokenizer = load_base(previous, "float32")
+        corpus, languages = guarded_corpus(p, p.languages), (ENGLISH, *p.languages)
+        blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
+        facts = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base", out)
+        if facts is not None:
+            save_base(model, tokenizer, out)
+        return facts
+
+    return run_stage(1, p, group, previous, branch, make=make)
 
 
-@_stage(2)
-def stage2_monolingual_modules(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+def stage2_monolingual_modules(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """The group's module on monolingual text of its languages and English; the base is frozen from here on."""
-    model, tokenizer = open_for_training(p, group, previous)
-    corpus, languages = guarded_corpus(p, p.languages_of(group)), (ENGLISH, *p.languages_of(group))
-    blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
-    facts = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
-    save_trained(model, tokenizer, group, out)
-    return facts
+
+    def make(previous: Path, out: Path) -> Facts | None:
+        model, tokenizer = open_for_training(p, group, previous)
+        corpus, languages = guarded_corpus(p, p.languages_of(group)), (ENGLISH, *p.languages_of(group))
+        blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
+        facts = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
+        if facts is not None:
+            save_trained(model, tokenizer, group, out)
+        return facts
+
+    return run_stage(2, p, group, previous, branch, make=make)
 
 
-@_stage(3)
-def stage3_pseudo_monolingual(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+def stage3_pseudo_monolingual(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """The group's module on web bitext, each pair one running text in random order."""
-    model, tokenizer = open_for_training(p, group, previous)
-    corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
-    blocks = packed({code: partial(_pair_texts, corpus, code, p) for code in languages}, tokenizer, p, 3)
-    facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
-    save_trained(model, tokenizer, group, out)
-    return facts
+
+    def make(previous: Path, out: Path) -> Facts | None:
+        model, tokenizer = open_for_training(p, group, previous)
+        corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
+        blocks = packed({code: partial(_pair_texts, corpus, code, p) for code in languages}, tokenizer, p, 3)
+        facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
+        if facts is not None:
+            save_trained(model, tokenizer, group, out)
+        return facts
+
+    return run_stage(3, p, group, previous, branch, make=make)
 
 
-@_stage(4)
-def stage4_sft(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+def stage4_sft(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """The group's module on prompted high-quality bitext, both directions, loss on the answer only."""
-    model, tokenizer = open_for_training(p, group, previous)
-    corpus = guarded_corpus(p, p.languages_of(group))
-    rows, n_long = sft_dataset(corpus.sft, p.languages_of(group), tokenizer, p)
-    held_out, _ = sft_dataset(corpus.dev, p.languages_of(group), tokenizer, p)
-    epochs = p.stage4_updates * p.stage4_batch_size / len(rows) if p.stage4_updates else p.stage4_epochs
-    steps = max(1, round(len(rows) * epochs / p.stage4_batch_size))
-    before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
-    log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
-                label=f"stage 4, group {group}", checkpoints=checkpoint_folder(out))  # fmt: skip
-    after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
-    save_trained(model, tokenizer, group, out)
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    notes = {code: found for code in p.languages_of(group) if (found := corpus.notes(code))}
-    return {"rows": len(rows), "rows_too_long": n_long, "sft_notes": notes, "steps": steps, "log": log,
-            "tokens_seen": round(tokens * epochs), "dev_loss_before": before, "dev_loss_after": after}  # fmt: skip
+
+    def make(previous: Path, out: Path) -> Facts | None:
+        model, tokenizer = open_for_training(p, group, previous)
+        corpus = guarded_corpus(p, p.languages_of(group))
+        rows, n_long = sft_dataset(corpus.sft, p.languages_of(group), tokenizer, p)
+        held_out, _ = sft_dataset(corpus.dev, p.languages_of(group), tokenizer, p)
+        epochs = p.stage4_updates * p.stage4_batch_size / len(rows) if p.stage4_updates else p.stage4_epochs
+        steps = max(1, round(len(rows) * epochs / p.stage4_batch_size))
+        before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
+        log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+                    label=f"stage 4, group {group}", checkpoints=checkpoint_folder(out))  # fmt: skip
+        if log is None:
+            return None
+        after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
+        save_trained(model, tokenizer, group, out)
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        notes = {code: found for code in p.languages_of(group) if (found := corpus.notes(code))}
+        return {"rows": len(rows), "rows_too_long": n_long, "sft_notes": notes, "steps": steps, "log": log,
+                "tokens_seen": round(tokens * epochs), "dev_loss_before": before, "dev_loss_after": after}  # fmt: skip
+
+    return run_stage(4, p, group, previous, branch, make=make)
 
 
-@_stage(5)
-def stage5_arpo(p: Profile, group: int, previous: Path, out: Path) -> dict[str, Any]:
+def stage5_arpo(
+    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
+) -> Path:
     """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected)."""
-    pairs, report, guard = pairs_made_once(p, group, previous, out)
-    model, tokenizer = open_for_training(p, group, previous)
-    rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
-    steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
-    objective = Arpo(p.arpo_nll_weight, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
-                     detach_penalty=p.arpo_detach_penalty)  # fmt: skip
-    log = train(model, rows, p, "stage5", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
-                label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
-                probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
-    save_trained(model, tokenizer, group, out)
-    return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log, "guard": guard}
+
+    def make(previous: Path, out: Path) -> Facts | None:
+        pairs, report, guard = pairs_made_once(p, group, previous, out)
+        model, tokenizer = open_for_training(p, group, previous)
+        rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
+        steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
+        objective = Arpo(p.arpo_nll_weight, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
+                         detach_penalty=p.arpo_detach_penalty)  # fmt: skip
+        log = train(model, rows, p, "stage5", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+                    label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
+                    probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
+        if log is None:
+            return None
+        save_trained(model, tokenizer, group, out)
+        return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log, "guard": guard}
+
+    return run_stage(5, p, group, previous, branch, make=make)
 
 
 def packed(
@@ -298,8 +199,11 @@ def packed(
 
 def train_blocks(
     model, blocks: PackedBlocks, tokenizer, p: Profile, number: int, label: str, out: Path
-) -> dict[str, Any]:
-    """Train on packed blocks; returns the facts for run.json: steps, tokens seen of each language, log."""
+) -> Facts | None:
+    """Train on packed blocks; returns what run.json says of it: steps, tokens seen of each language, log.
+
+    None in all processes but the first.
+    """
     stage = f"stage{number}"
     steps = blocks.n_blocks // getattr(p, f"{stage}_batch_size")
     log = train(
@@ -307,6 +211,8 @@ def train_blocks(
         checkpoints=checkpoint_folder(out),
         borders=(tokenizer.bos_token_id, tokenizer.eos_token_id) if p.isolate_documents else None,
     )  # fmt: skip
+    if log is None:
+        return None
     tokens = dict(sorted(blocks.tokens.items()))
     guard = {"guard": looked_at(blocks.files)} if isinstance(blocks, MixedBlocks) else {}
     return guard | {"steps": steps, "tokens_seen": sum(tokens.values()), "tokens_by_language": tokens, "log": log}

@@ -29,7 +29,6 @@ from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision, seed_everything
 from xalma.training.checkpoints import Checkpoints
 from xalma.training.distributed import (
-    Follower,
     accumulating,
     collect,
     distribute,
@@ -38,8 +37,7 @@ from xalma.training.distributed import (
     sharded,
     world_size,
 )
-from xalma.training.live import view
-from xalma.training.monitor import Meter
+from xalma.training.monitor import Meter, view
 from xalma.training.objectives import Labelled, Objective
 from xalma.training.plan import flops_per_token
 
@@ -60,15 +58,17 @@ def train(
     model: PreTrainedModel, rows: Any, p: Profile, stage: str, *, steps: int, seed: int, pad_token_id: int, label: str,
     checkpoints: Path | None = None, borders: tuple[int, int] | None = None,
     objective: Objective | None = None, probe: Sequence[dict[str, Any]] = (),
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]] | None:  # fmt: skip
     """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict a logged step.
+
+    Of several processes only the first has the trained weights and the log: the others get None.
 
     rows: a list of tokenised rows (grouped by length) or pairs, or a stream of packed blocks, taken as it comes.
     borders: BOS and EOS, if documents in a block must not see each other.
     checkpoints: a folder for the state in between, every `checkpoint_steps` updates; what it holds is gone on from.
     objective: None is `Labelled`, cross-entropy. probe: rows whose measures are logged, as {"kind": "probe", …}, before
     training and eight times during it.
-    Raises FloatingPointError if the loss stops being a number; `Follower` in all processes but the first.
+    Raises FloatingPointError if the loss stops being a number.
     """
     batch_size, micro = sizes(p, stage, world_size())
     if p.threads:
@@ -103,7 +103,9 @@ def train(
                     _checked({"loss": mean(run.window)[0].item()}, label, p, stage)
                     run.seconds = earlier + time.perf_counter() - started
                     kept.save(run.step, run.tensors(), run.facts() | {"data": stream.state_dict()})
-    run.finish(model)
+    collect(run.trained, model)
+    if rank():
+        return None
     run.log[-1]["seconds"] = earlier + time.perf_counter() - started
     return run.log
 
@@ -214,12 +216,6 @@ class Run:
         n_trained = sum(x.numel() for x in self.names)
         n = sum(x.numel() for x in self.trained.parameters())
         return flops_per_token(n, n_trained, config.num_hidden_layers, config.hidden_size, self.p.block_tokens)
-
-    def finish(self, model: PreTrainedModel) -> None:
-        """Weights of shards back into `model`; raises `Follower` in all processes but the first."""
-        collect(self.trained, model)
-        if rank():
-            raise Follower
 
 
 # Outputs of matrix products and of fused attention: dear to make again, unlike what lies between them.

@@ -20,7 +20,7 @@ import torch
 
 from xalma.profiles import PROFILES, Profile
 from xalma.training.distributed import rank
-from xalma.training.live import view
+from xalma.training.monitor import view
 
 LAUNCHED_STAGES = (1, 2, 3, 4, 5)
 CONFIGURATIONS = Path(__file__).parent / "launch"
@@ -34,7 +34,6 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
     otherwise.
     """
     from xalma.preference.pairs import NoPairs
-    from xalma.training.live import view
 
     named = CONFIGURATIONS / f"{p.launch}.yaml"
     configuration = named if named.exists() else Path(p.launch)

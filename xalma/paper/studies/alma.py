@@ -13,7 +13,6 @@ against news.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from itertools import islice
@@ -27,16 +26,15 @@ from xalma.corpora.registry import open_corpus
 from xalma.data import cleaning
 from xalma.data.contamination import guarded_corpus
 from xalma.evaluation.records import Record
-from xalma.files import fingerprint, new_directory, write_json
 from xalma.languages import language
 from xalma.models.backbone import load_base, save_base
 from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, cells_of
 from xalma.profiles import Profile
 from xalma.published import published
-from xalma.runs import BASE, file_run, read_run, recipe_hash, results_folder, stage_folder
+from xalma.runs import BASE, finished, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.training.ladder import evaluate_folder
-from xalma.training.stages import is_finished, sft_dataset, stage1_monolingual_base
+from xalma.training.stages import sft_dataset, stage1_monolingual_base
 from xalma.training.trainer import train
 from xalma.training.workers import side_by_side
 
@@ -115,17 +113,12 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
     values = p.values("seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_",
                       "alma_")  # fmt: skip
     inputs = values | {"kind": kind, "lora": lora, "start": read_run(start)["fingerprint"], "recipe": recipe_hash()}
-    key = fingerprint(inputs)
-    if is_finished(out, key):
-        return out
-    started = time.perf_counter()
-    with new_directory(out) as aside:
-        facts = _fine_tune(p, start, kind, lora, aside)
-        write_json(aside / "log.json", facts.pop("log"))
-        facts |= {"stage": "parallel", "number": 2, "group": BASE, "base": str(out), "previous": str(start),
-                  "fingerprint": key, "seconds": round(time.perf_counter() - started, 1), "inputs": inputs}  # fmt: skip
-        file_run(aside, facts, out)
-    return out
+
+    def make(aside: Path) -> dict[str, Any]:
+        stage = {"stage": "parallel", "number": 2, "group": BASE, "base": str(out), "previous": str(start)}
+        return _fine_tune(p, start, kind, lora, aside) | stage
+
+    return finished(out, inputs, make)
 
 
 def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,17 +21,17 @@ from typing import Any
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio, score
 from xalma.evaluation.records import Record
-from xalma.files import fingerprint, new_directory, read_json, write_json
+from xalma.files import read_json, write_json
 from xalma.models.adapters import save_adapter
 from xalma.paper.studies.seeds import SFT, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.preference.arpo import PRESETS
 from xalma.preference.methods import METHODS, train_preference
 from xalma.profiles import Profile
-from xalma.runs import file_run, open_stage, read_run, recipe_hash, results_folder, stage_folder
+from xalma.runs import finished, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.training.ladder import score_rows, translate_test
-from xalma.training.stages import is_finished, open_for_training, preference_pairs
+from xalma.training.stages import open_for_training, preference_pairs
 from xalma.training.workers import side_by_side
 
 N_PROBED = 16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
@@ -109,13 +109,13 @@ def _pairs_folder(p: Profile, group: int) -> Path:
         "text": open_corpus(p).fingerprint(), **p.values(*decides, "generation_batch", "threads"),
     }  # fmt: skip
 
-    def body(out: Path) -> dict[str, Any]:
+    def make(out: Path) -> dict[str, Any]:
         rows, report = preference_pairs(p, group, start, p.comparison_pairs)
         random.Random(p.seed).shuffle(rows)  # the first rows are those that are probed: of all directions
         write_json(out / "rows.json", rows)
         return {"pairs": report}
 
-    return _finished(_comparisons(p) / "pairs" / f"group{group}", inputs, body)
+    return finished(_comparisons(p) / "pairs" / f"group{group}", inputs, make)
 
 
 def read_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, int]]:
@@ -143,15 +143,15 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
         "method": system.method, "settings": settings, **p.values("threads", "dtype"),
     }  # fmt: skip
 
-    def body(out: Path) -> dict[str, Any]:
+    def make(out: Path) -> dict[str, Any]:
         logging.getLogger("transformers.modeling_utils").addFilter(_but_token_estimate)
         model, tokenizer = open_for_training(p, group, start)
         model, log = train_preference(system.method, model, tokenizer, rows, output_dir=out, **settings)
         save_adapter(model, group, out)
-        write_json(out / "log.json", log)
-        return {"system": asdict(system), "group": group, "base": read_run(start)["base"], "rows": len(rows)} | settings
+        facts = {"system": asdict(system), "group": group, "base": read_run(start)["base"], "rows": len(rows)}
+        return facts | settings | {"log": log}
 
-    return _finished(system_folder(p, group, system, seed), inputs, body)
+    return finished(system_folder(p, group, system, seed), inputs, make)
 
 
 def system_folder(p: Profile, group: int, system: System, seed: int) -> Path:
@@ -204,13 +204,3 @@ def _but_token_estimate(record: logging.LogRecord) -> bool:
 
 def _comparisons(p: Profile) -> Path:
     return home() / p.run_dir / p.name / "comparisons"
-
-
-def _finished(out: Path, inputs: Mapping[str, Any], body: Callable[[Path], dict[str, Any]]) -> Path:
-    """`out`, made by `body` unless it was made from the same inputs; a folder that is there is whole."""
-    key = fingerprint(inputs)
-    if not is_finished(out, key):
-        with new_directory(out) as partial_out:
-            facts = body(partial_out) | {"fingerprint": key, "inputs": dict(inputs)}
-            file_run(partial_out, facts, out, weights="base" in facts)
-    return out

@@ -25,7 +25,7 @@ from xalma.evaluation.records import Record, footnote, read_records, write_recor
 from xalma.files import read_json, write_json
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
-from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _finished
+from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons
 from xalma.paper.studies.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.paper.tables import write_table
@@ -33,7 +33,7 @@ from xalma.preference.methods import METHODS, train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
-from xalma.runs import read_run, recipe_hash, results_folder, stage_folder
+from xalma.runs import finished, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import score_rows
 from xalma.training.stages import open_for_training, open_merged
 from xalma.training.workers import side_by_side
@@ -95,7 +95,7 @@ def _pairs(p: Profile, group: int) -> Path:
         write_json(out / "rows.json", pairs)
         return {"pairs": report}
 
-    return _finished(_comparisons(p) / "styles" / "pairs" / f"group{group}", _inputs(p, group), body)
+    return finished(_comparisons(p) / "styles" / "pairs" / f"group{group}", _inputs(p, group), body)
 
 
 def _train(p: Profile, group: int, method: str, rate: float, steps: int, seed: int) -> Path:
@@ -112,7 +112,7 @@ def _train(p: Profile, group: int, method: str, rate: float, steps: int, seed: i
         write_json(out / "log.json", log)
         return {"group": group, "base": read_run(start)["base"], "method": method} | settings
 
-    return _finished(_comparisons(p) / "styles" / name_of(method, rate) / f"seed{seed}" / f"group{group}", inputs, body)
+    return finished(_comparisons(p) / "styles" / name_of(method, rate) / f"seed{seed}" / f"group{group}", inputs, body)
 
 
 def name_of(method: str, rate: float) -> str:
