@@ -1,6 +1,6 @@
 """What holds when it is killed, harmed, run twice or meant to harm: the harnesses of tests/outside at a larger count.
 
-    python benchmarks/reliability.py [--scale 1] [--seed 0] [--only kills,damages] [--out results/reliability]
+    python benchmarks/reliability.py [--scale 1] [--seed 0] [--jobs 1] [--only kills,damages] [--out FILE]
 
 A harness is a file of tests/outside with TITLE, COUNT and run(work, runs, n, seed), which gives the numbers tried and
 held, other counts, and a line for each failure. The other tests there are counted as pytest reports them. All start
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -120,6 +121,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="times the counts of the harnesses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "reliability")
+    parser.add_argument("--jobs", type=int, default=1, help="parts at once")
     parser.add_argument("--only", default="", help="names of files of tests/outside, separated by commas")
     arguments = parser.parse_args()
     chosen, filed = [*filter(None, arguments.only.split(","))], arguments.out.with_suffix(".json")
@@ -133,10 +135,12 @@ def main() -> int:
         runs = importlib.import_module("chain").made(work) if modules else None
         jobs = [lambda m=m: run_harness(m, work, runs, arguments.scale, arguments.seed) for m in modules]
         jobs += [lambda path=path: run_tests(path, work) for path in tests]
-        for number, job in enumerate(jobs, 1):
-            parts.append(part := job() | {"commit": git_commit()})
-            ended = f"{part['held']} of {part['tried']} held, {part['seconds']} s"
-            print("\n".join([f"[{number}/{len(jobs)}] {part['title']}: {ended}", *part["failed"]]), flush=True)
+        with ThreadPoolExecutor(arguments.jobs) as pool:  # nearly all of a part is done in processes of its own
+            started = [pool.submit(job) for job in jobs]
+            for number, done in enumerate(as_completed(started), 1):
+                parts.append(part := done.result() | {"commit": git_commit()})
+                ended = f"{part['held']} of {part['tried']} held, {part['seconds']} s"
+                print("\n".join([f"[{number}/{len(jobs)}] {part['title']}: {ended}", *part["failed"]]), flush=True)
     command = f"python benchmarks/reliability.py --scale {arguments.scale:g} --seed {arguments.seed}"
     parts.sort(key=lambda part: part["name"])
     found = {"command": command, "seed": arguments.seed, **provenance(), "parts": parts}

@@ -20,7 +20,7 @@ from chain import GROUP, options
 from shell import Shell
 
 TITLE = "Clients of an export"
-COUNT = 32  # sentences
+COUNT = 64  # sentences
 BASE = {
     "base": "tiny-base", "stage1_tokens": 512, "stage1_learning_rate": 1e-5, "stage3_tokens": 2048, "sft_pairs": 40,
 }  # fmt: skip

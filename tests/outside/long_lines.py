@@ -14,7 +14,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TITLE = "A line of many megabytes"
-COUNT = 200  # MB
+COUNT = 400  # MB
 TIMES = 3.5  # the line's bytes, its text, and the text a part at a time
 PART_MIB = 500  # n-grams of a part (`evaluate.CHARACTERS_AT_ONCE`)
 GUARD = """
