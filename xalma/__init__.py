@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from xalma.corpora.registry import open_corpus as open_corpus
     from xalma.evaluation.records import footnote as footnote
+    from xalma.evaluation.records import write_records as write_records
     from xalma.languages import ENGLISH as ENGLISH
     from xalma.languages import GROUP_NAMES as GROUP_NAMES
     from xalma.languages import GROUPS as GROUPS
@@ -67,6 +68,7 @@ _HOMES = {
     "translate": "models.generation",
     "translation_prompt": "prompts",
     "versions": "runtime",
+    "write_records": "evaluation.records",
 }
 
 
