@@ -143,7 +143,7 @@ def test_prompt_style_chat_is_the_bases_own_form(tmp_path):
     assert p.prompt_style == chat_style(AutoTokenizer.from_pretrained(tmp_path)) and "{prompt}" in p.prompt_style
     assert load_profile("tiny", prompt_style="chat", base=str(tmp_path)) == p == p.but(prompt_style="chat")
     with pytest.raises(ValueError, match="prompt_style=chat takes the chat template of a base: give --set base="):
-        load_profile("tiny", prompt_style="chat")
+        load_profile("ntrex", prompt_style="chat")
     KINDS["llama"](tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="this base has no chat template"):
