@@ -204,7 +204,8 @@ def shop(file, tmp_path, monkeypatch):
     tiny = base_files.Base(wheels, hashlib.sha256(data).hexdigest(), "a random model", "mit", "none")
     monkeypatch.setattr(bases, "download", download)
     monkeypatch.setattr(base_files, "BASES", {"tiny": tiny})
-    monkeypatch.setattr(bases, "home", lambda: tmp_path)
+    monkeypatch.setattr(base_files, "home", lambda: tmp_path)
+    monkeypatch.setattr(bases, "BASES", base_files.BASES)
     return halves
 
 
