@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme lock clean
+.PHONY: tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme docs lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -73,6 +73,10 @@ styles: $(READY)
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)
 	.venv/bin/python -m xalma.paper.readme
+
+# Pages of the library's names, from the rooms' faces, under docs/api; not committed.
+docs: $(READY)
+	.venv/bin/python docs/api.py
 
 # Keeps each version that still fits pyproject.toml; UPGRADE=--upgrade takes the newest that fits.
 # It reads metadata only, no wheels, so CUDA's packages are resolved on any machine.

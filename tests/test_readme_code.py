@@ -1,4 +1,4 @@
-"""README's examples run as printed, each in a fresh process; its command lines and values are ones there are."""
+"""Examples of README and the guides run as printed, each in a fresh process; their command lines are understood."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import GUIDES, blocks
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from test_bank import folder as modules  # noqa: F401
 
@@ -19,13 +20,14 @@ from xalma.cli import main
 from xalma.profiles import load_profile
 from xalma.runtime import REPOSITORY
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+EXAMPLES = [text for page in GUIDES for text in blocks(page, "python")]
+TESTED = ("ARPOTrainer", "load_modules", "open_system", "add_language(")  # the last by tests/cli/test_new_language.py
 
 
 def example(words: str) -> str:
-    """The one Python example of README that has `words` in it."""
-    (found,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if words in text)
-    return found
+    """The one Python example of the guides that has `words` in it."""
+    (text,) = (text for text in EXAMPLES if words in text)
+    return text
 
 
 def run(code: str, folder: Path, *arguments: str) -> str:
@@ -39,14 +41,18 @@ def run(code: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def test_every_example_is_run_by_a_test():
+    assert sorted(map(example, TESTED)) == sorted(EXAMPLES)
+
+
 @pytest.mark.slow
 def test_arpo_as_printed(tmp_path):
     """For someone who wants nothing else of this package: a model folder and a file of rows, on any machine."""
     tiny_model().save_pretrained(tmp_path / "my-model")
     tiny_tokenizer().save_pretrained(tmp_path / "my-model")
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, tiny_rows(4))))
-    found = run(example("ARPOTrainer") + "\nprint(trainer.state.global_step, trainer.args.bf16)", tmp_path)
-    assert found.splitlines()[-1] == "3 False", "three epochs of one batch"
+    printed = run(example("ARPOTrainer") + "\nprint(trainer.state.global_step, trainer.args.bf16)", tmp_path)
+    assert printed.splitlines()[-1] == "3 False", "three epochs of one batch"
 
 
 @pytest.mark.slow
@@ -55,17 +61,25 @@ def test_a_mixed_batch_as_printed(modules, tmp_path):  # noqa: F811
     for name in ("base", "group1", "group6"):
         hub_name = name.replace("group", "X-ALMA-13B-Group")
         shutil.copytree(modules / name, tmp_path / "haoranxu" / hub_name)
-    found = run(example("load_modules") + "\nprint(bank.groups)", tmp_path)
-    assert found.splitlines()[-1] == "(1, 6)"
+    printed = run(example("load_modules") + "\nprint(bank.groups)", tmp_path)
+    assert printed.splitlines()[-1] == "(1, 6)"
+
+
+@pytest.mark.slow
+def test_systems_as_printed(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "de-en.txt").write_text("Good morning.\n")
+    printed = run(example("open_system") + "\nprint(outputs)", tmp_path)
+    assert printed.splitlines()[-1] == "['Good morning.']"
 
 
 def commands() -> list[list[str]]:
-    """The words of every `xalma …` line in README's shell blocks, braces spelled out as a shell does."""
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    lines = [line for line in blocks.splitlines() if re.search(r"\bxalma ", line) and not line.startswith(("git", "#"))]
-    found = [shlex.split(line, comments=True) for line in lines]
-    found = [words[[w.endswith("xalma") for w in words].index(True) + 1 :] for words in found]
-    return [[w for word in words for w in _braces(word)] for words in found]
+    """The words of every `xalma …` line in the guides' shell blocks, braces spelled out as a shell does."""
+    lines = [line for page in GUIDES for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [re.split(r"&& ", line)[-1] for line in lines if re.search(r"\bxalma ", line)]
+    words = [shlex.split(line, comments=True) for line in lines if not line.startswith(("git", "#"))]
+    words = [line[[w.endswith("xalma") for w in line].index(True) + 1 :] for line in words]
+    return [[w for word in line for w in _braces(word)] for line in words]
 
 
 def _braces(word: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 The defaults of `Profile` are the `full` profile, the papers' scale. Each value stands beside its source:
 `paper(...)` (X-ALMA or ALMA text), `code(...)` (released code or model card), `ours(...)` (with the reason).
-X-ALMA's learning rates, batch sizes and schedules could not be read (see README, "Where we depart").
+X-ALMA's learning rates, batch sizes and schedules could not be read (docs/departures.md).
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def data_folder(name: str, what: str) -> Path:
     root = data_root()
     if root is None or not (root / name).is_dir():
         raise FileNotFoundError(
-            f"{what} is not here: set XALMA_DATA to the folder that holds {name}/ (README, 'Real text')"
+            f"{what} is not here: set XALMA_DATA to the folder that holds {name}/ (docs/data.md)"
         )
     return root / name
 

@@ -351,7 +351,7 @@ def _hub_rows(path: str, config: str) -> list[dict]:
 def _root(name: str) -> Path:
     root = data_root()
     if root is None:
-        raise FileNotFoundError(f"{name} is not here: set XALMA_DATA to the folder that holds it (README, 'Real text')")
+        raise FileNotFoundError(f"{name} is not here: set XALMA_DATA to the folder that holds it (docs/data.md)")
     return root
 
 

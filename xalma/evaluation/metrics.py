@@ -9,7 +9,7 @@ differs:
 - spBLEU (`flores200`) needs a model file that sacreBLEU downloads; it is scored where the file is,
   and never fetched here.
 
-COMET and its kin are in `neural`, intervals and tests in `significance`.
+COMET and its kin are in `comet`, intervals and tests in `significance`.
 """
 
 from __future__ import annotations
@@ -130,15 +130,15 @@ def missing_spbleu_model() -> str | None:
 
 
 def off_target_rate(hypotheses: Sequence[str], tgt: str) -> float:
-    """Share (0-1) of `hypotheses` that `identify.off_target` finds in another script."""
+    """Share (0-1) of `hypotheses` that `language_id.off_target` finds in another script."""
     check_counts(hypotheses=hypotheses)
     return float(np.mean([off_target(text, tgt) for text in hypotheses]))
 
 
 def wrong_language_rate(hypotheses: Sequence[str], tgt: str) -> float:
-    """Share (0-1) of `hypotheses` in another script or language by `identify.wrong_language`, or without letters.
+    """Share (0-1) of `hypotheses` in another script or language by `language_id.wrong_language`, or without letters.
 
-    An output without letters is not on target; that a source had none either is rare. `identify.signature` says what
+    An output without letters is not on target; that a source had none either is rare. `language_id.signature` says what
     was checked.
     """
     check_counts(hypotheses=hypotheses)

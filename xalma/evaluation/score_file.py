@@ -27,7 +27,7 @@ def score_texts(
     """One corpus score for each of `metrics`, sacreBLEU's and neural names together, in that order.
 
     checkpoints, cache: see `comet.segment_scores`. A neural score is 100 times the segments' mean, as tables print
-    it. Raises ValueError as `evaluate.score` does, and for a neural metric without `sources`.
+    it. Raises ValueError as `metrics.score` does, and for a neural metric without `sources`.
     """
     check_metrics(metrics, sources is not None)
     lexical = [name for name in metrics if name in evaluate.METRICS]

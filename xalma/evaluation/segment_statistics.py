@@ -27,7 +27,7 @@ def segment_statistics(outputs: Sequence[str], references: Sequence[str], tgt: s
     k is 10 for "bleu" and "spbleu" (two lengths, matches and n-grams of four orders), 18 for "chrf",
     24 for "chrf++" (output, reference and common n-grams of each order). The references' n-grams are
     kept for the last few calls: score all systems of a direction, then the next direction.
-    Raises ValueError as `evaluate.score` does.
+    Raises ValueError as `metrics.score` does.
     """
     check_counts(outputs=outputs, references=references)
     found = []

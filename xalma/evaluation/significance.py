@@ -1,7 +1,7 @@
 """Two systems over many directions: corrected tests, means with intervals, wins and losses.
 
 X-ALMA compares systems over 98 directions (FACTS §7) and prints means without intervals. Here each
-direction is tested by `paired`, and:
+direction is tested by `paired_bootstrap`, and:
 
 - Where many directions are tested, p-values are adjusted (Holm, Benjamini-Hochberg), and there are
   as many resamples as the smallest adjusted p needs: 1,000 can never be significant after Holm over

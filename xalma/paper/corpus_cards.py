@@ -27,7 +27,7 @@ from xalma.profiles import load_profile
 from xalma.progress import progress
 from xalma.runtime import REPOSITORY
 
-SAMPLE = 200  # rows a language that hygiene looks at
+SAMPLE = 200  # rows per language that are checked
 ALL = 10**9  # no cut
 # card -> corpus, where the text is under XALMA_DATA
 MEASURED = {name: name for name in ("ntrex", "bibles", "mozilla", "udhr", "wmt", "wmt24", "wmt24pp")} | {

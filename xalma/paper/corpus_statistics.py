@@ -1,6 +1,6 @@
 """Measuring a corpus: the same sentence in many languages, what it costs in tokens, what a mixing rule makes of it.
 
-X-ALMA does not say how the languages of a group share its tokens (README, "Where we depart"); `mixing_rules` shows
+X-ALMA does not say how the languages of a group share its tokens (docs/departures.md); `mixing_rules` shows
 what is at stake for equal numbers of sentences, `rules_on_sizes` for the sizes languages really have: measured ones of
 the text under XALMA_DATA (results/corpora/sizes.csv), and those OSCAR-2301's documentation lists.
 """

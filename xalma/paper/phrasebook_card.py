@@ -1,6 +1,6 @@
 """Data cards as the Hugging Face writes them: `python -m xalma.paper.phrasebook_card` measures what it can.
 
-The CLDR phrasebook's card is made whole; in the others the prose is written by hand (`corpuscards`).
+The CLDR phrasebook's card is made whole; in the others the prose is written by hand (`corpus_cards`).
 
 A card holds no date and no timing, so a test can compare the committed file with a fresh one.
 """

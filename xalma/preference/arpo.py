@@ -1,4 +1,4 @@
-"""Adaptive Rejection Preference Optimization (ARPO): the loss. `arpotrainer` has it as a TRL trainer for any pairs.
+"""Adaptive Rejection Preference Optimization (ARPO): the loss. `arpo_trainer` has it as a TRL trainer for any pairs.
 
 X-ALMA §4. In translation the rejected answer is often nearly as good as the chosen one; pushing it
 down with full force also pushes down the chosen style (over-rejection). ARPO weighs the rejected

@@ -35,7 +35,7 @@ from xalma.data.literal import special_names_in, token_ids
 from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
 from xalma.preference.packed_pairs import pair_logps
 
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpotrainer silences the warning)
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpo_trainer silences the warning)
 
 BC_WEIGHT = 1.0  # CPO paper and released code: cpo_alpha 1.0 [repo:utils/cpo_trainer.py]
 BETA = 0.1  # [repo:runs/cpo_ft.sh]; DPO, KTO, ORPO: TRL's default and the papers' usual value

@@ -50,7 +50,7 @@ def tau_curves() -> Figure:
 
 
 def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
-    """`rejection.gradient_frame` as two panels: the push on the chosen and on the rejected answer.
+    """`over_rejection.gradient_frame` as two panels: the push on the chosen and on the rejected answer.
 
     n_tokens: the answer length the frame was made with, for the likelihood term's own push, 1/n_tokens.
     """
@@ -71,7 +71,7 @@ def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
 
 
 def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
-    """`rejection.probe_frame` as one small panel a method: average log-probs of chosen and rejected against updates."""
+    """`over_rejection.probe_frame` as one small panel a method: average log-probs of chosen and rejected against updates."""
     labels = list(dict.fromkeys(frame["label"]))
     n_columns = min(5, len(labels))
     n_rows = -(-len(labels) // n_columns)
@@ -99,7 +99,7 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
 
 
 def tau_history(frame: pd.DataFrame) -> Figure:
-    """`rejection.tau_frame`: share of a batch's pairs by z and by tau, update after update, with the means drawn in."""
+    """`over_rejection.tau_frame`: share of a batch's pairs by z and by tau, update after update, with the means drawn in."""
     fig, axes = subplots(1, 2, size=(10, 3.4), sharex=True)
     for ax, name, edges in ((axes[0], "z", Z_EDGES), (axes[1], "tau", TAU_EDGES)):
         counts = frame.groupby("step")[f"{name}_counts"].agg(lambda lists: np.sum(list(lists), axis=0))
@@ -120,7 +120,7 @@ def tau_history(frame: pd.DataFrame) -> Figure:
 
 
 def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
-    """`rejection.tau_frame` of several variants of ARPO: z above that of `baseline`, and tau, means of each batch.
+    """`over_rejection.tau_frame` of several variants of ARPO: z above that of `baseline`, and tau, means of each batch.
 
     A seed has the same batches for all, so that the difference in z is what training did, not what was drawn.
     """
@@ -142,9 +142,9 @@ def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
 
 
 def eta_sweep(frame: pd.DataFrame, beside: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> Figure:
-    """`differences.sweep_frame`: a panel for each (metric, axis label), eta across, both direction classes.
+    """`preference_tables.sweep_frame`: a panel for each (metric, axis label), eta across, both direction classes.
 
-    beside: `verdicts.summary` of CPO, whose mean runs through as a dotted line: tau = 1.
+    beside: `seeds.summary` of CPO, whose mean runs through as a dotted line: tau = 1.
     """
     fig, axes = subplots(1, len(panels), size=(10, 3.8), squeeze=False)
     styles = {1.0: ("o-", "η_scale 1, the paper's"), 0.9: ("s--", "η_scale 0.9, the released code's")}
@@ -172,7 +172,7 @@ def interval_bars(
 ) -> Figure:  # fmt: skip
     """Horizontal bars of means with intervals: a row a system of `labels`, a panel for each (metric, axis label).
 
-    summary: `verdicts.summary`, both direction classes as two bars. baseline: the system whose values run through as
+    summary: `seeds.summary`, both direction classes as two bars. baseline: the system whose values run through as
     dotted lines. one_scale: the panels' values can be compared.
     """
     size = (10, 1.4 + 0.42 * len(labels))

@@ -1,4 +1,4 @@
-"""Greedy decoding of token ids in large batches, and the price of given answers: what `realbase` measures with.
+"""Greedy decoding of token ids in large batches, and the price of given answers: what `run` measures with.
 
 transformers' `generate` copies the cache once for each head that shares it, and looks after each token whether all rows
 are done. Here a step of one token reads the cache once, decides on the device, and on a GPU is the replay of one CUDA

@@ -7,7 +7,7 @@
     base.safetensors   the base's weights, as a GGUF file has them where one is given (a third of bfloat16's bytes)
 
 Logits of kept tokens are those of the whole base; their probabilities are over the kept tokens alone. A tokenizer is
-needed to write the folder and to read what a run wrote (`realscore`), not by the run itself.
+needed to write the folder and to read what a run wrote (`scores`), not by the run itself.
 """
 
 from __future__ import annotations

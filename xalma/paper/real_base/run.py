@@ -2,9 +2,9 @@
 
     python -m xalma.paper.real_base.run --profile real --pack DIR --out OUT --work WORK --workers 3 --seconds 530
 
-reads a folder of `realpack` (token ids alone), trains the ladder, then what it is compared with, in the order of their
+reads a folder of `pack` (token ids alone), trains the ladder, then what it is compared with, in the order of their
 worth, and appends to OUT: ladder-*.jsonl.gz, studies.jsonl.gz, whole-*.jsonl.gz (token ids of outputs, nats of
-references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `realscore` turns these into scores.
+references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `scores` turns these into scores.
 WORK has the weights and which tasks are done: the same command again goes on. A cut-off loses the tasks in hand alone.
 """
 

@@ -1,4 +1,4 @@
-"""From the token ids that `realbase` wrote to text, scores with intervals, and tables.
+"""From the token ids that `run` wrote to text, scores with intervals, and tables.
 
     python -m xalma.paper.real_base.scores pack --profile real --base DIR [--gguf FILE] --to PACK  (needs XALMA_DATA)
     python -m xalma.paper.real_base.scores score --profile real --run OUT --pack PACK --base DIR   (needs XALMA_DATA)

@@ -1,4 +1,4 @@
-"""Tables of `realscore`: the ladder by group beside its intervals, differences, methods, WMT'23."""
+"""Tables of `scores`: the ladder by group beside its intervals, differences, methods, WMT'23."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of `realbase`: rows from a pack's token ids, stages by the loop of all stages, outputs and prices written.
+"""The tasks of `run`: rows from a pack's token ids, stages by the loop of all stages, outputs and prices written.
 
 Stages 0 to 3 are asked with four examples before the sentence, stage 5 with the prompt it was trained on, stage 4 both
 ways; an answer ends at a line break. The comparisons take the same rows in the same updates:

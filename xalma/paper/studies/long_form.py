@@ -4,8 +4,8 @@ It takes much longer than `make reproduce` may, so its results have a folder of 
 short run leaves them alone, and shows them from these files, which need no trained module.
 
     scores.jsonl  a record for each system, seed, direction and metric
-    probes.csv    average log-probabilities of fixed pairs during training (`rejection.probe_frame`)
-    tau.csv       ARPO's z and tau, means and histograms of each batch (`rejection.tau_frame`)
+    probes.csv    average log-probabilities of fixed pairs during training (`over_rejection.probe_frame`)
+    tau.csv       ARPO's z and tau, means and histograms of each batch (`over_rejection.tau_frame`)
     run.json      the command, systems, pairs, versions, hardware
 """
 
@@ -35,7 +35,7 @@ _COUNTS = ["tau_counts", "z_counts"]
 
 @dataclass(frozen=True)
 class LongForm:
-    """What a long run found. run: run.json; probes, taus: as in `rejection`."""
+    """What a long run found. run: run.json; probes, taus: as in `over_rejection`."""
 
     run: dict[str, Any]
     records: list[Record]

@@ -4,7 +4,7 @@ Every method starts from the same SFT module (stage 4 of the ladder), sees the s
 the SFT module's own output) for the same number of updates, and translates the same test sentences. Seeds change the
 order of the pairs only.
 
-The short form trains each method once. From `MIN_SEEDS` seeds on it is the long form (`longform`): intervals, and
+The short form trains each method once. From `MIN_SEEDS` seeds on it is the long form (`long_form`): intervals, and
 ARPO's switches beside the methods.
 """
 

@@ -94,7 +94,7 @@ def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list
 
 
 def push_findings(table: pd.DataFrame) -> list[str]:
-    """Sentences on `rejection.push_table`: where the answers became less or more likely by more than the interval."""
+    """Sentences on `over_rejection.push_table`: where the answers became less or more likely by more than the interval."""
     return [f"The {side} answers became {_moved(table, side)}." for side in ("chosen", "rejected")]
 
 
@@ -191,7 +191,7 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
 def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """What each of ARPO's switches changes: BLEU with ±, and how far training moved both answers with and without it.
 
-    pushes: `rejection.push_table` of the same systems; log-probabilities are averages, nats a token.
+    pushes: `over_rejection.push_table` of the same systems; log-probabilities are averages, nats a token.
     """
     values, moved, rows = by_seed(records).sort_index(), pushes.set_index("method"), []
     for what, one, other in SWITCHES:

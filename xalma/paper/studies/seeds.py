@@ -23,7 +23,7 @@ def seeds_of(p: Profile) -> range:
 def paired(values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu") -> tuple[float, float]:
     """(mean over seeds of the difference in a metric, half its interval); the SFT module is the same for all seeds.
 
-    values: `verdicts.by_seed`, sorted.
+    values: `by_seed`, sorted.
     """
     first, second = values[one, direction, metric], values[other, direction, metric]
     gap = first - (second.iloc[0] if other == SFT else second)

@@ -81,7 +81,7 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
 
 
 def study_summary(study: Study) -> pd.DataFrame:
-    """`verdicts.summary` with `GAP` as a metric more, for the panels `PANELS` of `plots.preference.interval_bars`."""
+    """`seeds.summary` with `GAP` as a metric more, for the panels `PANELS` of `plots.preference.interval_bars`."""
     values = by_seed(study.records).sort_index()
     gaps = [
         {"system": name, "direction": direction, "metric": GAP, "mean": mean, "half": half}
@@ -136,5 +136,5 @@ def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
 
 
 def one_share(p: Profile) -> Profile:
-    """The profile with the threads of one worker, as the ladder's group stages have it (`recipe.for_each_group`)."""
+    """The profile with the threads of one worker, as the ladder's group stages have it (`ladder.for_each_group`)."""
     return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))

@@ -1,0 +1,36 @@
+"""`make docs`: a page for every face, with every name, its signature and what it says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+
+import pytest
+from pages import ROOT
+
+API = runpy.run_path(str(ROOT / "docs" / "api.py"))
+
+
+@pytest.mark.slow
+def test_every_name_of_a_face_is_on_its_page(tmp_path):
+    files = {file.stem: file.read_text(encoding="utf-8") for file in API["build"](tmp_path)}
+    faces = API["faces"]()
+    assert {"xalma", "xalma.corpora", "xalma.preference", "xalma.paper.studies"} <= faces.keys()
+    assert files.keys() == {*faces, "index"}
+    for module, names in faces.items():
+        assert re.findall(r"^## (\w+)$", files[module], re.MULTILINE) == names
+        assert f"]({module}.md): " in files["index"]
+    assert "arpo_loss(\n    chosen_logps" in files["xalma.preference"], "one argument per line"
+    assert "<object object at" not in "".join(files.values())
+
+
+def test_every_function_of_a_face_says_what_it_does():
+    """For the rooms of the library: what a face offers has a docstring."""
+    import inspect
+    from importlib import import_module
+
+    for module, names in API["faces"]().items():
+        for name in names if not module.startswith("xalma.paper") else []:
+            value = getattr(import_module(module), name)
+            if inspect.isfunction(value) or inspect.isclass(value):
+                assert inspect.getdoc(value), f"{module}.{name}"
