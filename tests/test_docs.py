@@ -112,6 +112,7 @@ def test_commands_exist(page):
 @each_page
 def test_options_and_values_exist(page):
     options = {option for parser in COMMANDS.values() for option in parser._option_string_actions}
+    options |= {"--log-level"}  # papermill's
     keys = {field.name for field in fields(Profile)}
     for line in commands_of(page):
         if line.startswith(("--", "xalma ", ".venv/bin/xalma ")):
