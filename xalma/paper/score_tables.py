@@ -4,7 +4,7 @@
     DIR/<testset>/intervals.csv        the same with 95 % bootstrap intervals
     DIR/<testset>/significance.csv     each system against the best of its direction, p-values corrected
     DIR/<testset>/<metric>.csv .md .tex    the table: systems down, directions across
-    DIR/<testset>/published.csv .md .tex   beside the organisers' scores, where these lie with the set (`write_published`)
+    DIR/<testset>/published.csv .md .tex   beside the organisers' scores, where these lie with the set
     DIR/<testset>/run.json             command, commit, versions, hardware
 
 Numbers only: no text of a test set or system is written. In the golden table the published BLEU of the same system

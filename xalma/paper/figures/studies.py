@@ -71,7 +71,7 @@ def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
 
 
 def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
-    """`over_rejection.probe_frame` as one small panel a method: average log-probs of chosen and rejected against updates."""
+    """`over_rejection.probe_frame` as one small panel per method: average log-probs of both answers against updates."""
     labels = list(dict.fromkeys(frame["label"]))
     n_columns = min(5, len(labels))
     n_rows = -(-len(labels) // n_columns)
@@ -99,7 +99,7 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
 
 
 def tau_history(frame: pd.DataFrame) -> Figure:
-    """`over_rejection.tau_frame`: share of a batch's pairs by z and by tau, update after update, with the means drawn in."""
+    """`over_rejection.tau_frame`: shares of pairs by z and by tau, update after update, with the means."""
     fig, axes = subplots(1, 2, size=(10, 3.4), sharex=True)
     for ax, name, edges in ((axes[0], "z", Z_EDGES), (axes[1], "tau", TAU_EDGES)):
         counts = frame.groupby("step")[f"{name}_counts"].agg(lambda lists: np.sum(list(lists), axis=0))

@@ -6,7 +6,7 @@ modules together; and no module, the base going on with all its weights.
 
 "The same updates" can mean two things. Here what serves all languages gets the groups' updates in sum, and draws each
 language as often as its group does, so that a language is trained on about equally much text in all systems. In
-`compare_sizes` every module has the updates of one. The short form, below `MIN_SEEDS` seeds, is without the wide module.
+`compare_sizes` every module has the updates of one. The short form, under `MIN_SEEDS` seeds, has no wide module.
 """
 
 from __future__ import annotations
