@@ -48,7 +48,8 @@ def train_in(precision: str, run: Run, rows: list, held_out: list, options: argp
 
     measure("before")
     started = time.perf_counter()
-    log = train(model, rows, run.p, "stage3", steps=options.steps, seed=run.p.seed, pad_token_id=pad, label=precision)
+    p = run.p
+    log = train(model, rows, p, p.stage(3), steps=options.steps, seed=p.seed, pad_token_id=pad, label=precision)
     found |= {"seconds": time.perf_counter() - started, "losses": [row["loss"] for row in log]}
     measure("after")
     return found | {"held_out_after_unrounded": evaluate_loss(model, held_out, pad, 8)}

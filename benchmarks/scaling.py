@@ -222,7 +222,8 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
 
     def run() -> None:
         for model in models:
-            train(model, rows, TINY.but(threads=torch.get_num_threads()), "stage2", steps=steps, seed=0, pad_token_id=0,
+            p = TINY.but(threads=torch.get_num_threads())
+            train(model, rows, p, p.stage(2), steps=steps, seed=0, pad_token_id=0,
                   label="training")  # fmt: skip
 
     return run

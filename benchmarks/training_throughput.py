@@ -190,7 +190,7 @@ def run_xalma(model: torch.nn.Module, rows: list, p: Profile, clock: Clock, opti
 
     steps = options.warmup + options.steps
     with patch.object(training.Run, "update", update):
-        log = training.train(model, rows, p, "stage4", steps=steps, seed=options.seed, pad_token_id=0, label="xalma")
+        log = training.train(model, rows, p, p.stage(4), steps=steps, seed=options.seed, pad_token_id=0, label="xalma")
     return [row["loss"] for row in log]
 
 

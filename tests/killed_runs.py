@@ -63,15 +63,15 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
     """Train from the same start as ever, or from the checkpoint in `folder`; (model, log). Dropout needs the states."""
     tokenizer = train_tokenizer(texts("en") + texts("fi"), 300)
     model = build_llama(tokenizer, hidden_size=32, layers=2, heads=2, max_positions=64, seed=0)
-    p, data, stage, more = profile().but(**changes), rows(), "stage4", {}
+    p, data, stage, more = profile().but(**changes), rows(), 4, {}
     if kind == KINDS[0]:
         sources = {code: lambda code=code: texts(code) for code in ("en", "fi")}
         stream = mixture(sources, {"en": 0.4, "fi": 0.6}, 1)
-        data, stage = PackedBlocks(stream, tokenizer, p.block_tokens, 4 * STEPS), "stage1"
+        data, stage = PackedBlocks(stream, tokenizer, p.block_tokens, 4 * STEPS), 1
     if kind.startswith("module"):
         model = attach_adapter(model, 6, rank=4, alpha=8, dropout=dropout)
     if kind.endswith("pairs"):
-        data, stage, more = pairs(), "stage5", {"objective": Arpo(beta=0.1), "probe": pairs()[:5]}
+        data, stage, more = pairs(), 5, {"objective": Arpo(beta=0.1), "probe": pairs()[:5]}
     plain_update = training.Run.update
 
     def update(self, parts):
@@ -81,7 +81,8 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
     training.Run.update = update
     try:
         log = training.train(
-            model, data, p, stage, steps=STEPS, seed=3, pad_token_id=0, label="killed", checkpoints=folder, **more
+            model, data, p, p.stage(stage), steps=STEPS, seed=3, pad_token_id=0, label="killed",
+            checkpoints=folder, **more,
         )
     finally:
         training.Run.update = plain_update

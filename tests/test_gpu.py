@@ -120,7 +120,7 @@ def losses(base, p, *, adapter: bool, steps: int = 6) -> list[float]:
     if adapter:
         model = attach_adapter(model, 6, rank=8, alpha=16, dropout=0.0)
     p = p.but(stage4_batch_size=8, stage4_schedule="constant", warmup_ratio=0.0, **SMOOTH)
-    log = train(model, rows(8), p, "stage4", steps=steps, seed=0, pad_token_id=0, label="test")
+    log = train(model, rows(8), p, p.stage(4), steps=steps, seed=0, pad_token_id=0, label="test")
     return [row["loss"] for row in log]
 
 

@@ -238,3 +238,18 @@ def test_a_profile_keeps_its_name():
     assert load_profile("tiny", name="tiny").name == "tiny"
     with pytest.raises(ValueError, match=r"a profile keeps its name, .* set results_dir"):
         load_profile("tiny", name="mine")
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_stages_settings_are_its_own_fields_and_the_shared_ones(number):
+    """Each field of `stage<number>_…` reaches exactly the setting of its name, and no other stage's does."""
+    fields = {"tokens": 7, "epochs": 0.25, "updates": 3, "batch_size": 5, "learning_rate": 0.125, "schedule": "linear"}
+    own = {name: value for name, value in fields.items() if f"stage{number}_{name}" in FULL.values()}
+    p = FULL.but(**{f"stage{number}_{name}": value for name, value in own.items()})
+    settings = p.but(adam_beta2=0.5).stage(number)
+    assert settings.number == number and settings.adam_beta2 == 0.5
+    assert {name: getattr(settings, name) for name in own} == own
+    for other in {1, 2, 3, 4, 5} - {number}:
+        assert p.stage(other) == FULL.stage(other)
+    with pytest.raises(KeyError):
+        FULL.stage(0)

@@ -271,7 +271,8 @@ NOT_DECISIVE = (
     "models.bases.*",
     "models.layouts",
     "models.safetensors_io",
-    "profiles",
+    "profiles.*",
+    "profiles.__init__",
     "progress",
     "runs",
     "runtime",
@@ -280,7 +281,10 @@ NOT_DECISIVE = (
     "training.plan",
     "training.workers",
 )
-DECISIVE_PARTS = {"runtime": ("mixed_precision", "seed_everything")}  # of modules that decide nothing else
+DECISIVE_PARTS = {  # of modules that decide nothing else
+    "runtime": ("mixed_precision", "seed_everything"),
+    "profiles.profile": ("StageSettings", "stage_settings"),
+}
 PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they change when files move
 
 
@@ -291,7 +295,7 @@ def recipe_hash(root: Path = Path(__file__).parent) -> str:
         text for path in files_of(DECISIVE, root) for name, text in definitions(path) if name not in PLACES
     ]
     for module, names in DECISIVE_PARTS.items():
-        parts = dict(definitions(root / f"{module}.py"))
+        parts = dict(definitions(*files_of((module,), root)))
         if missing := set(names) - parts.keys():
             raise ValueError(
                 f"{module}.py no longer defines {', '.join(sorted(missing))}: mend DECISIVE_PARTS"
@@ -307,7 +311,7 @@ def files_of(modules: tuple[str, ...], root: Path) -> list[Path]:
         paths = [
             path
             for path in sorted(root.glob(module.replace(".", "/") + ".py"))
-            if path.stem != "__init__" or module == "__init__"
+            if path.stem != "__init__" or module.endswith("__init__")
         ]
         if not paths:
             raise FileNotFoundError(

@@ -250,7 +250,8 @@ def test_training_one_module_leaves_the_rest_bit_for_bit(folders, base, micro):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     hashes = {part: parameter_hash(model, **part_of(part)) for part in ("base", "group3", "group6")}
     rows = [{"input_ids": IDS[0].tolist(), "labels": IDS[0].tolist()}] * 8
-    train(model, rows, micro.but(stage4_batch_size=4), "stage4", steps=3, seed=0, pad_token_id=0, label="three steps")
+    few = micro.but(stage4_batch_size=4)
+    train(model, rows, few, few.stage(4), steps=3, seed=0, pad_token_id=0, label="three steps")
     after = {part: parameter_hash(model, **part_of(part)) for part in hashes}
     assert after["base"] == hashes["base"]
     assert after["group3"] == hashes["group3"]

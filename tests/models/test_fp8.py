@@ -133,7 +133,8 @@ def test_a_training_with_a_base_in_fp8_follows_the_plain_one(base, micro):
 
     def losses(**changes) -> list[float]:
         model = adapted(base)
-        log = train(model, rows(8), p.but(**changes), "stage4", steps=4, seed=0, pad_token_id=0, label="test")
+        q = p.but(**changes)
+        log = train(model, rows(8), q, q.stage(4), steps=4, seed=0, pad_token_id=0, label="test")
         return [row["loss"] for row in log]
 
     plain, fp8 = losses(), losses(base_precision="fp8")

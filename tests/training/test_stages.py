@@ -51,7 +51,7 @@ def counted(monkeypatch) -> list[str]:
     ran = []
 
     def pretend(model, rows, p, stage, *, steps, seed, pad_token_id, label, checkpoints, borders=None):
-        ran.append(stage)
+        ran.append(f"stage{stage.number}")
         return []
 
     monkeypatch.setattr(stages, "train", pretend)

@@ -72,7 +72,7 @@ def trained(base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: 
     model = copy.deepcopy(base)
     p = micro.but(stage4_batch_size=batch, micro_batch=micro_batch, stage4_schedule="constant", warmup_ratio=0.0,
                   torch_compile=compiled)  # fmt: skip
-    log = train(model, data or rows(8), p, "stage4", steps=steps, seed=seed, pad_token_id=0, label="test")
+    log = train(model, data or rows(8), p, p.stage(4), steps=steps, seed=seed, pad_token_id=0, label="test")
     return model, log
 
 
@@ -107,7 +107,7 @@ def test_the_logged_loss_of_packed_blocks(base, tokenizer, micro):
     corpus = open_corpus(p)
     blocks = lambda: stages.packed({"fi": lambda: corpus.monolingual("fi")}, tokenizer, p, 1)  # noqa: E731
     expected = evaluate_loss(base, list(blocks()), 0)
-    log = train(base, blocks(), p, "stage1", steps=1, seed=0, pad_token_id=0, label="test")
+    log = train(base, blocks(), p, p.stage(1), steps=1, seed=0, pad_token_id=0, label="test")
     assert log[0]["loss"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -173,15 +173,15 @@ def test_evaluate_loss_is_the_mean_over_tokens_not_batches(base):
     ],
 )
 def test_a_batch_that_can_not_be_shared_is_one_sentence(micro, changes, message):
-    assert sizes(micro.but(stage2_batch_size=64), "stage2", 2) == (64, 16)
+    assert sizes(micro.but(stage2_batch_size=64).stage(2), 2) == (64, 16)
     with pytest.raises(ValueError, match=message):
-        sizes(micro.but(**changes), "stage2", 2)
+        sizes(micro.but(**changes).stage(2), 2)
 
 
 def test_the_optimizer_is_the_profiles(base, micro):
     """Rates at given updates against the schedule's formula; vectors do not decay."""
     p = micro.but(stage2_learning_rate=0.5, stage2_schedule="linear", warmup_ratio=0.2, weight_decay=0.3, threads=1)
-    run = Run(base, p, "stage2", 10, Labelled())
+    run = Run(base, p, p.stage(2), 10, Labelled())
     decayed, free = run.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {x.ndim for x in decayed["params"]} == {2} and {x.ndim for x in free["params"]} == {1}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from xalma.profiles import Profile
+from xalma.profiles import StageSettings
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
 
@@ -71,15 +71,15 @@ class BlockBatches:
         self.blocks.load_state_dict(state)
 
 
-def sizes(p: Profile, stage: str, n_processes: int = 1) -> tuple[int, int]:
+def sizes(stage: StageSettings, n_processes: int = 1) -> tuple[int, int]:
     """(batch, micro-batch) of a stage, in rows or pairs. Raises ValueError if the processes can't share it evenly."""
-    batch = getattr(p, f"{stage}_batch_size")
-    micro = min(batch, p.micro_batch)
+    batch, field = stage.batch_size, f"stage{stage.number}_batch_size"
+    micro = min(batch, stage.micro_batch)
     if batch % micro:
-        raise ValueError(f"{stage}_batch_size={batch} is no multiple of micro_batch={micro}: change one of the two")
+        raise ValueError(f"{field}={batch} is no multiple of micro_batch={micro}: change one of the two")
     if batch // micro % n_processes:
         raise ValueError(
-            f"{stage}_batch_size={batch} makes {batch // micro} micro-batches of {micro}, which {n_processes} "
+            f"{field}={batch} makes {batch // micro} micro-batches of {micro}, which {n_processes} "
             f"processes can't share evenly: set micro_batch to a divisor of {batch / n_processes:g}"
         )
     return batch, micro

@@ -106,7 +106,7 @@ def flops_per_token(n_frozen: int, n_trained: int, layers: int, hidden: int, blo
 def stage_tokens(p: Profile, number: int, group: int) -> int:
     """Tokens a stage trains on. Stages 4 and 5: sentences × an assumed length; two sequences a preference pair."""
     if number <= 3:
-        return getattr(p, f"stage{number}_tokens")
+        return p.stage(number).tokens
     directions = 2 * len(p.languages_of(group))
     if number == 4:
         rows = p.stage4_updates * p.stage4_batch_size or round(directions * p.sft_pairs * p.stage4_epochs)
@@ -121,7 +121,7 @@ def stage_cost(p: Profile, number: int, group: int, gpus: int, gpu: str) -> dict
     frozen, trained = (0, shape.parameters) if number == 1 else (shape.parameters, module)
     length = p.block_tokens if number <= 3 else ASSUMED_ROW_TOKENS
     flops = tokens * flops_per_token(frozen, trained, shape.layers, shape.hidden, length)
-    batch_tokens = getattr(p, f"stage{number}_batch_size") * length * (2 if number == 5 else 1)
+    batch_tokens = p.stage(number).batch_size * length * (2 if number == 5 else 1)
     seconds = flops / (gpus * GPUS[gpu].flops * utilisation(gpu, full=number == 1)[0])
     return {"stage": number, "group": group, "tokens": tokens, "steps": max(1, tokens // batch_tokens),
             "FLOPs": flops, "days": seconds / 86_400, "GPU-hours": gpus * seconds / 3600}  # fmt: skip
@@ -161,7 +161,7 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
     if shards > 1:  # FSDP2 holds the root and two layers whole, in the dtype of the products
         layer = (n - 2 * shape.vocabulary * shape.hidden) / shape.layers + module / shape.layers
         parts["gathered shards"] = 2 * (2 * shape.vocabulary * shape.hidden + 2 * layer)
-    micro = min(p.micro_batch, getattr(p, f"stage{number}_batch_size")) * (2 if number == 5 else 1)  # pairs
+    micro = min(p.micro_batch, p.stage(number).batch_size) * (2 if number == 5 else 1)  # pairs
     tokens = micro * (p.block_tokens if number <= 3 else p.max_length if number == 4 else ASSUMED_ROW_TOKENS)
     parts["activations"] = tokens * _activation_bytes(shape, p, module > 0)
     # models.losses.LOGITS at once: logits, their float32 copy, softmax and gradient
@@ -282,7 +282,7 @@ def shareable(p: Profile, most: int = 8) -> int:
 
 def _check_shares(p: Profile, gpus: int) -> None:
     for number in range(1, 6):
-        batch = getattr(p, f"stage{number}_batch_size")
+        batch = p.stage(number).batch_size
         if batch // min(batch, p.micro_batch) % gpus:
             best = next((m for m in range(min(p.micro_batch, batch), 0, -1) if batch % (m * gpus) == 0), None)
             advice = f"set micro_batch={best}" if best else f"take a number of GPUs that divides {batch}"

@@ -143,10 +143,11 @@ def stage4_sft(
         corpus = guarded_corpus(p, p.languages_of(group))
         rows, n_long = sft_dataset(corpus.sft, p.languages_of(group), tokenizer, p)
         held_out, _ = sft_dataset(corpus.dev, p.languages_of(group), tokenizer, p)
-        epochs = p.stage4_updates * p.stage4_batch_size / len(rows) if p.stage4_updates else p.stage4_epochs
-        steps = max(1, round(len(rows) * epochs / p.stage4_batch_size))
+        stage = p.stage(4)
+        epochs = stage.updates * stage.batch_size / len(rows) if stage.updates else stage.epochs
+        steps = max(1, round(len(rows) * epochs / stage.batch_size))
         before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
-        log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+        log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
                     label=f"stage 4, group {group}", checkpoints=checkpoint_folder(out))  # fmt: skip
         if log is None:
             return None
@@ -169,10 +170,11 @@ def stage5_arpo(
         pairs, report, guard = pairs_made_once(p, group, previous, out)
         model, tokenizer = open_for_training(p, group, previous)
         rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
-        steps = max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
+        stage = p.stage(5)
+        steps = max(1, round(len(rows) * stage.epochs / stage.batch_size))
         objective = Arpo(p.arpo_nll_weight, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
                          detach_penalty=p.arpo_detach_penalty)  # fmt: skip
-        log = train(model, rows, p, "stage5", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+        log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
                     label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
                     probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
         if log is None:
@@ -187,7 +189,7 @@ def packed(
     sources: dict[str, Callable[[], Iterable[str]]], tokenizer, p: Profile, number: int
 ) -> PackedBlocks | MixedBlocks:
     """Blocks for the token budget of stage `number`, whole batches only. Raises ValueError for a budget below one."""
-    budget, batch = (getattr(p, f"stage{number}_{key}") for key in ("tokens", "batch_size"))
+    budget, batch = p.stage(number).tokens, p.stage(number).batch_size
     steps = budget // (batch * p.block_tokens)
     if steps < 1:
         raise ValueError(f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens")
@@ -204,8 +206,8 @@ def train_blocks(
 
     None in all processes but the first.
     """
-    stage = f"stage{number}"
-    steps = blocks.n_blocks // getattr(p, f"{stage}_batch_size")
+    stage = p.stage(number)
+    steps = blocks.n_blocks // stage.batch_size
     log = train(
         model, blocks, p, stage, steps=steps, seed=p.seed + number, pad_token_id=tokenizer.pad_token_id, label=label,
         checkpoints=checkpoint_folder(out),

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, get_scheduler
 from xalma.data.batches import sizes, stream_of
 from xalma.models.fp8 import fp8_base
 from xalma.models.losses import plain_model
-from xalma.profiles import Profile
+from xalma.profiles import Profile, StageSettings
 from xalma.runtime import device, mixed_precision, seed_everything
 from xalma.training.checkpoints import Checkpoints
 from xalma.training.distributed import (
@@ -55,7 +55,8 @@ class Worker(torch.nn.Module):
 
 
 def train(
-    model: PreTrainedModel, rows: Any, p: Profile, stage: str, *, steps: int, seed: int, pad_token_id: int, label: str,
+    model: PreTrainedModel, rows: Any, p: Profile, stage: StageSettings, *, steps: int, seed: int, pad_token_id: int,
+    label: str,
     checkpoints: Path | None = None, borders: tuple[int, int] | None = None,
     objective: Objective | None = None, probe: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]] | None:  # fmt: skip
@@ -63,6 +64,7 @@ def train(
 
     Of several processes only the first has the trained weights and the log: the others get None.
 
+    stage: `p.stage(number)`; p: how it runs on this machine.
     rows: a list of tokenised rows (grouped by length) or pairs, or a stream of packed blocks, taken as it comes.
     borders: BOS and EOS, if documents in a block must not see each other.
     checkpoints: a folder for the state in between, every `checkpoint_steps` updates; what it holds is gone on from.
@@ -70,7 +72,7 @@ def train(
     training and eight times during it.
     Raises FloatingPointError if the loss stops being a number.
     """
-    batch_size, micro = sizes(p, stage, world_size())
+    batch_size, micro = sizes(stage, world_size())
     if p.threads:
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
@@ -95,12 +97,12 @@ def train(
                 row = run.update(parts)
                 run.look(fixed)
                 if row:
-                    run.log.append(_checked(row, label, p, stage))
+                    run.log.append(_checked(row, label, stage))
                 meter.step(sum(n_read(part) for part in parts), run.recent_loss)
                 if row:
                     meter.log(row)
                 if kept and kept.due(run.step) and run.step < steps:
-                    _checked({"loss": mean(run.window)[0].item()}, label, p, stage)
+                    _checked({"loss": mean(run.window)[0].item()}, label, stage)
                     run.seconds = earlier + time.perf_counter() - started
                     kept.save(run.step, run.tensors(), run.facts() | {"data": stream.state_dict()})
     collect(run.trained, model)
@@ -113,21 +115,25 @@ def train(
 class Run:
     """Model, optimizer, schedule and log of one training, and all of their state."""
 
-    def __init__(self, model: PreTrainedModel, p: Profile, stage: str, steps: int, objective: Objective) -> None:
-        self.p, self.objective, self.steps, self.every = p, objective, steps, max(1, steps // 50)
+    def __init__(
+        self, model: PreTrainedModel, p: Profile, stage: StageSettings, steps: int, objective: Objective
+    ) -> None:
+        self.p, self.stage, self.objective, self.steps = p, stage, objective, steps
+        self.every = max(1, steps // 50)
         self.worker, self.trained = self.spread(Worker(model, objective, mixed_precision(p.mixed_precision)))
         self.worker.train()
         named = [(name, x) for name, x in self.trained.named_parameters() if x.requires_grad]
         groups = [  # norms and biases, the vectors, do not decay
-            {"params": [x for _, x in named if x.ndim > 1], "weight_decay": p.weight_decay},
+            {"params": [x for _, x in named if x.ndim > 1], "weight_decay": stage.weight_decay},
             {"params": [x for _, x in named if x.ndim <= 1], "weight_decay": 0.0},
         ]
         self.names = {x: name for name, x in named}
-        rate = getattr(p, f"{stage}_learning_rate")
         groups = [group for group in groups if group["params"]]  # a module has no vectors
-        self.optimizer = torch.optim.AdamW(groups, rate, betas=(0.9, p.adam_beta2), eps=1e-8, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            groups, stage.learning_rate, betas=(0.9, stage.adam_beta2), eps=1e-8, fused=True
+        )
         self.schedule = get_scheduler(
-            getattr(p, f"{stage}_schedule"), self.optimizer, math.ceil(p.warmup_ratio * steps), steps
+            stage.schedule, self.optimizer, math.ceil(stage.warmup_ratio * steps), steps
         )
         self.step, self.n_window, self.seconds = 0, 0, 0.0
         self.window = torch.zeros(1, device=device())  # loss and sums since the last logged step, (1 + M,) after one
@@ -176,7 +182,7 @@ class Run:
 
     def apply(self) -> torch.Tensor:
         """Change the weights by the gradients, clipped; returns the norm they had."""
-        norm = torch.nn.utils.clip_grad_norm_(self.names, self.p.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.names, self.stage.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
@@ -285,8 +291,8 @@ def _parts(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _checked(row: dict[str, float], label: str, p: Profile, stage: str) -> dict[str, float]:
+def _checked(row: dict[str, float], label: str, stage: StageSettings) -> dict[str, float]:
     if not math.isfinite(row["loss"]):
-        rate = getattr(p, f"{stage}_learning_rate")
-        raise FloatingPointError(f"{label}: the loss is not a number; lower {stage}_learning_rate, now {rate}")
+        field = f"stage{stage.number}_learning_rate"
+        raise FloatingPointError(f"{label}: the loss is not a number; lower {field}, now {stage.learning_rate}")
     return row

@@ -153,8 +153,8 @@ def scaled(p: Profile, scale: float) -> Profile:
     """The profile with `scale` times the training text of stages 1 to 4."""
     changes: dict[str, Any] = {"sft_pairs": max(8, round(p.sft_pairs * scale))}
     for n in (1, 2, 3):
-        least = getattr(p, f"stage{n}_batch_size") * p.block_tokens
-        changes[f"stage{n}_tokens"] = max(least, round(getattr(p, f"stage{n}_tokens") * scale))
+        least = p.stage(n).batch_size * p.block_tokens
+        changes[f"stage{n}_tokens"] = max(least, round(p.stage(n).tokens * scale))
     return p.but(**changes)
 
 

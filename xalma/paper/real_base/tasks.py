@@ -16,6 +16,7 @@ import gc
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -104,18 +105,14 @@ def plain_copy(model):
 # training and measuring
 
 
-def fit(run: Run, model, rows: Rows, stage: str, label: str, *, rate: float = 0.0, steps: int = 0,
+def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0.0, steps: int = 0,
         objective: Objective | None = None) -> None:  # fmt: skip
-    """One pass over the rows, or `steps` updates, by the settings of `stage`; the log is written."""
-    p, started = run.p, time.perf_counter()
-    batch = min(getattr(p, f"{stage}_batch_size"), len(rows))
-    micro = min(
-        p.micro_batch * (2 if stage == "stage4" else 1), batch
-    )  # prompted rows are half as long as blocks
+    """One pass over the rows, or `steps` updates, by the settings of a stage; the log is written."""
+    p, stage, started = run.p, run.p.stage(number), time.perf_counter()
+    batch = min(stage.batch_size, len(rows))
+    micro = min(stage.micro_batch * (2 if number == 4 else 1), batch)  # prompted rows are half as long as blocks
     batch -= batch % micro
-    p = p.but(**{f"{stage}_batch_size": batch, "micro_batch": micro})
-    if rate:
-        p = p.but(**{f"{stage}_learning_rate": rate})
+    stage = replace(stage, batch_size=batch, micro_batch=micro, learning_rate=rate or stage.learning_rate)
     steps = steps or max(1, len(rows) // batch)
     kept = run.work / f"{label}-steps" if p.checkpoint_steps else None
     log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=run.pack.index["pad"], label=label,
@@ -198,7 +195,7 @@ def stage1(run: Run) -> None:
     if (run.work / "stage1.safetensors").exists():
         return
     model = base_model(run, 0, torch.float32)
-    fit(run, model, blocks(run, "mono", (ENGLISH, *run.p.languages), run.p.stage1_tokens), "stage1", "stage1")
+    fit(run, model, blocks(run, "mono", (ENGLISH, *run.p.languages), run.p.stage1_tokens), 1, "stage1")
     state = {name: x.to(torch.bfloat16) for name, x in model.named_parameters()}  # tied weights once
     save(state, run.work / "stage1.safetensors")
 
@@ -211,7 +208,7 @@ def rows_of(run: Run, number: int, codes: Sequence[str], share: float = 1.0) -> 
     """The rows of stage 2, 3 or 4 for the languages of a group."""
     if number == 4:
         return sft_rows(run, codes, max(1, round(run.p.sft_pairs * share)))
-    tokens = round(getattr(run.p, f"stage{number}_tokens") * share)
+    tokens = round(run.p.stage(number).tokens * share)
     if number == 3:
         return blocks(run, "bitext", codes, tokens)
     return blocks(run, "mono", (ENGLISH, *codes), tokens, n_first(run))
@@ -239,7 +236,7 @@ def preference(run: Run, group: int) -> None:
     train_pairs(run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder")
     model = module_on(run, base_model(run, 1), saved=name)
     batch = min(run.p.stage5_batch_size, len(rows))
-    fit(run, model, chosen_rows(rows), "stage5", f"g{group}.sft+", steps=max(1, len(rows) // batch))
+    fit(run, model, chosen_rows(rows), 5, f"g{group}.sft+", steps=max(1, len(rows) // batch))
     both_sets(run, model, "sft+", codes, PROMPTED)
 
 
@@ -299,7 +296,7 @@ def train_pairs(run: Run, group: int, rows: Rows, name: str, factor: float, *, s
     rate, objective = run.p.stage5_learning_rate * factor, objective_of(run.p, name)
     if name in REFERENCE:
         rows = with_reference(run, model, rows)
-    fit(run, model, chosen_rows(rows) if name == "sft" else rows, "stage5", f"g{group}.{name}.{factor:g}", rate=rate,
+    fit(run, model, chosen_rows(rows) if name == "sft" else rows, 5, f"g{group}.{name}.{factor:g}", rate=rate,
         steps=max(1, len(rows) // min(run.p.stage5_batch_size, len(rows))), objective=objective)  # fmt: skip
     if save_as:
         save_module(run, model, save_as)
@@ -370,8 +367,8 @@ def shared(run: Run, name: str) -> None:
             row for g in run.p.group_numbers
             for row in rows_of(run, number, run.p.languages_of(g), run.p.ablation_share)
         ]  # fmt: skip
-        rate = min(getattr(run.p, f"stage{number}_learning_rate"), run.p.stage1_learning_rate)
-        fit(run, model, rows, f"stage{number}", f"{name}.{number}", rate=rate if name == "dense" else 0.0)
+        rate = min(run.p.stage(number).learning_rate, run.p.stage1_learning_rate)
+        fit(run, model, rows, number, f"{name}.{number}", rate=rate if name == "dense" else 0.0)
     if name == "dense":
         model = model.to(DTYPE[run.p.dtype])
     measure(run, model, name, run.p.languages, PROMPTED, "studies", n=run.p.test_pairs)

@@ -14,6 +14,7 @@ against news.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -124,16 +125,17 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
 def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dict[str, Any]:
     """The stage's body: the model is trained, merged and saved; returns rows, steps, parameters trained and log."""
     model, tokenizer = load_base(start, "float32")
+    stage = p.stage(4)
     rows, n_long = sft_dataset(partial(bitext, p, kind), p.languages, tokenizer, p)
     if lora:
         model = get_peft_model(model, LoraConfig(
             r=p.lora_rank, lora_alpha=p.lora_alpha, lora_dropout=p.lora_dropout, target_modules=LORA_TARGETS,
             task_type="CAUSAL_LM",
         ))  # fmt: skip
-        p = p.but(stage4_learning_rate=p.alma_lora_learning_rate)
+        stage = replace(stage, learning_rate=p.alma_lora_learning_rate)
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
-    steps = max(1, round(len(rows) * p.stage4_epochs / p.stage4_batch_size))
-    log = train(model, rows, p, "stage4", steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
+    steps = max(1, round(len(rows) * stage.epochs / stage.batch_size))
+    log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
                 label=f"{start.parts[-3]}, {kind}{', LoRA' * lora}")  # fmt: skip
     save_base(model.merge_and_unload() if lora else model, tokenizer, out)
     return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "parameters_trained": n_trained, "log": log}

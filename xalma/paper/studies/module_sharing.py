@@ -92,11 +92,12 @@ def joint_profile(p: Profile, name: str, seed: int) -> Profile:
     q, n = shortened(p, seed), len(p.group_numbers)
     changes: dict[str, Any] = {"stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)}
     for number in (2, 3):
-        update = getattr(q, f"stage{number}_batch_size") * p.block_tokens  # its tokens
-        changes[f"stage{number}_tokens"] = n * (getattr(q, f"stage{number}_tokens") // update) * update
+        stage = q.stage(number)
+        update = stage.batch_size * p.block_tokens  # its tokens
+        changes[f"stage{number}_tokens"] = n * (stage.tokens // update) * update
     if name == DENSE:
-        rates = [f"stage{number}_learning_rate" for number in STAGES]
-        return q.but(**changes, **{rate: min(getattr(p, rate), p.stage1_learning_rate) for rate in rates})
+        least = {number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in STAGES}
+        return q.but(**changes, **{f"stage{number}_learning_rate": rate for number, rate in least.items()})
     if name == WIDE:
         changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
     return q.but(**changes, module_languages=f"{_group(p, name)}:{'+'.join(p.languages)}")

@@ -117,10 +117,10 @@ def _arpo(p: Profile, group: int, folder: Path, branch: str) -> Path:
 def shortened(p: Profile, seed: int) -> Profile:
     """The profile with `ablation_share` of every stage's tokens or pairs, at least one update or pair each."""
     changes: dict[str, Any] = {}
-    for stage in ("stage1", "stage2", "stage3"):
-        values = p.values(stage)
-        least = values[f"{stage}_batch_size"] * p.block_tokens
-        changes[f"{stage}_tokens"] = max(least, round(values[f"{stage}_tokens"] * p.ablation_share))
+    for number in (1, 2, 3):
+        stage = p.stage(number)
+        least = stage.batch_size * p.block_tokens
+        changes[f"stage{number}_tokens"] = max(least, round(stage.tokens * p.ablation_share))
     for pairs in ("sft_pairs", "dev_pairs", "stage5_pairs"):
         changes[pairs] = max(1, round(getattr(p, pairs) * p.ablation_share))
     return p.but(seed=seed, **changes)

@@ -1,4 +1,4 @@
-"""Sizes of experiment: one frozen dataclass, a few profiles, each a short delta of another.
+"""One frozen dataclass with every number of a run, and what a stage takes of it.
 
 The defaults of `Profile` are the `full` profile, the papers' scale. Each value stands beside its source:
 `paper(...)` (X-ALMA or ALMA text), `code(...)` (released code or model card), `ours(...)` (with the reason).
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import math
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,48 @@ def ours(value: Any, reason: str) -> Any:
     return field(default=value, metadata={"source": f"our choice: {reason}"})
 
 
+PROFILES: dict[str, Profile] = {}  # by name; `xalma.profiles.named` fills it
 _GUESS = "not readable in X-ALMA; ALMA's value"
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What a stage trains with: its own `stage<number>_…` fields of the profile, and those that all stages share.
+
+    tokens: budget of stages 1 to 3. epochs, updates: of stages 4 and 5; updates, where they are given, come first.
+    batch_size: sequences, in stage 4 sentence pairs, in stage 5 preference pairs.
+    """
+
+    number: int
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    micro_batch: int
+    warmup_ratio: float
+    weight_decay: float
+    clip_norm: float
+    adam_beta2: float
+    tokens: int = 0
+    epochs: float = 0.0
+    updates: int = 0
+
+
+def stage_settings(p: Profile, number: int) -> StageSettings:
+    """`Profile.stage`, apart from the other fields so that the recipe's hash holds it."""
+    own: dict[str, Any] = {
+        1: {"tokens": p.stage1_tokens, "batch_size": p.stage1_batch_size,
+            "learning_rate": p.stage1_learning_rate, "schedule": p.stage1_schedule},
+        2: {"tokens": p.stage2_tokens, "batch_size": p.stage2_batch_size,
+            "learning_rate": p.stage2_learning_rate, "schedule": p.stage2_schedule},
+        3: {"tokens": p.stage3_tokens, "batch_size": p.stage3_batch_size,
+            "learning_rate": p.stage3_learning_rate, "schedule": p.stage3_schedule},
+        4: {"epochs": p.stage4_epochs, "updates": p.stage4_updates, "batch_size": p.stage4_batch_size,
+            "learning_rate": p.stage4_learning_rate, "schedule": p.stage4_schedule},
+        5: {"epochs": p.stage5_epochs, "batch_size": p.stage5_batch_size,
+            "learning_rate": p.stage5_learning_rate, "schedule": p.stage5_schedule},
+    }[number]  # fmt: skip
+    shared = p.values("micro_batch", "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2")
+    return StageSettings(number, **own, **shared)
 
 
 @dataclass(frozen=True)
@@ -176,6 +216,10 @@ class Profile:
             changes["prompt_style"] = base_chat_style(changes.get("base") or self.base)
         return replace(self, **{key: _checked(key, value) for key, value in changes.items()})
 
+    def stage(self, number: int) -> StageSettings:
+        """What one of the stages 1 to 5 trains with. Raises KeyError for another number."""
+        return stage_settings(self, number)
+
     @property
     def group_numbers(self) -> tuple[int, ...]:
         """Groups whose modules are trained."""
@@ -285,175 +329,3 @@ def _checked(key: str, value: Any) -> Any:
         for code in value.split(","):
             group_of(code.strip())
     return value
-
-
-FULL = Profile()
-
-# A laptop: a small LLaMA, trained from nothing on the CLDR phrasebook, every budget cut to minutes.
-# Two layers, 128 wide, small batches and few words, chosen by trial for what can be learned in a quarter of an hour.
-# No profile of its own: what the CPU profiles have in common.
-_LAPTOP = FULL.but(
-    name="tiny", groups="3,6", corpus="cldr", base="", dtype="float32", threads=2, workers=2,
-    contamination="drop",  # few words: "United States: 9 kilometers" and "United States (9 kilometers)" are both drawn
-    checkpoint_steps=0, gradient_checkpointing=False,
-    phrasebook_countries=12, phrasebook_languages=8, phrasebook_currencies=3, phrasebook_units=3, phrasebook_list=2,
-    vocab_size=1500, hidden_size=128, layers=2, heads=4, block_tokens=64,
-    lora_rank=64, lora_alpha=128, lora_dropout=0.0, adam_beta2=0.98, warmup_ratio=0.05,
-    sft_pairs=3300, dev_pairs=40, test_pairs=60, bitext_noise=0.05, max_length=160,
-    stage1_tokens=300_000, stage1_batch_size=8, stage1_learning_rate=3e-3,
-    stage2_tokens=30_000, stage2_batch_size=8, stage2_learning_rate=3e-3,
-    stage3_tokens=800_000, stage3_batch_size=8, stage3_learning_rate=3e-3,
-    stage4_batch_size=16, stage4_learning_rate=2e-3, stage4_schedule="cosine",
-    stage5_batch_size=16, stage5_pairs=60, stage5_learning_rate=2e-4,
-    beams=1, max_new_tokens=48, generation_batch=128,
-    seeds=1, ablation_share=0.05, ablation_sft_share=0.05, comparison_steps=12, comparison_pairs=60,
-)  # fmt: skip
-
-# The default run starts where the papers start, from a pretrained base: the one that the package ships. Budgets are in
-# the papers' order, monolingual text above bitext above SFT; all by trial. A third of stage 1 is English and its rate
-# low: at 2e-3, and with a twelfth of English, the base forgot more than it learned.
-TINY = _LAPTOP.but(
-    base="tiny-base", vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, mixing="groups",
-    stage1_tokens=1_000_000, stage1_learning_rate=1e-3,
-    stage2_tokens=60_000, stage2_learning_rate=1e-3,
-    stage3_tokens=400_000, stage3_learning_rate=2e-3, stage3_document_pairs=3,
-    sft_pairs=100, stage4_epochs=2.0, stage4_batch_size=8, stage4_learning_rate=1e-3,
-)  # fmt: skip
-
-# What the papers begin from, LLaMA-2, in tiny: a base of all 50 languages that has read much English, little of the
-# others, and some text in two languages by accident. `make tiny-base` trains it; the package ships what came out.
-_READ_MORE = "de,fr,es,it,pt,nl,pl,sv,cs,tr,ru,zh,ja,ar,id"
-_SHARES = {code: "0.8" if code in _READ_MORE.split(",") else "0.05" for group in GROUPS.values() for code in group}
-TINY_BASE = _LAPTOP.but(
-    name="tiny-base", groups="all", corpus="cldr_web", notebooks="",
-    vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, micro_batch=128,
-    mixing="given", mixing_shares=",".join(f"{code}:{share}" for code, share in ({"en": "80"} | _SHARES).items()),
-    stage1_tokens=30_000_000, stage1_batch_size=128, stage1_learning_rate=2e-3, warmup_ratio=0.02,
-)  # fmt: skip
-
-# The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
-# phrases: more words in the vocabulary, fewer rows, so that it takes about as long.
-NTREX = _LAPTOP.but(
-    name="ntrex", corpus="ntrex", bitext_noise=0.0, vocab_size=4000, max_length=512,
-    max_new_tokens=96, block_tokens=128,
-    stage1_batch_size=4, stage2_batch_size=4, stage3_batch_size=4, stage4_batch_size=8,
-    sft_pairs=200, dev_pairs=20, test_pairs=20, stage5_batch_size=8, stage5_pairs=10, comparison_pairs=10,
-)  # fmt: skip
-
-# One GPU, all the real text there is under XALMA_DATA, a base of 110 M parameters or any hub model as `base`; not
-# measured. Budgets follow the text: no language's is read more than ten times in stages 1 and 2. Groups 7 and 8 have no
-# bible here, so that stage 3 would read their web copy dozens of times; their modules are left out.
-SMALL = FULL.but(
-    name="small", corpus="ntrex+bibles+mozilla+udhr+alma", groups="1,2,3,4,5,6", base="", contamination="drop",
-    vocab_size=32_000, hidden_size=768, layers=12, heads=12,
-    mixing="temperature", mixing_temperature=2.0,
-    checkpoint_steps=200, gradient_checkpointing=False,
-    lora_rank=128, lora_alpha=256, adam_beta2=0.98,
-    stage1_tokens=100_000_000, stage1_batch_size=64, stage1_learning_rate=6e-4,
-    stage2_tokens=8_000_000, stage2_batch_size=64, stage2_learning_rate=5e-4,
-    stage3_tokens=8_000_000, stage3_batch_size=64, stage3_learning_rate=5e-4,
-    sft_pairs=4000, dev_pairs=60, test_pairs=60, stage4_batch_size=64,
-    stage5_pairs=100, stage5_batch_size=64, beams=1, generation_batch=512,
-    seeds=1, ablation_share=0.1, ablation_sft_share=0.2, comparison_steps=20, comparison_pairs=100,
-)  # fmt: skip
-
-# The same text on two CPU cores: two modules of two languages each, those with most parallel text in two scripts, and a
-# base of their five languages, so that half an hour teaches something that held-out news can show.
-SMALL_CPU = SMALL.but(
-    name="small-cpu", groups="1,3", module_languages="1:de+nl,3:ru+sr", only_languages="de,nl,ru,sr",
-    comparison_groups="1", dtype="float32", threads=2, workers=2, checkpoint_steps=0,
-    vocab_size=4000, hidden_size=160, layers=3, heads=4, block_tokens=128, max_length=512,
-    lora_rank=64, lora_alpha=128, lora_dropout=0.0, warmup_ratio=0.05,
-    stage1_tokens=3_000_000, stage1_batch_size=8, stage1_learning_rate=3e-3,
-    stage2_tokens=200_000, stage2_batch_size=8, stage2_learning_rate=2e-3,
-    stage3_tokens=2_000_000, stage3_batch_size=8, stage3_learning_rate=2e-3,
-    sft_pairs=8000, dev_pairs=40, test_pairs=60, stage4_batch_size=16, stage4_learning_rate=2e-3,
-    stage4_schedule="cosine", stage5_pairs=60, stage5_batch_size=16, stage5_learning_rate=2e-4,
-    max_new_tokens=96, generation_batch=128,
-    ablation_share=0.03, ablation_sft_share=0.06, comparison_steps=12, comparison_pairs=40,
-)  # fmt: skip
-
-# ALMA (arXiv 2309.11674): five languages in given shares, its raw prompt, stage 2 by stage 4's loop (notebook 11).
-_ALMA: dict[str, Any] = {
-    "notebooks": "11", "groups": "1,3,5,6", "only_languages": "cs,de,is,ru,zh", "prompt_style": "alma",
-    "mixing": "given", "mixing_shares": "de:20,cs:14,is:8,zh:19,ru:22,en:17",  # runs/mono_ft.sh
-    "lora_rank": 16, "lora_alpha": 32,  # adapter_config of ALMA's LoRA, on down_proj alone
-}  # fmt: skip
-ALMA_7B = FULL.but(
-    name="alma-7b", corpus="oscar+nllb+alma+wmt22", base="meta-llama/Llama-2-7b-hf",
-    hidden_size=4096, layers=32, heads=32,
-    stage4_learning_rate=2e-5, stage4_batch_size=256, sft_pairs=15_000, test_pairs=2037, **_ALMA,
-)  # fmt: skip
-# Half of its web bitext is misaligned, so that random and filtered bitext differ.
-ALMA_TINY = _LAPTOP.but(
-    name="alma-tiny", bitext_noise=0.5, stage1_tokens=1_000_000, sft_pairs=2400, alma_lora_learning_rate=8e-3, **_ALMA,
-)  # fmt: skip
-
-# The same studies on real text: web bitext is bibles and web copy with a share of misaligned pairs, human-written are
-# ALMA's own pairs, WMT'17 to '20, before NTREX's; tested on held-out documents of NTREX. ALMA's Icelandic pairs are
-# FLORES-200 and left out, so that it has NTREX's alone.
-ALMA_SMALL_CPU = SMALL_CPU.but(
-    name="alma-small-cpu", corpus="alma+ntrex+bibles+mozilla", module_languages="", bitext_noise=0.3,
-    stage1_tokens=1_500_000, sft_pairs=1500, alma_lora_learning_rate=8e-3, **_ALMA,
-)  # fmt: skip
-
-# A pretrained base, small enough for a quarter of an hour on one GPU: Gemma-3-270M with X-ALMA's SFT and test sets.
-# Its text is packed as token ids first (`xalma.paper.real_base.pack`). The module has 15 % of the decoder's weights, as
-# X-ALMA's. Blocks of 256 keep every text inside the base's window of 512.
-REAL = FULL.but(
-    name="real", notebooks="12", corpus="papers", groups="all", base="gemma-3-270m", contamination="drop",
-    vocab_size=262_144, hidden_size=640, layers=18, heads=4, prompt_style="alma",
-    checkpoint_steps=0, gradient_checkpointing=False, block_tokens=256, micro_batch=32, max_length=256,
-    lora_rank=64, lora_alpha=128, lora_dropout=0.0, adam_beta2=0.98, warmup_ratio=0.03,
-    stage1_tokens=6_000_000, stage1_batch_size=64, stage1_learning_rate=5e-5,
-    stage2_tokens=800_000, stage2_batch_size=32, stage2_learning_rate=2e-4,
-    stage3_tokens=600_000, stage3_batch_size=32, stage3_learning_rate=2e-4,
-    sft_pairs=1000, stage4_batch_size=128, stage4_learning_rate=3e-4, stage4_schedule="cosine",
-    stage5_pairs=100, stage5_batch_size=32, stage5_learning_rate=1e-4,
-    test_pairs=128, beams=1, max_new_tokens=192, generation_batch=1024,
-    seeds=1, ablation_share=0.2, comparison_pairs=100,
-)  # fmt: skip
-
-# The same on two CPU cores in two hours: German and Japanese, a module each, a smaller sample of everything.
-REAL_CPU = REAL.but(
-    name="real-cpu", groups="1,6", only_languages="de,ja", module_languages="1:de,6:ja", dtype="float32",
-    micro_batch=8, generation_batch=32, threads=1, workers=2,
-    stage1_tokens=131_072, stage1_batch_size=8, stage2_tokens=65_536, stage2_batch_size=8,
-    stage3_tokens=65_536, stage3_batch_size=8, sft_pairs=400, stage4_batch_size=16, stage5_pairs=32,
-    stage5_batch_size=8, test_pairs=100,
-)  # fmt: skip
-
-PROFILES: dict[str, Profile] = {
-    p.name: p
-    for p in (TINY, TINY_BASE, NTREX, SMALL, FULL, SMALL_CPU, ALMA_TINY, ALMA_SMALL_CPU, ALMA_7B, REAL, REAL_CPU)
-}
-
-
-def load_profile(profile: str = "tiny", **overrides: Any) -> Profile:
-    """The named profile with overrides applied and checked.
-
-    Raises ValueError, naming near names, for an unknown profile or key or a value of the wrong kind.
-    """
-    if profile not in PROFILES:
-        near = get_close_matches(str(profile), PROFILES, n=1) or list(PROFILES)
-        raise ValueError(f"unknown profile {profile!r}: choose {', '.join(PROFILES)} (near: {', '.join(near)})")
-    if overrides.get("name", profile) != profile:
-        raise ValueError(
-            f"name={overrides['name']!r}: a profile keeps its name, by which its results can be made again; "
-            f"for a folder of your own set results_dir"
-        )
-    return PROFILES[profile].but(**overrides)
-
-
-def profile_from_parameters(namespace: Mapping[str, Any]) -> Profile:
-    """The profile a notebook's parameters ask for: call it with `globals()` right after the parameters cell.
-
-    Every plain value defined so far is a parameter: `profile` names the profile, the rest override its fields.
-    papermill only warns of a parameter the notebook does not know; here a ValueError names the near ones.
-    """
-    plain = (str, int, float, bool, list, tuple)
-    named = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out")}
-    given = {
-        k: v for k, v in named.items() if type(v) in plain and not k.isupper()
-    }  # constants are imported, not given
-    return load_profile(given.pop("profile", "tiny"), **given)
