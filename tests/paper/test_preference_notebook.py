@@ -10,17 +10,20 @@ import pytest
 from xalma.cli import notebooks
 from xalma.cli.notebooks import tasks
 from xalma.corpora.registry import open_corpus
+from xalma.evaluation.records import read_records
 from xalma.paper.studies import preference_methods
 from xalma.paper.studies.long_form import long_folder, read_long_form
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame
 from xalma.paper.studies.preference_methods import compare_methods, read_pairs, systems
+from xalma.paper.studies.seeds import SFT
+from xalma.paper.studies.style import ASKED, STYLE_RATES, name_of
 from xalma.profiles import load_profile
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
 from xalma.training import stages
 from xalma.training.ladder import MODULE_STAGES
 
-FIGURES = {"methods.png", "logprobs.png", "eta.png", "tau.png"}
+FIGURES = {"logprobs.png", "eta.png", "tau.png"}
 TABLES = {"methods", "differences", "drift", "logprobs", "variants", "switches", "tau"}
 
 
@@ -42,8 +45,11 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
     assert {file.name for file in (long_folder(p) / "figures").glob("*.png")} == FIGURES
     assert {file.stem for file in (long_folder(p) / "tables").glob("*.csv")} == TABLES
     before = {file: file.read_bytes() for file in long_folder(p).rglob("*") if file.is_file()}
-    executed = run_notebook(overrides | {"methods": "cpo,arpo"}, tmp_path)
+    executed = run_notebook(overrides, tmp_path)
     assert {file: file.read_bytes() for file in before} == before, "a short run leaves the long form as it was"
+    assert {record.stage for record in read_records(preference_methods.preference_file(p))} == {
+        SFT, *(name_of(method, rate) for method in ASKED for rate in STYLE_RATES)
+    }  # fmt: skip
     said = "\n".join(str(output) for cell in executed.cells for output in cell.get("outputs", []))
     assert "seeds [0, 1, 2]" in said and "No gradient through τ, paper's preset: rejected" in said
 

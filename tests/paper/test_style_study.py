@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from xalma.evaluation.records import Record, read_records
-from xalma.paper.studies.seeds import SFT
+from xalma.paper.figures import rate_curves
+from xalma.paper.studies.seeds import SFT, by_seed, paired
 from xalma.paper.studies.style import (
     file_styles,
     name_of,
+    read_styles,
     score_style,
+    style_findings,
+    style_probes,
     style_study,
     style_table,
-    styles_folder,
+    table5,
 )
 
 METRICS = ("bleu", "content", "length_ratio")
@@ -48,9 +55,51 @@ def test_content_counts_right_answers_in_any_style(micro):
 @pytest.mark.slow
 def test_each_method_is_trained_once_and_filed(micro, finished, tmp_path):
     p = micro.but(results_dir=str(tmp_path), only_languages="", comparison_pairs=2, stage5_batch_size=2)
-    found = style_study(p, 6, ("sft", "arpo"), (1e-3,), steps=2)
+    p = p.but(comparison_steps=2)
+    found = style_study(p, 6, ("sft", "arpo"), (1e-3,))
     assert {record.stage for record in found} == {SFT, name_of("sft", 1e-3), name_of("arpo", 1e-3)}
-    table = file_styles(p, found, steps=2)
-    assert len(table) == 6
-    assert len(read_records(styles_folder(p) / "scores.jsonl")) == len(found)
-    assert style_study(p, 6, ("sft", "arpo"), (1e-3,), steps=2) == found
+    table = file_styles(p, found, style_probes(p, 6, found))
+    assert len(table) == 6 and (table["log p rejected"] < 0).all()
+    run, records, probes = read_styles(p)
+    assert set(records) == set(found) and set(probes["system"]) == {"sft@0.001", "arpo@0.001"}
+    assert "dpo@0.0001, seed 0" in run["not_run"] and "arpo@0.001, seed 0" not in run["not_run"]
+    assert style_study(p, 6, ("sft", "arpo"), (1e-3,)) == found
+    rate_curves(found, probes, "t")
+
+
+def test_a_seed_that_one_method_lacks_is_left_out_of_the_difference():
+    kept = [record for record in records() if (record.stage, record.seed) != ("sft@0.001", 2)]
+    table = style_table(kept)
+    row = table[table["method"] == "ARPO"].iloc[0]
+    assert row["− continued"] == 3 and row["seeds"] == 3
+
+
+def test_sentences_name_who_fell_and_what_seeds_allow():
+    fallen = [record for record in records()]
+    fallen += [replace(record, stage="dpo@0.001", value=10.0) for record in fallen if record.stage == "arpo@0.001"]
+    first, gain, rest, *_ = style_findings(fallen)
+    assert first == ("en→xx, learning rate 0.001: SFT 30.0 BLEU; SFT (continued) 41.0, DPO 10.0, ARPO 44.0; "
+                     "below half of SFT's: DPO.")  # fmt: skip
+    assert gain == "en→xx, learning rate 0.001: ARPO − SFT, the start: +14.0 ± 2.5 BLEU, significant over the seeds."
+    assert rest.endswith("ARPO − SFT (continued): +3.0 ± 0.0 BLEU, significant over the seeds.")
+
+
+def test_table_5_has_columns_of_its_own():
+    cells = table5().set_index("method")["paper BLEU en→xx"]
+    assert dict(cells[["SFT, the start", "DPO", "SimPO"]]) == {"SFT, the start": "26.5", "DPO": "0.7", "SimPO": "0.0"}
+
+
+FILED = Path(__file__).parents[2] / "results" / "tiny" / "styles" / "scores.jsonl"
+
+
+def test_the_filed_cells_show_the_collapse_and_what_arpo_does_not_reach():
+    """At 1e-3: DPO and SimPO below half of SFT, ARPO above it; for xx→en ARPO below continued SFT over the seeds."""
+    values = by_seed(read_records(FILED)).sort_index()
+    for direction in ("en-xx", "xx-en"):
+        start = values[SFT, direction, "bleu"].iloc[0]
+        for method in ("dpo", "simpo"):
+            assert values[f"{method}@0.001", direction, "bleu"].max() < start / 2
+        assert values["arpo@0.001", direction, "bleu"].min() > start / 2
+        assert values["arpo@0.001", direction, "content"].max() < values[SFT, direction, "content"].iloc[0] / 2
+    gap, half = paired(values, "arpo@0.001", "sft@0.001", "xx-en")
+    assert gap < -half

@@ -39,7 +39,7 @@ TINY = _LAPTOP.but(
     stage1_tokens=1_000_000, stage1_learning_rate=1e-3,
     stage2_tokens=60_000, stage2_learning_rate=1e-3,
     stage3_tokens=400_000, stage3_learning_rate=2e-3, stage3_document_pairs=3,
-    sft_pairs=100, stage4_epochs=2.0, stage4_batch_size=8, stage4_learning_rate=1e-3,
+    sft_pairs=100, stage4_epochs=2.0, stage4_batch_size=8, stage4_learning_rate=1e-3, comparison_steps=40,
 )  # fmt: skip
 
 # What the papers begin from, LLaMA-2, in tiny: a base of all 50 languages that has read much English, little of the

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from xalma.evaluation.records import Record
 from xalma.paper.figures.style import INK, PALE, subplots
 from xalma.paper.studies.over_rejection import above_baseline, tau_curve
-from xalma.paper.studies.seeds import DIRECTIONS
+from xalma.paper.studies.seeds import DIRECTIONS, SFT, summary
+from xalma.paper.studies.style import label_of, last_logps, split_name
 from xalma.preference.arpo import TAU_EDGES, Z_EDGES
+from xalma.preference.methods import METHODS
 
 # Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.
 COLOURS = {
@@ -141,6 +145,55 @@ def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
     return fig
 
 
+def rate_curves(records: Iterable[Record], probes: pd.DataFrame, title: str) -> Figure:
+    """Notebook 08, "too hard": BLEU, content and length against the learning rate, a row per direction class; below,
+    the log-probabilities of fixed pairs after training. Dotted: the SFT module that all start from.
+
+    records: of `style_study`; probes: `style_probes`. Points are means over the seeds there are.
+    """
+    frame, logps = summary(records), last_logps(probes)
+    frame = frame.join(frame["system"].map(split_name).apply(pd.Series).set_axis(["method", "rate"], axis=1))
+    ends = logps.drop(SFT).join(logps.drop(SFT).index.to_series().map(split_name).apply(pd.Series)
+                                .set_axis(["method", "rate"], axis=1))  # fmt: skip
+    fig, axes = subplots(3, 3, size=(10, 7.6), sharex=True)
+    for row, (direction, arrow) in zip(axes, DIRECTIONS.items(), strict=False):
+        for ax, (metric, name) in zip(row, RATE_PANELS, strict=True):
+            here = frame[chosen_rows(frame, metric, direction)]
+            _over_rates(ax, here[here["rate"] > 0], "mean", here.loc[here["system"] == SFT, "mean"].item())
+            ax.set(title=arrow, ylabel=name, ylim=(0, None))
+    for ax, side in zip(axes[2], ("chosen", "rejected"), strict=False):
+        _over_rates(ax, ends, side, logps.loc[SFT, side])
+        ax.set(title=f"{side} answers", ylabel="log p, nats per token")
+    axes[2][2].set_axis_off()
+    axes[1][2].xaxis.set_tick_params(labelbottom=True)
+    axes[2][2].legend(*axes[0][0].get_legend_handles_labels(), loc="center", title="dotted: SFT, the start")
+    for ax in axes[:2].flat:
+        ax.set_xlabel("")
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return fig
+
+
+RATE_PANELS = [("bleu", "BLEU"), ("content", "content score, %"), ("length_ratio", "length, % of the reference")]
+
+
+def _over_rates(ax: Axes, rows: pd.DataFrame, column: str, start: float) -> None:
+    """One line per method over the learning rate, one point per method for a single rate; the start is dotted."""
+    methods, rates = [name for name in METHODS if name in set(rows["method"])], sorted(set(rows["rate"]))
+    for place, method in enumerate(methods):
+        line, label = rows[rows["method"] == method].sort_values("rate"), label_of(method)
+        across = line["rate"] if len(rates) > 1 else [place] * len(line)
+        ax.plot(across, line[column], "o-", color=colour_of_method(label), markersize=5, label=label)
+    ax.axhline(start, color=INK, linestyle=":", linewidth=1.2)
+    if len(rates) > 1:
+        ax.set_xscale("log")
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        ax.minorticks_off()
+        ax.set_xlabel("learning rate")
+    else:
+        ax.set_xticks(range(len(methods)), [label_of(method).split()[0] for method in methods])
+        ax.set_xlabel(f"learning rate {rates[0]:g}")
+
+
 def eta_sweep(frame: pd.DataFrame, beside: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> Figure:
     """`preference_tables.sweep_frame`: a panel for each (metric, axis label), eta across, both direction classes.
 
@@ -197,6 +250,30 @@ def interval_bars(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2, title=note, title_fontsize=9
     )
     return fig
+
+def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str) -> Figure:
+    """Notebook 09: BLEU of each system as bars, a panel per direction class, whiskers: 95 % over seeds.
+
+    labels: the records' stage -> name, in order.
+    """
+    frame = summary(records)
+    fig, axes = subplots(1, 2, size=(10, 1.3 + 0.5 * len(labels)), sharex=True, sharey=True)
+    for ax, (direction, (arrow, colour, _)) in zip(axes, BAR_DIRECTIONS.items(), strict=True):
+        rows = frame[chosen_rows(frame, "bleu", direction)].set_index("system").reindex(list(labels))
+        half = None if rows["half"].isna().all() else rows["half"]
+        bars = ax.barh(range(len(labels)), rows["mean"], 0.6, xerr=half, color=colour,
+                       error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+        ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        ax.set_yticks(range(len(labels)), list(labels.values()))
+        ax.set(title=arrow, xlabel="BLEU")
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        ax.margins(x=0.12)
+        ax.set_xlim(0, None)
+    axes[0].invert_yaxis()
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return fig
+
 
 ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#4477AA"}
 LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits a byte (less is better)"}

@@ -4,7 +4,7 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
-    ladder="few_shot_table file_ladder ladder_study",
+    ladder="few_shot_table file_ladder ladder_folder ladder_study sft_findings sft_table",
     long_form=(
         "ablations_folder ablations_plan file_ablations is_long long_folder plan "
         "read_ablations read_long_form run_long_form"
@@ -23,9 +23,12 @@ __all__, __getattr__, __dir__ = face(
         "ablate_stages ablation_findings ablation_table CHAINS gating_records gating_table "
         "published_stages shortened"
     ),
-    style="file_styles style_study style_table",
+    style=(
+        "has_styles label_of read_styles style_findings style_pairs style_probes style_study style_table styles_folder "
+        "table5"
+    ),
     study=(
-        "BITS file_records file_study PANELS study_findings study_note study_summary "
+        "BITS file_records file_study PANELS read_study study_findings study_note study_summary "
         "study_table"
     ),
 )

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
-from xalma.paper.studies.seeds import DIRECTIONS, by_seed, cells_of, paired, seeds_of
+from xalma.paper.studies.seeds import DIRECTIONS, by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.stage_ablation import FULL, branch_of, full_folder, full_stage, n_tokens
 from xalma.paper.studies.study import Study, file_study, one_share, study_note
 from xalma.paper.tables import write_table
@@ -92,6 +92,17 @@ def sft_table(study: Study) -> pd.DataFrame:
             row |= {"range over seeds": seeds.max() - seeds.min(), "BLEU − all stages": gap, "± of it": gap_half}
             rows.append(row | {"bits per byte": mean["bits_per_byte"]})
     return pd.DataFrame(rows)
+
+
+def sft_findings(study: Study) -> list[str]:
+    """Sentences made from the records: each system's BLEU against all stages, per direction class."""
+    values, sentences = by_seed(study.records).sort_index(), []
+    for direction, arrow in DIRECTIONS.items():
+        for name, label in study.labels.items():
+            if name != study.baseline:
+                gap, half = paired(values, name, study.baseline, direction)
+                sentences.append(f"{arrow}, {label}: {judged(gap, half)}.")
+    return sentences
 
 
 def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:

@@ -21,12 +21,12 @@ def seeds_of(p: Profile) -> range:
 
 
 def paired(values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu") -> tuple[float, float]:
-    """(mean over seeds of the difference in a metric, half its interval); the SFT module is the same for all seeds.
+    """(mean of the difference in a metric over the seeds that both have, half its interval).
 
-    values: `by_seed`, sorted.
+    The SFT module is the same for all seeds. values: `by_seed`, sorted.
     """
     first, second = values[one, direction, metric], values[other, direction, metric]
-    gap = first - (second.iloc[0] if other == SFT else second)
+    gap = (first - (second.iloc[0] if other == SFT else second)).dropna()
     return gap.mean(), half_width(list(gap))
 
 # Student's t, 97.5 %, for 2, 3, ... degrees of freedom; the last one serves for more, on the safe side.
@@ -60,6 +60,13 @@ def half_width(values: Sequence[float]) -> float:
         return float("nan")
     t = T_975[min(len(values) - MIN_SEEDS, len(T_975) - 1)]
     return t * stdev(values) / len(values) ** 0.5
+
+
+def judged(gap: float, half: float) -> str:
+    """A difference in BLEU with what its interval over seeds says of it."""
+    if pd.isna(half):
+        return f"{gap:+.1f} BLEU, too few seeds for an interval"
+    return f"{gap:+.1f} ± {half:.1f} BLEU, {'not ' * (abs(gap) <= half)}significant over the seeds"
 
 
 def on_seeds(n_seeds: int) -> str:

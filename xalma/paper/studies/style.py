@@ -1,10 +1,12 @@
-"""`make styles`: preference methods on pairs that are both right and differ in style (`styles`), over several seeds.
+"""Preference methods on pairs that are both right and differ in style (notebook 08, "too hard"; `make styles`).
 
 X-ALMA's over-rejection (§4): a rejected answer that is nearly as good as the chosen one should not be pushed down with
 full force. Every method starts from the main ladder's SFT module, which writes full style; chosen answers, and the
 references that it is tested against, are in another. BLEU against those references and the content score stand side by
 side: which of the two falls says what was rejected, the style or the facts. Continued SFT on the same chosen answers is
 the yardstick: a gain over SFT alone may be nothing but more training. Seeds change the order of the pairs.
+
+The default run trains each method once, at `STYLE_RATES`; `make styles` takes more rates and three seeds.
 """
 
 from __future__ import annotations
@@ -22,26 +24,28 @@ from xalma.corpora.phrasebook.styles import content_rate, style_rows
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
-from xalma.files import read_json, write_json
+from xalma.files import read_json, write_atomically, write_json
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
-from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons
-from xalma.paper.studies.seeds import DIRECTIONS, SFT, by_seed, cells_of, paired, seeds_of
+from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
+from xalma.paper.studies.preference_tables import PAPER_METHODS, printed
+from xalma.paper.studies.seeds import DIRECTIONS, SFT, by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.study import one_share
-from xalma.paper.tables import write_table
+from xalma.paper.tables import frame_csv, write_table
 from xalma.preference.methods import METHODS, train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
-from xalma.runs import finished, read_run, recipe_hash, results_folder, stage_folder
+from xalma.runs import finished, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import score_rows
 from xalma.training.stages import open_for_training, open_merged
 from xalma.training.workers import side_by_side
 
 CONTINUED = "sft"
-ASKED = (CONTINUED, "arpo", "dpo", "simpo")
-STYLE_RATES = (2e-4, 1e-3)  # a gentle one, and one at which rejection without behaviour cloning collapses; by trial
-STYLE_STEPS = 40  # updates of `stage5_batch_size` pairs
+ASKED = (CONTINUED, "dpo", "simpo", "cpo", "arpo")
+STYLE_RATES = (1e-3,)  # rejection without behaviour cloning collapses there; by trial
+ALL_RATES = (1e-4, 2e-4, 5e-4, 1e-3)  # the second is stage 5's own
+STYLE_STEPS = 40  # updates of `stage5_batch_size` pairs, where `comparison_steps` names no other number
 CONTENT_SIGNATURE = "percent of outputs that state the source's facts, in any CLDR style, letter for letter"
 
 
@@ -50,7 +54,6 @@ def style_study(
     group: int,
     methods: Sequence[str] = ASKED,
     rates: Sequence[float] = STYLE_RATES,
-    steps: int = STYLE_STEPS,
 ) -> list[Record]:
     """Scores on the style set of the SFT module and of each method at each rate, for each seed.
 
@@ -60,10 +63,25 @@ def style_study(
     mine = one_share(p)
     read_run(stage_folder(p, 4, group))
     side_by_side(p, [(_pairs, (mine, group))])
-    jobs = [(_score, (mine, group, "", 0.0, steps, p.seed))]
-    jobs += [(_score, (mine, group, name, rate, steps, seed)) for rate in rates for name in methods
+    jobs = [(_score, (mine, group, "", 0.0, p.seed))]
+    jobs += [(_score, (mine, group, name, rate, seed)) for rate in rates for name in methods
              for seed in seeds_of(p)]  # fmt: skip
     return [record for found in side_by_side(p, jobs) for record in found]
+
+
+def has_styles(p: Profile) -> bool:
+    """Whether the profile's corpus can say the same thing in several styles."""
+    return hasattr(open_corpus(p), "book")
+
+
+def n_steps(p: Profile) -> int:
+    """Updates of each method."""
+    return p.comparison_steps or STYLE_STEPS
+
+
+def style_pairs(p: Profile, group: int) -> list[dict[str, str]]:
+    """The preference pairs of the study: rows of prompt, chosen, rejected, src, tgt."""
+    return _rows(_pairs(one_share(p), group))
 
 
 def _translated(p: Profile, folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,21 +116,24 @@ def _pairs(p: Profile, group: int) -> Path:
     return finished(_comparisons(p) / "styles" / "pairs" / f"group{group}", _inputs(p, group), body)
 
 
-def _train(p: Profile, group: int, method: str, rate: float, steps: int, seed: int) -> Path:
+def _train(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
     start, pairs = stage_folder(p, 4, group), _pairs(p, group)
-    settings = {"learning_rate": rate, "batch_size": p.stage5_batch_size, "max_steps": steps, "seed": seed}
+    settings = {"learning_rate": rate, "batch_size": p.stage5_batch_size, "max_steps": n_steps(p), "seed": seed}
     inputs = _inputs(p, group) | {"method": method, "settings": settings, **p.values("dtype")}
 
     def body(out: Path) -> dict[str, Any]:
         logging.getLogger("transformers.modeling_utils").addFilter(_but_token_estimate)
         model, tokenizer = open_for_training(p, group, start)
-        rows = read_json(pairs / "rows.json", f"remove {pairs}, and its pairs are made again", list)
-        model, log = train_preference(method, model, tokenizer, rows, output_dir=out, **settings)
+        model, log = train_preference(method, model, tokenizer, _rows(pairs), output_dir=out, **settings)
         save_adapter(model, group, out)
         write_json(out / "log.json", log)
         return {"group": group, "base": read_run(start)["base"], "method": method} | settings
 
-    return finished(_comparisons(p) / "styles" / name_of(method, rate) / f"seed{seed}" / f"group{group}", inputs, body)
+    return finished(_folder(p, group, method, rate, seed), inputs, body)
+
+
+def _folder(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
+    return _comparisons(p) / "styles" / name_of(method, rate) / f"seed{seed}" / f"group{group}"
 
 
 def name_of(method: str, rate: float) -> str:
@@ -120,8 +141,8 @@ def name_of(method: str, rate: float) -> str:
     return f"{method}@{rate:g}" if method else SFT
 
 
-def _score(p: Profile, group: int, method: str, rate: float, steps: int, seed: int) -> list[Record]:
-    folder = _train(p, group, method, rate, steps, seed) if method else stage_folder(p, 4, group)
+def _score(p: Profile, group: int, method: str, rate: float, seed: int) -> list[Record]:
+    folder = _train(p, group, method, rate, seed) if method else stage_folder(p, 4, group)
     return score_style(
         _translated(p, folder, style_rows(p, group, "test", p.test_pairs)), p, name_of(method, rate), seed
     )
@@ -141,44 +162,137 @@ def score_style(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: in
     return records
 
 
-def style_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per direction class, rate and method: BLEU with ± and against SFT and continued SFT, content, length."""
-    found, values, rows = cells_of(records), by_seed(records).sort_index(), []
-    names = list(dict.fromkeys(record.stage for record in records))
-    for direction, arrow in DIRECTIONS.items():
-        for name in sorted(names, key=_order):
-            method, _, rate = name.partition("@")
-            mean, half = found[name, direction]
-            label = METHODS[method].label if rate else "SFT, the start"
-            row = {"direction": arrow, "rate": rate, "method": label, "BLEU": mean["bleu"], "±": half["bleu"]}
-            for column, other in (("− SFT", SFT), ("− continued", f"{CONTINUED}@{rate}")):
-                asked = rate and other in names
-                gap = paired(values, name, other, direction) if asked else (float("nan"),) * 2
-                row |= {column: gap[0], f"± {column}": gap[1]}
-            rows.append(row | {"content %": mean["content"], "length %": mean["length_ratio"]})
+def style_probes(p: Profile, group: int, records: Sequence[Record]) -> pd.DataFrame:
+    """Average log-probabilities of fixed pairs in training, for the systems of `records`, one row per measurement.
+
+    Columns: system, seed, step, chosen_avg_logp, rejected_avg_logp (nats per token).
+    """
+    rows = []
+    for name, seed in dict.fromkeys((record.stage, record.seed) for record in records if record.stage != SFT):
+        method, rate = split_name(name)
+        for entry in read_log(_folder(p, group, method, rate, seed)):
+            if entry["kind"] == "probe":
+                kept = ("step", "chosen_avg_logp", "rejected_avg_logp")
+                rows.append({"system": name, "seed": seed} | {key: entry[key] for key in kept})
     return pd.DataFrame(rows)
 
 
+def last_logps(probes: pd.DataFrame) -> pd.DataFrame:
+    """`style_probes` before training (`SFT`) and after it, means over seeds: index system, columns chosen, rejected."""
+    sides = {"chosen_avg_logp": "chosen", "rejected_avg_logp": "rejected"}
+    ends = probes[probes["step"] == probes.groupby("system")["step"].transform("max")]
+    start = probes[probes["step"] == 0].assign(system=SFT)
+    return pd.concat([start, ends]).groupby("system")[list(sides)].mean().rename(columns=sides)
+
+
+def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row per direction class, rate and method: BLEU with ± and against SFT and continued SFT, content, length.
+
+    seeds: how many the row has. probes: `style_probes`; log-probabilities then stand in two columns more, means of both
+    directions.
+    """
+    found, values, rows = cells_of(records), by_seed(records).sort_index(), []
+    names = list(dict.fromkeys(record.stage for record in records))
+    logps = pd.DataFrame() if probes is None or probes.empty else last_logps(probes)
+    for direction, arrow in DIRECTIONS.items():
+        for name in sorted(names, key=_order):
+            rate = split_name(name)[1]
+            mean, half = found[name, direction]
+            row = {"direction": arrow, "learning rate": f"{rate:g}" if rate else "", "method": label_of(name),
+                   "seeds": len(values[name, direction, "bleu"]), "BLEU": mean["bleu"], "±": half["bleu"]}  # fmt: skip
+            for column, other in (("− SFT", SFT), ("− continued", name_of(CONTINUED, rate))):
+                comparable = rate and other in names and other != name
+                gap = paired(values, name, other, direction) if comparable else (float("nan"),) * 2
+                row |= {column: gap[0], f"± {column}": gap[1]}
+            row |= {"content %": mean["content"], "length %": mean["length_ratio"]}
+            rows.append(row | {f"log p {side}": logps.loc[name, side] for side in logps})
+    return pd.DataFrame(rows)
+
+
+def table5() -> pd.DataFrame:
+    """BLEU of X-ALMA's Table 5 as printed, for the methods compared here: one row per method, one column per direction.
+
+    "?" marks an unsure cell; continued SFT is not in that table.
+    """
+    names = [SFT, *(name for name in ASKED if name != CONTINUED)]
+    return pd.DataFrame([
+        {"method": label_of(name)} | {
+            f"paper BLEU {arrow}": printed("g", direction, PAPER_METHODS[name], "BLEU")
+            for direction, arrow in DIRECTIONS.items()
+        }
+        for name in names
+    ])  # fmt: skip
+
+
+def style_findings(records: Sequence[Record]) -> list[str]:
+    """Sentences made from the records: which methods fall below half of SFT's BLEU, at which rate; ARPO's gains."""
+    found, values, sentences = cells_of(records), by_seed(records).sort_index(), []
+    names = sorted({record.stage for record in records} - {SFT}, key=_order)
+    for direction, arrow in DIRECTIONS.items():
+        start = found[SFT, direction][0]["bleu"]
+        for rate in dict.fromkeys(split_name(name)[1] for name in names):
+            bleu = {name: found[name, direction][0]["bleu"] for name in names if split_name(name)[1] == rate}
+            listed = ", ".join(f"{label_of(name)} {value:.1f}" for name, value in bleu.items())
+            fallen = [label_of(name) for name, value in bleu.items() if value < start / 2]
+            verdict = f"below half of SFT's: {', '.join(fallen)}" if fallen else "none is below half of SFT's"
+            sentences.append(f"{arrow}, learning rate {rate:g}: SFT {start:.1f} BLEU; {listed}; {verdict}.")
+            mine = name_of("arpo", rate)
+            for other in (SFT, name_of(CONTINUED, rate)):
+                if mine in bleu and (other == SFT or other in bleu):
+                    gap, half = paired(values, mine, other, direction)
+                    sentences.append(f"{arrow}, learning rate {rate:g}: ARPO − {label_of(other)}: {judged(gap, half)}.")
+    return sentences
+
+
+def split_name(name: str) -> tuple[str, float]:
+    """(method, learning rate) of a system's name; ("", 0) for the SFT module."""
+    method, at, rate = name.partition("@")
+    return (method, float(rate)) if at else ("", 0.0)
+
+
+def label_of(name: str) -> str:
+    """A system's label, without its rate."""
+    method, rate = split_name(name)
+    return METHODS[method or name].label if rate or name in METHODS else "SFT, the start"
+
+
 def _order(name: str) -> tuple[float, int]:
-    method, _, rate = name.partition("@")
-    return float(rate or 0), list(METHODS).index(method) if rate else 0
+    method, rate = split_name(name)
+    return rate, list(METHODS).index(method) if rate else 0
 
 
 def styles_folder(p: Profile) -> Path:
-    """Where the study's files lie: scores.jsonl, run.json and tables/."""
+    """Where the long form's files lie: scores.jsonl, probes.csv, run.json and tables/."""
     return results_folder(p) / "styles"
 
 
-def file_styles(p: Profile, records: Sequence[Record], steps: int = STYLE_STEPS) -> pd.DataFrame:
-    """Write records, table and run.json; returns the table."""
+def file_styles(p: Profile, records: Sequence[Record], probes: pd.DataFrame, **facts: Any) -> pd.DataFrame:
+    """Write records, probes, table and run.json, which names the cells that were not run; returns the table.
+
+    facts: more for run.json.
+    """
     folder, made = styles_folder(p), "make styles"
     records = read_records(write_records(folder / "scores.jsonl", records))
-    table = style_table(records)
-    caption = f"Preference methods on the style set after {steps} updates"
+    write_atomically(folder / "probes.csv", frame_csv(probes))
+    table = style_table(records, probes)
+    caption = f"Preference methods on the style set after {n_steps(p)} updates"
     write_table(table, folder / "tables" / "styles", caption, footnote(records, "bleu", made))
-    write_run(folder / "run.json", made, profile=p.name, seeds=list(seeds_of(p)), updates=steps,
+    there = {(record.stage, record.seed) for record in records}
+    missing = [f"{name_of(method, rate)}, seed {seed}" for rate in ALL_RATES for method in ASKED
+               for seed in seeds_of(p) if (name_of(method, rate), seed) not in there]  # fmt: skip
+    write_run(folder / "run.json", made, profile=p.name, seeds=list(seeds_of(p)), updates=n_steps(p),
+              rates=list(ALL_RATES), methods=list(ASKED), not_run=missing, **facts,
               **p.values("comparison_groups", "comparison_pairs", "stage5_batch_size"))  # fmt: skip
     return table
+
+
+def read_styles(p: Profile) -> tuple[dict[str, Any], list[Record], pd.DataFrame] | None:
+    """(run.json, records, probes) of the long form from its files alone; None where it was not run."""
+    folder = styles_folder(p)
+    if not (folder / "run.json").exists():
+        return None
+    run = read_json(folder / "run.json", "run `make styles` again", keys=("not_run", "seeds", "updates"))
+    return run, read_records(folder / "scores.jsonl"), pd.read_csv(folder / "probes.csv")
 
 
 def run_style_study(argv: Sequence[str] | None = None) -> None:
@@ -188,7 +302,9 @@ def run_style_study(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
     asked = parser.parse_args(argv)
     p = load_profile(asked.profile, seeds=3).but(**dict(value.split("=", 1) for value in asked.values))
-    file_styles(p, style_study(p, p.comparison_group_numbers[0]))
+    group = p.comparison_group_numbers[0]
+    records = style_study(p, group, rates=ALL_RATES)
+    file_styles(p, records, style_probes(p, group, records))
 
 
 if __name__ == "__main__":
