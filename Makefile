@@ -54,6 +54,8 @@ lab: $(READY)
 lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
+	.venv/bin/codespell
+	.venv/bin/python .ci/plain_notebooks.py
 
 cards: $(READY)
 	.venv/bin/python -m xalma.paper.phrasebook_card

@@ -1,8 +1,8 @@
 """Several systems over all directions of a test set: found in folders, scored in parallel, compared.
 
 X-ALMA scores 98 directions by seven systems and more (FACTS §7). What costs time is counting n-grams; so the counts of
-each segment are made once (`segment_statistics`), a direction per task, so references count once for all,
-kept in runs/statistics under the hash of the texts, and every score, interval and test is computed from them.
+each segment are made once (`segment_statistics`), a direction per task, so references count once for all
+systems, kept in runs/statistics under the hash of the texts, and every score, interval and test is computed from them.
 
 Output files, one line a segment, in one of three layouts:
 

@@ -94,7 +94,7 @@ def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list
 
 
 def push_findings(table: pd.DataFrame) -> list[str]:
-    """Sentences on `over_rejection.push_table`: where answers became less or more likely than the interval."""
+    """Sentences on `over_rejection.push_table`: answers that became less or more likely by more than the interval."""
     return [f"The {side} answers became {_moved(table, side)}." for side in ("chosen", "rejected")]
 
 
