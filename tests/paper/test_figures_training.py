@@ -38,25 +38,40 @@ def drawn(ax) -> dict[str, list[float]]:
 
 
 def test_ladder_draws_means_of_directions():
-    outward, inward = ladder_figure(records()).axes
+    both = [r if r.stage == "stage4" else replace(r, stage="stage5") for r in records()]
+    outward, inward = ladder_figure(sorted(both, key=lambda r: r.stage, reverse=True)).axes
     assert drawn(outward) == {
-        "3 Eastern and Southern Slavic": [5, 20],
-        "6 Eurasian mix": [2, 35],
-        "mean of all": [3, 30],
+        "3 Eastern and Southern Slavic": [20, 5],
+        "6 Eurasian mix": [35, 2],
+        "mean of all": [30, 3],
     }
     assert drawn(inward) == {
-        "3 Eastern and Southern Slavic": [0, 60],
-        "6 Eurasian mix": [0, 15],
-        "mean of all": [0, 30],
+        "3 Eastern and Southern Slavic": [60, 0],
+        "6 Eurasian mix": [15, 0],
+        "mean of all": [30, 0],
     }
     assert "7 segments" in outward.get_ylabel()
 
 
-def test_ladder_of_two_metrics_has_a_row_each():
-    bits = [replace(record, metric="bits_per_byte", value=record.value / 10) for record in records()]
-    fig = ladder_figure([*records(), *bits], ("bleu", "bits_per_byte"))
-    assert drawn(fig.axes[2])["mean of all"] == [0.3, 3.0]
-    assert [ax.get_ylabel().split("\n")[0] for ax in fig.axes[::2]] == ["BLEU", "bits a byte (less is better)"]
+def test_each_instrument_has_its_stages_and_no_other():
+    """Text alone from the base to stage 2, the example pair's BLEU up to stage 4, the prompt's from there on."""
+    made = [
+        Record("tiny", stage, direction, metric, value, 7, "sig")
+        for direction in ("en-ja", "ja-en")
+        for stage, metric, value in (
+            ("base", "text_bits", 2), ("stage1", "text_bits", 1), ("stage3", "text_bits", 9), ("base", "bleu", 0.1),
+            ("stage3", "partner_gain", 0.5), ("stage3", "bleu", 46), ("stage4", "one_shot_bleu", 50),
+            ("stage4", "bleu", 70), ("stage5", "bleu", 71),
+        )
+    ]  # fmt: skip
+    fig = ladder_figure(made)
+    assert [drawn(ax)["6 Eurasian mix"] for ax in fig.axes] == 2 * [[2, 1], [0.5], [46, 50], [70, 71]]
+    assert fig.axes[3].get_title(loc="left") == "BLEU with the prompt"
+
+
+def test_a_ladder_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="evaluate the stages first"):
+        ladder_figure([])
 
 
 def test_ladder_of_one_group_has_no_second_line_for_the_mean():
@@ -81,7 +96,7 @@ def test_learning_curves_have_a_panel_a_stage_and_leave_out_probes():
     first, last = learning_curves(pd.DataFrame(rows)).axes
     assert drawn(first) == {"base, all languages": [8, 7]}
     assert drawn(last) == {"3 Eastern and Southern Slavic": [2], "6 Eurasian mix": [3]}
-    assert ("nats a token" in first.get_ylabel(), "ARPO" in last.get_ylabel()) == (True, True)
+    assert ("nats per token" in first.get_ylabel(), "ARPO" in last.get_ylabel()) == (True, True)
 
 
 def test_learning_curves_of_no_training_rows_are_an_error():

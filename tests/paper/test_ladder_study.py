@@ -20,6 +20,7 @@ from xalma.paper.studies.ladder import (
 from xalma.paper.studies.seeds import by_seed, paired
 from xalma.paper.studies.stage_ablation import FULL
 from xalma.paper.studies.study import Study, read_study
+from xalma.profiles import load_profile
 from xalma.runs import lineage
 
 
@@ -71,6 +72,7 @@ FILED = Path(__file__).parents[2] / "results" / "tiny" / "ladder"
 
 def test_the_filed_study_shows_what_the_papers_claim():
     """Three seeds, differences seed by seed against their intervals. Without stage 1, xx→en is within its interval."""
+    assert load_profile("tiny").sft_pairs <= 300
     study = read_study(FILED, "group6")
     values = by_seed(study.records).sort_index()
     before = by_seed(read_records(FILED / "group6_few_shot.jsonl")).sort_index()

@@ -6,7 +6,11 @@ import shutil
 import nbformat
 import pytest
 
+from xalma.evaluation.records import Record, write_records
 from xalma.paper import readme
+from xalma.paper.studies.ladder import SFT_SYSTEMS
+from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.study import Study, file_study
 
 LADDER = """group,direction,n,stage4,stage5
 3 Slavic,en-xx,5,60.00,58.00
@@ -20,6 +24,30 @@ GROUP_TESTS = """group,subset,direction,delta,p_value,p_adjusted,how
 """
 
 
+def file_ladder_by_hand(folder):
+    """Three seeds of one direction each way; differences to the full chain of -10, -9, -11 en→xx, 0, 1, -1 xx→en."""
+
+    def record(stage, direction, metric, value, seed):
+        return Record("tiny", stage, direction, metric, value, 9, "s", seed)
+
+    found = [
+        record(name, direction, "bleu", 50 + seed + (0 if name == FULL else gap), seed)
+        for name in SFT_SYSTEMS
+        for direction, gaps in (("en-fi", (-10, -9, -11)), ("fi-en", (0, 1, -1)))
+        for seed, gap in enumerate(gaps)
+    ]
+    systems = {name: {"system": label} for name, label in SFT_SYSTEMS.items()}
+    file_study(folder, Study("group6", "t", FULL, systems, found))
+    few_shot = [
+        record(stage, direction, metric, value - 0.1 * number, seed)
+        for number, stage in enumerate(("base", "stage1", "stage2", "stage3"))
+        for direction in ("en-fi", "fi-en")
+        for metric, value in (("bleu", 40.3 if stage == "stage3" else 0.4), ("text_bits", 2), ("partner_gain", 1))
+        for seed in range(3)
+    ]
+    write_records(folder / "group6_few_shot.jsonl", few_shot)
+
+
 @pytest.fixture
 def results(tmp_path):
     (tmp_path / "tables").mkdir()
@@ -28,6 +56,8 @@ def results(tmp_path):
     )
     (tmp_path / "tables" / "ladder_bleu.csv").write_text(LADDER)
     (tmp_path / "tables" / "tests_stage4_stage5_bleu_groups.csv").write_text(GROUP_TESTS)
+    (tmp_path / "tables" / "tests_stage4_stage5_chrf_groups.csv").write_text(GROUP_TESTS)
+    file_ladder_by_hand(tmp_path / "ladder")
     run = {"command": "c", "hardware": {"cpu": "A CPU"}, "profile": {"mixed_precision": "auto"}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text("**Caption**\n\n| group | base |\n| 6 | 3.25 |\n")
@@ -48,6 +78,7 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     ladder = "group,direction,n,base,stage4 few-shot,stage4,sft+\n1 Germanic,en-xx,7,1.0,1.5,2.0,3.0\n"
     (results / "tables" / "12_ladder_bleu.csv").write_text(ladder)
     text += "<!-- real:start -->\n<!-- real:end -->\n"
+    text += "<!-- findings:start -->\n<!-- findings:end -->\n"
     text += "<!-- processors:start -->\n<!-- processors:end -->\n"
     text += "<!-- real-text:start -->\n<!-- real-text:end -->\nd\n<!-- alma:start -->\n<!-- alma:end -->\n"
     new = readme.refreshed(text, *[results] * 5)
@@ -60,6 +91,22 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     assert "| 6 | 3.25 |\n<!-- real-text:end -->\nd\n" in new
     assert new.endswith("| none | 0.5 |\n<!-- alma:end -->\n")
     assert readme.refreshed(new, *[results] * 5) == new
+
+
+def test_findings_have_intervals_and_name_what_is_within_them(results):
+    half = 4.303 / 3**0.5  # of three values with standard deviation 1
+    text = readme.findings_block(results)
+    assert f"without stage 1: -10.0 ± {half:.1f} / +0.0 ± {half:.1f} BLEU (within its interval: xx→en)." in text
+    assert "no prompt: BLEU 40.0 ± 0.0 / 40.0 ± 0.0; after stages 0 to 2 at most 0.4 / 0.4." in text
+    assert "What stage 2 adds to the bits per byte of text alone" in text and "-0.100 ± 0.000 / -0.100 ± 0.000." in text
+    assert "significantly better in group 6 xx→en (+3.00, p 0.030) and worse in group 3 en→xx (-2.00, p 0.020)" in text
+
+
+def test_a_second_run_of_other_values_is_no_pair(results, second):
+    run = json.loads((second / "run.json").read_text())
+    run["profile"] |= {"stage1_tokens": 5}
+    (second / "run.json").write_text(json.dumps(run))
+    assert "is not measured yet" in readme.processors_block(results, second)
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import pytest
 from xalma.evaluation.records import Record
 from xalma.paper.report import (
     change_sentence,
+    continuations,
     files_of,
     group_scores,
+    left_table,
     loss_sentence,
     read_logs,
     training_table,
@@ -77,7 +79,7 @@ def test_training_table_and_its_sentence(p):
     assert training_table(p, 1).to_dict("records") == [
         {"group": "base", "updates": 2, "tokens seen": 640, "first logged loss": 5.0, "last logged loss": 4.0}
     ]
-    assert loss_sentence(training_table(p, 1)) == "Loss on training text, nats a token: base from 5.00 to 4.00."
+    assert loss_sentence(training_table(p, 1)) == "Loss on training text, nats per token: base from 5.00 to 4.00."
     assert "held-out" in loss_sentence(training_table(p, 4)) and "3.00 to 1.25" in loss_sentence(training_table(p, 4))
 
 
@@ -92,10 +94,34 @@ def test_change_sentence_counts_what_rose_and_fell():
     assert "xx→en 1.00 → 1.00 (+0.00; 0 of 1 directions up, 0 down)" in found
 
 
+def test_change_sentence_counts_no_noise_as_success():
+    given = records(stage1__en_ja=0, stage2__en_ja=0.25, stage1__ja_en=0.9, stage2__ja_en=1)
+    found = change_sentence(given, "stage1", "stage2")
+    assert "en→xx 0.00 → 0.25 (no translation yet)" in found and "xx→en 0.90 → 1.00 (+0.10; 1 of 1" in found
+
+
 @pytest.mark.parametrize("given", [{}, {"stage4__en_ja": 1.0}, {"stage4__en_ja": 1.0, "stage5__en_zh": 1.0}])
 def test_change_without_a_common_direction_is_an_error(given):
     with pytest.raises(ValueError, match="evaluate both stages"):
         change_sentence(records(**given), "stage4", "stage5")
+
+
+def test_continuations_show_each_direction_once_and_count_what_is_right():
+    def rows(*outputs):
+        return [{"direction": d, "source": "s", "reference": "r", "output": text}
+                for d, text in zip(("en-fi", "en-fi", "fi-en"), outputs, strict=True)]  # fmt: skip
+
+    table, sentence = continuations({"before": rows("x", "y", "z"), "after": rows("r", "q", "r")})
+    assert table.to_dict("list") == {
+        "direction": ["en-fi", "fi-en"], "source": ["s", "s"], "reference": ["r", "r"], "before": ["x", "z"],
+        "after": ["r", "r"],
+    }  # fmt: skip
+    assert sentence.endswith("before, 0 of 3; after, 2 of 3.")
+
+
+def test_a_table_of_sentences_is_set_to_the_left():
+    text = left_table(pd.DataFrame({"source": ["a|b"], "output": ["c"]}))
+    assert text == "| source | output |\n| :--- | :--- |\n| a\\|b | c |"
 
 
 def test_group_scores_average_one_group():
@@ -123,6 +149,7 @@ def test_files_of_leaves_out_what_only_a_second_run_has(p):
     folder = results_folder(p)
     for name in (
         "tables/stage1_scores.md",
+        "tables/tests_stage1_base.md",
         "tables/ladder.md",
         "scores/base.jsonl",
         "notebooks/03_stage1.ipynb",
@@ -130,5 +157,6 @@ def test_files_of_leaves_out_what_only_a_second_run_has(p):
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
-    assert files_of(p) == ["scores/base.jsonl", "tables/ladder.md", "tables/stage1_scores.md"]
+    tables = ["tables/ladder.md", "tables/stage1_scores.md", "tables/tests_stage1_base.md"]
+    assert files_of(p) == ["scores/base.jsonl", *tables]
     assert files_of(p, "stage1", "base") == ["scores/base.jsonl", "tables/stage1_scores.md"]

@@ -9,13 +9,12 @@ import torch
 
 from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import pseudo_monolingual
-from xalma.evaluation.records import read_records
 from xalma.models.losses import plain_model
+from xalma.training import ladder as recipe
 from xalma.training.ladder import (
     continue_test,
-    evaluate_few_shot,
-    few_shot_file,
     few_shot_rows,
+    own_rows,
     partner_gain,
     reference_nats,
 )
@@ -67,13 +66,21 @@ def test_partner_gain_is_in_bits_per_byte():
     assert partner_gain([rows[0] | {"other_nats": 1.0 - 3 * math.log(2)}]) == pytest.approx(-1)
 
 
-def test_scores_are_filed_for_the_stages_that_were_run(micro, ladder):
-    records = evaluate_few_shot(micro.but(test_pairs=2), (0, 2))
-    assert {record.stage for record in records} == {"base", "stage2"}
-    assert {"bleu", "chrf", "bits_per_byte", "partner_gain", "text_bits"} <= {record.metric for record in records}
-    assert sorted(read_records(few_shot_file(micro)), key=lambda r: r.key) == sorted(records, key=lambda r: r.key)
-    with pytest.raises(FileNotFoundError):
-        evaluate_few_shot(micro.but(run_dir="nowhere"), (1,))
+def test_each_stage_is_asked_in_its_own_form(micro, finished):
+    """Up to stage 3 an example pair stands before the source; from stage 4 on the prompt asks."""
+    assert [own_rows(micro, finished[n], 6)[0]["prompt"].startswith("[INST]") for n in (2, 3, 4)] == [0, 0, 1]
+
+
+def test_continuations_are_kept_and_read_back(micro, ladder, monkeypatch):
+    first = continue_test(micro, ladder[1], 6)
+
+    def never(*args, **kwargs):
+        raise AssertionError("decoded a second time")
+
+    monkeypatch.setattr(recipe, "generate", never)
+    assert continue_test(micro, ladder[1], 6) == first
+    with pytest.raises(AssertionError, match="second time"):
+        continue_test(micro, ladder[1], 6, shots=2)
 
 
 def test_an_output_is_one_line(micro, ladder):

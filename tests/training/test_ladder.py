@@ -123,8 +123,10 @@ def own_results(micro, tmp_path):
 def test_evaluate_stage_files_its_records(own_results, finished):
     records = evaluate_stage(own_results, 4)
     assert {r.direction for r in records} == {d for c in GROUPS[6] for d in (f"en-{c}", f"{c}-en")}
-    assert {r.metric for r in records} == {"bleu", "chrf", "off_target", "empty", "bits_per_byte"}
-    assert len(records) == 12 * 5
+    assert {r.metric for r in records} == {
+        "bleu", "chrf", "off_target", "empty", "bits_per_byte", "one_shot_bleu",
+    }  # fmt: skip
+    assert len(records) == 12 * 6
     assert {r.stage for r in records} == {"stage4"}
     assert sorted(ladder_records(own_results, ["stage4"]), key=lambda r: r.key) == sorted(records, key=lambda r: r.key)
     rows = [row for row in translate_test(own_results, finished[4], 6) if row["direction"] == "en-fi"]
@@ -135,6 +137,7 @@ def test_evaluate_stage_files_its_records(own_results, finished):
 def test_the_base_is_scored_under_its_name(own_results, ladder):
     records = evaluate_stage(own_results, 0)
     assert {r.stage for r in records} == {"base"}
+    assert {"text_bits", "partner_gain"} < {r.metric for r in records}
     assert (results_folder(own_results) / "scores" / "base.jsonl").exists()
     assert max(r.value for r in records if r.metric == "bleu") < 5, "random weights translate nothing"
 

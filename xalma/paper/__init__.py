@@ -8,10 +8,10 @@ __all__, __getattr__, __dir__ = face(
         "AXES read_scaling read_serving scaling_figure scaling_note scaling_sentence "
         "scaling_table serving_figure serving_note serving_sentence serving_table"
     ),
-    ladder_tables="direction_table ladder_table",
+    ladder_tables="direction_table ladder_table text_bits_table",
     paper_tables="groups_sentence stage_tests tests_sentence write_run_file write_tables",
     report=(
-        "change_sentence examples files_of group_scores loss_sentence read_logs "
+        "change_sentence continuations examples files_of group_scores left_table loss_sentence read_logs "
         "training_table write_index write_log"
     ),
     tables="save_figure write_table",

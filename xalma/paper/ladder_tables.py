@@ -15,7 +15,7 @@ STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
 
 def ladder_table(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> pd.DataFrame:
-    """Means a group and direction class, one column a stage (those of `stages` with records).
+    """Means per group and direction class, one column per stage (those of `stages` with records).
 
     Columns group, direction, n (directions averaged), then the stages; the last two rows, "all",
     average all directions, not groups. A cell is empty (NaN) unless every direction of its row was
@@ -38,7 +38,7 @@ def ladder_table(records: Iterable[Record], metric: str = "bleu", stages: Sequen
 
 
 def direction_table(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> pd.DataFrame:
-    """One row a direction (en-xx first, in the order of the language table), one column a stage.
+    """One row per direction (en-xx first, in the order of the language table), one column per stage.
 
     Columns direction, group, n (segments), then the stages; NaN where a stage was not scored. Seeds
     are averaged. Raises ValueError as `ladder_table` does, and for segment counts that differ
@@ -57,6 +57,21 @@ def direction_table(records: Iterable[Record], metric: str = "bleu", stages: Seq
     order = [(not d.startswith("en-"), *map(codes.index, d.split("-"))) for d in wide["direction"]]
     wide = wide.iloc[sorted(range(len(wide)), key=order.__getitem__)]
     return wide[["direction", "group", "n", *present]].rename_axis(columns=None).reset_index(drop=True)
+
+
+def text_bits_table(records: Iterable[Record], before: str, after: str) -> pd.DataFrame:
+    """One row per language: bits per byte of held-out sentences with nothing before them, in two stages.
+
+    English, whose sentences stand in every pair, is the mean over the languages they are paired with. Columns language,
+    the two stages, change. Raises ValueError where a stage has no such records.
+    """
+    records = [record for record in records if record.stage in (before, after)]
+    table = direction_table(records, "text_bits", (before, after))
+    if missing := {before, after} - set(table):
+        raise ValueError(f"no text_bits of {', '.join(sorted(missing))}: evaluate that stage first")
+    table["language"] = [known_languages()[direction.split("-")[1]].name for direction in table["direction"]]
+    table = table.groupby("language", sort=False)[[before, after]].mean().reset_index()
+    return table.assign(change=table[after] - table[before])
 
 
 def _of_metric(records: Iterable[Record], metric: str, stages: Sequence[str]) -> list[Record]:

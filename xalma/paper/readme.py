@@ -14,8 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from xalma.evaluation.records import read_records
 from xalma.files import read_json, write_atomically
-from xalma.paper.paper_tables import ALPHA, ARROWS, difference_text
+from xalma.paper.paper_tables import ALPHA, ARROWS, difference_text, groups_sentence
+from xalma.paper.studies.ladder import RANDOM
+from xalma.paper.studies.seeds import by_seed, cells_of, paired
+from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.study import read_study
 from xalma.runtime import REPOSITORY
 
 RESULTS = REPOSITORY / "results" / "tiny"
@@ -39,7 +44,7 @@ def cost_block(results: Path = RESULTS) -> str:
     minutes = " · ".join(f"{name[:2]} {value / 60:.1f}" for name, value in seconds.items())
     return (
         f"The notebooks took **{sum(seconds.values()) / 60:.1f} minutes** in sum on {hardware['cores']} cores "
-        f"({hardware['cpu']}, {hardware['memory_gib']} GiB, no GPU); minutes a notebook: {minutes}. "
+        f"({hardware['cpu']}, {hardware['memory_gib']} GiB, no GPU); minutes per notebook: {minutes}. "
         f"Seed {cost['seed']}, commit of the last start `{cost['provenance']['commit'][:10]}`, "
         "from `results/tiny/cost.json`.\n\n"
         "Of `tiny` a GPU run: not measured."
@@ -49,6 +54,53 @@ def cost_block(results: Path = RESULTS) -> str:
 def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
     """The ladder table of the committed run, as Markdown."""
     return table_block(results, f"ladder_{metric}")
+
+
+def findings_block(results: Path = RESULTS, group: int = 6) -> str:
+    """What the ladder over seeds and the group tests of the default run show, in sentences with their intervals."""
+    folder = results / "ladder"
+    study = read_study(folder, f"group{group}")
+    before = read_records(folder / f"group{group}_few_shot.jsonl")
+    sft, few_shot = by_seed(study.records).sort_index(), by_seed(before).sort_index()
+    cells, answers = cells_of(before), cells_of(study.records)
+    parts = {"without stage 1": "no-stage1", "without stage 3": "no-stage3", "on random weights": RANDOM}
+    gaps = {name: {d: paired(sft, system, FULL, d) for d in ARROWS} for name, system in parts.items()}
+    pairs = {"stage1": "base", "stage2": "stage1"}
+    bits = {one: {d: paired(few_shot, one, other, d, "text_bits") for d in ARROWS} for one, other in pairs.items()}
+    early = [max(cells[stage, d][0]["bleu"] for stage in ("base", *pairs)) for d in ARROWS]
+    lines = [
+        f"Over {cells['n_seeds', 'max']} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
+        "en→xx / xx→en; ± is half a 95 % interval over seeds):",
+        "",
+        f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(cells, 'stage3')}; after stages 0 to 2 at "
+        f"most {' / '.join(f'{value:.1f}' for value in early)}.",
+        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL)}.",
+        *(f"- The same SFT pairs {name}: {_gaps(gap)} BLEU{_inside(gap)}." for name, gap in gaps.items()),
+        *(
+            f"- What stage {one[-1]} adds to the bits per byte of text alone (less is better; the other languages / "
+            f"English): {_gaps(gap, 3)}{_inside(gap)}."
+            for one, gap in bits.items()
+        ),
+    ]
+    for metric, name in (("bleu", "BLEU"), ("chrf", "chrF")):
+        file = results / "tables" / f"tests_stage4_stage5_{metric}_groups.csv"
+        lines.append(f"- The default run, one seed: {groups_sentence(pd.read_csv(file), 'SFT', 'ARPO', name)}")
+    return "\n".join(lines)
+
+
+def _bleu(cells: dict, system: str) -> str:
+    found = [cells[system, direction] for direction in ARROWS]
+    return " / ".join(f"{mean['bleu']:.1f} ± {half['bleu']:.1f}" for mean, half in found)
+
+
+def _gaps(pairs: dict[str, tuple[float, float]], places: int = 1) -> str:
+    return " / ".join(f"{gap:+.{places}f} ± {half:.{places}f}" for gap, half in pairs.values())
+
+
+def _inside(pairs: dict[str, tuple[float, float]]) -> str:
+    """Names the directions whose difference is within its interval: of them nothing is claimed."""
+    inside = [ARROWS[direction] for direction, (gap, half) in pairs.items() if abs(gap) <= half]
+    return f" (within its interval: {', '.join(inside)})" if inside else ""
 
 
 def table_block(results: Path, name: str) -> str:
@@ -98,9 +150,15 @@ def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:
         "**One seed on one processor is not a result.** The same commit and seed round otherwise on another kind of "
         "processor, and training turns that into other models."
     )
-    if not (second / "tables").is_dir():
+    if not (second / "tables").is_dir() or _values(first) != _values(second):
         return f"{head} The second column, made by `{SECOND_RUN}`, is not measured yet.\n\n{_side_table([first])}"
     return f"{head} {_what_holds(first, second)}\n\n{_side_table([first, second])}"
+
+
+def _values(results: Path) -> dict[str, Any]:
+    """The profile's values of a run, but for those that `SECOND_RUN` sets: two runs of other values are no pair."""
+    profile: dict[str, Any] = read_json(results / "run.json", MADE_AGAIN, keys=("profile",))["profile"]
+    return {key: value for key, value in profile.items() if key not in ("mixed_precision", "run_dir", "results_dir")}
 
 
 def _what_holds(first: Path, second: Path) -> str:
@@ -158,8 +216,9 @@ def refreshed(
         "cost": cost_block(results),
         "real": real_block(real),
         "ladder": ladder_block(results),
+        "findings": findings_block(results),
         "processors": processors_block(results, second),
-        "real-text": f"{minutes_block(real_text)} Bits a byte, mean over each group's directions:\n\n"
+        "real-text": f"{minutes_block(real_text)} Bits per byte, mean over each group's directions:\n\n"
         f"{ladder_block(real_text, 'bits_per_byte')}",
         "alma": f"{minutes_block(alma)} Means over its languages:\n\n{table_block(alma, '11_quality')}",
     }

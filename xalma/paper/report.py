@@ -6,29 +6,37 @@ written here is free of paths, dates and durations, so that two equal runs write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xalma.corpora.registry import open_corpus
-from xalma.evaluation.records import Record, group_means
+from xalma.evaluation.records import IN_BITS, Record, group_means
 from xalma.files import write_atomically
 from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
-from xalma.models.generation import translate
-from xalma.paper.tables import frame_csv
+from xalma.models.backbone import load_base
+from xalma.models.generation import generate, translate
+from xalma.paper.tables import frame_csv, markdown, write_table
 from xalma.profiles import Profile
+from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
-from xalma.training.ladder import newest_stage, translate_test
-from xalma.training.stages import open_merged
+from xalma.training.ladder import few_shot_rows, newest_stage, own_rows, test_rows
+from xalma.training.stages import open_merged, stage0_backbone
 
 # What a log keeps of each logged step; durations would differ between two equal runs.
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
            "rejected_avg_logp", "margin", "accuracy")  # fmt: skip
+SHIPPED = "tiny-base"  # the base that the package brings
 _INLINE_LINES = 70  # a table longer than this is linked from the index page, not printed in it
 # tables and figures that open the index page
-_FIRST = ("ladder_bleu", "ladder_chrf", "ladder_off_target", "ladder_bits_per_byte")
+_FIRST = (
+    "ladder_bleu", "ladder_text_bits", "ladder_partner_gain", "ladder_chrf", "ladder_off_target",
+    "ladder_bits_per_byte",
+)  # fmt: skip
 
 
 def log_rows(p: Profile, number: int) -> pd.DataFrame:
@@ -81,10 +89,11 @@ def training_table(p: Profile, number: int) -> pd.DataFrame:
 def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.DataFrame:
     """The same three held-out sentences of a group in each notebook, with what the models in `folders` make of them.
 
-    folders: column name -> stage folder. Columns direction, source, reference, then one a folder.
+    Each model is asked in the form its stage was taught (`own_rows`). folders: column name -> stage folder. Columns
+    direction, source, reference, then one per folder.
     """
     first, *_, last = 2 * p.languages_of(group)  # one language is both
-    outputs = {name: translate_test(p, folder, group) for name, folder in folders.items()}
+    outputs = {name: own_rows(p, folder, group) for name, folder in folders.items()}
     rows = []
     for i, direction in enumerate((f"en-{first}", f"{first}-en", f"en-{last}")):
         found = {name: [row for row in kept if row["direction"] == direction] for name, kept in outputs.items()}
@@ -97,19 +106,45 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def left_table(frame: pd.DataFrame) -> str:
+    """A table of sentences as Markdown, all columns on the left, so that source and translation can be compared."""
+    lines = [list(frame), [":---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(cells if i == 1 else map(markdown, cells))} |" for i, cells in enumerate(lines))
+
+
+def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:
+    """(the first test sentence of each direction with its continuations, how many of the last column are right).
+
+    rows: column name -> rows of `continue_test`. The sentence counts, over all rows of the last column, those that
+    are their reference word for word.
+    """
+    *_, last = rows.values()
+    directions = [row["direction"] for row in last]
+    table = pd.DataFrame([
+        {key: last[i][key] for key in ("direction", "source", "reference")}
+        | {name: kept[i]["output"] for name, kept in rows.items()}
+        for i in map(directions.index, dict.fromkeys(directions))
+    ])  # fmt: skip
+    parts = [
+        f"{name}, {sum(r['output'] == r['reference'] for r in kept)} of {len(kept)}" for name, kept in rows.items()
+    ]
+    return table, f"Continuations that are their reference word for word, of all test sentences: {'; '.join(parts)}."
+
+
 def loss_sentence(table: pd.DataFrame) -> str:
-    """What `training_table` says, in words: how far the loss fell, in nats a token, group by group."""
+    """What `training_table` says, in words: how far the loss fell, in nats per token, group by group."""
     dev = "dev loss after" in table
     columns = ("dev loss before", "dev loss after") if dev else ("first logged loss", "last logged loss")
     parts = [f"{row['group']} from {row[columns[0]]:.2f} to {row[columns[1]]:.2f}" for _, row in table.iterrows()]
     where = "on held-out sentences" if dev else "on training text"
-    return f"Loss {where}, nats a token: " + "; ".join(parts) + "."
+    return f"Loss {where}, nats per token: " + "; ".join(parts) + "."
 
 
 def change_sentence(records: Iterable[Record], before: str, after: str, metric: str = "bleu") -> str:
-    """How `metric` changed from one stage to another: mean a direction class, how many directions rose, fell, stayed.
+    """How `metric` changed from one stage to another: mean per direction class, how many directions rose and fell.
 
-    Raises ValueError where the two stages share no direction.
+    Directions are not counted where BLEU or chrF is below 1 in both stages: that is noise, no translation. Raises
+    ValueError where the two stages share no direction.
     """
     chosen = [r for r in records if r.metric == metric and r.stage in (before, after)]
     values = pd.DataFrame([{"stage": r.stage, "direction": r.direction, "value": r.value} for r in chosen])
@@ -123,12 +158,16 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
         side = values[values.index.str.startswith("en-") == outward]
         old, new = side[before].mean(), side[after].mean()
         gain = (side[after] - side[before]).to_numpy()
-        parts.append(
-            f"{name} {old:.2f} → {new:.2f} ({new - old:+.2f}; {np.sum(gain > 0)} of {len(gain)} directions up, "
-            f"{np.sum(gain < 0)} down)"
-        )
+        places = 4 if metric in IN_BITS else 2
+        said = f"{name} {old:.{places}f} → {new:.{places}f}"
+        if metric in ("bleu", "chrf") and max(old, new) < 1:
+            parts.append(f"{said} (no translation yet)")
+            continue
+        counts = f"{np.sum(gain > 0)} of {len(gain)} directions up, {np.sum(gain < 0)} down"
+        parts.append(f"{said} ({new - old:+.{places}f}; {counts})")
     labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target (language, script or no letters), percent",
-              "bits_per_byte": "Bits a byte"}  # fmt: skip
+              "bits_per_byte": "Bits per byte of the reference", "text_bits": "Bits per byte of text alone",
+              "partner_gain": "Partner gain, bits per byte"}  # fmt: skip
     label = labels.get(metric, metric)
     return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
 
@@ -175,13 +214,15 @@ def _ordered(folder: Path, pattern: str) -> list[Path]:
 
 
 def files_of(p: Profile, *words: str) -> list[str]:
-    """Paths, relative to results/<profile>, of all tables, figures, logs and scores whose name holds one of `words`.
+    """Paths, relative to results/<profile>, of all tables, figures, logs and scores whose name begins with one of
+    `words`; without words, all.
 
-    No words: all. Executed notebooks and costs are left out: they are there only after the first run.
+    Executed notebooks and costs are left out: they are there only after the first run.
     """
     folder = results_folder(p)
     found = (file for part in ("scores", "logs", "tables", "figures") for file in (folder / part).glob("*"))
-    return sorted(str(file.relative_to(folder)) for file in found if not words or any(w in file.name for w in words))
+    chosen = [file for file in found if not words or re.split(r"[_.]", file.name)[0] in words]
+    return sorted(str(file.relative_to(folder)) for file in chosen)
 
 
 def gate_table(directions: Iterable[str]) -> pd.DataFrame:
@@ -198,23 +239,21 @@ def gate_table(directions: Iterable[str]) -> pd.DataFrame:
 
 
 def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
-    """(a Markdown sentence, rows of source, translation, reference): the newest module on `n` test pairs, both ways.
+    """(a Markdown sentence, rows of source, translation, reference): `n` test pairs, both ways, translated.
 
-    Where the language's module is not trained yet there is nothing to fail: the sentence says which notebooks train
-    it, and the column of translations is left out.
+    The newest module of the language's group translates, and the rows are filed as tables/00_translations. On a fresh
+    machine those that were filed stand there (the repository has them for profile tiny). Where there are none either,
+    the base that the profile starts from continues each source after one example pair; it has not learned to translate.
     """
+    group, stem = group_of(lang), results_folder(p) / "tables" / "00_translations"
+    try:
+        folder = newest_stage(p, group)
+    except FileNotFoundError:
+        return _filed_translations(p, lang, n)
     pairs = open_corpus(p).test(lang)[:n]
     rows = [(f"en-{lang}", english, other) for english, other in pairs]
     rows += [(f"{lang}-en", other, english) for english, other in pairs]
     table = pd.DataFrame(rows, columns=["direction", "source", "reference"])
-    group = group_of(lang)
-    try:
-        folder = newest_stage(p, group)
-    except FileNotFoundError:
-        return (
-            f"The module of group {group} is not trained yet: notebooks 03 to 07 train it (`make reproduce` runs them "
-            f"all). Run this notebook again afterwards, and its translations stand beside the references."
-        ), table
     model, tokenizer = open_merged(folder)
     outputs = [
         text
@@ -225,4 +264,32 @@ def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
         )
     ]  # fmt: skip
     table.insert(2, "translation", outputs)
-    return f"Translated by the module of group {group} as of stage {read_run(folder)['number']}.", table
+    sentence = f"Translated by the module of group {group} as of stage {read_run(folder)['number']}."
+    if p.corpus == "cldr":  # text of other corpora is not ours to file
+        write_table(table, stem, sentence)
+    return sentence, table
+
+
+def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFrame]:
+    """What `translations` shows where no module is trained here."""
+    group, file = group_of(lang), results_folder(p) / "tables" / "00_translations.csv"
+    trains = f"The module of group {group} is not trained on this machine yet: notebooks 03 to 07 train it."
+    if file.exists():
+        caption = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].strip("*")
+        return f"{trains} These rows are from the run that is filed in the repository. {caption}", pd.read_csv(file)
+    if p.base != SHIPPED:  # another base may have to be fetched
+        return trains, pd.DataFrame([row for row in test_rows(p, group) if lang in row["direction"].split("-")])[
+            ["direction", "source", "reference"]
+        ].head(2 * n)
+    asked = [row for row in few_shot_rows(p, group) if lang in row["direction"].split("-")]
+    rows = [row for d in (f"en-{lang}", f"{lang}-en") for row in [r for r in asked if r["direction"] == d][:n]]
+    model, tokenizer = load_base(stage0_backbone(p))
+    texts = generate(
+        model, tokenizer, [row["prompt"] for row in rows],
+        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+    )  # fmt: skip
+    table = pd.DataFrame(rows)[["direction", "source", "reference"]]
+    table.insert(2, "continuation", [first_line(text) for text in texts])
+    return (
+        f"{trains} Until then the base continues each source after one example pair; it does not translate yet."
+    ), table

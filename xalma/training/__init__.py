@@ -5,7 +5,7 @@ from xalma import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     ladder=(
-        "continue_test evaluate_few_shot evaluate_stage few_shot_rows for_each_group ladder_records "
+        "continue_test evaluate_stage few_shot_rows for_each_group ladder_records "
         "newest_stage partner_gain run_chain translate_test"
     ),
     plan="flops_per_token plan_text",

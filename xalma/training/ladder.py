@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from xalma.models.generation import generate
 from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, first_line, translation_prompt
-from xalma.runs import BASE, open_stage, recipe_hash, results_folder, stage_folder, weights_hash
+from xalma.runs import BASE, open_stage, read_run, recipe_hash, results_folder, stage_folder, weights_hash
 from xalma.training.stages import (
     open_merged,
     stage2_monolingual_modules,
@@ -46,10 +47,11 @@ MODULE_STAGES: dict[int, Callable[..., Path]] = {
     5: stage5_arpo,
 }
 FEW_SHOT_PAIRS = 1  # example pairs before each sentence
+LAST_BEFORE_SFT = 3  # up to this stage a model knows no prompt
 TEXT_SIGNATURE = "bits per UTF-8 byte of the reference from BOS on, without a source, its end not counted"
 GAIN_SIGNATURE = "bits per UTF-8 byte of the reference after another pair's source, minus after its own"
-
-BITS_SIGNATURE = "bits a UTF-8 byte of the reference after the prompt, end token included"
+CONTINUED_SIGNATURE = "bits per UTF-8 byte of the reference after an example pair and the source, its end not counted"
+BITS_SIGNATURE = "bits per UTF-8 byte of the reference after the prompt, end token included"
 _DECODING = (
     "beams",
     "max_new_tokens",
@@ -83,15 +85,19 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
     return rows
 
 
-def outputs_file(p: Profile, folder: str | Path, group: int) -> Path:
-    """Where `translate_test` keeps its rows: the name says the weights, the languages, the code and how it decodes.
+def outputs_file(p: Profile, folder: str | Path, group: int, shots: int | None = None) -> Path:
+    """Where `translate_test`, or with `shots` example pairs `continue_test`, keeps its rows.
+
+    The name says the weights, the languages, the code and how it decodes.
 
     Raises ValueError, naming the file, where the stage's weights are not those it was left with.
     """
     run = open_stage(folder)
     made_from = [run["fingerprint"], weights_hash(run), group, p.languages_of(group), recipe_hash()]
     made_from += [open_corpus(p).fingerprint(), p.values(*_DECODING)]
-    return Path(folder) / f"outputs-group{group}-{fingerprint(made_from)}.json"
+    if shots is None:
+        return Path(folder) / f"outputs-group{group}-{fingerprint(made_from)}.json"
+    return Path(folder) / f"outputs-continued-group{group}-{fingerprint([*made_from, shots, p.dev_pairs])}.json"
 
 
 def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str, str]]:
@@ -146,16 +152,36 @@ def evaluate_folder(p: Profile, folder: str | Path, group: int, stage: str) -> l
     return score_rows(translate_test(p, folder, group), p, stage, p.seed)
 
 
+def own_rows(p: Profile, folder: str | Path, group: int) -> list[dict[str, Any]]:
+    """The test rows of the model in a stage's folder, in the form that its stage was taught.
+
+    Up to stage 3: `continue_test`, after one example pair; from stage 4 on: `translate_test`, with the prompt.
+    """
+    return (continue_test if read_run(folder)["number"] <= LAST_BEFORE_SFT else translate_test)(p, folder, group)
+
+
 def evaluate_stage(p: Profile, number: int) -> list[Record]:
     """Scores of stage `number` for every group of the profile, written to results/<profile>/scores/<stage>.jsonl.
 
-    Stage 0 is filed as "base". The base of stages 0 and 1 is scored on each group's languages.
+    Stages 0 to 3 continue a text (`evaluate_continuations`), stages 4 and 5 are asked with the prompt; stage 4 has its
+    BLEU in the other form too, as the metric "one_shot_bleu". Stage 0 is filed as "base". The base of stages 0 and 1 is
+    scored on each group's languages.
     """
     name = "base" if number == 0 else f"stage{number}"
     folders = {g: stage_folder(p, number, BASE if number <= 1 else g) for g in p.group_numbers}
-    jobs = [(evaluate_folder, (p, folder, group, name)) for group, folder in folders.items()]
+    jobs = [(_evaluate, (p, folder, group, name, number)) for group, folder in folders.items()]
     records = [record for found in side_by_side(p, jobs) for record in found]
     write_records(results_folder(p) / "scores" / f"{name}.jsonl", records)
+    return records
+
+
+def _evaluate(p: Profile, folder: Path, group: int, stage: str, number: int) -> list[Record]:
+    if number <= LAST_BEFORE_SFT:
+        return evaluate_continuations(p, folder, group, stage)
+    records = evaluate_folder(p, folder, group, stage)
+    if number == LAST_BEFORE_SFT + 1:
+        continued = evaluate_continuations(p, folder, group, stage)
+        records += [replace(record, metric="one_shot_bleu") for record in continued if record.metric == "bleu"]
     return records
 
 
@@ -209,7 +235,12 @@ def few_shot_rows(p: Profile, group: int, shots: int = FEW_SHOT_PAIRS) -> list[d
 def continue_test(p: Profile, folder: str | Path, group: int, shots: int = FEW_SHOT_PAIRS) -> list[dict[str, Any]]:
     """`few_shot_rows` with the "output" of the stage in `folder`, and what its model pays for the reference, in nats:
     "nats" after its own source, "other_nats" after another's, "text_nats" with nothing before it.
+
+    They are kept beside the stage, and read back the next time.
     """
+    kept = outputs_file(p, folder, group, shots)
+    if kept.exists():
+        return read_json(kept, "remove it, and its sentences are continued again", list)
     rows = few_shot_rows(p, group, shots)
     model, tokenizer = open_merged(folder, p.dtype)
     outputs = generate(
@@ -223,10 +254,12 @@ def continue_test(p: Profile, folder: str | Path, group: int, shots: int = FEW_S
         name: reference_nats(model, tokenizer, [(row.get(key, ""), write(row["reference"])) for row in rows])
         for name, (key, write) in asked.items()
     }
-    return [
+    rows = [
         row | {"output": first_line(output)} | {name: values[i] for name, values in nats.items()}
         for i, (row, output) in enumerate(zip(rows, outputs, strict=True))
     ]
+    write_json(kept, rows)
+    return rows
 
 
 def reference_nats(
@@ -246,7 +279,10 @@ def partner_gain(rows: Sequence[dict[str, Any]]) -> float:
 
 def score_continuations(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
     """`score_rows` of the continuations, and the partner gain and text bits of each direction."""
-    records = score_rows(rows, p, stage, seed)
+    records = [
+        replace(record, signature=CONTINUED_SIGNATURE) if record.metric == "bits_per_byte" else record
+        for record in score_rows(rows, p, stage, seed)
+    ]
     for direction in dict.fromkeys(row["direction"] for row in rows):
         chosen = [row for row in rows if row["direction"] == direction]
         alone = bits_per_byte([row["text_nats"] for row in chosen], [row["reference"] for row in chosen])
@@ -260,24 +296,3 @@ def score_continuations(rows: Sequence[dict[str, Any]], p: Profile, stage: str, 
 def evaluate_continuations(p: Profile, folder: str | Path, group: int, stage: str) -> list[Record]:
     """Few-shot scores of the model in a stage's folder on a group's test sentences, under the name `stage`."""
     return score_continuations(continue_test(p, folder, group), p, stage, p.seed)
-
-
-def few_shot_file(p: Profile) -> Path:
-    """Where the few-shot scores of stages 0 to 3 lie."""
-    return results_folder(p) / "scores" / "few_shot.jsonl"
-
-
-def evaluate_few_shot(p: Profile, stages: Sequence[int] = (0, 1, 2, 3)) -> list[Record]:
-    """Few-shot scores of finished `stages` for every group of the profile, written to `few_shot_file`.
-
-    Raises FileNotFoundError for a stage that was not run.
-    """
-    jobs = []
-    for number in stages:
-        name = "base" if number == 0 else f"stage{number}"
-        for group in p.group_numbers:
-            folder = stage_folder(p, number, BASE if number <= 1 else group)
-            jobs.append((evaluate_continuations, (p, folder, group, name)))
-    records = [record for found in side_by_side(p, jobs) for record in found]
-    write_records(few_shot_file(p), records)
-    return records

@@ -6,6 +6,7 @@ Tidy rows in (`report.log_rows`, `results.Record`), a matplotlib Figure out; not
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xalma.evaluation.records import Record
+from xalma.evaluation.records import IN_BITS, Record
 from xalma.languages import GROUP_NAMES, LANGUAGES, other_side, parse_direction
 from xalma.paper.figures.style import GROUP_COLOURS, INK, subplots
 from xalma.paper.ladder_tables import STAGES, direction_table, ladder_table
@@ -35,17 +36,16 @@ STAGE_TITLES = {
     5: "Stage 5: ARPO",
 }
 DIRECTIONS = {"en-xx": "en→xx", "xx-en": "xx→en"}
-METRIC_LABELS = {
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "off_target": "off-target: language, script or no letters (% of segments)",
-    "empty": "empty (% of segments)",
-    "bits_per_byte": "bits a byte (less is better)",
+INSTRUMENTS = {  # title -> metric and stages: what a stage is measured with, from the stage before it on
+    "Held-out text alone\n(bits per byte, less is better)": ("text_bits", ("base", "stage1", "stage2")),
+    "Gain from the own partner\n(bits per byte)": ("partner_gain", ("base", "stage1", "stage2", "stage3")),
+    "BLEU after one example pair,\nwithout a prompt": ("one_shot_bleu", ("stage2", "stage3", "stage4")),
+    "BLEU with the prompt": ("bleu", ("stage4", "stage5")),
 }
 
 
 def learning_curves(logs: pd.DataFrame) -> Figure:
-    """One panel a stage, one line a group: training loss (nats a token) against updates. logs: `report.log_rows`.
+    """One panel per stage, one line per group: training loss (nats per token) against updates. logs: `report.log_rows`.
 
     Raises ValueError for a log without training rows.
     """
@@ -58,32 +58,50 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
         rows = logs[logs["stage"] == stage]
         for group, part in rows.groupby("group"):
             ax.plot(part["step"], part["loss"], color=_colour(group), label=_name(group), marker=_marker(part))
-        kind = "ARPO loss (nats)" if stage == 5 else "training loss (nats a token)"
+        kind = "ARPO loss (nats)" if stage == 5 else "training loss (nats per token)"
         ax.set(xlabel="updates", ylabel=kind, title=STAGE_TITLES[stage])
         ax.xaxis.get_major_locator().set_params(integer=True)
     _legend(fig, axes)
     return fig
 
 
-def ladder_figure(records: Iterable[Record], metrics: Sequence[str] = ("bleu",)) -> Figure:
-    """Scores after each stage, a row a metric, a panel for en→xx and one for xx→en, one line a group and a dashed one
-    for their mean.
+def ladder_figure(records: Iterable[Record]) -> Figure:
+    """What each stage is for, measured as it can be: a column of panels per row of `INSTRUMENTS` that has records.
+
+    en→xx above, xx→en below; one line per group and a dashed one for the mean over directions. Raises ValueError for
+    records of none of them.
     """
     records = list(records)
-    fig, axes = _panels(2 * len(metrics), columns=2, height=3.6, sharey="row")
-    for metric, row in zip(metrics, zip(axes[::2], axes[1::2], strict=True), strict=True):
-        _ladder_row(row, [record for record in records if record.metric == metric], metric)
-    for ax, title in zip(axes, DIRECTIONS.values(), strict=False):
-        ax.set_title(title)
-    for ax in axes[-2:]:
-        ax.set_xlabel("after stage")
-    _legend(fig, axes[:2])
+    found = [(name, columns, kept) for name, columns in INSTRUMENTS.items() if (kept := _instrument(records, *columns))]
+    if not found:
+        raise ValueError("no records to draw a ladder of: evaluate the stages first")
+    fig, axes = _panels(2 * len(found), columns=len(found), height=3.2)
+    for i, (name, (metric, stages), kept) in enumerate(found):
+        _ladder_column((axes[i], axes[i + len(found)]), kept, metric, stages)
+        axes[i].set_title(name)
+    for row, title in enumerate(DIRECTIONS.values()):
+        axes[row * len(found)].set_ylabel(f"{title}\n{_segments(records)} segments per direction")
+    _legend(fig, axes)
     return fig
 
 
-def _ladder_row(axes: Sequence[Axes], records: list[Record], metric: str) -> None:
+def _instrument(records: Sequence[Record], metric: str, stages: Sequence[str]) -> list[Record]:
+    """Its records. After an example pair, BLEU up to stage 3 is the stages' own, and stage 4's a metric apart."""
+    kept = [record for record in records if record.stage in stages and record.metric == metric]
+    if metric == "one_shot_bleu":
+        own = [r for r in records if r.metric == "bleu" and r.stage in stages and r.stage < "stage4"]
+        kept += [replace(record, metric=metric) for record in own]
+    return kept
+
+
+def _segments(records: Sequence[Record]) -> str:
+    counts = sorted({record.n for record in records})
+    return "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+
+
+def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, stages: Sequence[str]) -> None:
     table = ladder_table(records, metric)
-    stages = [stage for stage in STAGES if stage in table]
+    stages = [stage for stage in stages if stage in table]
     for ax, direction in zip(axes, DIRECTIONS, strict=True):
         rows = table[table["direction"] == direction]
         for _, row in rows.iterrows():
@@ -92,20 +110,17 @@ def _ladder_row(axes: Sequence[Axes], records: list[Record], metric: str) -> Non
                 continue
             group = 0 if is_mean else int(row["group"].split()[0])
             ax.plot(stages, row[stages], color=_colour(group), marker="o", ls="--" if is_mean else "-",
-                    label=f"{'mean of all' if is_mean else row['group']} (n = {row['n']} directions)")  # fmt: skip
-        _write_values(ax, stages, rows[rows["group"] == "all"].iloc[0][stages])
+                    label="mean of all" if is_mean else row["group"])  # fmt: skip
+        _write_values(ax, stages, rows[rows["group"] == "all"].iloc[0][stages], 2 if metric in IN_BITS else 1)
         ax.set_xticks(range(len(stages)), [STAGE_LABELS[stage] for stage in stages])
-        ax.margins(x=0.08)
-        ax.set_ylim(bottom=0, top=max(1.0, 1.15 * table[stages].max().max()))
-    segments = sorted({record.n for record in records})
-    counts = "–".join(map(str, dict.fromkeys((segments[0], segments[-1]))))
-    axes[0].set_ylabel(f"{METRIC_LABELS.get(metric, metric)}\n{counts} segments a direction")
+        ax.margins(x=0.12)
+        ax.set_ylim(bottom=min(0, 1.15 * table[stages].min().min()), top=max(0.1, 1.15 * table[stages].max().max()))
 
 
-def direction_heatmap(records: Iterable[Record], metric: str = "bleu") -> Figure:
-    """Score of each direction after each stage: languages down (groups apart), stages across, one panel a side."""
-    table = direction_table(records, metric)
-    stages = [stage for stage in STAGES if stage in table]
+def direction_heatmap(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> Figure:
+    """Score of each direction after each of `stages`: languages down (groups apart), one panel per side."""
+    table = direction_table([record for record in records if record.stage in stages], metric)
+    stages = [stage for stage in stages if stage in table]
     codes = [code for code in LANGUAGES if f"en-{code}" in set(table["direction"])]
     codes.sort(key=lambda code: LANGUAGES[code].group)
     top = max(1.0, table[stages].max().max())
@@ -128,7 +143,7 @@ def direction_heatmap(records: Iterable[Record], metric: str = "bleu") -> Figure
         ax.set_yticklabels([f"{LANGUAGES[code].name} ({LANGUAGES[code].group})" for code in codes])
         ax.grid(False)
     axes[0].set_ylabel("language (group)")
-    fig.colorbar(image, ax=axes, label=METRIC_LABELS.get(metric, metric), shrink=0.9, aspect=40)
+    fig.colorbar(image, ax=axes, label="BLEU" if metric == "bleu" else metric, shrink=0.9, aspect=40)
     return fig
 
 
@@ -144,7 +159,7 @@ def tau_figure(variants: Mapping[str, Mapping[str, float]]) -> Figure:
         ax.plot(z, tau, ls=style, label=f"{name} ({values})")
     ax.axhline(0, color="0.6", lw=0.8)
     ax.set(
-        xlabel="z: distance of the average log-probabilities (nats a token)",
+        xlabel="z: distance of the average log-probabilities (nats per token)",
         ylabel="tau: weight of the rejected answer",
     )
     _legend(fig, [ax])
@@ -161,9 +176,9 @@ def arpo_figure(logs: pd.DataFrame) -> Figure:
         for side, style in (("chosen", "-"), ("rejected", "--")):
             values = probe[f"{side}_avg_logp"]
             axes[2].plot(probe["step"], values, color=_colour(group), ls=style)
-    axes[0].set(xlabel="updates", ylabel="z, batch mean (nats a token)", title="How far apart")
+    axes[0].set(xlabel="updates", ylabel="z, batch mean (nats per token)", title="How far apart")
     axes[1].set(xlabel="updates", ylabel="tau, batch mean", title="Weight of the rejected answer", ylim=(-0.05, 1.05))
-    axes[2].set(xlabel="updates", ylabel="log-probability (nats a token)", title="Fixed pairs of training")
+    axes[2].set(xlabel="updates", ylabel="log-probability (nats per token)", title="Fixed pairs of training")
     axes[2].legend(handles=[Line2D([], [], color=INK, ls=s, label=n) for n, s in (("chosen", "-"), ("rejected", "--"))])
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -175,7 +190,7 @@ def _panels(n: int, columns: int, height: float = 3.4, sharey: bool | str = Fals
     """A figure of n panels, at most `columns` in a row, empty places taken away."""
     columns = min(n, columns)
     rows = -(-n // columns)
-    width = {1: 6.4, 2: 5.4}.get(columns, 4.3)
+    width = {1: 6.4, 2: 5.4, 4: 3.5}.get(columns, 4.3)
     fig, grid = subplots(rows, columns, (width * columns, height * rows), squeeze=False, sharey=sharey)
     axes = list(grid.flat)
     for ax in axes[n:]:
@@ -189,14 +204,15 @@ def _legend(fig: Figure, axes: Sequence[Axes]) -> None:
     fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(3, len(found)))
 
 
-def _write_values(ax: Axes, stages: Sequence[str], values: pd.Series) -> None:
+def _write_values(ax: Axes, stages: Sequence[str], values: pd.Series, decimals: int) -> None:
     """The mean beside its point, above the line."""
     for x, value in enumerate(values):
         if value == value:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             ax.annotate(
-                f"{value:.3g}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=box
-            )
+                f"{value:.{decimals}f}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9,
+                bbox=box,
+            )  # fmt: skip
 
 
 def _colour(group: int) -> str:
