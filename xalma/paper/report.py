@@ -30,7 +30,6 @@ from xalma.training.stages import open_merged, stage0_backbone
 # What a log keeps of each logged step; durations would differ between two equal runs.
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
            "rejected_avg_logp", "margin", "accuracy")  # fmt: skip
-SHIPPED = "tiny-base"  # the base that the package brings
 _INLINE_LINES = 70  # a table longer than this is linked from the index page, not printed in it
 # tables and figures that open the index page
 _FIRST = (
@@ -277,7 +276,7 @@ def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFram
     if file.exists():
         caption = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].strip("*")
         return f"{trains} These rows are from the run that is filed in the repository. {caption}", pd.read_csv(file)
-    if p.base != SHIPPED:  # another base may have to be fetched
+    if p.base != "tiny-base":  # another base may have to be fetched
         return trains, pd.DataFrame([row for row in test_rows(p, group) if lang in row["direction"].split("-")])[
             ["direction", "source", "reference"]
         ].head(2 * n)

@@ -114,7 +114,8 @@ def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, sta
         _write_values(ax, stages, rows[rows["group"] == "all"].iloc[0][stages], 2 if metric in IN_BITS else 1)
         ax.set_xticks(range(len(stages)), [STAGE_LABELS[stage] for stage in stages])
         ax.margins(x=0.12)
-        ax.set_ylim(bottom=min(0, 1.15 * table[stages].min().min()), top=max(0.1, 1.15 * table[stages].max().max()))
+        least = 0.1 if metric in IN_BITS else 1
+        ax.set_ylim(bottom=min(0, 1.15 * table[stages].min().min()), top=max(least, 1.15 * table[stages].max().max()))
 
 
 def direction_heatmap(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> Figure:
