@@ -76,7 +76,7 @@ def test_our_groups_have_the_papers_shape_with_marks_and_runs():
 def profile(tmp_path, monkeypatch):
     """A profile of group 6 with outputs of two stages beside them, and stage 5 better in one direction."""
     p = load_profile("tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results"))
-    monkeypatch.setattr("xalma.training.ladder.home", lambda: tmp_path)
+    monkeypatch.setattr("xalma.runs.home", lambda: tmp_path)
     lines = [f"this is the sentence with number {i} of all" for i in range(40)]
     for stage, name, bad in (("stage4", "sft", 30), ("stage5", "arpo", 3)):
         folder = tmp_path / "runs" / "tiny" / "ladder" / f"{stage}_{name}" / "group6"
