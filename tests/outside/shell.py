@@ -54,7 +54,7 @@ class Job:
         if self.alive():
             os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float = 300) -> Done:
+    def wait(self, timeout: float = 1800) -> Done:
         end = time.monotonic() + timeout
         while self.alive():
             if time.monotonic() > end:
@@ -92,7 +92,7 @@ class Shell:
         print(json.dumps([str(base), saves, *map(str, arguments)]), file=self.server.stdin, flush=True)
         return Job(int(self.server.stdout.readline()), base)
 
-    def run(self, *arguments: object, stdin: str = "", timeout: float = 300) -> Done:
+    def run(self, *arguments: object, stdin: str = "", timeout: float = 1800) -> Done:
         return self.start(*arguments, stdin=stdin).wait(timeout)
 
 
