@@ -31,7 +31,6 @@ PUBLISHED = {
     "comparison_groups": "6",
     "monolingual_id": "oscar-corpus/OSCAR-2301",
     "sft_id": "haoranxu/X-ALMA-Parallel-Data",
-    "preference_id": "haoranxu/X-ALMA-Preference",
     "test_id": "haoranxu/FLORES-200",
 }
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from datasets import Dataset
 
 from xalma.preference.pairs import (
     NoPairs,
     build_pairs,
     chrf,
-    read_alma_r_preference,
-    read_xalma_preference,
     require_pairs,
 )
 
@@ -122,86 +117,3 @@ def test_bad_input(change, message):
     good = {"prompts": ["p"], "references": ["a"], "outputs": ["b"], "directions": "en-de"}
     with pytest.raises(ValueError, match=message):
         build_pairs(**{**good, **change})
-
-
-FIELDS = ("source", "chosen", "reject", "directions")
-XALMA = [
-    dict(zip(FIELDS, values, strict=True))
-    for values in (
-        ("five days ago", "vor fünf Tagen", "vor 5 Tagen", "en-de"),
-        ("vor fünf Tagen", "five days ago", "five days ago", "de-en"),
-    )
-]
-
-
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "folder"])
-def test_xalma_layout(kind, tmp_path):
-    if kind == "jsonl":
-        path = tmp_path / "pairs.jsonl"
-        path.write_text("\n".join(map(json.dumps, XALMA)))
-    else:
-        path = tmp_path / "data" / "train-00000.parquet"
-        path.parent.mkdir()
-        Dataset.from_list(XALMA).to_parquet(path)
-        path = tmp_path if kind == "folder" else path
-    rows, report = read_xalma_preference(path)
-    assert rows == [
-        {
-            "prompt": "[INST] Translate this from English to German:\n"
-            "English: five days ago\nGerman: [/INST]",
-            "chosen": " vor fünf Tagen", "rejected": " vor 5 Tagen", "src": "en", "tgt": "de",
-        }
-    ]  # fmt: skip
-    assert counts(report) == {"kept": 1, "dropped_identical": 1}
-    assert read_xalma_preference(path, directions=["de-en"])[1]["considered"] == 1
-
-
-def triple(scores_de, scores_en, delta=0.0, required="") -> dict:
-    """A record of ALMA-R's layout; scores: GPT-4, ALMA, reference."""
-    record = {
-        "en": "five days ago", "de": "vor fünf Tagen",
-        "gpt4_de": "vor 5 Tagen", "alma_de": "5 Tage zuvor",
-        "gpt4_en": "5 days ago", "alma_en": "before five days",
-        "Delta": delta, "required_directions": required, "language_pair": "en-de",
-    }  # fmt: skip
-    for tgt, scores in (("de", scores_de), ("en", scores_en)):
-        for name, score in zip(("gpt4", "alma", "ref"), scores, strict=True):
-            record |= {f"{name}_{tgt}_{s}": score for s in ("kiwi", "xcomet", "kiwi_xcomet")}
-    return {"translation": record}
-
-
-GPT4, ALMA = " vor 5 Tagen", " 5 Tage zuvor"
-TO_ENGLISH = (" five days ago", " 5 days ago")
-
-
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (triple((0.9, 0.7, 0.8), (0.1, 0.2, 0.3)), [(GPT4, ALMA), TO_ENGLISH]),
-        (triple((0.7, 0.9, 0.8), (0.5, 0.5, 0.5)), [(ALMA, GPT4)]),
-        (triple((0.7, 0.9, 0.8), (0.1, 0.2, 0.3), 1.0, "en-de"), [(GPT4, ALMA)]),
-        (triple((0.9, 0.7, 0.8), (0.1, 0.2, 0.3), -1.0, "en-de"), [(ALMA, GPT4)]),
-        (triple((0.9, 0.7, None), (0.1, 0.2, 0.3)), [TO_ENGLISH]),
-    ],
-)
-def test_alma_r_layout(record, expected, tmp_path):
-    path = tmp_path / "triples.jsonl"
-    path.write_text(json.dumps(record))
-    rows, report = read_alma_r_preference(path)
-    assert [(row["chosen"], row["rejected"]) for row in rows] == expected
-    assert counts(report)["kept"] == len(expected)
-    assert rows[0]["prompt"].startswith("Translate this from ")
-
-
-def test_readers_name_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_xalma_preference(tmp_path / "nowhere.parquet")
-    path = tmp_path / "other.jsonl"
-    path.write_text('{"text": "x"}')
-    with pytest.raises(ValueError, match="no column 'source'; it has text"):
-        read_xalma_preference(path)
-    with pytest.raises(ValueError, match="kiwi, xcomet"):
-        read_alma_r_preference(path, score="bleu")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"\.parquet"):
-        read_xalma_preference(tmp_path / "empty")

@@ -29,7 +29,8 @@ test_rows.__test__ = False  # no test, whatever pytest thinks of the name
 # Fields that no stage's weights depend on; all others must be among some stage's inputs.
 DECIDE_NOTHING = {
     "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share",
-    "ablation_sft_share", "preference_id",
+    "ablation_sft_share",
+    "preference_id",  # an input of stage 5 where it is set
     "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "notebooks",
     "groups", "only_languages", "module_languages",  # by the languages they name
     "alma_lora_learning_rate",  # notebook 11's own stage
@@ -456,3 +457,37 @@ def test_a_lock_dies_with_its_process_and_is_gone_after(tmp_path):
     with files.locked(tmp_path / "x"), files.locked(tmp_path / "x"):
         assert (tmp_path / ".lock-x").exists()
     assert not list(tmp_path.iterdir())
+
+
+def released(path: Path, *pairs: tuple[str, str, str]) -> Path:
+    rows = [{"source": a, "chosen": b, "reject": c, "directions": "en-fi"} for a, b, c in pairs]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+PAIR = "the second of all sentences", "kaikista lauseista toinen", "kaikki lauseet toinen"
+
+
+def test_stage_5_trains_on_pairs_that_others_made(copied, finished, tmp_path):
+    """X-ALMA's layout; a test sentence is left out, what is kept is counted, and other pairs are another input."""
+    english, finnish = open_corpus(copied).test("fi")[0]
+    path = released(tmp_path / "pairs.jsonl", PAIR, (english, finnish, "muuta"), (PAIR[0], PAIR[1], PAIR[1]))
+    p = copied.but(preference_id=str(path), contamination="drop")
+    assert p.contamination == copied.contamination
+    run = run_of(stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6), branch="released"))
+    assert (run["rows"], run["pairs"]["kept"], run["pairs"]["dropped_identical"]) == (1, 1, 1)
+    assert run["contamination"]["rows"] == 3 and run["contamination"]["exact"] == 1
+    assert run["inputs"]["preference_id"] == str(path) and list(run["inputs"]["preference_files"]) == ["pairs.jsonl"]
+    assert not {"preference_id", "preference_files"} & run_of(finished[5])["inputs"].keys()
+    released(path, PAIR, (PAIR[0], "toinen kaikista", PAIR[2]))
+    assert run_of(stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6), branch="released"))["rows"] == 2
+
+
+def test_stage_5_without_released_pairs_is_one_sentence(copied, tmp_path, counted):
+    start = stages.stage_folder(copied, 4, 6)
+    with pytest.raises(FileNotFoundError, match=r"no preference pairs at .*nowhere.jsonl: give a file"):
+        stages.stage5_arpo(copied.but(preference_id=str(tmp_path / "nowhere.jsonl")), 6, start, branch="released")
+    path = released(tmp_path / "pairs.jsonl", (PAIR[0], PAIR[1], PAIR[1]))
+    with pytest.raises(ValueError, match=r"no preference pairs: of 1 considered, 1 identical; .* has none for en-"):
+        stages.stage5_arpo(copied.but(preference_id=str(path)), 6, start, branch="released")
+    assert not stages.stage_folder(copied, 5, 6, "released").exists() and counted == []

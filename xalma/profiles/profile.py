@@ -100,7 +100,7 @@ class Profile:
     bitext_id: str = code("allenai/nllb", "run_llmmt.py, pseudo-monolingual stage")
     bitext_id_th: str = code("Helsinki-NLP/opus-100", "run_llmmt.py, Thai only")
     sft_id: str = code("haoranxu/X-ALMA-Parallel-Data", "model card, FLORES dev + NTREX + WMT'15-22")
-    preference_id: str = code("haoranxu/X-ALMA-Preference", "model card")
+    preference_id: str = ours("", "pairs that stage 5 trains on (id, file or folder); '' decodes its own")
     test_id: str = code("haoranxu/FLORES-200", "evaluation command of the README")
     sft_pairs: int = paper(4000, "average pairs a language")
     dev_pairs: int = ours(200, "held-out pairs a language for the loss curves")

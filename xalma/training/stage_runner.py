@@ -14,6 +14,7 @@ from xalma.corpora.registry import open_corpus
 from xalma.data.blocks import prepared_fingerprint
 from xalma.data.contamination import guard_report
 from xalma.files import fingerprint, locked, put_back
+from xalma.preference.released import preference_fingerprint
 from xalma.profiles import Profile
 from xalma.runs import (
     BASE,
@@ -106,7 +107,13 @@ def _inputs(number: int, p: Profile, group: int, before: dict[str, Any]) -> dict
         "prepared": prepared_fingerprint(p),
         "dropped_for": p.test_pairs if p.contamination == "drop" else 0,  # test rows to keep out
         **p.values(*_COMMON, *_DECIDES[number]),
+        **(_released_pairs(p.preference_id) if number == 5 and p.preference_id else {}),
     }  # fmt: skip
+
+
+def _released_pairs(path: str) -> dict[str, Any]:
+    """Inputs of a stage 5 that does not decode its own pairs; where it does, it has no such inputs."""
+    return {"preference_id": path, "preference_files": preference_fingerprint(path)}
 
 
 def _is_finished(out: Path, key: str) -> bool:

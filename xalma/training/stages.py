@@ -40,6 +40,7 @@ from xalma.models.generation import generate
 from xalma.models.losses import evaluate_loss
 from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.preference.pairs import build_pairs, require_pairs
+from xalma.preference.released import read_preference
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.runs import BASE, open_stage
@@ -164,7 +165,10 @@ def stage4_sft(
 def stage5_arpo(
     p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
 ) -> Path:
-    """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected)."""
+    """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected).
+
+    With `preference_id` on pairs that others made.
+    """
 
     def make(previous: Path, out: Path) -> Facts | None:
         pairs, report, guard = pairs_made_once(p, group, previous, out)
@@ -227,13 +231,16 @@ def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Prof
 
 
 def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[list[dict[str, str]], dict, dict]:
-    """(`preference_pairs` of stage 5, what the guard saw of them), kept beside the checkpoints of `out`: a killed run
+    """(pairs of stage 5, their counts, what the guard saw of them), kept beside the checkpoints of `out`: a killed run
     does not decode again.
     """
     path = checkpoint_folder(out) / PAIRS_FILE
     found = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one looks, so that all do the same
     if not found:
-        rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
+        if p.preference_id:
+            rows, report = released_pairs(p, group)
+        else:
+            rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
         found = {"rows": rows, "report": report, "guard": guard_report(p, p.languages_of(group))}
         together(lambda: rank() == 0 and write_json(path, found | {"fingerprint": fingerprint(found)}))
     return found["rows"], found["report"], found.get("guard", {})
@@ -273,6 +280,20 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
     outputs = ["".join(texts) for texts in zip(*together(lambda: mine), strict=True)]
     rows, report = build_pairs(prompts, references, [extract_translation(text) for text in outputs], directions)
     require_pairs(rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)")
+    return rows, report
+
+
+def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """All pairs of `preference_id` in the directions of a group's module, test sentences kept out, and their counts.
+
+    Raises NoPairs, with the counts, where there are none.
+    """
+    corpus = guarded_corpus(p, p.languages_of(group))
+    directions = [pair for code in p.languages_of(group) for pair in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")]
+    rows, report = read_preference(
+        p.preference_id, directions=directions, prompt_style=p.prompt_style, watch=corpus.guard.watch
+    )
+    require_pairs(rows, report, f"{p.preference_id} has none for {', '.join(directions)} that pass the filters")
     return rows, report
 
 
