@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from xalma.evaluation.records import Record, read_records
@@ -65,6 +66,15 @@ def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
     file_ladder(p, study, few_shot)
     assert read_study(ladder_folder(p), "group6").systems == study.systems
     assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"group6.csv", "group6_few_shot.md"}
+
+
+def test_what_notebook_07_says_of_the_style_set():
+    """ARPO above SFT by more than its interval en→xx, within it xx→en; above continued SFT in neither."""
+    table = pd.read_csv(FILED.parent / "styles" / "tables" / "styles.csv")
+    arpo = table[(table["method"] == "ARPO") & (table["seeds"] == 3)].set_index("direction")
+    assert arpo.loc["en→xx", "− SFT"] > arpo.loc["en→xx", "± − SFT"]
+    assert abs(arpo.loc["xx→en", "− SFT"]) < arpo.loc["xx→en", "± − SFT"]
+    assert (arpo["− continued"] < 0).all()
 
 
 FILED = Path(__file__).parents[2] / "results" / "tiny" / "ladder"

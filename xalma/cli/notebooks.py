@@ -183,7 +183,7 @@ def run(
     if not overwrite:
         _ask_before_overwriting(p)
     due = [task for task in found if force or not task.is_done]
-    due.sort(key=lambda task: task.source.stem.startswith("00"))  # it ends with translations by what the others train
+    due.sort(key=lambda task: task.source.stem.startswith("00_start"))  # it translates with what they train
     print(f"profile {p.name}: {len(found)} notebooks, {len(found) - len(due)} already done, {len(due)} to run")
     cost = _measured_seconds(p)
     if due and cost:

@@ -112,17 +112,19 @@ def left_table(frame: pd.DataFrame) -> str:
 
 
 def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:
-    """(the first test sentence of each direction with its continuations, how many of the last column are right).
+    """(one test sentence per direction with its continuations, how many of all continuations are right).
 
-    rows: column name -> rows of `continue_test`. The sentence counts, over all rows of the last column, those that
-    are their reference word for word.
+    rows: column name -> rows of `continue_test`. The n-th direction shows its n-th sentence, so that no sentence stands
+    there for all. Right is a continuation that is its reference word for word.
     """
     *_, last = rows.values()
-    directions = [row["direction"] for row in last]
+    at: dict[str, list[int]] = {}
+    for i, row in enumerate(last):
+        at.setdefault(row["direction"], []).append(i)
     table = pd.DataFrame([
         {key: last[i][key] for key in ("direction", "source", "reference")}
         | {name: kept[i]["output"] for name, kept in rows.items()}
-        for i in map(directions.index, dict.fromkeys(directions))
+        for i in (found[n % len(found)] for n, found in enumerate(at.values()))
     ])  # fmt: skip
     parts = [
         f"{name}, {sum(r['output'] == r['reference'] for r in kept)} of {len(kept)}" for name, kept in rows.items()
