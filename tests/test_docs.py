@@ -159,3 +159,23 @@ def test_messages_and_comments_name_pages_that_are_there(path):
         assert page in OTHERS or (ROOT / page).exists(), page
     for head in re.findall(r"README, ['\"]([^'\"]+)['\"]", text):
         assert re.search(rf"^#+ {head}", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE), head
+
+
+def test_architecture_names_what_is_in_the_files():
+    """Each row of "Where is …?": the name after a file's is defined in it; each room begins with files it has."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"`(xalma/[\w/]+\.py)`: `(\w+)`", text)
+    assert len(pairs) > 6
+    for file, name in pairs:
+        assert re.search(rf"^(?:async )?(?:def|class) {name}\b|^{name} = ", (ROOT / file).read_text("utf-8"), re.M), (
+            file,
+            name,
+        )
+    for room, files in re.findall(r"^\| `(\w+)/` \|.*\| ([^|]+) \|$", text, re.MULTILINE):
+        for file in re.findall(r"`([\w.]+)`", files):
+            assert (ROOT / "xalma" / room / file).exists(), (room, file)
+    rooms = {path.parent.name for path in (ROOT / "xalma").glob("*/__init__.py")} - {"profiles"}  # on the ground floor
+    assert rooms <= set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
+    assert {path.name for path in (ROOT / "xalma").glob("*.py")} - {"__init__.py"} <= {
+        f"{name}.py" for name in re.findall(r"\w+", text)
+    }

@@ -21,7 +21,7 @@ from xalma.languages import LANGUAGES, language
 
 # Share of letters in the target's script below which a translation is off-target. Other scripts
 # carry Latin names, Latin text hardly anything else. Chosen on the NTREX references, all of them on
-# target: of 1,997 lines a language at most 3 (Thai; 0.5 would give 31) fall under the first, none
+# target: of 1,997 lines per language at most 3 (Thai; 0.5 would give 31) fall under the first, none
 # under the second.
 MIN_SCRIPT_SHARE = 0.25
 MIN_LATIN_SHARE = 0.5

@@ -56,7 +56,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         )
     run = read_json(path, _remedy(folder))
     if not run:
-        raise ValueError(f"{path} says nothing: {_remedy(folder)}")
+        raise ValueError(f"{path} is empty: {_remedy(folder)}")
     if "run_sha256" in run and run["run_sha256"] != _own_hash(run):
         raise ValueError(f"{path} was changed after its stage was made: {_remedy(folder)}")
     links = {key: run[key] for key in ("base", "previous") if run.get(key)}

@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The segments of a UTF-8 file, packed with gzip (.gz) or not, one a line, as `lines_of` cuts them.
+    """The segments of a UTF-8 file, packed with gzip (.gz) or not, one per line, as `lines_of` cuts them.
 
     Raises FileNotFoundError for no such file, ValueError for an empty or cut file or bytes that are not
     UTF-8.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: give a text file with one segment a line")
+        raise FileNotFoundError(f"no file {path}: give a text file with one segment per line")
     data = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -28,13 +28,13 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def lines_of(data: bytes, name: str) -> list[str]:
-    """The segments of UTF-8 text, one a line, without LF or CRLF ends and byte order mark.
+    """The segments of UTF-8 text, one per line, without LF or CRLF ends and byte order mark.
 
     Only line feeds end a segment: U+2028 and the like stay in the text, as sacreBLEU keeps them.
     Raises ValueError, beginning with `name`, for no text or bytes that are not UTF-8.
     """
     if not data:
-        raise ValueError(f"{name} is empty: give text with one segment a line")
+        raise ValueError(f"{name} is empty: give text with one segment per line")
     if is_utf16(data):
         raise ValueError(f"{name} is not UTF-8 but UTF-16: convert it first, with `iconv -f utf-16 -t utf-8`")
     try:

@@ -97,12 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--languages", help="separated by commas; default: those of the profile, and English")
     prepare.add_argument("--to", dest="out", required=True, metavar="DIR", help="the folder mixing_blocks then names")
     prepare.add_argument("--tokens", type=float, help="at most this many of each language, such as 1e9")
-    prepare.add_argument("--processes", type=int, help="default: one a core")
+    prepare.add_argument("--processes", type=int, help="default: one per core")
     prepare.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="on a Ray cluster; no address: here")
     _add_set(prepare)
     prepare.set_defaults(run=_prepare)
 
-    translate = commands.add_parser("translate", help="translate a file or standard input, one segment a line")
+    translate = commands.add_parser("translate", help="translate a file or standard input, one segment per line")
     translate.add_argument("--from", dest="src", required=True, metavar="LANG")
     translate.add_argument("--to", dest="tgt", required=True, metavar="LANG")
     translate.add_argument("--profile", default="tiny")
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.set_defaults(run=_translate)
 
     score = commands.add_parser("score", help="scores with signatures: an output file, or systems over a test set")
-    score.add_argument("--output", help="the system's output, one segment a line; with --reference and --to")
+    score.add_argument("--output", help="the system's output, one segment per line; with --reference and --to")
     score.add_argument("--reference")
     score.add_argument("--source", help="for the rate of copied segments")
     score.add_argument("--to", dest="tgt", metavar="LANG")
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "cometkiwi, cometkiwi-xl; default: bleu,chrf; of systems: bleu,chrf++",
     )  # fmt: skip
     score.add_argument(
-        "--checkpoint", action="append", default=[], metavar="METRIC=PLACE",
+        "--checkpoint", action="append", default=[], metavar="METRIC=PATH_OR_ID",
         help="another hub id or a local path for a neural metric; repeatable",
     )  # fmt: skip
     score.add_argument("--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them")
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     systems = commands.add_parser("systems", help="the systems of the papers: weights, prompt, languages, licence")
     systems.set_defaults(run=_systems)
 
-    outputs = commands.add_parser("outputs", help="a system's outputs for a test set, one line a segment, resumable")
+    outputs = commands.add_parser("outputs", help="a system's outputs for a test set, one line per segment, resumable")
     outputs.add_argument("--system", required=True, help="name in `xalma systems`")
     outputs.add_argument("--testset", required=True, help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder")
     outputs.add_argument("--origin", default="data", help="data (default), sacrebleu or hub")
@@ -202,7 +202,7 @@ def _add_testset(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--origin", default="data", help="of the test set: data (default), sacrebleu or hub")
     parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are outputs for")
-    parser.add_argument("--workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("--workers", type=int, default=0, help="processes; default: one per core")
     parser.add_argument("--resample", choices=("segments", "documents"), default="segments",
                         help="what intervals and paired tests draw; documents where the set has them")  # fmt: skip
 

@@ -103,7 +103,7 @@ def tasks(profile: str, overrides: dict[str, Any], only: str | None) -> tuple[Pr
 def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) -> float:
     """Run one notebook and file its executed copy; returns seconds.
 
-    Raises RuntimeError, naming the cell's error and the notebook kept for a look, when a cell fails.
+    Raises RuntimeError, naming the cell's error and the notebook kept beside it, when a cell fails.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -128,7 +128,7 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).strip()
         raise RuntimeError(
-            f"{task.source.name}, cell {error.exec_count}: {error.ename}: {message} (kept for a look: {failed})"
+            f"{task.source.name}, cell {error.exec_count}: {error.ename}: {message} (the notebook: {failed})"
         ) from error
     notebook = nbformat.read(failed, as_version=4)
     write_atomically(task.executed, nbformat.writes(_without_timings(notebook)))
@@ -298,7 +298,7 @@ def _write_cost(p: Profile, seconds: dict[str, float]) -> None:
 
 def _say_where(p: Profile, total: float) -> None:
     folder = results_folder(p)
-    print(f"\nfinished in {total / 60:.1f} minutes; look at")
+    print(f"\nfinished in {total / 60:.1f} minutes; see")
     for part, what in (
         ("figures", "figures (PNG)"), ("tables", "tables (CSV, Markdown)"), ("notebooks", "executed notebooks")
     ):  # fmt: skip

@@ -115,7 +115,7 @@ def contamination() -> None:
     """Which training texts under XALMA_DATA hold test sentences; written to results/contamination.*."""
     root = data_root()
     if root is None:
-        raise FileNotFoundError("no texts to look through: set XALMA_DATA to the folder that holds them")
+        raise FileNotFoundError("no texts to search: set XALMA_DATA to the folder that holds them")
     report = write_report(root)
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_colwidth", None):
         print(f"Test sentences in training texts:\n{_plain(report['table'].set_index('training text'))}")

@@ -1,4 +1,4 @@
-"""What text there is: monolingual text, sentence pairs and test sets, streamed with the place each row came from."""
+"""What text there is: monolingual text, sentence pairs and test sets, each row with its file and line."""
 
 from xalma import face
 

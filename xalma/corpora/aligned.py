@@ -14,7 +14,7 @@ from xalma.text_files import read_lines
 
 
 class KeyedCorpus(Corpus):
-    """One file a language under FOLDER of XALMA_DATA; monolingual documents are the lines of one `document` of ids."""
+    """One file per language under FOLDER of XALMA_DATA; monolingual documents are lines of one `document` of ids."""
 
     SMALL: ClassVar = True
     FOLDER: ClassVar[str]

@@ -3,7 +3,7 @@
     monolingual/<lang>.<form>                    documents
     bitext/  sft/  dev/  test/  <lang>-en.<form>  pairs, with English
 
-Forms: txt (a document a line; pairs as two files, <lang>-en.<lang>.txt and <lang>-en.en.txt, line for line), tsv (first
+Forms: txt (a document per line; pairs: two files, <lang>-en.<lang>.txt and <lang>-en.en.txt, line for line), tsv (first
 line names the columns), jsonl and parquet. Text is in the column `text`; pairs in the columns `en` and the language's
 code, or in one column `translation` that holds both. All but Parquet may be packed: .gz, .zst. What is not there is
 empty; SFT and preference training need sft, scores need test.

@@ -232,7 +232,7 @@ class Seen:
 def clean(
     rows: Iterable[Row], lang: str, rules: Rules | None = None, report: Report | None = None
 ) -> Iterator[tuple[str, str | Pair]]:
-    """(place, row) of the rows worth keeping, in order; counts go to `report`. One process: for notebooks and cards."""
+    """(where it stands, row) of the rows worth keeping, in order; counts go to `report`. In one process."""
     rules, report = rules or Rules(), report if report is not None else Report()
     with Seen() as seen:
         for place, content in rows:

@@ -46,7 +46,7 @@ def write_tokens(
 ) -> dict[str, Any]:  # fmt: skip
     """Writes `folder` whole or not at all, and returns its index.
 
-    rows: (place, text or pair or None) in order; limit: stop at this many tokens; source: what the rows are, filed.
+    rows: (where it stands, text or pair or None) in order; limit: stop at this many tokens; source: their name.
     left_out: hash of the held-out sentences that `job` drops, filed for the stage that trains on the text.
     Raises ValueError when not one block is filled.
     """

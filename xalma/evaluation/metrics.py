@@ -196,5 +196,5 @@ def check_counts(**columns: Sequence[str]) -> None:
         if long := [i for i, text in enumerate(column, 1) if isinstance(text, str) and len(text) > LONGEST_SEGMENT]:
             raise ValueError(
                 f"segment {long[0]} of {name} has {len(column[long[0] - 1]):,} characters, at most {LONGEST_SEGMENT:,} "
-                f"are scored: write one segment a line"
+                f"are scored: write one segment per line"
             )

@@ -84,7 +84,7 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def footnote(records: Iterable[Record], metric: str, command: str) -> str:
-    """The line under a table: its command, segments a direction, seeds and every signature."""
+    """The line under a table: its command, segments per direction, seeds and every signature."""
     chosen = [record for record in records if record.metric == metric]
     if not chosen:
         raise ValueError(f"no records of metric {metric!r} for a footnote: score it first")

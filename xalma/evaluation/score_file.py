@@ -68,7 +68,7 @@ def score_files(
 ) -> str:
     """The report of `xalma score`: a line `BLEU|signature = value` a metric, then the plain checks.
 
-    `sys`, `ref` and `src` (or None) are files of one segment a line, `tgt` the target language's code. Raises what
+    `sys`, `ref` and `src` (or None) are files of one segment per line, `tgt` the target language's code. Raises what
     `text_files.check_parallel` and `score_texts` raise.
     """
     language(tgt)  # a wrong code or metric should fail before the files are read

@@ -4,7 +4,7 @@ X-ALMA scores 98 directions by seven systems and more (FACTS §7). What costs ti
 each segment are made once (`segment_statistics`), a direction per task, so references count once for all
 systems, kept in runs/statistics under the hash of the texts, and every score, interval and test is computed from them.
 
-Output files, one line a segment, in one of three layouts:
+Output files, one line per segment, in one of three layouts:
 
     DIR/<direction>.txt                     one system, named as the folder (what `xalma outputs` writes)
     DIR/<system>/<direction>.txt            several
@@ -46,7 +46,7 @@ COLUMNS = ("system", "direction", "metric", "value", "low", "high", "half_width"
 
 @dataclass(frozen=True)
 class Scores:
-    """`table`: COLUMNS, a row a system, direction and metric, value NaN where not scored (the signature says why).
+    """`table`: COLUMNS, a row per system, direction and metric, value NaN where not scored (the signature says why).
 
     `statistics`: metric -> system -> direction -> (n_segments, k), for `significance`.
     """
@@ -153,7 +153,7 @@ def score_all(
 ) -> Scores:
     """Scores of every system in every direction with 95 % bootstrap intervals, and the statistics behind them.
 
-    workers: processes, 0 for one a core; cache: folder of kept statistics (None: none), relative to `home()`;
+    workers: processes, 0 for one per core; cache: folder of kept statistics (None: none), relative to `home()`;
     partial: a system is scored in the directions it has; resample: what intervals and tests draw, "segments" or whole
     "documents"; neural_options: `checkpoints` and `cache` of `comet.segment_scores`, for COMET and its kin.
     Raises ValueError for missing directions, for a file whose lines are not as many as the test set's, and for

@@ -1,7 +1,7 @@
 """The module bank: one base, any number of group modules, batches that mix languages (X-ALMA §3, plug-and-play).
 
 The released weights load in three ways: a merged checkpoint a group, base and PEFT adapter, or all modules in one class
-that takes one language a batch and rebuilds each weight as W + 2BA at each step. The bank is a fourth: it reads any of
+that takes one language per batch and rebuilds each weight as W + 2BA per step. The bank is a fourth; it reads any of
 those layouts, and each row of a batch goes through its own language's module at every step of `forward` and `generate`.
 
 The gate is hard and checked: a row names its language ("zh"), its direction ("en-zh") or its group (6), and nothing
@@ -115,7 +115,7 @@ class ModuleBank(nn.Module):
 
     base: a LLaMA-like model, which stays as it is: outside `forward` and `generate` it is the plain base.
     layers: names of its linear layers that have modules, "model.layers.0.self_attn.q_proj", …
-    Not for several threads at once: all layers look at one gate.
+    Not for several threads at once: all layers share one gate.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class ModuleBank(nn.Module):
     def save(self, group: int, out: str | Path) -> Path:
         """Writes the group's module to the folder `out` in the layout of haoranxu/X-ALMA-13B-Group{g}; returns `out`.
 
-        After training a mixed batch, one call a group. peft, `add` and `xalma convert` read it; a folder that is there
+        After training a mixed batch, one call per group. peft, `add` and `xalma convert` read it; a folder that exists
         is replaced once the new one is whole. Raises ValueError if the module is not loaded.
         """
         from xalma.models.convert import adapter_config, adapter_key
@@ -260,7 +260,7 @@ class ModuleBank(nn.Module):
                 weight.data = (weight.data.float() + delta).to(weight.dtype)  # rounded once
         return plain.eval()
 
-    # -- what transformers does, with a language a row ----------------------------------------------------------------
+    # -- what transformers does, with a language per row ---------------------------------------------------------------
 
     def forward(self, input_ids: Tensor | None = None, *, languages: Sequence[str | int], **inputs: Any) -> Any:
         """What the base gives for these inputs (logits (B, T, V), …), each row through its own module.

@@ -1,7 +1,7 @@
 """Decoding on a GPU at the GPU's speed: each step of `generate` is the replay of one CUDA graph.
 
 A step of one token is a thousand small kernels, and Python takes longer to ask for them than a GPU to run them. A CUDA
-graph is recorded once a call of `generate` and asked for as a whole. transformers' own way to one is torch.compile,
+graph is recorded once per call of `generate` and asked for as a whole. transformers' own way to one is torch.compile,
 which first compiles for minutes; here the kernels are those of the plain step, and so are the outputs. The cache is
 transformers' StaticCache, since a graph reads and writes the same places each time.
 """

@@ -1,10 +1,10 @@
 """LoRA for a batch whose rows use different modules: every row through its own module, exactly, in one forward.
 
-X-ALMA §3 gates by language. The released loader takes one language a batch and rebuilds W + 2BA of every layer at
+X-ALMA §3 gates by language. The released loader takes one language per batch and rebuilds W + 2BA of every layer at
 every step; here a row adds scale · (x Aᵀ) Bᵀ of its own module to the plain layer's output, so that nothing is rebuilt
 and the base is never written to.
 
-Rows come sorted by group (`xalma.models.bank` sorts once a call): each module sees one slice. Layers that read one
+Rows come sorted by group (`xalma.models.bank` sorts once per call): each module sees one slice. Layers that read one
 tensor (q, k and v; gate and up) keep their A matrices under each other, so that one product serves them all.
 Letters: G loaded groups, P projections that share an input, r rank (the largest among the groups), N tokens, D input
 and O output width.

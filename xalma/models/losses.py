@@ -58,7 +58,7 @@ def labelled_states(plain: PreTrainedModel, batch: dict[str, torch.Tensor]) -> t
 
 @lru_cache(maxsize=64)
 def causal_mask(n: int, device: torch.device, bf16: bool) -> torch.Tensor:
-    """(1, 1, n, n) to add to attention's scores: transformers makes one a call, a tenth of a small model's update."""
+    """(1, 1, n, n) to add to attention's scores: transformers makes one per call, a tenth of a small model's update."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     with torch.inference_mode(False):  # it is kept, and training may be next to take it
         return torch.full((n, n), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)[None, None]

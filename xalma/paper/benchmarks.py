@@ -145,7 +145,7 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 
 
 def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
-    """One row a step and what grows: seconds at both ends, times the size and the seconds, exponent, and the claim."""
+    """One row per step and what grows: seconds at both ends, times the size and the seconds, exponent, the claim."""
     rows = []
     for (step, axis), part in _series(record):
         sizes, seconds = part["size"].tolist(), part["seconds"].tolist()
@@ -189,7 +189,7 @@ def scaling_note(record: dict[str, Any]) -> str:
 
 
 def scaling_figure(record: dict[str, Any]) -> Figure | None:
-    """A panel a step: seconds against times the smallest size, a line for each thing that grows. None without rows."""
+    """A panel per step: seconds against times the smallest size, a line for each thing that grows. None if no rows."""
     steps = list(dict.fromkeys(row["step"] for row in record["rows"]))
     if not steps:
         return None

@@ -65,14 +65,14 @@ def _sample(parts: dict[str, list], lang: str) -> Iterator[Row]:
 
 
 def measured_block(name: str) -> str:
-    """The table of a corpus as Markdown: a row a language; columns of nothing but zeros are left out."""
+    """The table of a corpus as Markdown: a row per language; columns of nothing but zeros are left out."""
     corpus = open_whole(name)
     rows = [measured_row(corpus, lang) for lang in corpus.languages()]
     return as_lines(rows)
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:
-    """Markdown of measured rows, one line a language."""
+    """Markdown of measured rows, one line per language."""
     sizes = [name for name in rows[0] if name not in _WORDS and any(row[name] for row in rows)]
     names = ["language", "group", *sizes, f"dropped of {SAMPLE}"]
     cells = [

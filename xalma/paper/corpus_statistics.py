@@ -42,7 +42,7 @@ def pairs_by_language(p: Profile, n: int = SENTENCES) -> dict[str, list[Pair]]:
 
 
 def multiway(corpus: Corpus, codes: Sequence[str], n: int) -> pd.DataFrame:
-    """Up to `n` test sentences that all of `codes` have: a row a language, English first, a column a sentence.
+    """Up to `n` test sentences that all of `codes` have: a row per language, English first, a column per sentence.
 
     Sentences are matched by their English side.
     """
@@ -55,7 +55,7 @@ def multiway(corpus: Corpus, codes: Sequence[str], n: int) -> pd.DataFrame:
 def text_sizes(
     pairs: Mapping[str, Sequence[Pair]], tokenizer: PreTrainedTokenizerBase, seen: Iterable[str]
 ) -> pd.DataFrame:
-    """One row a language: its sentences, characters, bytes (UTF-8) and tokens a sentence, and tokens next to English.
+    """One row per language: its sentences, characters, bytes (UTF-8) and tokens per sentence, and tokens over English.
 
     `x English`: tokens of the language over tokens of the English side of the same sentences. seen: languages whose
     text the tokenizer was trained on. The BOS and EOS of a document are not counted.
@@ -79,7 +79,7 @@ def text_sizes(
 def mixing_rules(tokens: Mapping[str, float], documents: int, budget: int) -> pd.DataFrame:
     """What four rules do: tidy rows of language, rule, `documents` and `tokens` (shares, sum 1) and `epochs`.
 
-    tokens: mean tokens a document of each language, BOS and EOS included; documents: how many there are of each;
+    tokens: mean tokens per document of each language, BOS and EOS included; documents: how many there are of each;
     budget: tokens in all. The rules give the chance that the *next document* is of a language, as the released code
     does; the share of tokens follows from it and from how long the language's documents are.
     """
@@ -119,7 +119,7 @@ def oscar_text() -> dict[str, float]:
 
 
 def group_text() -> pd.DataFrame:
-    """One row a group: its languages, those rich in text, and the text it has, in OSCAR-2301 and at hand (tokens)."""
+    """One row per group: its languages, those rich in text, and the text it has, in OSCAR-2301 and at hand (tokens)."""
     oscar, hand, rows = oscar_text(), text_at_hand(), []
     for group, codes in GROUPS.items():
         rows.append({
@@ -154,7 +154,7 @@ def rules_on_sizes(sizes: Mapping[str, float], budget: float) -> pd.DataFrame:
 
 
 def extremes(rules: pd.DataFrame, n: int = 3) -> pd.DataFrame:
-    """One row a rule of `rules_on_sizes`: how many languages are read more than once, and the n most and least read."""
+    """One row per rule of `rules_on_sizes`: how many languages are read more than once, the n most and least read."""
     rows = []
     for rule, one in rules[rules["tokens"] > 0].groupby("rule", sort=False):
         order = one.assign(epochs=one["epochs"].round(12)).sort_values("epochs", ascending=False, kind="stable")
@@ -191,7 +191,7 @@ def sizes_sentence(sizes: Mapping[str, float], name: str) -> str:
 
 
 def shares_by_rule(shares: Mapping[str, float], temperatures: Sequence[float] = (2.0, 5.0)) -> pd.DataFrame:
-    """Percent of documents a language under: the shares as given, softened by each temperature, and uniform."""
+    """Percent of documents per language under: the shares as given, softened by each temperature, and uniform."""
     columns = {"given": sampling_probabilities(shares, "given")}
     for t in temperatures:
         columns[f"temperature {t:g}"] = sampling_probabilities(shares, "temperature", temperature=t)

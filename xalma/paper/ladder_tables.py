@@ -92,7 +92,7 @@ def _of_metric(records: Iterable[Record], metric: str, stages: Sequence[str]) ->
 
 
 def _rows(means: pd.DataFrame, records: list[Record], stages: list[str], keys: list[str]) -> pd.DataFrame:
-    """`keys`, n, one column a stage: NaN where it lacks a direction that another stage has."""
+    """`keys`, n, one column per stage: NaN where it lacks a direction that another stage has."""
     frame = pd.DataFrame([{**direction_class(r.direction), "name": r.direction} for r in records])
     n = frame.groupby(keys)["name"].nunique().rename("n")
     means = means.merge(n.reset_index(), on=keys)

@@ -150,7 +150,7 @@ def group_similarity(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
-    """One row a language: its group, its nearest other language and that one's group, and the group nearest on average.
+    """One row per language: its group, its nearest other language and that one's group, the group nearest on average.
 
     A language less than FLOOR like every other (a script of its own) has neither neighbour nor group: "" and 0.
     """
@@ -169,7 +169,7 @@ def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_table(matrix: pd.DataFrame) -> pd.DataFrame:
-    """One row a group: languages, scripts, genera, mean similarity within and to the rest, neighbours inside."""
+    """One row per group: languages, scripts, genera, mean similarity within and to the rest, neighbours inside."""
     to_group, near = group_similarity(matrix), neighbours(matrix)
     rows = []
     for group in to_group.columns:

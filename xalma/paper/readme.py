@@ -180,7 +180,7 @@ def _what_holds(first: Path, second: Path) -> str:
 
 
 def _differences(results: Path) -> pd.DataFrame:
-    """A row a group and direction class: SFT, ARPO (mean BLEU), delta and p_adjusted of the test over all languages."""
+    """A row per group and direction class: SFT, ARPO (mean BLEU), delta, p_adjusted of the test of all languages."""
     ladder = pd.read_csv(results / "tables" / "ladder_bleu.csv")
     ladder = ladder[ladder["group"] != "all"].assign(group=lambda t: t["group"].str.split().str[0].astype(int))
     tests = pd.read_csv(results / "tables" / "tests_stage4_stage5_bleu_groups.csv").query("subset == 'All'")

@@ -41,7 +41,7 @@ _FIRST = (
 def log_rows(p: Profile, number: int) -> pd.DataFrame:
     """The log of stage `number`, all groups: one row a logged step, columns stage, group (0: base), kind, step, loss …
 
-    loss: mean nats a token since the row before; in stage 5 the ARPO loss. tau_full: share of pairs with tau over 0.95.
+    loss: mean nats per token since the row before; in stage 5 the ARPO loss. tau_full: share of pairs with tau over 0.95.
     Raises FileNotFoundError, naming the notebook that trains it, for a stage that is not there.
     """
     rows = []
@@ -71,7 +71,7 @@ def read_logs(p: Profile) -> pd.DataFrame:
 
 
 def training_table(p: Profile, number: int) -> pd.DataFrame:
-    """One row a group: updates, tokens or rows seen, first and last logged loss, held-out loss where measured."""
+    """One row per group: updates, tokens or rows seen, first and last logged loss, held-out loss where measured."""
     log, rows = log_rows(p, number), []
     for group, part in log[log["kind"] == "train"].groupby("group"):
         run = read_run(stage_folder(p, number, group))
@@ -227,7 +227,7 @@ def files_of(p: Profile, *words: str) -> list[str]:
 
 
 def gate_table(directions: Iterable[str]) -> pd.DataFrame:
-    """One row a direction: the side that decides, its group, and its module. Raises as `parse_direction` does."""
+    """One row per direction: the side that decides, its group, and its module. Raises as `parse_direction` does."""
     rows = []
     for direction in directions:
         side = other_side(*parse_direction(direction))

@@ -169,7 +169,7 @@ def train_preference(
     """Trains `model` in place on prompt/chosen/rejected rows; returns it and its log.
 
     model: what has `requires_grad` is trained, e.g. the active adapter of a PEFT model; it comes
-    back in evaluation mode with dropout and forward as they were. batch_size: pairs an update.
+    back in evaluation mode with dropout and forward as they were. batch_size: pairs per update.
     micro_batch: pairs on the device at once, None for all; an update is then the mean over its parts.
     gradient_checkpointing: activations are computed again in the backward pass.
     beta: None is the method's own. arpo_options: `ARPOConfig` fields (eta, ...), "arpo" only.
@@ -293,7 +293,7 @@ def _check(method: str, model: Any, tokenizer: Any, rows: Sequence, batch_size: 
     if options and method != "arpo":
         raise ValueError(f"{sorted(options)} are options of 'arpo', not of {method!r}")
     if not rows:
-        raise ValueError("no preference pairs to train on: look at the report of build_pairs")
+        raise ValueError("no preference pairs to train on: the report of build_pairs says why")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("nothing to train: load the adapter with is_trainable=True")
     if METHODS[method].config is KTOConfig and batch_size < 2:

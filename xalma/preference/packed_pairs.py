@@ -199,7 +199,7 @@ def _shared_prefix(a: list[int], b: list[int]) -> int:
 
 
 def _pack_shared(rows: list[dict]) -> tuple[list[dict], list[tuple[int, list[int]]]]:
-    """Each pair as [common prefix, rest of chosen, rest of rejected], several pairs a row."""
+    """Each pair as [common prefix, rest of chosen, rest of rejected], several pairs per row."""
     pairs, places = [], [None] * (2 * len(rows))
     for row in rows:
         chosen, rejected = row["chosen_input_ids"], row["rejected_input_ids"]

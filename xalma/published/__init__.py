@@ -30,7 +30,7 @@ TABLES = {
 
 
 def published(table: str) -> pd.DataFrame:
-    """One row a printed cell: what it measures, `value`, `shown`, `confidence` and `note`.
+    """One row per printed cell: what it measures, `value`, `shown`, `confidence` and `note`.
 
     `value` is a float, NaN where the cell could not be read; `shown` is the cell as a reader should
     see it. Raises ValueError for a table other than a-h and d2.
@@ -49,7 +49,7 @@ def published(table: str) -> pd.DataFrame:
 
 
 def oscar_sizes() -> pd.DataFrame:
-    """OSCAR-2301's sizes as its documentation lists them, one row a language of ours (50): code, name, documents, words
+    """OSCAR-2301's sizes as its documentation has them, a row per language of ours (50): code, name, documents, words
     (between spaces), content_length as printed, and `bytes` of text, which that says in decimal units.
 
     Source: github.com/oscar-project/documentation, docs/versions/oscar-2301.md, "Language table", commit 076844bf.

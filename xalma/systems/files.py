@@ -1,4 +1,4 @@
-"""Existing output files as a system: one line a segment, as released with papers or written by `xalma outputs`."""
+"""Existing output files as a system: one line per segment, as released with papers or written by `xalma outputs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A system's outputs for a whole test set: DIR/<src>-<tgt>.txt, one line a segment, and DIR/run.json beside them.
+"""A system's outputs for a whole test set: DIR/<src>-<tgt>.txt, one line per segment, and DIR/run.json beside them.
 
 Each file is written aside and renamed when its direction is done, and then noted in run.json, so a stopped run goes on
 with the next direction. A line break inside an output would shift all lines after it: it becomes a blank, counted.

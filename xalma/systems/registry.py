@@ -106,7 +106,7 @@ def open_system(
 
 
 def listing() -> pd.DataFrame:
-    """One row a system: name, title, weights, id_source, languages, prompt_source, prompt, decoding, licence, note."""
+    """A row per system: name, title, weights, id_source, languages, prompt_source, prompt, decoding, licence, note."""
     import pandas as pd
 
     rows = []

@@ -90,9 +90,9 @@ _ANY = "a general model: any pair is tried, no claim that it can"
 def _rows() -> list[System]:
     return [
         System("xalma-merged", hub="haoranxu/X-ALMA-13B-Group{group}",
-               note="way 1: one merged model a group, loaded when a direction needs it", **_XALMA),
+               note="way 1: one merged model per group, loaded when a direction needs it", **_XALMA),
         System("xalma-modules", hub="haoranxu/X-ALMA-13B-Pretrain", adapter="haoranxu/X-ALMA-13B-Group{group}",
-               note="way 2: one base, a module a group beside it, gated by language", **_XALMA),
+               note="way 2: one base, a module per group beside it, gated by language", **_XALMA),
         System("xalma-all", hub="haoranxu/X-ALMA",
                note="way 3: one checkpoint with all modules, read without its remote code", **_XALMA),
         System("alma-7b", "ALMA-7B", hub="haoranxu/ALMA-7B", id_source=_ALMA_ID, **_ALMA),
@@ -149,7 +149,7 @@ def _rows() -> list[System]:
                "yours: path=MODEL, base_url=…", "endpoint", "the server's", decoding=Decoding(1),
                decoding_source="temperature 0, our choice", note=_ANY),
         System("files", "existing output files", "files", "", "yours: path=FOLDER with <src>-<tgt>.txt", "source",
-               "the files'", decoding_source="none: the outputs are there", note="one line a segment"),
+               "the files'", decoding_source="none: the outputs are there", note="one line per segment"),
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """X-ALMA's three ways (X-ALMA §3, its README): one answer, three forms of the same weights.
 
-1  one merged model a group: least work a token, one 26 GB checkpoint for each group touched
-2  one base and a module a group beside it: 26 GB once and 4 GB a group
+1  one merged model per group: least work per token, one 26 GB checkpoint for each group touched
+2  one base and a module per group beside it: 26 GB once and 4 GB a group
 3  one checkpoint with all modules: as way 2, from a single repository
 
 The released class of way 3 adds 2·B·A to each weight again at every step and needs remote code; ways 2 and 3 are read

@@ -130,7 +130,7 @@ def reference_rows(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenize
 
 
 def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
-    """BLEU, chrF, off-target and empty rates (percent) of each direction in `rows`; bits a byte if they have "nats"."""
+    """BLEU, chrF, off-target and empty rates (percent) of each direction in `rows`; bits per byte where "nats" are."""
     records = []
     for direction in dict.fromkeys(row["direction"] for row in rows):
         chosen = [row for row in rows if row["direction"] == direction]

@@ -1,4 +1,4 @@
-"""What can be watched while a stage trains: loss, tokens a second, utilisation, memory, and the time left.
+"""What can be watched while a stage trains: loss, tokens per second, utilisation, memory, and the time left.
 
 It goes to the progress bar (in a notebook, a terminal or `xalma run`'s status line), to progress.json for
 `xalma status` and the live figure, and, if the profile asks, through accelerate's trackers to TensorBoard or W&B. None
@@ -196,7 +196,7 @@ def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
 
 
 def status_table(p: Profile) -> pd.DataFrame:
-    """One row a stage of the main ladder: the base's, then each group's chain."""
+    """One row per stage of the main ladder: the base's, then each group's chain."""
     jobs = [(0, BASE), (1, BASE), *((number, group) for group in p.group_numbers for number in range(2, 6))]
     return pd.DataFrame([stage_status(p, *job) for job in jobs]).fillna("")
 
@@ -252,7 +252,7 @@ def live_figure(running: Sequence[dict[str, Any]]) -> Figure:
 
 
 def caption(training: dict[str, Any]) -> str:
-    """A training's label, step, loss, tokens a second, utilisation and memory where they are known, and time left."""
+    """A training's label, step, loss, tokens per second, utilisation and memory where they are known, and time left."""
     parts = [f"{training['label']}: {training['step']:,} of {training['steps']:,}", f"loss {training['loss']:.3f}"]
     parts.append(f"{training['tokens/s']:,} tokens/s")
     units = {"utilisation_%": "%", "memory_gib": "GiB"}

@@ -290,7 +290,7 @@ def _check_shares(p: Profile, gpus: int) -> None:
 
 
 def cost_table(p: Profile, gpus: int, gpu: str) -> pd.DataFrame:
-    """One row a stage and group: tokens, steps, FLOPs, days on `gpus` GPUs, GPU-hours, GiB of a GPU."""
+    """One row per stage and group: tokens, steps, FLOPs, days on `gpus` GPUs, GPU-hours, GiB of a GPU."""
     jobs = [(1, 0), *((number, group) for group in p.group_numbers for number in range(2, 6))]
     rows = [stage_cost(p, *job, gpus, gpu) | {"GiB a GPU": sum(memory(p, job[0], gpus).values())} for job in jobs]
     return pd.DataFrame(rows)

@@ -60,7 +60,7 @@ def train(
     checkpoints: Path | None = None, borders: tuple[int, int] | None = None,
     objective: Objective | None = None, probe: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]] | None:  # fmt: skip
-    """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict a logged step.
+    """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict per logged step.
 
     Of several processes only the first has the trained weights and the log: the others get None.
 

@@ -79,7 +79,7 @@ class TextFiles:
                 with opened(file, "rt", encoding="utf-8") as lines:
                     yield from (line.rstrip("\n") for line in lines)
             except UnicodeDecodeError as error:
-                raise ValueError(f"{file} is not UTF-8 ({error}): give text, one a line") from error
+                raise ValueError(f"{file} is not UTF-8 ({error}): give text, one per line") from error
 
 
 def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -169,7 +169,7 @@ def sizes_heatmap(rules: pd.DataFrame, what: str) -> Figure:
 
 
 def share_bars(shares: pd.DataFrame) -> Figure:
-    """Bars of `shares_by_rule`: percent of documents a language, one bar a rule."""
+    """Bars of `shares_by_rule`: percent of documents per language, one bar per rule."""
     fig, ax = subplots(size=(8.0, 3.4))
     width, shades = 0.8 / shares.shape[1], ["#332288", "#4477AA", "#88CCEE", "#BBBBBB"]
     for i, rule in enumerate(shares):
@@ -226,7 +226,7 @@ def length_ratios(pairs: pd.DataFrame, name: str) -> Figure:
 
 
 def similarity_heatmap(matrix: pd.DataFrame, n: int) -> Figure:
-    """The matrix of `similarity_matrix`, sorted by group, group borders in white; `n` sentences a language."""
+    """The matrix of `similarity_matrix`, sorted by group, group borders in white; `n` sentences per language."""
     codes = by_group(matrix.index)
     fig, ax = subplots(size=(8.8, 7.6))
     image = ax.imshow(matrix.loc[codes, codes], vmin=0, vmax=1)

@@ -25,7 +25,7 @@ BASELINES = tuple(GROUP_COLOURS[group] for group in (3, 4, 5, 2, 7, 8))
 
 
 def alma_figure() -> Figure:
-    """ALMA's means over five languages: COMET-22 and BLEU of every system that prints both, a panel a direction."""
+    """ALMA's means over five languages: COMET-22 and BLEU of every system that prints both, a panel per direction."""
     fig, axes = subplots(1, 2, (11.0, 5.2), sharey=True)
     systems = None
     for ax, (direction, table) in zip(axes, {"en-xx": "a", "xx-en": "b"}.items(), strict=True):
@@ -71,7 +71,7 @@ def mono_parallel_figure() -> Figure:
 
 
 def xalma_figure() -> Figure:
-    """X-ALMA's COMET-22 by group: a mark a system, All filled and High open, a panel a direction."""
+    """X-ALMA's COMET-22 by group: a mark a system, All filled and High open, a panel per direction."""
     fig, axes = subplots(2, 1, (10.5, 8.0), sharex=True)
     for ax, (direction, table) in zip(axes, {"en-xx": "e", "xx-en": "f"}.items(), strict=True):
         cells = published(table)

@@ -223,7 +223,7 @@ def interval_bars(
     summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str,
     *, one_scale: bool = False,
 ) -> Figure:  # fmt: skip
-    """Horizontal bars of means with intervals: a row a system of `labels`, a panel for each (metric, axis label).
+    """Horizontal bars of means with intervals: a row per system of `labels`, a panel for each (metric, axis label).
 
     summary: `seeds.summary`, both direction classes as two bars. baseline: the system whose values run through as
     dotted lines. one_scale: the panels' values can be compared.
@@ -280,7 +280,7 @@ LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits a byte (less i
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
-    """`alma.quality_table` as bars, ours alone: a column a direction, BLEU above, bits a byte below."""
+    """`alma.quality_table` as bars, ours alone: a column per direction, BLEU above, bits per byte below."""
     fig, axes = subplots(2, 2, size=(10, 6.4), sharey="row", sharex=True)
     for row, (label, title) in zip(axes, LABELS.items(), strict=True):
         for ax, arrow in zip(row, DIRECTIONS.values(), strict=True):
@@ -300,7 +300,7 @@ def quality_figure(table: pd.DataFrame) -> Figure:
 
 
 def amount_figure(table: pd.DataFrame) -> Figure:
-    """`alma.amount_table` as lines: BLEU and bits a byte after stage 2 against monolingual tokens of stage 1."""
+    """`alma.amount_table` as lines: BLEU and bits per byte after stage 2 against monolingual tokens of stage 1."""
     fig, axes = subplots(1, 2, size=(10, 3.8))
     for ax, (label, title) in zip(axes, LABELS.items(), strict=True):
         for arrow, colour in zip(DIRECTIONS.values(), ("#4477AA", "#CCBB44"), strict=True):

@@ -89,7 +89,7 @@ def bitext_kinds(p: Profile, lang: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def bitext_table(p: Profile) -> pd.DataFrame:
-    """One row a language: pairs of each kind, and what share of the random and the filtered was misaligned on purpose.
+    """One row per language: pairs of each kind, what share of the random and the filtered was misaligned on purpose.
 
     The truth is known where `bitext_noise` added the misaligned pairs; what noise the corpus has by itself is not.
     """
@@ -209,14 +209,14 @@ def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Dat
 
 
 def _ours(means: Mapping[str, float], arrow: str) -> dict[str, float]:
-    """BLEU and bits a byte of the reference: the latter tells models apart whose BLEU is near 0."""
+    """BLEU and bits per byte of the reference: the latter tells models apart whose BLEU is near 0."""
     return {f"our {label} {arrow}": means[metric] for metric, label in METRICS.items()}
 
 
 def quality_sentences(table: pd.DataFrame) -> list[str]:
     """What the quality table says of monolingual text and of the kinds of bitext, for each direction.
 
-    BLEU is read where a cell of the direction reaches LEAST_BLEU, bits a byte everywhere.
+    BLEU is read where a cell of the direction reaches LEAST_BLEU, bits per byte everywhere.
     """
     said = []
     for arrow in DIRECTIONS.values():
@@ -260,7 +260,7 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def weights_sentence(table: pd.DataFrame) -> str:
-    """What the table of full weights and LoRA says: the share of the weights, and what it changes in bits a byte."""
+    """What the table of full weights and LoRA says: the share of the weights, and what it changes in bits per byte."""
     full, lora = (row for _, row in table.iterrows())
     columns = {arrow: f"our {BITS} {arrow}" for arrow in DIRECTIONS.values()}
     changes = ", ".join(f"{arrow} {full[name]:.3f} to {lora[name]:.3f}" for arrow, name in columns.items())

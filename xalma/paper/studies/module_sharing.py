@@ -45,7 +45,7 @@ OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
 
 
 def compare_sharing(p: Profile) -> Study:
-    """A module a group, one for all, a wider one for all, and none, for each seed, scored on all groups' sentences.
+    """A module per group, one for all, a wider one for all, and none, for each seed, scored on all groups' sentences.
 
     With one group there is nothing to share: its module, and no module. Finished stages are not run again. Raises
     FileNotFoundError where stage 0 of the ladder is missing.

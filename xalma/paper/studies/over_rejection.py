@@ -56,7 +56,7 @@ def gradient_frame(
 ) -> pd.DataFrame:
     """By autograd: label, difference, chosen, rejected; a row for each method and each similarity of the two answers.
 
-    difference: average log-prob of chosen minus that of rejected, nats a token; 0 is "equally likely".
+    difference: average log-prob of chosen minus that of rejected, nats per token; 0 is "equally likely".
     chosen, rejected: minus the gradient on each summed log-prob: above 0 it is pushed up.
     chosen_avg is held fixed. Raises ValueError where a difference would make the rejected answer's probability 1.
     """
@@ -85,7 +85,7 @@ def tau_curve(preset: str, z: Sequence[float]) -> list[float]:
 
 
 def probe_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFrame:
-    """What training does to fixed pairs: system, label, seed, step, chosen_avg_logp, rejected_avg_logp (nats a token).
+    """Fixed pairs during training: system, label, seed, step, chosen_avg_logp, rejected_avg_logp (nats per token).
 
     Raises FileNotFoundError for a system that is not trained yet.
     """
@@ -135,7 +135,7 @@ def above_baseline(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def tau_table(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """One row a label of `tau_frame`: mean z and tau of all updates, and what share of the pairs lies below 0 and at 1.
 
-    z above: mean z of the second half of training less that of `baseline` on the same pairs, nats a token.
+    z above: mean z of the second half of training less that of `baseline` on the same pairs, nats per token.
     """
     above, rows = above_baseline(frame, baseline), []
     below_0 = sum(edge <= 0 for edge in TAU_EDGES[1:])  # bins that end at 0 or before

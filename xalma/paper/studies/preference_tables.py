@@ -34,7 +34,7 @@ def variant_labels(chosen: Sequence[System], variants: Sequence[System]) -> dict
 
 
 def preference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.DataFrame:
-    """One row a direction class and method: the paper's BLEU and COMET-22 as printed, then our scores with ±."""
+    """One row per direction class and method: the paper's BLEU and COMET-22 as printed, then our scores with ±."""
     ours = {"our BLEU": "bleu", "our chrF": "chrf"}
     return _rows(
         records, labels, ours,
@@ -46,7 +46,7 @@ def preference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
 
 
 def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.DataFrame:
-    """One row a direction class and method: how far its outputs went from the SFT output, their length and faults.
+    """One row per direction class and method: how far its outputs went from the SFT output, their length and faults.
 
     chrF to SFT output: 100 is no change. length: characters, percent of the reference's. off-target, empty: percent.
     """
@@ -130,7 +130,7 @@ def _rows(
     columns: Mapping[str, str],
     before: Callable[[str, str], dict[str, str]] = lambda name, direction: {},
 ) -> pd.DataFrame:
-    """One row a direction class and method: what `before` gives, then each column's metric with its ±."""
+    """One row per direction class and method: what `before` gives, then each column's metric with its ±."""
     found, rows = cells_of(records), []
     for direction, arrow in DIRECTIONS.items():
         for name, label in labels.items():
@@ -171,7 +171,7 @@ SWITCHES = (
 
 
 def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.DataFrame:
-    """One row a direction class and difference of two methods in BLEU: the paper's, ours with ±, and what it shows.
+    """One row per direction class and difference of two methods in BLEU: the paper's, ours with ±, and what it shows.
 
     shown: "as in the paper" or "the other way" where ours is larger than its interval, else "within the interval".
     """
@@ -191,7 +191,7 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
 def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """What each of ARPO's switches changes: BLEU with ±, and how far training moved both answers with and without it.
 
-    pushes: `over_rejection.push_table` of the same systems; log-probabilities are averages, nats a token.
+    pushes: `over_rejection.push_table` of the same systems; log-probabilities are averages, nats per token.
     """
     values, moved, rows = by_seed(records).sort_index(), pushes.set_index("method"), []
     for what, one, other in SWITCHES:

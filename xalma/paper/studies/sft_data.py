@@ -112,7 +112,7 @@ def _facts(p: Profile, group: int, data: str) -> dict[str, Any]:
 
 
 def by_test_set(studies: list[Study]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """(bits a byte minus the baseline's, as if each test set were a metric of its own; panels) for `interval_bars`."""
+    """(bits per byte minus the baseline's, as if each test set were a metric; panels) for `interval_bars`."""
     frame = pd.concat(
         [study_summary(study).query(f"metric == {GAP!r}").assign(metric=study.name) for study in studies],
         ignore_index=True,

@@ -162,7 +162,7 @@ def gating_records(p: Profile, group: int) -> list[Record]:
 
 
 def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFrame:
-    """One row a direction class and module: BLEU, chrF, bits a byte, off-target and empty rate."""
+    """One row per direction class and module: BLEU, chrF, bits per byte, off-target and empty rate."""
     found = cells_of(records)
     columns = {"bleu": "BLEU", "chrf": "chrF", BITS: "bits a byte", "off_target": "off-target %", "empty": "empty %"}
     return pd.DataFrame([

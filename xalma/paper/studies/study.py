@@ -63,7 +63,7 @@ def read_study(folder: Path, name: str) -> Study:
 
 
 def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
-    """One row a direction class and system: what it was, its scores with ±, and its bits a byte minus the baseline's.
+    """One row per direction class and system: what it was, its scores with ±, its bits per byte minus the baseline's.
 
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
@@ -101,7 +101,7 @@ def study_note(study: Study, made: str) -> str:
 
 
 def study_findings(study: Study) -> list[str]:
-    """Sentences for each direction class: bits a byte against the baseline's, and BLEU where there is any."""
+    """Sentences for each direction class: bits per byte against the baseline's, and BLEU where there is any."""
     found, values, labels, sentences = cells_of(study.records), by_seed(study.records).sort_index(), study.labels, []
     for direction, arrow in DIRECTIONS.items():
         means = {name: found[name, direction][0] for name in labels}

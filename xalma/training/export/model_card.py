@@ -97,7 +97,7 @@ def _result(record: Record, run: Mapping[str, Any]) -> EvalResult:
 
 
 def _training(chain: Sequence[Mapping[str, Any]]) -> str:
-    """A row a stage: data, updates, tokens and rows it saw, minutes it took."""
+    """A row per stage: data, updates, tokens and rows it saw, minutes it took."""
     rows = []
     for run in chain:
         rows.append(
