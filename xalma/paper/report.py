@@ -41,7 +41,7 @@ _FIRST = (
 def log_rows(p: Profile, number: int) -> pd.DataFrame:
     """The log of stage `number`, all groups: one row a logged step, columns stage, group (0: base), kind, step, loss …
 
-    loss: mean nats per token since the row before; in stage 5 the ARPO loss. tau_full: share of pairs with tau over 0.95.
+    loss: nats per token since the row before; in stage 5 ARPO's. tau_full: share of pairs with tau over 0.95.
     Raises FileNotFoundError, naming the notebook that trains it, for a stage that is not there.
     """
     rows = []
