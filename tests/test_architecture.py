@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from pages import GUIDES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xalma"
@@ -116,9 +117,9 @@ def test_notebooks_import_from_at_most_six_faces(path):
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *sorted((ROOT / "benchmarks").glob("*.py"))], ids=lambda p: p.stem
+    "path", [*GUIDES, *sorted((ROOT / "benchmarks").glob("*.py"))], ids=lambda p: p.stem
 )
-def test_readme_and_benchmarks_import_faces(path):
+def test_guides_and_benchmarks_import_faces(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         text = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
