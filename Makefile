@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme docs lock clean
+.PHONY: check-results tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme docs lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -71,6 +71,10 @@ ladder: $(READY)
 # Preference methods on pairs that are both right and differ in style, from the default run's SFT module; three seeds.
 styles: $(READY)
 	.venv/bin/python -m xalma.paper.studies.style
+
+# Whether the committed tables are those of the committed records; trains nothing, two minutes.
+check-results: $(READY)
+	$(OFFLINE) .venv/bin/python -W ignore -m xalma.cli.check_results
 
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)
