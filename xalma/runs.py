@@ -36,8 +36,8 @@ _checked: dict[
 
 def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:
     """Where a stage's result lies; `branch` keeps the ablations' chains beside the main ladder."""
-    place = "base" if group == BASE else adapter_name(group)
-    return home() / p.run_dir / p.name / branch / f"stage{number}_{STAGE_NAMES[number]}" / place
+    part = "base" if group == BASE else adapter_name(group)
+    return home() / p.run_dir / p.name / branch / f"stage{number}_{STAGE_NAMES[number]}" / part
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
@@ -77,15 +77,15 @@ def lineage(folder: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     Raises ValueError where the stages' `previous` lead round in a circle.
     """
     seen: set[Path] = set()
-    place: str | Path | None = folder
-    while place:
-        place = Path(os.path.normpath(Path.cwd() / place))
-        if place in seen:
-            raise ValueError(f"{place / 'run.json'}: the stages before it lead back to it; {_remedy(place)}")
-        seen.add(place)
-        run = read_run(place)
-        yield place, run
-        place = run.get("previous")
+    current: str | Path | None = folder
+    while current:
+        current = Path(os.path.normpath(Path.cwd() / current))
+        if current in seen:
+            raise ValueError(f"{current / 'run.json'}: the stages before it lead back to it; {_remedy(current)}")
+        seen.add(current)
+        run = read_run(current)
+        yield current, run
+        current = run.get("previous")
 
 
 def is_finished(folder: Path, key: str) -> bool:

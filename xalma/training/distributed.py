@@ -66,13 +66,13 @@ def together(function: Callable[[], Any]) -> list[Any]:
         mine = None, f"{type(cause).__name__}: {cause}"
     except (OSError, RuntimeError) as error:
         mine = None, f"{type(error).__name__}: {error}"
-    found = [mine] * world_size()
+    results = [mine] * world_size()
     if world_size() > 1:
-        dist.all_gather_object(found, mine)
-    for _, error in found:
+        dist.all_gather_object(results, mine)
+    for _, error in results:
         if error:
             raise OSError(" ".join(error.split()))
-    return [result for result, _ in found]
+    return [result for result, _ in results]
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:

@@ -153,12 +153,12 @@ def _check_chain(p: Profile, folder: Path) -> None:
     """
     now = p.values() | {"recipe": recipe_hash(), "text": open_corpus(p).fingerprint()}
     later: tuple[Path, dict[str, Any]] | None = None
-    for place, run in lineage(folder):
+    for stage, run in lineage(folder):
         inputs = run.get("inputs", {})
         again = f"run notebooks/{NOTEBOOK_OF[run.get('number', 0)]}.ipynb again first, with the values of now"
         if changed := [key for key, value in inputs.items() if key in now and now[key] != value]:
-            raise ValueError(f"{place} was made with other inputs ({', '.join(changed)}): {again}")
+            raise ValueError(f"{stage} was made with other inputs ({', '.join(changed)}): {again}")
         if later and later[1].get("inputs", {}).get("previous") != run.get("fingerprint"):
             again = f"run notebooks/{NOTEBOOK_OF[later[1]['number']]}.ipynb again first"
-            raise ValueError(f"{later[0]} was made from another stage than now lies in {place}: {again}")
-        later = place, run
+            raise ValueError(f"{later[0]} was made from another stage than now lies in {stage}: {again}")
+        later = stage, run

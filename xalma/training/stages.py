@@ -155,7 +155,7 @@ def stage4_sft(
         after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
         save_trained(model, tokenizer, group, out)
         tokens = sum(len(row["input_ids"]) for row in rows)
-        notes = {code: found for code in p.languages_of(group) if (found := corpus.notes(code))}
+        notes = {code: note for code in p.languages_of(group) if (note := corpus.notes(code))}
         return {"rows": len(rows), "rows_too_long": n_long, "sft_notes": notes, "steps": steps, "log": log,
                 "tokens_seen": round(tokens * epochs), "dev_loss_before": before, "dev_loss_after": after}  # fmt: skip
 
@@ -235,15 +235,15 @@ def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[
     does not decode again.
     """
     path = checkpoint_folder(out) / PAIRS_FILE
-    found = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one looks, so that all do the same
-    if not found:
+    kept = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one process reads, so that all do the same
+    if not kept:
         if p.preference_id:
             rows, report = released_pairs(p, group)
         else:
             rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
-        found = {"rows": rows, "report": report, "guard": guard_report(p, p.languages_of(group))}
-        together(lambda: rank() == 0 and write_json(path, found | {"fingerprint": fingerprint(found)}))
-    return found["rows"], found["report"], found.get("guard", {})
+        kept = {"rows": rows, "report": report, "guard": guard_report(p, p.languages_of(group))}
+        together(lambda: rank() == 0 and write_json(path, kept | {"fingerprint": fingerprint(kept)}))
+    return kept["rows"], kept["report"], kept.get("guard", {})
 
 
 def _read_pairs(path: Path) -> dict[str, Any] | None:
@@ -251,9 +251,9 @@ def _read_pairs(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with suppress(ValueError, KeyError, TypeError):
-        found = read_json(path, "")
-        if found.pop("fingerprint") == fingerprint(found):
-            return found
+        kept = read_json(path, "")
+        if kept.pop("fingerprint") == fingerprint(kept):
+            return kept
     warnings.warn(f"{path} is damaged: it is not used, the rejected answers are decoded again", stacklevel=2)
     return None
 

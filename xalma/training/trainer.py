@@ -83,11 +83,11 @@ def train(
         stream, fixed = stream_of(rows, micro, seed, collate), [collate(part) for part in _parts(probe, micro)]
         kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
         if kept and (folder := kept.newest()):
-            facts = kept.load(folder, run.tensors())
-            run.go_on(facts)
-            stream.load_state_dict(facts["data"])
+            state = kept.load(folder, run.tensors_state())
+            run.load_state_dict(state)
+            stream.load_state_dict(state["data"])
         else:
-            run.look(fixed)
+            run.log_probe(fixed)
         earlier, started = run.seconds, time.perf_counter()
         taken = iter(stream)
         watched = nullcontext() if rank() else view(p)  # the first process speaks for all
@@ -95,7 +95,7 @@ def train(
             while run.step < steps:
                 parts = list(islice(taken, batch_size // micro))
                 row = run.update(parts)
-                run.look(fixed)
+                run.log_probe(fixed)
                 if row:
                     run.log.append(_checked(row, label, stage))
                 meter.step(sum(n_read(part) for part in parts), run.recent_loss)
@@ -104,7 +104,7 @@ def train(
                 if kept and kept.due(run.step) and run.step < steps:
                     _checked({"loss": mean(run.window)[0].item()}, label, stage)
                     run.seconds = earlier + time.perf_counter() - started
-                    kept.save(run.step, run.tensors(), run.facts() | {"data": stream.state_dict()})
+                    kept.save(run.step, run.tensors_state(), run.state_dict() | {"data": stream.state_dict()})
     collect(run.trained, model)
     if rank():
         return None
@@ -120,7 +120,7 @@ class Run:
     ) -> None:
         self.p, self.stage, self.objective, self.steps = p, stage, objective, steps
         self.every = max(1, steps // 50)
-        self.worker, self.trained = self.spread(Worker(model, objective, mixed_precision(p.mixed_precision)))
+        self.worker, self.trained = self.wrap(Worker(model, objective, mixed_precision(p.mixed_precision)))
         self.worker.train()
         named = [(name, x) for name, x in self.trained.named_parameters() if x.requires_grad]
         groups = [  # norms and biases, the vectors, do not decay
@@ -139,7 +139,7 @@ class Run:
         self.window = torch.zeros(1, device=device())  # loss and sums since the last logged step, (1 + M,) after one
         self.log: list[dict[str, Any]] = []
 
-    def spread(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
+    def wrap(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
         """(worker on this process's device, sharded or replicated; what to save and optimise of it)."""
         shard = sharded(worker.model, self.p)
         return distribute(worker, lambda m: plain_model(m).get_decoder().layers, shard, worker.bf16)
@@ -151,9 +151,9 @@ class Run:
         for i, part in enumerate(mine):
             with accumulating(self.worker, last=i == len(mine) - 1):
                 # gradients are averaged over processes, as is the window: what is wanted is the sum over all parts
-                found = self.worker(_here(part), counts) * world_size()
-                found[0].backward()
-            self.window = self.window + found.detach()
+                sums = self.worker(to_device(part), counts) * world_size()
+                sums[0].backward()
+            self.window = self.window + sums.detach()
         norm, rate = self.apply(), self.schedule.get_last_lr()[0]
         self.schedule.step()
         self.step, self.n_window = self.step + 1, self.n_window + 1
@@ -167,11 +167,11 @@ class Run:
         return row | self.objective.measures(window[1:])
 
     @torch.no_grad()
-    def look(self, fixed: Sequence[dict[str, torch.Tensor]]) -> None:
+    def log_probe(self, fixed: Sequence[dict[str, torch.Tensor]]) -> None:
         """Log the measures of fixed batches, if it is time to; every process computes them all."""
         if fixed and (self.step % max(1, self.steps // 8) == 0 or self.step == self.steps):
             counts = self._counts(fixed)
-            sums = sum(self.worker(_here(part), counts)[1:] for part in fixed)
+            sums = sum(self.worker(to_device(part), counts)[1:] for part in fixed)
             if hasattr(self.worker, "reshard"):  # FSDP2 leaves its root whole until the backward pass, and here is none
                 self.worker.reshard()
             self.log.append({"kind": "probe", "step": self.step} | self.objective.measures(sums.cpu()))
@@ -191,28 +191,28 @@ class Run:
         """Mean loss of this process since the last logged step, or that step's."""
         return self.window[0].item() / self.n_window if self.n_window else self.log[-1]["loss"]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors_state(self) -> dict[str, torch.Tensor]:
         """What is trained and AdamW's two moments and step of it, by name: the tensors themselves, not copies."""
-        found = {}
+        tensors = {}
         for x, name in self.names.items():
             slots = self.optimizer.state[x]
             if not slots:  # before its first step AdamW has none
                 slots |= {"step": torch.zeros((), device=x.device)}
                 slots |= {key: torch.zeros_like(x) for key in ("exp_avg", "exp_avg_sq")}
-            found |= {f"weight.{name}": x.detach()} | {f"{key}.{name}": value for key, value in slots.items()}
-        return found
+            tensors |= {f"weight.{name}": x.detach()} | {f"{key}.{name}": value for key, value in slots.items()}
+        return tensors
 
-    def facts(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The state that is not in tensors; `window` is this process's own, which only the mean is logged of."""
         schedule = {key: self.schedule.state_dict()[key] for key in ("last_epoch", "_step_count", "_last_lr")}
         return {"step": self.step, "window": mean(self.window).tolist(), "n_window": self.n_window, "log": self.log,
                 "seconds": self.seconds, "schedule": schedule}  # fmt: skip
 
-    def go_on(self, facts: dict[str, Any]) -> None:
-        """Take up the state of `facts`, with `tensors` already filled."""
-        self.step, self.n_window, self.log = facts["step"], facts["n_window"], facts["log"]
-        self.seconds, self.window = facts["seconds"], torch.tensor(facts["window"], device=device())
-        self.schedule.load_state_dict(self.schedule.state_dict() | facts["schedule"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of `state_dict`, with the tensors already filled."""
+        self.step, self.n_window, self.log = state["step"], state["n_window"], state["log"]
+        self.seconds, self.window = state["seconds"], torch.tensor(state["window"], device=device())
+        self.schedule.load_state_dict(self.schedule.state_dict() | state["schedule"])
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
 
@@ -266,13 +266,13 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
 @contextmanager
 def dropout(model: torch.nn.Module, on: bool) -> Iterator[None]:
     """Inside, no unit is dropped unless `on`; not by `eval`, which would switch off gradient checkpointing too."""
-    found = [] if on else [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
-    for module, _ in found:
+    before = [] if on else [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    for module, _ in before:
         module.p = 0.0
     try:
         yield
     finally:
-        for module, share in found:
+        for module, share in before:
             module.p = share
 
 
@@ -283,7 +283,7 @@ def n_read(batch: dict[str, torch.Tensor]) -> int:
     return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
 
 
-def _here(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def to_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value.to(device()) for key, value in batch.items()}
 
 

@@ -104,9 +104,9 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
 def read_long_form(p: Profile) -> LongForm | None:
     """The profile's long form from its files alone; None where it was not run."""
     folder = long_folder(p)
-    if not (folder / "run.json").exists():
+    run = _read_run(folder, "08", ("systems",))
+    if run is None:
         return None
-    run = read_json(folder / "run.json", "run the long form of notebook 08 again")
     taus = pd.read_csv(folder / "tau.csv")
     for name in _COUNTS:
         taus[name] = [list(map(int, text.split())) for text in taus[name]]
@@ -183,8 +183,12 @@ def file_ablations(p: Profile, studies: Sequence[Study]) -> None:
 
 def read_ablations(p: Profile) -> LongAblations | None:
     """The profile's long form from its files alone; None where it was not run."""
-    path = ablations_folder(p) / "run.json"
-    if not path.exists():
-        return None
-    run = read_json(path, "run the long form of notebook 09 again", keys=("studies",))
-    return LongAblations(run, [read_study(path.parent, name) for name in run["studies"]])
+    folder = ablations_folder(p)
+    run = _read_run(folder, "09", ("studies",))
+    return run and LongAblations(run, [read_study(folder, name) for name in run["studies"]])
+
+
+def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """run.json of a notebook's long form; None where it was not run. Raises ValueError for a damaged one."""
+    path = folder / "run.json"
+    return read_json(path, f"run the long form of notebook {notebook} again", keys=keys) if path.exists() else None
