@@ -231,6 +231,15 @@ def test_a_full_disk_ends_no_training(unbroken, tmp_path, monkeypatch):
     assert found == unbroken[killed_runs.KINDS[0]]
 
 
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    kept = Checkpoints(tmp_path, 1)
+    assert kept.save(1, {"weight.a": torch.zeros(4)}, {})
+    with pytest.raises(ValueError, match=r"step-000000001 was saved by another version or for another model"):
+        kept.load(kept.newest(), {"weight.b": torch.zeros(4)})
+    with pytest.raises(ValueError, match=r"step-000000001 holds weight\.a in another shape or type"):
+        kept.load(kept.newest(), {"weight.a": torch.zeros(2, 2)})
+
+
 def test_checkpoints_of_other_inputs_are_removed(tmp_path):
     out = tmp_path / "group6"
     folder = checkpoints_for(out, "a")

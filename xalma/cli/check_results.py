@@ -20,7 +20,7 @@ from typing import Any
 
 from xalma.runtime import REPOSITORY
 
-CHECKED = {"tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")}  # profile -> notebooks
+WITH_RECORDS = {"tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")}  # profile -> notebooks
 SUFFIXES = (".csv", ".md", ".tex")
 
 
@@ -60,7 +60,7 @@ def main(results: Path = REPOSITORY / "results") -> int:
     """The command: prints what differs; 1 if anything does, or nothing could be made again."""
     os.environ.setdefault("MPLBACKEND", "agg")
     status = 0
-    for profile, names in CHECKED.items():
+    for profile, names in WITH_RECORDS.items():
         notebooks = [REPOSITORY / "notebooks" / f"{name}.ipynb" for name in names]
         with contextlib.redirect_stdout(io.StringIO()):
             made, changed = differing(results, profile, notebooks)
