@@ -11,12 +11,12 @@ from test_bank import EXACT, batch, by_group, rows_of, write_modules
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import xalma
+from xalma import base_files
 from xalma.data.collate import IsolatedDocuments
 from xalma.models import cuda_graphs
 from xalma.models.adapters import gate, parameter_hash
 from xalma.models.adapters import load_adapters as load_with_peft
 from xalma.models.backbone import load_base, save_base, train_tokenizer
-from xalma.models.bases import fetch
 from xalma.models.bases.vocabulary import restore_base, trim_base
 from xalma.models.losses import labelled_loss
 from xalma.training import stages
@@ -149,7 +149,7 @@ def recipe(micro, ladder, tmp_path_factory):
     model = gemma(len(tokenizer)).to(torch.bfloat16)
     save_base(model, tokenizer, home / "runs" / "bases" / "tiny-gemma")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "home", lambda: home)
+        patch.setattr(base_files, "home", lambda: home)
         corpus = stages.open_corpus(micro)
         texts = [text for code in micro.languages for text in islice(corpus.monolingual(code), 50)]
         trim_base("tiny-gemma", texts, home / "runs" / "bases" / "tiny-gemma-trimmed")

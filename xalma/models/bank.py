@@ -75,6 +75,7 @@ def load_modules(
     base: folder or hub id of the base, where the adapters do not name one that is there.
     dtype: a torch dtype's name, "bfloat16" on a GPU and "float32" elsewhere unless given; device: GPU if there is one.
     A base without a tokenizer beside it gives a bank for ids, which translates no text.
+    On a CPU in float32 the base is packed, see `ModuleBank.pack`, where its weights fit in half of the free memory.
     Raises ValueError for a language or group that is not there, OSError for files that are not.
     """
     from xalma.models.layouts import ALL_MODULES, open_checkpoint
@@ -96,7 +97,15 @@ def load_modules(
         model, tokenizer = load_weights(checkpoint.base, dtype, besides), None
     bank = ModuleBank(model.to(device), checkpoint.layers, tokenizer)
     bank.read(checkpoint, wanted or checkpoint.groups)
+    if can_pack(next(bank.base.parameters())) and _fits_once_more(bank.base):
+        bank.pack()
     return bank
+
+
+def _fits_once_more(base: PreTrainedModel) -> bool:
+    """Whether a second copy of the base's weights leaves half of the free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2 * sum(weight.nbytes for weight in base.parameters()) < free
 
 
 def gated_group(request: str | int) -> int:
