@@ -20,7 +20,7 @@ ROOMS = sorted({path.parent for path in FILES} - {PACKAGE})
 DATA_TABLES = {("systems/table.py", "_rows")}  # functions whose body is a table
 LONG_FUNCTIONS = {("preference/methods.py", "train_preference")}  # may only shrink
 LONG_FILES: set[str] = set()  # over 420 lines: may only shrink
-DOUBLES = 78  # public names that two files define: may only fall
+DOUBLES = 72  # public names that two files define: may only fall
 
 
 def name_of(path: Path) -> str:

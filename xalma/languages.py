@@ -116,6 +116,8 @@ GROUPS: dict[int, tuple[str, ...]] = {
     g: tuple(code for code, row in LANGUAGES.items() if row.group == g) for g in GROUP_NAMES
 }
 PAPER_GROUPS = tuple(GROUPS)  # 1..8, what "all" means
+ALMA_LANGUAGES = ("cs", "de", "is", "ru", "zh")  # those of the ALMA paper, beside English
+ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}  # the two classes of directions, as tables and figures name them
 ADDED: dict[str, Language] = {}  # languages outside the papers' table, by `add_language`
 
 
@@ -207,6 +209,17 @@ def directions(codes: tuple[str, ...] | list[str]) -> list[str]:
     return [d for code in codes for d in (f"en-{code}", f"{code}-en")]
 
 
+def gated_group(request: str | int) -> int:
+    """The group whose module serves a language ("zh"), a direction ("en-zh") or a group (6): the hard gate.
+
+    Raises ValueError for an unknown language or group, English alone, or a direction without English.
+    """
+    if isinstance(request, int):
+        adapter_name(request)  # raises where there is no such group
+        return request
+    return group_of(other_side(*parse_direction(request)) if "-" in request else request)
+
+
 def parse_groups(text: str) -> tuple[int, ...]:
     """Group numbers from "all" (the papers' eight), "6" or "3,6". Raises ValueError for a group that is not there."""
     if text.strip() == "all":
@@ -260,7 +273,7 @@ if os.environ.get("XALMA_LANGUAGES"):  # read here, so that worker processes and
 
 
 def adapter_name(group: int) -> str:
-    """The peft adapter name of a group's module."""
+    """"group6": what a group's module is called, as an adapter and as a folder. Raises ValueError for no such group."""
     if group not in GROUPS:
         raise ValueError(f"there is no language group {group!r}: choose 1 to {max(GROUPS)}")
     return f"group{group}"

@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import xalma
-from xalma.languages import GROUPS, PAPER_GROUPS, adapter_name, directions, group_of
+from xalma.languages import GROUPS, PAPER_GROUPS, adapter_name, directions, gated_group, group_of
 from xalma.models.adapters import gate, parameter_hash, save_adapter
 from xalma.models.adapters import load_adapters as load_with_peft
 from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
-from xalma.models.bank import ModuleBank, gated_group
+from xalma.models.bank import ModuleBank
 from xalma.models.convert import convert
 from xalma.models.generation import translate
 from xalma.models.grouped_lora import Gate, Packed

@@ -16,11 +16,9 @@ from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files
 from xalma.corpora.files import hub_rows
-from xalma.languages import ENGLISH
+from xalma.languages import ALMA_LANGUAGES, ENGLISH
 from xalma.text_files import check_parallel
 
-LANGUAGES = ("cs", "de", "is", "ru", "zh")
-FLORES_LINES = {"dev": 997, "devtest": 1012}  # FLORES-200's sizes; 2,009 lines in all, as found here
 HUB_ID = "haoranxu/ALMA-Human-Parallel"
 
 
@@ -35,10 +33,10 @@ class AlmaCorpus(Corpus):
     FLORES: ClassVar = False  # whether the lines of FLORES-200 are trained on
 
     def languages(self) -> tuple[str, ...]:
-        return LANGUAGES
+        return ALMA_LANGUAGES
 
     def sft(self, lang: str) -> list[Pair]:
-        if lang not in LANGUAGES:
+        if lang not in ALMA_LANGUAGES:
             return []
         pairs = train_pairs(lang)
         if not self.FLORES:
@@ -50,13 +48,13 @@ class AlmaCorpus(Corpus):
         """Every line but FLORES-200's is of WMT'17 to '20 (data README, warning 5)."""
         years = {f"wmt{year}" for year in range(17, 21)} if lang != "is" else set()
         flores = {"flores200 dev", "flores200 devtest"} if self.FLORES else set()
-        return frozenset(years | flores) if lang in LANGUAGES else frozenset()
+        return frozenset(years | flores) if lang in ALMA_LANGUAGES else frozenset()
 
     def dev(self, lang: str) -> list[Pair]:
         return self._validation(lang)[: self.p.dev_pairs]
 
     def _validation(self, lang: str) -> list[Pair]:
-        if lang not in LANGUAGES or lang == "is":  # upstream has no validation pairs for Icelandic
+        if lang not in ALMA_LANGUAGES or lang == "is":  # upstream has no validation pairs for Icelandic
             return []
         return list(_pairs(HUB_ID, lang, "validation", str(_folder())))
 

@@ -11,22 +11,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from xalma.corpora.alma import FLORES_LINES, train_pairs
+from xalma.corpora.alma import train_pairs
 from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files, others
 from xalma.corpora.files import hub_rows
-from xalma.languages import ENGLISH, language
+from xalma.corpora.test_sets import FLORES_LINES
+from xalma.languages import ALMA_LANGUAGES, ENGLISH, language
 from xalma.text_files import check_parallel
 
 
 class FloresCorpus(Corpus):
     NAME: ClassVar = "FLORES-200"
     HUMAN: ClassVar = True
-    ALMA: ClassVar = ("cs", "de", "is", "ru", "zh")
 
     def languages(self) -> tuple[str, ...]:
         if has_data("flores200"):
             return tuple(code for code in others() if self._files(code, "devtest") or self._dev_files(code))
-        return self.ALMA if has_data("alma-human") else others()
+        return ALMA_LANGUAGES if has_data("alma-human") else others()
 
     def sets(self, lang: str) -> frozenset[str]:
         return frozenset({"flores200 dev"} if lang in self.languages() else ())

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from xalma.languages import (
     ADDED,
+    ALMA_LANGUAGES,
     ENGLISH,
     LANGUAGES,
     Language,
@@ -60,7 +61,6 @@ WMT_LINES = {
 }  # fmt: skip
 WMT24PP_LINES = 960
 CANARY = "CANARY GUID"
-_ALMA = ("cs", "de", "is", "ru", "zh")  # languages of alma-human/, whose training files end with FLORES-200
 # wmt/wmtNN files a pair once, the other language first; wmt19's test split and later years are not there.
 _HUB = {"flores200": "haoranxu/FLORES-200", "wmt22": "haoranxu/WMT22-Test", "wmt23": "haoranxu/WMT23-Test",
         "ntrex": "davidstap/NTREX", **{f"wmt{year}": f"wmt/wmt{year}" for year in range(15, 19)}}  # fmt: skip
@@ -168,7 +168,9 @@ def directions_of(name: str, origin: str = "data") -> list[str]:
         return directions(_codes(lambda row: f"ntrex/{row.code}.txt", origin))
     if name == "flores200":
         whole = origin == "hub" or (_root(name) / "flores200").is_dir()
-        return directions(_codes(lambda row: f"flores200/devtest/{row.flores}.devtest", origin) if whole else _ALMA)
+        if not whole:
+            return directions(ALMA_LANGUAGES)
+        return directions(_codes(lambda row: f"flores200/devtest/{row.flores}.devtest", origin))
     if name == WMT24PP and origin == "data":
         files = sorted((_root(name) / name).glob("*.tsv*"))
         return [pair for file in files if _is_ours(pair := f"{ENGLISH}-{file.name.partition('.')[0]}")]

@@ -33,6 +33,7 @@ from xalma.evaluation.segment_statistics import (
     statistics_of,
 )
 
+ALPHA = 0.05  # below this p-value a difference is called significant
 TIE = 1e-9  # on the 0-100 scale: differences closer than this are equal but for rounding
 
 
@@ -206,7 +207,7 @@ def compare(
     metric: str,
     test: str = "bootstrap",
     correction: str = "holm",
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     n_samples: int | None = None,
     seed: int = SEED,
 ) -> pd.DataFrame:

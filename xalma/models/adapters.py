@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from xalma.files import read_json, write_json
-from xalma.languages import adapter_name, group_of
+from xalma.languages import adapter_name, gated_group
 from xalma.models.layouts import PROJECTIONS, check_adapter, lora_config
 from xalma.runtime import all_finite
 
@@ -106,7 +106,7 @@ def gate(model: PeftModel, language_or_group: str | int) -> int:
 
     Raises ValueError for English alone, an unknown language, or a group whose module is not loaded.
     """
-    group = language_or_group if isinstance(language_or_group, int) else group_of(language_or_group)
+    group = gated_group(language_or_group)
     name = adapter_name(group)
     if name not in model.peft_config:
         loaded = ", ".join(model.peft_config)

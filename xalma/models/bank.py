@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import check_folder, has_tokenizer
 from xalma.files import new_directory
-from xalma.languages import PAPER_GROUPS, adapter_name, group_of, other_side, parse_direction
+from xalma.languages import PAPER_GROUPS, gated_group, group_of, other_side
 from xalma.models.backbone import load_base, load_weights
 from xalma.models.cuda_graphs import replayed
 from xalma.models.generation import (
@@ -106,17 +106,6 @@ def _fits_once_more(base: PreTrainedModel) -> bool:
     """Whether a second copy of the base's weights leaves half of the free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 2 * sum(weight.nbytes for weight in base.parameters()) < free
-
-
-def gated_group(request: str | int) -> int:
-    """The group whose module serves a language ("zh"), a direction ("en-zh") or a group (6): the hard gate.
-
-    Raises ValueError for an unknown language or group, English alone, or a direction without English.
-    """
-    if isinstance(request, int):
-        adapter_name(request)  # raises where there is no such group
-        return request
-    return group_of(other_side(*parse_direction(request)) if "-" in request else request)
 
 
 class ModuleBank(nn.Module):

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from xalma.languages import adapter_name
+
 FEW_TOKENS = 4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
 PIECES = 8
 PADDED_TOKENS = 256  # of one module: up to here a GPU's product is reading weights, and padding costs nothing
@@ -145,7 +147,7 @@ class SharedInput(nn.Module):
 
     def matrices(self, group: int) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """(A, B) of each projection of the group, A: (r, D), B: (O, r), r the group's own."""
-        module = self.modules_of[f"group{group}"]
+        module = self.modules_of[adapter_name(group)]
         return [(module[f"A{i}"], module[f"B{i}"]) for i in range(len(self.names))]
 
     # -- storage ------------------------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ class SharedInput(nn.Module):
 
     def drop(self, group: int) -> None:
         """Forgets a group's matrices and gives their memory back."""
-        del self.scales[group], self.modules_of[f"group{group}"]
+        del self.scales[group], self.modules_of[adapter_name(group)]
         self._lay(self._ranks())
 
     def _ranks(self) -> dict[int, int]:
@@ -177,11 +179,11 @@ class SharedInput(nn.Module):
         for slot, (group, own) in enumerate(sorted(ranks.items())):
             views = {f"A{i}": self.a[slot, i, :own] for i in range(len(widths))}
             views |= {f"B{i}": self.b[i][slot, :, :own] for i in range(len(widths))}
-            if f"group{group}" not in self.modules_of:
+            if adapter_name(group) not in self.modules_of:
                 fresh = {key: nn.Parameter(view, requires_grad=False) for key, view in views.items()}
-                self.modules_of[f"group{group}"] = nn.ParameterDict(fresh)
+                self.modules_of[adapter_name(group)] = nn.ParameterDict(fresh)
                 continue
-            for key, parameter in self.modules_of[f"group{group}"].items():
+            for key, parameter in self.modules_of[adapter_name(group)].items():
                 views[key].copy_(parameter.detach())
                 parameter.data = views[key]
 

@@ -20,23 +20,20 @@ import pandas as pd
 
 from xalma.evaluation.records import Record, direction_class
 from xalma.evaluation.segment_statistics import segment_statistics
-from xalma.evaluation.significance import N_RESAMPLES, compare, holm, paired_mean
+from xalma.evaluation.significance import ALPHA, N_RESAMPLES, compare, holm, paired_mean
 from xalma.evaluation.thresholds import explained, marks
 from xalma.files import read_json, write_atomically, write_json
-from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, other_side, parse_direction
+from xalma.languages import ARROWS, GROUP_NAMES, GROUPS, LANGUAGES, adapter_name, other_side, parse_direction
 from xalma.paper.tables import NOT_WORSE, Cell, Table, frame_csv, number, printed, write_marked
 from xalma.profiles import Profile
 from xalma.published import TABLES, published
-from xalma.runs import STAGE_NAMES, read_run, results_folder
-from xalma.runtime import home, provenance
+from xalma.runs import BASE, read_run, results_folder, stage_folder
+from xalma.runtime import provenance
 from xalma.training.ladder import outputs_file
 
-ALMA_LANGUAGES = ("de", "cs", "is", "zh", "ru", "avg")
-ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 RUN = "../run.json"  # from results/<profile>/tables
 SUBSETS = ("All", "High")
 LAST_STAGES = {"stage4": "post-training stage 1 (SFT)", "stage5": "post-training stage 2 (ARPO)"}
-ALPHA = 0.05
 
 
 def printed_note(table: str) -> str:
@@ -50,7 +47,7 @@ def printed_note(table: str) -> str:
 def alma_table(direction: str) -> Table:
     """ALMA's main table for "en-xx" or "xx-en": systems down; BLEU and COMET-22 of five languages and their mean."""
     table = {"en-xx": "a", "xx-en": "b"}[direction]
-    columns = [(lang, metric) for lang in ALMA_LANGUAGES for metric in ("BLEU", "COMET-22")]
+    columns = [(lang, metric) for lang in ("de", "cs", "is", "zh", "ru", "avg") for metric in ("BLEU", "COMET-22")]
     heads = [f"{lang} {metric.removesuffix('-22')}" for lang, metric in columns]
     rows = _grid(published(table), "system", "group_or_lang", columns)
     made = Table(["system", *heads], rows, f"ALMA, {ARROWS[direction]}, WMT'22 (is: WMT'21)", [printed_note(table)])
@@ -87,7 +84,7 @@ def xalma_table(direction: str) -> Table:
     """X-ALMA's COMET-22 by group, All and High, for "en-xx" or "xx-en"."""
     table = {"en-xx": "e", "xx-en": "f"}[direction]
     cells = published(table)
-    columns = [(f"group{group}", subset) for group in GROUPS for subset in SUBSETS]
+    columns = [(adapter_name(group), subset) for group in GROUPS for subset in SUBSETS]
     heads = [f"{group.removeprefix('group')} {subset}" for group, subset in columns]
     rows = _grid(cells.assign(metric=cells["subset"]), "system", "group_or_lang", columns)
     made = Table(
@@ -241,7 +238,7 @@ def _kept_statistics(p: Profile, stage: str, metric: str) -> dict[str, Any]:
     """Direction → segment statistics of the outputs that `translate_test` keeps; empty where one group has none."""
     statistics: dict[str, Any] = {}
     for group in p.group_numbers:
-        folder = _stage_path(p, int(stage.removeprefix("stage")), group)
+        folder = stage_folder(p, int(stage.removeprefix("stage")), group)
         if not (folder / "run.json").exists() or not (kept := outputs_file(p, folder, group)).exists():
             return {}
         rows = read_json(kept, "remove it, and run notebooks 06 and 07 again", list)
@@ -250,11 +247,6 @@ def _kept_statistics(p: Profile, stage: str, metric: str) -> dict[str, Any]:
             outputs, references = ([row[side] for row in own] for side in ("output", "reference"))
             statistics[direction] = segment_statistics(outputs, references, direction.split("-")[1], metric)
     return statistics
-
-
-def _stage_path(p: Profile, number: int, group: int) -> Path:
-    place = "base" if number <= 1 else f"group{group}"
-    return home() / p.run_dir / p.name / "ladder" / f"stage{number}_{STAGE_NAMES[number]}" / place
 
 
 def tests_sentence(tests: pd.DataFrame, before: str, after: str) -> str:
@@ -301,12 +293,12 @@ def write_run_file(p: Profile, command: str) -> Path:
     """
     path, stages = results_folder(p) / "run.json", {}
     for stage in range(6):
-        for group in (0,) if stage <= 1 else p.group_numbers:
-            file = _stage_path(p, stage, group) / "run.json"
+        for group in (BASE,) if stage <= 1 else p.group_numbers:
+            file = stage_folder(p, stage, group) / "run.json"
             if file.exists():
                 run = read_run(file.parent)
                 kept = {key: run.get(key) for key in ("fingerprint", "commit", "steps", "contamination")}
-                stages[f"stage{stage}/{'base' if group == 0 else f'group{group}'}"] = kept
+                stages[f"stage{stage}/{file.parent.name}"] = kept
     if stages or not path.exists():
         values = {k: v for k, v in p.values().items() if k not in ("run_dir", "results_dir")}
         write_json(path, {"command": command, "seed": p.seed, "profile": values, "stages": stages, **provenance()})

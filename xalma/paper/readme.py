@@ -15,8 +15,10 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import read_records
+from xalma.evaluation.significance import ALPHA
 from xalma.files import read_json, write_atomically
-from xalma.paper.paper_tables import ALPHA, ARROWS, difference_text, groups_sentence
+from xalma.languages import ARROWS
+from xalma.paper.paper_tables import difference_text, groups_sentence
 from xalma.paper.studies.ladder import RANDOM
 from xalma.paper.studies.seeds import by_seed, cells_of, paired
 from xalma.paper.studies.stage_ablation import FULL

@@ -26,7 +26,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from xalma.corpora.test_sets import load
 from xalma.evaluation.records import Record, write_records, write_run
 from xalma.evaluation.scoring import Scores
-from xalma.evaluation.significance import compare, holm, paired_bootstrap, sentence
+from xalma.evaluation.significance import ALPHA, compare, holm, paired_bootstrap, sentence
 from xalma.evaluation.thresholds import explained, marks
 from xalma.files import write_atomically
 from xalma.languages import ENGLISH, language, parse_direction
@@ -41,7 +41,6 @@ NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU",
 # File names of ALMA's release → rows of the ALMA paper's tables a and b. GPT-4 of the release is a later model
 # (gpt-4-1106-preview) than the paper's, and gpt3.5-text-davinci-003 is its GPT-3.5-D.
 PUBLISHED_ROWS = {"ALMA-13B-LoRA": "ALMA-13B-LoRA", "gpt3.5-text-davinci-003": "GPT-3.5-D zero-shot"}
-ALPHA = 0.05
 
 
 def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataFrame:

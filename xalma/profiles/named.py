@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from xalma.languages import GROUPS
+from xalma.languages import ALMA_LANGUAGES, GROUPS
 from xalma.profiles.profile import PROFILES, Profile
 
 FULL = Profile()
@@ -97,7 +97,7 @@ SMALL_CPU = SMALL.but(
 
 # ALMA (arXiv 2309.11674): five languages in given shares, its raw prompt, stage 2 by stage 4's loop (notebook 11).
 _ALMA: dict[str, Any] = {
-    "notebooks": "11", "groups": "1,3,5,6", "only_languages": "cs,de,is,ru,zh", "prompt_style": "alma",
+    "notebooks": "11", "groups": "1,3,5,6", "only_languages": ",".join(ALMA_LANGUAGES), "prompt_style": "alma",
     "mixing": "given", "mixing_shares": "de:20,cs:14,is:8,zh:19,ru:22,en:17",  # runs/mono_ft.sh
     "lora_rank": 16, "lora_alpha": 32,  # adapter_config of ALMA's LoRA, on down_proj alone
 }  # fmt: skip

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xalma.languages import ADDED, LANGUAGES, other_side, parse_direction
+from xalma.languages import ADDED, ALMA_LANGUAGES, ENGLISH, LANGUAGES, other_side, parse_direction
 
 ALL = tuple(LANGUAGES)
-ALMA_LANGUAGES = ("en", "cs", "de", "is", "ru", "zh")
 AYA_23 = ("ar", "zh", "cs", "nl", "en", "fr", "de", "el", "he", "hi", "id", "it", "ja", "ko", "fa", "pl", "pt", "ro",
           "ru", "es", "tr", "uk", "vi")  # fmt: skip
 WMT22_LANGUAGES = ("en", "cs", "de", "fr", "ja", "ru", "uk", "zh")
@@ -75,7 +74,7 @@ _META = "Llama 2 Community License, gated (from memory)"
 _LLAMA1 = "LLaMA-1 weights: non-commercial research (from memory)"
 _XALMA = {"family": "xalma", "template": "xalma", "id_source": "FACTS §2, fe1ixxu/ALMA README", "english_only": True,
           "licence": "MIT (from memory)", "title": "X-ALMA"}  # fmt: skip
-_ALMA = {"family": "causal", "template": "alma", "languages": ALMA_LANGUAGES, "english_only": True,
+_ALMA = {"family": "causal", "template": "alma", "languages": (ENGLISH, *ALMA_LANGUAGES), "english_only": True,
          "licence": "MIT (repository README); base LLaMA-2"}  # fmt: skip
 _ALMA_ID = "read: fe1ixxu/ALMA README"
 _TIM = {"family": "causal", "template": "tim", "id_source": "read: lemon0830/TIM README", "languages": WMT22_LANGUAGES,

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import check_folder
-from xalma.languages import group_of, other_side
+from xalma.languages import gated_group
 from xalma.models.backbone import check_vocabulary
 from xalma.models.bank import ModuleBank, Source, load_modules
 from xalma.models.layouts import open_checkpoint
@@ -43,7 +43,7 @@ class Grouped(Causal):
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`. Raises ValueError for a direction without English."""
         self.row.check(src, tgt)
-        self.model, self.tokenizer = self.way.select(group_of(other_side(src, tgt)))
+        self.model, self.tokenizer = self.way.select(gated_group(f"{src}-{tgt}"))
         return super().translate(texts, src, tgt, progress=progress)
 
 

@@ -14,12 +14,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xalma.languages import GROUP_NAMES
+from xalma.languages import ARROWS, GROUP_NAMES
 from xalma.paper.figures.style import GROUP_COLOURS, INK, PALE, subplots
 from xalma.paper.tables import save_figure
 from xalma.published import published
 
-ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 OURS, THEIRS, ACCENT = GROUP_COLOURS[6], GROUP_COLOURS[5], GROUP_COLOURS[1]
 BASELINES = tuple(GROUP_COLOURS[group] for group in (3, 4, 5, 2, 7, 8))
 

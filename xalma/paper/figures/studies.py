@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from xalma.evaluation.records import Record
+from xalma.languages import ARROWS
 from xalma.paper.figures.style import INK, PALE, subplots
 from xalma.paper.studies.over_rejection import above_baseline, tau_curve
-from xalma.paper.studies.seeds import DIRECTIONS, SFT, summary
+from xalma.paper.studies.seeds import SFT, summary
 from xalma.paper.studies.style import label_of, last_logps, split_name
 from xalma.preference.arpo import TAU_EDGES, Z_EDGES
 from xalma.preference.methods import METHODS
@@ -156,7 +157,7 @@ def rate_curves(records: Iterable[Record], probes: pd.DataFrame, title: str) -> 
     ends = logps.drop(SFT).join(logps.drop(SFT).index.to_series().map(split_name).apply(pd.Series)
                                 .set_axis(["method", "rate"], axis=1))  # fmt: skip
     fig, axes = subplots(3, 3, size=(10, 7.6), sharex=True)
-    for row, (direction, arrow) in zip(axes, DIRECTIONS.items(), strict=False):
+    for row, (direction, arrow) in zip(axes, ARROWS.items(), strict=False):
         for ax, (metric, name) in zip(row, RATE_PANELS, strict=True):
             here = frame[chosen_rows(frame, metric, direction)]
             _over_rates(ax, here[here["rate"] > 0], "mean", here.loc[here["system"] == SFT, "mean"].item())
@@ -283,7 +284,7 @@ def quality_figure(table: pd.DataFrame) -> Figure:
     """`alma.quality_table` as bars, ours alone: a column per direction, BLEU above, bits per byte below."""
     fig, axes = subplots(2, 2, size=(10, 6.4), sharey="row", sharex=True)
     for row, (label, title) in zip(axes, LABELS.items(), strict=True):
-        for ax, arrow in zip(row, DIRECTIONS.values(), strict=True):
+        for ax, arrow in zip(row, ARROWS.values(), strict=True):
             for shift, (mono, rows) in zip((-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True):
                 places = [place + shift for place in range(len(rows))]
                 bars = ax.bar(places, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
@@ -291,7 +292,7 @@ def quality_figure(table: pd.DataFrame) -> Figure:
                 ax.bar_label(bars, fmt="%.1f" if label == "BLEU" else "%.2f", fontsize=8, color=INK)
             ax.set_xticks(range(len(rows)), rows["bitext"])
         row[0].set_ylabel(title)
-    for ax, arrow in zip(axes[0], DIRECTIONS.values(), strict=True):
+    for ax, arrow in zip(axes[0], ARROWS.values(), strict=True):
         ax.set_title(arrow)
     for ax in axes[1]:
         ax.set_xlabel("bitext of stage 2")
@@ -303,7 +304,7 @@ def amount_figure(table: pd.DataFrame) -> Figure:
     """`alma.amount_table` as lines: BLEU and bits per byte after stage 2 against monolingual tokens of stage 1."""
     fig, axes = subplots(1, 2, size=(10, 3.8))
     for ax, (label, title) in zip(axes, LABELS.items(), strict=True):
-        for arrow, colour in zip(DIRECTIONS.values(), ("#4477AA", "#CCBB44"), strict=True):
+        for arrow, colour in zip(ARROWS.values(), ("#4477AA", "#CCBB44"), strict=True):
             ax.plot(table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow)
         ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
         ax.set_xticks(table["monolingual tokens"])

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from xalma.evaluation.records import IN_BITS, Record
-from xalma.languages import GROUP_NAMES, LANGUAGES, other_side, parse_direction
+from xalma.languages import ARROWS, GROUP_NAMES, LANGUAGES, other_side, parse_direction
 from xalma.paper.figures.style import GROUP_COLOURS, INK, subplots
 from xalma.paper.ladder_tables import STAGES, direction_table, ladder_table
 from xalma.preference.arpo import arpo_loss
@@ -35,7 +35,6 @@ STAGE_TITLES = {
     4: "Stage 4: SFT (answers only)",
     5: "Stage 5: ARPO",
 }
-DIRECTIONS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 INSTRUMENTS = {  # title -> metric and stages: what a stage is measured with, from the stage before it on
     "Held-out text alone\n(bits per byte, less is better)": ("text_bits", ("base", "stage1", "stage2")),
     "Gain from the own partner\n(bits per byte)": ("partner_gain", ("base", "stage1", "stage2", "stage3")),
@@ -79,7 +78,7 @@ def ladder_figure(records: Iterable[Record]) -> Figure:
     for i, (name, (metric, stages), kept) in enumerate(found):
         _ladder_column((axes[i], axes[i + len(found)]), kept, metric, stages)
         axes[i].set_title(name)
-    for row, title in enumerate(DIRECTIONS.values()):
+    for row, title in enumerate(ARROWS.values()):
         axes[row * len(found)].set_ylabel(f"{title}\n{_segments(records)} segments per direction")
     _legend(fig, axes)
     return fig
@@ -102,7 +101,7 @@ def _segments(records: Sequence[Record]) -> str:
 def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, stages: Sequence[str]) -> None:
     table = ladder_table(records, metric)
     stages = [stage for stage in stages if stage in table]
-    for ax, direction in zip(axes, DIRECTIONS, strict=True):
+    for ax, direction in zip(axes, ARROWS, strict=True):
         rows = table[table["direction"] == direction]
         for _, row in rows.iterrows():
             is_mean = row["group"] == "all"
@@ -126,7 +125,7 @@ def direction_heatmap(records: Iterable[Record], metric: str = "bleu", stages: S
     codes.sort(key=lambda code: LANGUAGES[code].group)
     top = max(1.0, table[stages].max().max())
     fig, axes = _panels(2, columns=2, height=1.2 + 0.26 * len(codes), sharey=True)
-    for ax, title in zip(axes, DIRECTIONS.values(), strict=True):
+    for ax, title in zip(axes, ARROWS.values(), strict=True):
         outward = table["direction"].map(lambda d: parse_direction(d)[0] == "en") == (title == "en→xx")
         side = table[outward].copy()
         side.index = [other_side(*parse_direction(direction)) for direction in side["direction"]]

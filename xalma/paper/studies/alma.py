@@ -27,9 +27,9 @@ from xalma.corpora.registry import open_corpus
 from xalma.data import cleaning
 from xalma.data.contamination import guarded_corpus
 from xalma.evaluation.records import Record
-from xalma.languages import language
+from xalma.languages import ARROWS, language
 from xalma.models.backbone import load_base, save_base
-from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, cells_of
+from xalma.paper.studies.seeds import LEAST_BLEU, cells_of
 from xalma.profiles import Profile
 from xalma.published import published
 from xalma.runs import BASE, finished, read_run, recipe_hash, results_folder, stage_folder
@@ -176,7 +176,7 @@ def quality_table(records: Iterable[Record]) -> pd.DataFrame:
     for mono, share in (("no", 0.0), ("yes", 1.0)):
         for kind in PARALLEL:
             row: dict[str, Any] = {"monolingual": mono, "bitext": kind}
-            for direction, arrow in DIRECTIONS.items():
+            for direction, arrow in ARROWS.items():
                 row[f"paper BLEU {arrow}"] = _printed_quality(direction, mono, kind)
                 row |= _ours(found[system_name(share, kind), direction][0], arrow)
             rows.append(row)
@@ -189,7 +189,7 @@ def amount_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Data
     for share in MONO_SHARES:
         name = system_name(share, HUMAN)
         row = {"monolingual tokens": read_run(read_run(folders[name])["previous"]).get("tokens_seen", 0)}
-        for direction, arrow in DIRECTIONS.items():
+        for direction, arrow in ARROWS.items():
             row |= _ours(found[name, direction][0], arrow)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -201,7 +201,7 @@ def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Dat
     for label, system, lora in (("full weights", "ALMA-7B", False), ("LoRA on down_proj", "ALMA-7B-LoRA", True)):
         name = system_name(1.0, HUMAN, lora)
         row: dict[str, Any] = {"stage 2": label, "parameters trained": read_run(folders[name])["parameters_trained"]}
-        for table, (direction, arrow) in zip("ab", DIRECTIONS.items(), strict=True):
+        for table, (direction, arrow) in zip("ab", ARROWS.items(), strict=True):
             row[f"paper BLEU {arrow}"] = _average(table, direction, system)
             row |= _ours(found[name, direction][0], arrow)
         rows.append(row)
@@ -219,7 +219,7 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
     BLEU is read where a cell of the direction reaches LEAST_BLEU, bits per byte everywhere.
     """
     said = []
-    for arrow in DIRECTIONS.values():
+    for arrow in ARROWS.values():
         cells = table.set_index(["monolingual", "bitext"])
         for label in METRICS.values():
             ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
@@ -247,7 +247,7 @@ def _on_kinds(ours: pd.Series, label: str, places: int) -> str:
 def amount_sentences(table: pd.DataFrame) -> list[str]:
     """What the curve says: the scores from no monolingual text to all of it, and how many steps were for the better."""
     said = []
-    for arrow in DIRECTIONS.values():
+    for arrow in ARROWS.values():
         for label in METRICS.values():
             ours, places = table[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
             if label == "BLEU" and ours.max() < LEAST_BLEU:
@@ -262,7 +262,7 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
 def weights_sentence(table: pd.DataFrame) -> str:
     """What the table of full weights and LoRA says: the share of the weights, and what it changes in bits per byte."""
     full, lora = (row for _, row in table.iterrows())
-    columns = {arrow: f"our {BITS} {arrow}" for arrow in DIRECTIONS.values()}
+    columns = {arrow: f"our {BITS} {arrow}" for arrow in ARROWS.values()}
     changes = ", ".join(f"{arrow} {full[name]:.3f} to {lora[name]:.3f}" for arrow, name in columns.items())
     share = 100 * lora["parameters trained"] / full["parameters trained"]
     return f"Here LoRA trains {share:.1f} % of the weights; bits a byte from full weights to LoRA: {changes}."

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
-from xalma.paper.studies.seeds import DIRECTIONS, by_seed, cells_of, judged, paired, seeds_of
+from xalma.languages import ARROWS
+from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.stage_ablation import FULL, branch_of, full_folder, full_stage, n_tokens
 from xalma.paper.studies.study import Study, file_study, one_share, study_note
 from xalma.paper.tables import write_table
@@ -83,7 +84,7 @@ def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
 def sft_table(study: Study) -> pd.DataFrame:
     """One row per direction class and system: BLEU with ±, its range over seeds, and the difference to all stages."""
     found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for name, facts in study.systems.items():
             mean, half = found[name, direction]
             seeds = values[name, direction, "bleu"]
@@ -97,7 +98,7 @@ def sft_table(study: Study) -> pd.DataFrame:
 def sft_findings(study: Study) -> list[str]:
     """Sentences made from the records: each system's BLEU against all stages, per direction class."""
     values, sentences = by_seed(study.records).sort_index(), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for name, label in study.labels.items():
             if name != study.baseline:
                 gap, half = paired(values, name, study.baseline, direction)
@@ -108,7 +109,7 @@ def sft_findings(study: Study) -> list[str]:
 def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per direction class and stage before SFT: one-shot BLEU, text bits and partner gain, each with ±."""
     found, rows = cells_of(records), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for stage in BEFORE_SFT:
             mean, half = found[stage, direction]
             row: dict[str, Any] = {"direction": arrow, "after": stage}

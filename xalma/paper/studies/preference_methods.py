@@ -22,6 +22,7 @@ from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio, score
 from xalma.evaluation.records import Record
 from xalma.files import read_json, write_json
+from xalma.languages import adapter_name
 from xalma.models.adapters import save_adapter
 from xalma.paper.studies.seeds import SFT, seeds_of
 from xalma.paper.studies.study import one_share
@@ -115,7 +116,7 @@ def _pairs_folder(p: Profile, group: int) -> Path:
         write_json(out / "rows.json", rows)
         return {"pairs": report}
 
-    return finished(_comparisons(p) / "pairs" / f"group{group}", inputs, make)
+    return finished(_comparisons(p) / "pairs" / adapter_name(group), inputs, make)
 
 
 def read_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, int]]:
@@ -156,7 +157,7 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
 
 def system_folder(p: Profile, group: int, system: System, seed: int) -> Path:
     """Where a trained system lies."""
-    return _comparisons(p) / system.name.replace(" ", "-").replace(",", "") / f"seed{seed}" / f"group{group}"
+    return _comparisons(p) / system.name.replace(" ", "-").replace(",", "") / f"seed{seed}" / adapter_name(group)
 
 
 def preference_file(p: Profile) -> Path:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from xalma.evaluation.records import Record
+from xalma.languages import ARROWS
 from xalma.paper.studies.preference_methods import System
-from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
+from xalma.paper.studies.seeds import LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
 from xalma.published import published
 
 # our name -> the paper's, table g; continued SFT is not in it
@@ -59,7 +60,7 @@ def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) ->
     """Sentences on what the records say: ARPO against its start, methods without BC, order against the paper's."""
     found, sentences = cells_of(records), []
     n_seeds = int(found["n_seeds", "max"])
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         start = found[SFT, direction][0]["bleu"]
         if start < LEAST_BLEU:
             sentences.append(
@@ -86,7 +87,7 @@ def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) ->
 def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list[str]:
     """Sentences on style drift: how near each method's output stays to the SFT output, nearest first."""
     found, sentences = cells_of(records), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         drift = {label: found[name, direction][0]["drift_chrf"] for name, label in labels.items() if name != SFT}
         listed = [f"{label} {drift[label]:.1f}" for label in sorted(drift, key=drift.__getitem__, reverse=True)]
         sentences.append(f"{arrow}, chrF of the output to the SFT output: {', '.join(listed)}.")
@@ -132,7 +133,7 @@ def _rows(
 ) -> pd.DataFrame:
     """One row per direction class and method: what `before` gives, then each column's metric with its ±."""
     found, rows = cells_of(records), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for name, label in labels.items():
             mean, half = found[name, direction]
             row = {"direction": arrow, "method": label, **before(name, direction)}
@@ -176,7 +177,7 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
     shown: "as in the paper" or "the other way" where ours is larger than its interval, else "within the interval".
     """
     values, rows, names = by_seed(records).sort_index(), [], {**labels, SFT: "SFT"}
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for one, other in DIFFERENCES:
             if one in labels and other in labels:
                 mean, half = paired(values, one, other, direction)
@@ -198,7 +199,7 @@ def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mappin
         if one not in labels or other not in labels:
             continue
         row: dict[str, object] = {"switch": what}
-        for direction, arrow in DIRECTIONS.items():
+        for direction, arrow in ARROWS.items():
             row[f"BLEU {arrow}"], row[f"± {arrow}"] = paired(values, one, other, direction)
         for side in ("chosen", "rejected"):
             row[f"{side} without"], row[f"{side} with"] = (
@@ -239,7 +240,7 @@ def switch_findings(table: pd.DataFrame) -> list[str]:
     for _, row in table.iterrows():
         seen = [
             f"{arrow} {row[f'BLEU {arrow}']:+.2f} ± {row[f'± {arrow}']:.2f}"
-            for arrow in DIRECTIONS.values()
+            for arrow in ARROWS.values()
             if abs(row[f"BLEU {arrow}"]) > row[f"± {arrow}"]
         ]
         sentences.append(

@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import Record
+from xalma.languages import ARROWS
 from xalma.paper.studies.preference_tables import apart, printed
-from xalma.paper.studies.seeds import DIRECTIONS, by_seed, cells_of, seeds_of
+from xalma.paper.studies.seeds import by_seed, cells_of, seeds_of
 from xalma.paper.studies.study import BITS, Study, one_share, study_findings, study_table
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import Profile
@@ -167,7 +168,7 @@ def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFram
     columns = {"bleu": "BLEU", "chrf": "chrF", BITS: "bits a byte", "off_target": "off-target %", "empty": "empty %"}
     return pd.DataFrame([
         {"direction": arrow, "module": name} | {columns[key]: found[name, direction][0][key] for key in columns}
-        for direction, arrow in DIRECTIONS.items() for name in names
+        for direction, arrow in ARROWS.items() for name in names
     ])  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def ablation_table(study: Study) -> pd.DataFrame:
     """`study_table` of `ablate_stages`, with the paper's COMET-22 where it shows that chain."""
     paper = {
         (direction, chain): printed("h", direction, name, "COMET-22")
-        for direction in DIRECTIONS for chain, name in PAPER_CHAINS.items()
+        for direction in ARROWS for chain, name in PAPER_CHAINS.items()
     }  # fmt: skip
     return study_table(study, paper).drop(columns="ends with")
 
@@ -185,7 +186,7 @@ def published_stages() -> pd.DataFrame:
     cells = published("h")
     cells = cells[cells["table"] == "h_ablation_stages"]
     wide = cells.pivot(index="system", columns="direction", values="shown").reindex(cells["system"].unique())
-    wide = wide.rename(columns=lambda direction: f"paper COMET-22 {DIRECTIONS[direction]}")
+    wide = wide.rename(columns=lambda direction: f"paper COMET-22 {ARROWS[direction]}")
     return wide.rename_axis(columns=None).rename_axis("stages up to").reset_index()
 
 
@@ -195,7 +196,7 @@ def ablation_findings(study: Study) -> list[str]:
     Worst and best are named where their interval keeps them apart from the next, and so never from one seed.
     """
     found, values, sentences = cells_of(study.records), by_seed(study.records).sort_index(), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         bits = {name: found[name, direction][0][BITS] for name in CHAINS if name != "base"}
         best, second, *_, last_but_one, worst = sorted(bits, key=bits.__getitem__)
         parts = [f"worst is the recipe {CHAINS[worst]}"] if apart(values, worst, last_but_one, direction, BITS) else []

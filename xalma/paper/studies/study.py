@@ -17,7 +17,8 @@ import torch
 
 from xalma.evaluation.records import Record, footnote, read_records, write_records
 from xalma.files import read_json, write_json
-from xalma.paper.studies.seeds import DIRECTIONS, LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
+from xalma.languages import ARROWS
+from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
 from xalma.profiles import Profile
 from xalma.training.ladder import BITS_SIGNATURE
 
@@ -68,7 +69,7 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
     found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for name, facts in study.systems.items():
             mean, half = found[name, direction]
             row = {"direction": arrow, **facts}
@@ -85,7 +86,7 @@ def study_summary(study: Study) -> pd.DataFrame:
     values = by_seed(study.records).sort_index()
     gaps = [
         {"system": name, "direction": direction, "metric": GAP, "mean": mean, "half": half}
-        for direction in DIRECTIONS
+        for direction in ARROWS
         for name in study.systems
         for mean, half in [paired(values, name, study.baseline, direction, BITS)]
     ]
@@ -103,7 +104,7 @@ def study_note(study: Study, made: str) -> str:
 def study_findings(study: Study) -> list[str]:
     """Sentences for each direction class: bits per byte against the baseline's, and BLEU where there is any."""
     found, values, labels, sentences = cells_of(study.records), by_seed(study.records).sort_index(), study.labels, []
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         means = {name: found[name, direction][0] for name in labels}
         gaps = [
             f"{label} {_judged(*paired(values, name, study.baseline, direction, BITS))}"

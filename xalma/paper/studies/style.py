@@ -25,11 +25,12 @@ from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.files import read_json, write_atomically, write_json
+from xalma.languages import ARROWS
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
 from xalma.paper.studies.preference_tables import PAPER_METHODS, printed
-from xalma.paper.studies.seeds import DIRECTIONS, SFT, by_seed, cells_of, judged, paired, seeds_of
+from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.paper.tables import frame_csv, write_table
 from xalma.preference.methods import METHODS, train_preference
@@ -194,7 +195,7 @@ def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -
     found, values, rows = cells_of(records), by_seed(records).sort_index(), []
     names = list(dict.fromkeys(record.stage for record in records))
     logps = pd.DataFrame() if probes is None or probes.empty else last_logps(probes)
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         for name in sorted(names, key=_order):
             rate = split_name(name)[1]
             mean, half = found[name, direction]
@@ -218,7 +219,7 @@ def table5() -> pd.DataFrame:
     return pd.DataFrame([
         {"method": label_of(name)} | {
             f"paper BLEU {arrow}": printed("g", direction, PAPER_METHODS[name], "BLEU")
-            for direction, arrow in DIRECTIONS.items()
+            for direction, arrow in ARROWS.items()
         }
         for name in names
     ])  # fmt: skip
@@ -228,7 +229,7 @@ def style_findings(records: Sequence[Record]) -> list[str]:
     """Sentences made from the records: which methods fall below half of SFT's BLEU, at which rate; ARPO's gains."""
     found, values, sentences = cells_of(records), by_seed(records).sort_index(), []
     names = sorted({record.stage for record in records} - {SFT}, key=_order)
-    for direction, arrow in DIRECTIONS.items():
+    for direction, arrow in ARROWS.items():
         start = found[SFT, direction][0]["bleu"]
         for rate in dict.fromkeys(split_name(name)[1] for name in names):
             bleu = {name: found[name, direction][0]["bleu"] for name in names if split_name(name)[1] == rate}

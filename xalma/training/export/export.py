@@ -23,7 +23,7 @@ from xalma.data.collate import PadCollator
 from xalma.data.literal import token_ids
 from xalma.evaluation.records import Record, read_records
 from xalma.files import TO, check_new, new_directory, read_json, write_json
-from xalma.languages import ENGLISH, GROUP_NAMES
+from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name
 from xalma.models.adapters import load_adapters
 from xalma.models.backbone import load_base
 from xalma.models.generation import generate
@@ -87,7 +87,8 @@ def export(
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
     facts = {
-        "name": f"xalma-{p.name}-group{group}-{run['stage']}", "what": what, "profile": p.name, "base_id": base_id,
+        "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
+        "what": what, "profile": p.name, "base_id": base_id,
         "licence": licence, "check": check["sentence"], "prompt": _prompt_form(p, group), "beams": p.beams,
         "turn": translation_prompt("Good morning.", ENGLISH, p.languages_of(group)[0], "alma"),
         "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token, "gguf": gguf,
