@@ -14,11 +14,15 @@ from babel import Locale
 from xalma.corpora.phrasebook.cldr import LOCALES
 from xalma.corpora.phrasebook.draws import CANDIDATES
 from xalma.data import contamination
-from xalma.data.contamination import CHUNK, Guard, guard_report, guard_rows, guarded_corpus, left_out
+from xalma.data.contamination import CHUNK, Guard, guard_report, guarded_corpus, left_out
 from xalma.data.folding import codes, fold, key, letters
 from xalma.data.test_index import MIN_CONTAINED, WINDOW, TestIndex, window_hashes
 from xalma.languages import LANGUAGES
 from xalma.profiles import load_profile
+
+
+def guarded(rows, index, action="stop") -> list:
+    return list(Guard(index, action).watch(rows, "the training text"))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_what_was_planted_is_found(planted):
 
 def test_clean_text_passes_whole(corpus):
     sides, rows = corpus
-    assert guard_rows(rows[:5000], TestIndex(sides)) == rows[:5000]
+    assert guarded(rows[:5000], TestIndex(sides)) == rows[:5000]
 
 
 # --- the guard ------------------------------------------------------------------------------------
@@ -222,8 +226,8 @@ def test_a_match_stops_before_the_row_is_given_and_says_where():
     )
     assert f"2 of the 4 rows from row {CHUNK} on" in text
     assert "--set contamination=drop" in text and "\n" not in text
-    assert guard_rows(rows, INDEX, action="drop") == rows[:-2]
-    assert guard_rows(rows, INDEX, action="allow") == rows
+    assert guarded(rows, INDEX, "drop") == rows[:-2]
+    assert guarded(rows, INDEX, "allow") == rows
 
 
 @pytest.mark.parametrize("before", [0, 5, CHUNK - 2, CHUNK - 1, CHUNK])
@@ -244,7 +248,7 @@ def test_a_sentence_split_over_two_rows_is_found_in_both(before, side):
 
 
 def test_an_index_of_nothing_finds_nothing():
-    assert guard_rows(["x" * 50], TestIndex({"empty": []})) == ["x" * 50]
+    assert guarded(["x" * 50], TestIndex({"empty": []})) == ["x" * 50]
     with pytest.raises(ValueError, match="unknown action 'warn'"):
         Guard(INDEX, "warn")
 

@@ -89,17 +89,6 @@ def test_mean_interval_against_its_standard_error():
     assert sig.mean_interval(twins, "comet22", 1000).half_width < 0.8 * alone.half_width
 
 
-def test_group_intervals():
-    cells = {d: scored(0.1 * i, 50, i) for i, d in enumerate(("en-zh", "en-ja", "zh-en", "en-de"))}
-    frame = sig.group_intervals(cells, "comet22", 200)
-    keys = [(row.group, row.direction, row.n_directions) for row in frame.itertuples()]
-    assert keys == [(1, "en-xx", 1), (6, "en-xx", 2), (6, "xx-en", 1), ("all", "en-xx", 3), ("all", "xx-en", 1)]
-    assert ((frame["low"] < frame["mean"]) & (frame["mean"] < frame["high"])).all()
-    assert frame["mean"][1] == pytest.approx((cells["en-zh"].mean() + cells["en-ja"].mean()) / 2)
-    with pytest.raises(ValueError, match="directions of 9, 50 segments"):
-        sig.group_intervals(cells | {"en-ja": scored(0, 9)}, "comet22", 20, shared_segments=True)
-
-
 def test_paired_mean_sees_what_single_directions_do_not():
     a = {f"en-{c}": scored(0.02, 60, i) for i, c in enumerate(CODES)}
     b = {f"en-{c}": scored(0, 60, 100 + i) for i, c in enumerate(CODES)}

@@ -22,13 +22,17 @@ from xalma.cli.main import main
 from xalma.models.backbone import load_base
 from xalma.models.bases import fetch as bases
 from xalma.models.bases.checks import SENTENCES, check_base
-from xalma.models.bases.gguf_files import convert_gguf, open_gguf, read_vocabulary, tokenizer_of
-from xalma.models.bases.gguf_tokenizers import SPLITS, sentencepiece_model
+from xalma.models.bases.gguf_files import convert_gguf, open_gguf, read_vocabulary
+from xalma.models.bases.gguf_tokenizers import SPLITS, build_tokenizer, sentencepiece_model
 
 TEXTS = [
     *tiny_gguf.LINES, "", " ", "a", "  two blanks, then   three ", "line\n\nafter\tline", "12345 6,78.90%",
     "½ 🤖 \u200b", "<b>bold</b> x<b>", "本 が 机", "no\u00a0break", "ﬁligree Å", "'s it's 've",
 ]  # fmt: skip
+
+
+def tokenizer_of(file):
+    return build_tokenizer(read_vocabulary(open_gguf(file)))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from xalma.cli.main import main
 from xalma.models.backbone import load_base, save_base
-from xalma.models.bases.gguf_files import convert_gguf, trim_gguf
+from xalma.models.bases.gguf_files import convert_gguf
 from xalma.models.bases.vocabulary import (
     count_tokens,
     kept_tokens,
@@ -70,19 +70,6 @@ def test_special_ids_and_other_texts_survive(whole, tmp_path):
     )
     for text in OTHER:  # bytes are kept, so nothing is lost
         assert small.decode(token_ids(small, [text])[0]) == text
-
-
-def test_the_file_that_travels_gives_the_same_weights(whole, tmp_path):
-    folder, file = whole
-    _, tokenizer = load_base(folder)
-    kept = kept_tokens(tokenizer, count_tokens(tokenizer, TEXTS))
-    trim_gguf(file, kept, tmp_path / "small.gguf")
-    one, a = load_base(trim_base(folder, TEXTS, tmp_path / "one"))
-    two, b = load_base(convert_gguf(tmp_path / "small.gguf", tmp_path / "two", "float32", check=False))
-    assert a.backend_tokenizer.to_str() == b.backend_tokenizer.to_str()
-    for (name, left), (same, right) in zip(one.named_parameters(), two.named_parameters(), strict=True):
-        assert name == same and torch.equal(left, right)
-    assert (tmp_path / "small.gguf").stat().st_size < file.stat().st_size
 
 
 def test_the_way_back_keeps_trained_rows(whole, tmp_path):

@@ -103,11 +103,6 @@ def _stop_message(hits: Mapping[int, Hit], done: int, size: int, where: str) -> 
     )
 
 
-def guard_rows(rows: Iterable[Any], index: TestIndex, where: str = "the training text", action: str = "stop") -> list:
-    """The rows that may be trained on. Raises ValueError as `Guard.watch` does."""
-    return list(Guard(index, action).watch(rows, where))
-
-
 class GuardedCorpus:
     """A corpus whose training text passes a guard; dev, test and all else are the corpus's own.
 

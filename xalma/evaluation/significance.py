@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import sacrebleu
 
-from xalma.evaluation.records import direction_class
 from xalma.evaluation.segment_statistics import (
     SEED,
     blocks,
@@ -281,25 +280,6 @@ def paired_mean(
     values = [float(np.mean([score_of(s, metric) for s in side.values()])) for side in sides]
     n_differing = sum(differing_segments(a[d], b[d]) for d in common)
     return paired_of(metric, values, samples, n_differing, sum(len(a[d]) for d in common), seed)
-
-
-def group_intervals(
-    statistics: Statistics, metric: str, n_samples: int = 1000, seed: int = SEED, shared_segments: bool = False
-) -> pd.DataFrame:
-    """Mean and interval of each group's directions: group, direction ("en-xx" or "xx-en"), mean, low, high,
-    n_directions. The last rows, group "all", are over all directions of a class."""
-    members: dict[tuple[Any, Any], dict[str, np.ndarray]] = {}
-    for key, counts in statistics.items():
-        kind = direction_class(key)
-        for group in (kind["group"], "all"):
-            members.setdefault((group, kind["direction"]), {})[key] = counts
-    rows = []
-    for group, direction in sorted(members, key=lambda cell: (cell[0] == "all", str(cell[0]), cell[1])):
-        chosen = members[group, direction]
-        found = mean_interval(chosen, metric, n_samples, seed, shared_segments)
-        cell = {"group": group, "direction": direction, "mean": found.value, "low": found.low, "high": found.high}
-        rows.append(cell | {"n_directions": len(chosen)})
-    return pd.DataFrame(rows)
 
 
 def _mean_samples(statistics: Statistics, metric: str, n_samples: int, seed: int, shared_segments: bool) -> np.ndarray:

@@ -6,7 +6,7 @@ refused here: an unknown setting (scaled positions), a tensor without a place, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from xalma.runtime import provenance
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel
 
 RECORD = "base.json"  # beside the weights: where they come from, and what was checked
 # general.architecture -> its settings that this package understands. llama.cpp calls Mistral llama, too.
@@ -165,40 +165,3 @@ def _complete(file: Path, reader: GGUFReader, config: PretrainedConfig) -> None:
         raise ValueError(f"{file} has {', '.join(odd)} beside heads of {size}: such a model is not read")
     if architecture == "gemma3":  # llama.cpp's rule: the 27B model, which has 62 layers, is the exception
         config.query_pre_attn_scalar = config.hidden_size // heads if config.num_hidden_layers == 62 else size
-
-
-def trim_gguf(file: str | Path, kept: Sequence[int], out: str | Path) -> Path:
-    """A smaller GGUF file `out` with the token ids `kept` alone, their quantised rows as they are: a form to travel in.
-
-    Converting it gives bit for bit what trimming the converted checkpoint gives (`xalma.models.bases.vocabulary`).
-    """
-    from gguf import GGUFWriter
-
-    reader, new = open_gguf(file), {old: number for number, old in enumerate(kept)}
-    writer = GGUFWriter(out, field(reader, "general.architecture"))
-    tokens = field(reader, "tokenizer.ggml.tokens")
-    pieces = {tokens[old] for old in kept}
-    for name, entry in reader.fields.items():
-        value = entry.contents()
-        if name in ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
-            value = [value[old] for old in kept]
-        elif name == "tokenizer.ggml.merges":
-            value = [m for m in value if {*m.split(" "), m.replace(" ", "")} <= pieces]
-        elif name.endswith("_token_id"):
-            value = new.get(value)
-        elif name.endswith(".vocab_size"):
-            value = len(kept)
-        if value is not None and not name.startswith("GGUF.") and name != "general.architecture":
-            writer.add_key_value(name, value, entry.types[0], entry.types[-1] if len(entry.types) > 1 else None)
-    for tensor in reader.tensors:
-        rows = tensor.data[list(kept)] if tensor.name in ("token_embd.weight", "output.weight") else tensor.data
-        writer.add_tensor(tensor.name, rows, raw_dtype=tensor.tensor_type)
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
-        write()
-    writer.close()
-    return Path(out)
-
-
-def tokenizer_of(file: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a GGUF file alone."""
-    return build_tokenizer(read_vocabulary(open_gguf(file)))
