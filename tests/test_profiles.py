@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from xalma.cli import main
+from xalma.cli import main, options
 from xalma.languages import GROUPS
 from xalma.profiles import FULL, NTREX, PROFILES, SMALL, TINY, Profile, load_profile, profile_from_parameters
 
@@ -228,7 +228,7 @@ def test_the_command_gives_the_same_profile(profile, values):
     p = load_profile(profile, **values)
     _, verb, *words = shlex.split(p.command("03-07"))
     arguments = main._parser().parse_args([verb, *words])
-    given = main._overrides(arguments.set)
+    given = options.overrides(arguments.set)
     assert arguments.only == "03-07" and load_profile(arguments.profile, **given) == p.but(run_dir=FULL.run_dir)
     assert given.keys() == values.keys() - {"run_dir"}
 

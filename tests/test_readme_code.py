@@ -16,7 +16,7 @@ from pages import GUIDES, blocks
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from test_bank import folder as modules  # noqa: F401
 
-from xalma.cli import main
+from xalma.cli import main, options
 from xalma.profiles import load_profile
 from xalma.runtime import REPOSITORY
 
@@ -92,4 +92,4 @@ def _braces(word: str) -> list[str]:
 def test_the_commands_are_understood(words):
     arguments = main._parser().parse_args(words)
     if "profile" in arguments:
-        load_profile(arguments.profile, **main._overrides(getattr(arguments, "set", [])))
+        load_profile(arguments.profile, **options.overrides(getattr(arguments, "set", [])))

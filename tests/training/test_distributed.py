@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from smooth import SMOOTH, Weights, assert_same_training
 
 from xalma.cli import main as cli
+from xalma.cli import options
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import load_profile
 from xalma.training import distributed, stages, workers
@@ -95,7 +96,7 @@ def test_a_launched_stage_is_told_the_whole_profile(micro):
     p = micro.but(launch="8x", stage2_schedule="linear", lora_dropout=0.25)
     arguments = cli._parser().parse_args(workers.stage_arguments(p, 2, 6, Path("some/where"), "ablation"))
     assert (arguments.number, arguments.group, arguments.branch, arguments.previous) == (2, 6, "ablation", "some/where")
-    assert load_profile(arguments.profile, **cli._overrides(arguments.set)) == p.but(launch="")
+    assert load_profile(arguments.profile, **options.overrides(arguments.set)) == p.but(launch="")
 
 
 def test_a_stage_starts_its_launcher(micro, ladder, monkeypatch):
