@@ -195,22 +195,25 @@ def train_preference(
     )  # fmt: skip
     probe = _Probe(tokenizer, rows[:n_probe_rows], max_steps)
     with _restored(model), _progress_bars(not disable_tqdm):
-        reference = {"ref_model": frozen_copy(model)} if spec.needs_reference else {}
-        trainer = in_order(spec.trainer)(
-            model=model,
-            args=config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=[probe],
-            **reference,
-        )
-        if disable_tqdm:  # transformers then prints every log instead
-            trainer.remove_callback(PrinterCallback)
+        trainer = _trainer(spec, model, config, data, tokenizer, probe)
         trainer.train()
     if gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
     return model, _log(trainer, probe)
+
+
+def _trainer(
+    spec: Method, model: torch.nn.Module, config: Any, data: Any, tokenizer: Any, probe: TrainerCallback
+) -> Any:
+    """The method's own trainer, with pairs in the given order and our probe; quiet where no bar is shown."""
+    reference = {"ref_model": frozen_copy(model)} if spec.needs_reference else {}
+    trainer = in_order(spec.trainer)(
+        model=model, args=config, train_dataset=data, processing_class=tokenizer, callbacks=[probe], **reference
+    )
+    if config.disable_tqdm:  # transformers then prints every log instead
+        trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _config(
