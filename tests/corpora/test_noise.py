@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.corpora.noise import CHUNK, misalign, noisy
+from xalma.corpora.noise import NOISE_CHUNK, misalign, noisy
 from xalma.profiles import load_profile
 
 
@@ -41,7 +41,7 @@ def test_misalign_refuses(pairs, share, message):
         misalign(pairs, share, seed=0)
 
 
-@pytest.mark.parametrize(("n", "wrong"), [(CHUNK, 50), (CHUNK + 15, 50), (2 * CHUNK, 100)])
+@pytest.mark.parametrize(("n", "wrong"), [(NOISE_CHUNK, 50), (NOISE_CHUNK + 15, 50), (2 * NOISE_CHUNK, 100)])
 def test_noise_comes_by_the_chunk_and_spares_what_is_left(n, wrong):
     pairs = [(f"en {i}", f"fi {i}") for i in range(n)]
     found = list(noisy(iter(pairs), load_profile("tiny", bitext_noise=0.1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xalma.corpora.phrasebook.cldr import STYLES
+from xalma.corpora.phrasebook.cldr import LENGTHS
 from xalma.corpora.phrasebook.draws import say
 from xalma.corpora.phrasebook.styles import content_rate, renderings, style_rows
 from xalma.profiles import load_profile
@@ -17,7 +17,7 @@ def test_every_style_of_every_part_is_a_rendering():
     assert texts == {f"{date}: {length}" for date in ("Sunday, May 6, 1984", "May 6, 1984", "5/6/84")
                      for length in ("13 kilometers", "13 km")}  # fmt: skip
     for lang in ("ja", "fi", "ru", "fr"):
-        assert {say(DRAW, lang, style) for style in STYLES} <= renderings(DRAW, lang)
+        assert {say(DRAW, lang, style) for style in LENGTHS} <= renderings(DRAW, lang)
     three = renderings(("colon+paren", (DRAW[1][0], ("countries", ("DE",)), ("amount", ("EUR", 3)))), "en")
     assert {"May 6, 1984: Germany (EUR 3)", "Sunday, May 6, 1984: Germany (3 euros)"} <= three
 

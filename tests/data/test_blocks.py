@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from xalma.data.blocks import MixedBlocks, mixing_plan, plan_text, prepared_files, prepared_fingerprint
+from xalma.data.blocks import MixedBlocks, mixing_plan, mixing_text, prepared_files, prepared_fingerprint
 from xalma.data.token_files import TokenFiles
 from xalma.profiles import load_profile
 
@@ -119,7 +119,7 @@ def test_the_plan_is_the_closed_form():
     plan = mixing_plan({"de": 100e9, "is": 0.04e9}, {"de": 0.92, "is": 0.08}, 20e9)
     assert plan.loc["is", "epochs"] == pytest.approx(40)
     assert plan.loc["de", "epochs"] == pytest.approx(0.184)
-    assert plan_text(plan) == "20 B tokens; repeated: is 40×; read in part: de 18%"
+    assert mixing_text(plan) == "20 B tokens; repeated: is 40×; read in part: de 18%"
 
 
 @pytest.mark.parametrize(

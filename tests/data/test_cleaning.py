@@ -14,7 +14,7 @@ from xalma.data.cleaning import (
     REASONS,
     ROWS,
     SHINGLE,
-    Report,
+    CleaningReport,
     Rules,
     Seen,
     bands,
@@ -22,7 +22,7 @@ from xalma.data.cleaning import (
     clean,
     count,
     keys,
-    table,
+    report_table,
 )
 from xalma.data.test_index import TestIndex
 from xalma.profiles import load_profile
@@ -100,7 +100,7 @@ def test_control_characters_are_taken_out():
 def test_control_characters_glue_no_words(text, kept):
     """Against Python's own cp1252, and a blank elsewhere."""
     assert check(text, "de", Rules(language=None)) == (kept, None)
-    report = Report()
+    report = CleaningReport()
     assert [row for _, row in clean([("f:1", text)], "de", Rules(language=None), report)] == [kept]
     assert report.repaired == 1
 
@@ -122,7 +122,7 @@ ROWS_OF_ALL = [
 
 
 def test_counts_add_up_and_only_good_rows_remain():
-    report = Report()
+    report = CleaningReport()
     kept = list(clean(ROWS_OF_ALL, "de", Rules(), report))
     assert kept == [("f:1", GERMAN), ("f:6", "Etwas ganz anderes .")]
     reasons = ("unreadable", "invalid_utf8", "empty", "wrong_language", "duplicate", "near_duplicate")
@@ -131,10 +131,10 @@ def test_counts_add_up_and_only_good_rows_remain():
 
 
 def test_every_reason_is_in_the_table():
-    report = Report()
+    report = CleaningReport()
     for reason in REASONS:
         count(report, reason)
-    (row,) = table([("x", report)])
+    (row,) = report_table([("x", report)])
     assert {row[reason] for reason in REASONS} == {1}
     assert (row["read"], row["kept"]) == (len(REASONS), 0)
 
@@ -188,7 +188,7 @@ def test_keys_see_blanks_and_sides():
 @pytest.mark.parametrize("lang", ["de", "zh"])
 def test_good_text_passes(lang):
     """NTREX is professional: of 400 pairs fewer than 3 % are dropped (data_cards/ntrex.md has all languages)."""
-    report = Report()
+    report = CleaningReport()
     rows = islice(open_corpus(load_profile("ntrex")).rows("bitext", lang), 400)
     list(clean(rows, lang, Rules(), report))
     assert report.read == 400 and report.kept > 0.97 * 400

@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from xalma.evaluation import comet
 from xalma.evaluation.comet import SegmentScores
 from xalma.evaluation.metrics import NotScored
-from xalma.evaluation.score_file import METRICS, score_files, score_texts
+from xalma.evaluation.score_file import FILE_METRICS, score_files, score_texts
 
 HYPS = ["the cat sat on the mat", "a dog barks at night", "it rains today in the north"]
 REFS = ["the cat sat on a mat", "the dog barks at night", "it rains in the north today"]
@@ -40,11 +40,11 @@ def test_every_column_is_there_where_no_checkpoint_is(files, monkeypatch):
         raise LocalEntryNotFoundError(f"{name} is not in the cache")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    report = score_files(*files, "de", METRICS).split("\n")
-    assert len(report) == len(METRICS) + 1
-    for name, metric in comet.METRICS.items():
+    report = score_files(*files, "de", FILE_METRICS).split("\n")
+    assert len(report) == len(FILE_METRICS) + 1
+    for name, metric in comet.COMET_METRICS.items():
         assert any(line.startswith(f"{name}: not scored: ") and metric.checkpoint in line for line in report)
-    assert sum("not scored" in line for line in report) >= len(comet.METRICS)
+    assert sum("not scored" in line for line in report) >= len(comet.COMET_METRICS)
 
 
 def test_neural_scores_are_means_times_100(monkeypatch):

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from xalma.evaluation.comet import METRICS as NEURAL
-from xalma.evaluation.score_file import METRICS
+from xalma.evaluation.comet import COMET_METRICS as NEURAL
+from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.thresholds import THRESHOLDS, explained, is_noticed, marks
 
 # The sigmoids of the authors' package (mt_thresholds 1.0.4, `_thresholds_raw`): accuracy = a / (1 + exp(-b x)).
@@ -31,8 +31,8 @@ def test_the_printed_numbers_are_those_of_the_authors_fits(metric):
 
 
 def test_metrics_without_a_printed_number_are_not_marked():
-    assert {name for name in METRICS if name not in THRESHOLDS} == {"chrf++", "xcomet-xl-qe"}
-    assert set(THRESHOLDS) - set(METRICS) <= {"xcomet-xxl", "cometkiwi-xxl"} and set(NEURAL) <= set(METRICS)
+    assert {name for name in FILE_METRICS if name not in THRESHOLDS} == {"chrf++", "xcomet-xl-qe"}
+    assert set(THRESHOLDS) - set(FILE_METRICS) <= {"xcomet-xxl", "cometkiwi-xxl"} and set(NEURAL) <= set(FILE_METRICS)
     assert is_noticed("chrf++", 0.1) is None and marks("chrf++", [1.0, 1.1]) == ["", ""] and explained("chrf++") == ""
 
 

@@ -21,9 +21,9 @@ from xalma import base_files
 from xalma.cli.main import main
 from xalma.models.backbone import load_base
 from xalma.models.bases import fetch as bases
-from xalma.models.bases.checks import SENTENCES, check_base
+from xalma.models.bases.checks import CHECK_SENTENCES, check_base
 from xalma.models.bases.gguf_files import convert_gguf, open_gguf, read_vocabulary
-from xalma.models.bases.gguf_tokenizers import SPLITS, build_tokenizer, sentencepiece_model
+from xalma.models.bases.gguf_tokenizers import PIECE_SPLITS, build_tokenizer, sentencepiece_model
 
 TEXTS = [
     *tiny_gguf.LINES, "", " ", "a", "  two blanks, then   three ", "line\n\nafter\tline", "12345 6,78.90%",
@@ -85,9 +85,9 @@ def test_a_byte_level_tokenizer_is_the_one_written(tmp_path):
 
 def test_the_other_splits_are_those_of_transformers():
     llama3 = inspect.signature(TikTokenConverter.__init__).parameters["pattern"].default
-    assert SPLITS["llama-bpe"][0] == llama3
-    assert SPLITS["qwen2"][0] == llama3.replace("{1,3}", "")
-    rule = pre_tokenizers.Split(Regex(SPLITS["llama-bpe"][0]), behavior="isolated")
+    assert PIECE_SPLITS["llama-bpe"][0] == llama3
+    assert PIECE_SPLITS["qwen2"][0] == llama3.replace("{1,3}", "")
+    rule = pre_tokenizers.Split(Regex(PIECE_SPLITS["llama-bpe"][0]), behavior="isolated")
     assert [piece for piece, _ in rule.pre_tokenize_str("It's 12345 Äpfel!\n")] == [
         "It", "'s", " ", "123", "45", " Äpfel", "!\n",
     ]  # fmt: skip
@@ -239,4 +239,4 @@ def test_an_unknown_base_is_named(capsys):
 
 
 def test_every_bound_has_sentences():
-    assert {code for base in base_files.BASES.values() for code in base.bounds} <= SENTENCES.keys()
+    assert {code for base in base_files.BASES.values() for code in base.bounds} <= CHECK_SENTENCES.keys()

@@ -19,9 +19,9 @@ from xalma.models.bases.vocabulary import (
     count_tokens,
     kept_tokens,
     restore_base,
-    token_ids,
     trim_base,
     trim_tokenizer,
+    used_ids,
 )
 
 TEXTS = ["Das Buch liegt auf dem Tisch.", "  two   blanks 12", "", "本が机の上", "½ 🤖"]
@@ -45,8 +45,8 @@ def test_texts_are_cut_and_read_as_before(whole, tmp_path):
     assert len(kept) == len(small) == small_model.config.vocab_size < len(tokenizer)
     assert small_model.num_parameters() < model.num_parameters()
     for text in TEXTS:
-        ids = torch.tensor([[tokenizer.bos_token_id, *token_ids(tokenizer, [text])[0]]])
-        own = torch.tensor([[small.bos_token_id, *token_ids(small, [text])[0]]])
+        ids = torch.tensor([[tokenizer.bos_token_id, *used_ids(tokenizer, [text])[0]]])
+        own = torch.tensor([[small.bos_token_id, *used_ids(small, [text])[0]]])
         assert torch.equal(kept[own], ids)
         with torch.no_grad():
             one, two = model(ids, output_hidden_states=True), small_model(own, output_hidden_states=True)
@@ -69,7 +69,7 @@ def test_special_ids_and_other_texts_survive(whole, tmp_path):
         tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
     )
     for text in OTHER:  # bytes are kept, so nothing is lost
-        assert small.decode(token_ids(small, [text])[0]) == text
+        assert small.decode(used_ids(small, [text])[0]) == text
 
 
 def test_the_way_back_keeps_trained_rows(whole, tmp_path):

@@ -14,7 +14,7 @@ from xalma.models.backbone import train_tokenizer
 from xalma.models.bank import load_modules
 from xalma.models.bases.gguf_export import PROBES, vocabulary_of, write_gguf
 from xalma.models.bases.gguf_files import field, open_gguf, read_model, read_vocabulary
-from xalma.models.bases.gguf_tokenizers import SPLITS, Vocabulary, build_tokenizer
+from xalma.models.bases.gguf_tokenizers import PIECE_SPLITS, Vocabulary, build_tokenizer
 from xalma.prompts import extract_translation, translation_prompt
 from xalma.training.export.export import export
 
@@ -85,7 +85,7 @@ def test_the_tokenizer_comes_back(tmp_path, make):
     assert field(reader, "tokenizer.chat_template") == tokenizer.chat_template
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", PIECE_SPLITS)
 def test_each_splitting_rule_is_told_from_the_others(split):
     plain = vocabulary_of(byte_level())
     assert plain.split == "smollm"

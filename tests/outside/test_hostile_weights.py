@@ -16,9 +16,9 @@ from xalma.models.backbone import load_base
 from xalma.models.layouts import open_checkpoint
 from xalma.models.safetensors_io import read_header
 from xalma.runtime import REPOSITORY
-from xalma.systems.decoding import load_model, load_tokenizer
+from xalma.systems.decoding import open_model, open_tokenizer
 
-OPENERS = (load_base, open_checkpoint, load_model)
+OPENERS = (load_base, open_checkpoint, open_model)
 
 
 def calls(tree: ast.AST) -> list[ast.Call]:
@@ -81,7 +81,7 @@ def test_a_tokenizer_file_elsewhere_is_refused(base, tmp_path, value):
     value = str(tmp_path / "outside.model") if value == "ABSOLUTE" else value
     file = base / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_file": value}))
-    for opened in (load_base, load_tokenizer):
+    for opened in (load_base, open_tokenizer):
         with pytest.raises(ValueError, match=r"tokenizer_config\.json: vocab_file .* leads out of its folder"):
             opened(str(base))
 

@@ -32,7 +32,7 @@ from xalma.paper.studies.study import read_study
 from xalma.profiles import load_profile
 from xalma.runs import read_run
 from xalma.runtime import REPOSITORY
-from xalma.systems.decoding import load_tokenizer
+from xalma.systems.decoding import open_tokenizer
 from xalma.systems.outputs import _begun
 from xalma.training.checkpoints import damage
 from xalma.training.export.opened import open_exported
@@ -198,7 +198,7 @@ def test_a_damaged_file_of_a_base_is_named(tmp_path, name, kind):
     tiny_model().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     (tmp_path / name).write_bytes(DAMAGES[kind] if DAMAGES[kind] is not None else b"[1]")
-    for opened in (load_base, load_tokenizer):
+    for opened in (load_base, open_tokenizer):
         if opened is load_base or name.startswith("tokenizer"):
             with pytest.raises(ValueError, match=re.escape(str(tmp_path / name)) + ".*: copy or download it again"):
                 opened(str(tmp_path))

@@ -18,7 +18,7 @@ from xalma.paper.corpus_cards import (
     measured_row,
     measured_sizes,
     open_whole,
-    refreshed,
+    refreshed_card,
     size_row,
 )
 from xalma.runtime import REPOSITORY
@@ -83,7 +83,7 @@ def test_a_card_without_its_markers_is_refused(tmp_path):
     card = tmp_path / "ntrex.md"
     card.write_text("# A card")
     with pytest.raises(ValueError, match="no measured block: put <!-- measured:start -->"):
-        refreshed(card)
+        refreshed_card(card)
 
 
 class Pairs(Corpus):

@@ -135,4 +135,4 @@ def test_multiway_rows_are_translations_of_each_other() -> None:
 def test_pairs_for_all_49_languages_with_enough_test_sentences() -> None:
     pairs = corpus_statistics.pairs_by_language(P)
     assert len(pairs) == 49 and {group_of(code) for code in pairs} == set(range(1, 9))
-    assert {len(both) for both in pairs.values()} == {corpus_statistics.SENTENCES}
+    assert {len(both) for both in pairs.values()} == {corpus_statistics._SENTENCES}

@@ -166,7 +166,7 @@ def test_clusters_keep_within_their_sizes() -> None:
     found = language_similarity.clustered_groups(_matrix({"x": codes[:20], **{c: [c] for c in codes[20:]}}))
     n = np.bincount(list(found.values()))[1:]
     assert len(n) == 8 and n.sum() == 49
-    assert n.min() >= language_similarity.SIZES[0] and n.max() <= language_similarity.SIZES[1]
+    assert n.min() >= language_similarity.GROUP_SIZES[0] and n.max() <= language_similarity.GROUP_SIZES[1]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from xalma.paper.real_base import run as realbase
-from xalma.paper.real_base.decoding import decode, price
+from xalma.paper.real_base.decoding import decode_greedily, price
 from xalma.paper.real_base.preference_objectives import METHODS, method_loss
 from xalma.profiles import load_profile
 from xalma.runtime import device
@@ -53,7 +53,7 @@ def test_decoding_is_generates_and_a_price_is_the_log_probability(make) -> None:
     model, generator = make(), torch.Generator().manual_seed(1)
     prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (3, 9, 30, 17, 5)]
     limits = [20, 25, 20, 22, 3]
-    found = decode(model, prompts, limits, {1, 7}, 0, 3)
+    found = decode_greedily(model, prompts, limits, {1, 7}, 0, 3)
     for ids, limit, mine in zip(prompts, limits, found, strict=True):
         config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=[1, 7], pad_token_id=0)
         one = torch.tensor([ids])
@@ -74,11 +74,11 @@ def test_replayed_decoding_is_plain_decoding(make) -> None:
     """Long enough to be recorded on a GPU; the CPU decodes the same."""
     model, generator = make(), torch.Generator().manual_seed(2)
     prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (4, 11, 25)]
-    on_cpu = decode(model, prompts, [40, 30, 40], {1}, 0, 3)
+    on_cpu = decode_greedily(model, prompts, [40, 30, 40], {1}, 0, 3)
     model.to(device())
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="a decoding step can't be recorded")
-        assert decode(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
+        assert decode_greedily(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
 
 
 def test_losses_of_methods_by_hand() -> None:
@@ -146,7 +146,7 @@ def test_all_tasks_run_and_a_second_run_has_nothing_to_do(tiny_pack: Path, tmp_p
     for kind in ("claimed", "done", "failed"):
         (tmp_path / kind).mkdir()
     run = realbase.Run(p, tiny_pack, tmp_path, tmp_path)
-    wanted = [t for t in realbase.tasks(p) if t.name.count(".") < 3 or t.name.endswith(".1")]
+    wanted = [t for t in realbase.real_tasks(p) if t.name.count(".") < 3 or t.name.endswith(".1")]
     realbase.work_through(run, wanted, float("inf"))
     failed = [line for line in lines(tmp_path / "log.jsonl") if line["event"] == "failed"]
     assert not failed, failed[0]["trace"]

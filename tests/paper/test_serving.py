@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from xalma.paper.benchmarks import (
-    LABELS,
+    WAY_LABELS,
     read_serving,
     serving_figure,
     serving_note,
@@ -40,7 +40,7 @@ def record():
 
 def test_table_and_note(record):
     table = serving_table(record)
-    assert list(table["way"]) == [LABELS[way] for way in STEPS if way != "replayed" for _ in range(2)]
+    assert list(table["way"]) == [WAY_LABELS[way] for way in STEPS if way != "replayed" for _ in range(2)]
     assert table["floor, ms"].notna().sum() == 2
     note = serving_note(record)
     assert "25 to 25 GB/s" in note and "a CPU, 2 threads" in note and "for prefill" not in note
@@ -96,7 +96,7 @@ def test_no_file_says_what_makes_it(tmp_path):
 def test_the_committed_benchmarks(name):
     """Whole, and its ways compute the same: otherwise its times would compare different things."""
     record = read_serving(name=name)
-    assert len(serving_table(record)) == (len(LABELS) - 1) * 4  # without a GPU nothing is replayed
+    assert len(serving_table(record)) == (len(WAY_LABELS) - 1) * 4  # without a GPU nothing is replayed
     assert max(record["largest_logit_difference"].values()) < 1e-4 * record["largest_logit"]
     serving_figure(record)
 
@@ -104,6 +104,6 @@ def test_the_committed_benchmarks(name):
 def test_the_committed_benchmark_of_a_gpu():
     record = read_serving(name="module_serving_h200")
     assert "H200" in record["hardware"]["gpu"] and record["options"]["hidden"] == 5120
-    assert set(serving_table(record)["way"]) == {LABELS[way] for way in LABELS if way != "in_turn"}
+    assert set(serving_table(record)["way"]) == {WAY_LABELS[way] for way in WAY_LABELS if way != "in_turn"}
     assert "with replays" in serving_sentence(record)
     serving_figure(record)

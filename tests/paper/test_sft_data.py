@@ -17,7 +17,7 @@ from xalma.paper.studies.sft_data import (
     DATA,
     FLORES,
     NTREX,
-    TESTS,
+    TEST_LABELS,
     WMT,
     compare_sft_data,
     data_profile,
@@ -105,7 +105,7 @@ def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
         compare_sft_data(p, 6)
     start = run_chain(p, 6, base, (2, 3), "ladder")
     studies = compare_sft_data(p, 6)
-    assert [study.name for study in studies] == [f"sft_{test}_group6" for test in TESTS]
+    assert [study.name for study in studies] == [f"sft_{test}_group6" for test in TEST_LABELS]
     for study in studies:
         assert {record.direction for record in study.records} == {"en-ja", "ja-en", "en-zh", "zh-en"}
         assert {record.stage for record in study.records} == set(study.systems) == set(DATA)
@@ -122,9 +122,9 @@ def test_each_test_set_is_a_panel():
     studies = [
         Study(f"sft_{test}", f"SFT data, zh, tested on {label}", "a", systems,
               study_records(systems, {("b", "en-xx", seed): 1.0 + n for seed in range(3)}))
-        for n, (test, label) in enumerate(TESTS.items())
+        for n, (test, label) in enumerate(TEST_LABELS.items())
     ]  # fmt: skip
     frame, panels = sft_data.by_test_set(studies)
-    assert panels == [(f"sft_{test}", label) for test, label in TESTS.items()]
+    assert panels == [(f"sft_{test}", label) for test, label in TEST_LABELS.items()]
     of_b = frame[(frame["system"] == "b") & (frame["direction"] == "en-xx")].set_index("metric")["mean"]
     assert of_b.to_dict() == {"sft_ntrex": -1.0, "sft_wmt": 0.0, "sft_flores": 1.0}

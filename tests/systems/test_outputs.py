@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xalma.cli import main as cli
-from xalma.systems.outputs import settings, single_lines, write_outputs
+from xalma.systems.outputs import output_settings, single_lines, write_outputs
 from xalma.systems.registry import open_system, supports
 from xalma.systems.table import SYSTEMS
 
@@ -32,7 +32,7 @@ class Fake:
 
 def write(out: Path, fake: Fake, directions=tuple(SOURCES), given=None):
     return write_outputs(
-        lambda: fake, settings(fake.row, given or {}), SOURCES.__getitem__, directions, out, fake.row.supports
+        lambda: fake, output_settings(fake.row, given or {}), SOURCES.__getitem__, directions, out, fake.row.supports
     )
 
 

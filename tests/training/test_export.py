@@ -20,7 +20,7 @@ from xalma.languages import GROUPS
 from xalma.models.backbone import load_base, save_base
 from xalma.runs import read_run
 from xalma.training.export import export as exporting
-from xalma.training.export.export import check_merge, compare, export, held_out_rows
+from xalma.training.export.export import check_export, check_merge, export, held_out_rows
 from xalma.training.export.opened import open_exported
 from xalma.training.ladder import evaluate_folder
 from xalma.training.stages import open_merged
@@ -135,7 +135,7 @@ def answers(change: float = 0.0, outputs=("a", "b", "c")) -> tuple[torch.Tensor,
 
 @pytest.mark.parametrize("change", [0.0, 1e-4, -1e-4, 3e-6])
 def test_equal_within_the_tolerance(change):
-    facts = compare(ROWS, answers(), answers(change))
+    facts = check_export(ROWS, answers(), answers(change))
     assert facts["largest_logit_difference"] == pytest.approx(abs(change))
     assert (facts["sentences"], facts["outputs_equal"]) == (3, 3)
     assert "3 held-out sentences of 3 directions" in facts["sentence"]
@@ -153,7 +153,7 @@ def test_equal_within_the_tolerance(change):
 )
 def test_what_differs_is_said(found, why):
     with pytest.raises(ValueError, match=f"^nothing was exported: .*{why}") as caught:
-        compare(ROWS, answers(), found)
+        check_export(ROWS, answers(), found)
     assert "\n" not in str(caught.value)
 
 
@@ -162,10 +162,10 @@ def test_the_bound_grows_with_the_logits():
     for scale, allowed in ((20.0, 2e-3), (0.01, 1e-4)):
         logits = torch.full((3, 5), scale)
         fine, too_much = (logits + allowed * part for part in (0.9, 1.1))
-        facts = compare(ROWS, (logits, ["a"] * 3), (fine, ["a"] * 3))
+        facts = check_export(ROWS, (logits, ["a"] * 3), (fine, ["a"] * 3))
         assert facts["allowed_logit_difference"] == pytest.approx(allowed)
         with pytest.raises(ValueError, match=f"differ by .* {allowed:.2g} is allowed"):
-            compare(ROWS, (logits, ["a"] * 3), (too_much, ["a"] * 3))
+            check_export(ROWS, (logits, ["a"] * 3), (too_much, ["a"] * 3))
 
 
 @pytest.mark.parametrize("what", ["merged", "adapter"])

@@ -20,7 +20,7 @@ N, MODULE = 13_015_864_320, 2_002_780_160  # LLaMA-2-13B; rank 512 on its seven 
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    monkeypatch.setattr(plan, "MEASURED", "results/no/such/file.json")
+    monkeypatch.setattr(plan, "_MEASURED", "results/no/such/file.json")
 
 
 def test_the_papers_base_and_module():
@@ -179,7 +179,7 @@ def test_a_measured_utilisation_is_used_for_its_gpu_alone(tmp_path, monkeypatch)
     ]
     (tmp_path / "t.json").write_text(json.dumps({"hardware": {"gpu": "NVIDIA H200"}, "rows": rows}))
     monkeypatch.setattr(plan, "home", lambda: tmp_path)
-    monkeypatch.setattr(plan, "MEASURED", "t.json")
+    monkeypatch.setattr(plan, "_MEASURED", "t.json")
     assert plan.utilisation("h200", full=True) == (0.5, "measured (t.json)")
     assert plan.utilisation("h200", full=False)[1] == "assumed"
     assert plan.utilisation("a100", full=True)[1] == "assumed"

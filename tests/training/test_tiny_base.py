@@ -8,13 +8,13 @@ from itertools import islice
 import pytest
 
 from xalma.base_files import SHIPPED, find_base
-from xalma.corpora.phrasebook.cldr import STYLES
+from xalma.corpora.phrasebook.cldr import LENGTHS
 from xalma.corpora.registry import open_corpus
 from xalma.data.mixing import parse_shares
 from xalma.languages import LANGUAGES
 from xalma.models.backbone import build_llama, load_base, train_tokenizer
 from xalma.profiles import load_profile
-from xalma.training.tiny_base import bits_per_byte, card_text, ship, text_blocks, train_base, write_text
+from xalma.training.tiny_base import card_text, held_out_bits, ship, text_blocks, train_base, write_text
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_english_text_has_some_pages_in_two_languages_and_other_text_none(p):
 
 def test_web_text_has_every_style(p):
     corpus = open_corpus(p)
-    assert set(corpus.STYLES) == set(STYLES)
+    assert set(corpus.STYLES) == set(LENGTHS)
     text = "\n".join(islice(corpus.monolingual("en"), 400))
     assert "kilometers" in text and " km" in text
 
@@ -54,7 +54,7 @@ def test_the_shipped_base_loads_and_scores_as_its_card_says():
     model, tokenizer = load_base("tiny-base")
     assert model.num_parameters() == card["parameters"]
     assert set(card["bits_per_byte"]) == set(LANGUAGES)
-    bits = bits_per_byte(model, tokenizer, open_corpus(load_profile("tiny-base")).book, ("en", "de", "et"))
+    bits = held_out_bits(model, tokenizer, open_corpus(load_profile("tiny-base")).book, ("en", "de", "et"))
     for code, value in bits.items():
         assert value == pytest.approx(card["bits_per_byte"][code], rel=0.01)
     assert bits["en"] < bits["de"] < bits["et"], "it has read most English, some German, and little Estonian"

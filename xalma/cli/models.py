@@ -26,7 +26,7 @@ def add_translate(commands: Any) -> None:
 
 def _translate(arguments: argparse.Namespace) -> None:
     if arguments.system:
-        from xalma.cli.systems import translate as translate_with
+        from xalma.cli.systems import translate_with as translate_with
 
         print("\n".join(translate_with(arguments, input_lines(arguments.file))))
         return

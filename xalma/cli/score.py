@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from xalma.evaluation.score_file import METRICS
+from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
 from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, is_noticed
 from xalma.paper.contamination_report import write_report
-from xalma.paper.score_tables import NAMES, largest_gap, published_of, win_tie_loss_table, write_published, write_scores
+from xalma.paper.score_tables import (
+    METRIC_NAMES,
+    largest_gap,
+    published_of,
+    win_tie_loss_table,
+    write_published,
+    write_scores,
+)
 from xalma.runtime import data_root, home, listed
 
 _HEADS = {"value_a": "A", "value_b": "B", "delta": "A - B", "p_value": "p", "p_adjusted": "p adjusted"}
@@ -32,7 +39,7 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     )  # fmt: skip
     _print_scores(scores, arguments.testset, arguments.origin, arguments.resample)
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
-        print(f"\n{NAMES.get(metric, metric)}, pairs of systems")
+        print(f"\n{METRIC_NAMES.get(metric, metric)}, pairs of systems")
         for row in win_tie_loss_table(scores, metric).itertuples(index=False):
             print(f"  {row[0]} against {row[1]}: {row[2]}")
     if "bleu" in metrics and "ALMA-13B-LoRA" in outputs and Path(arguments.testset).name == "wmt22":
@@ -52,12 +59,12 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
     over = " over documents" if resample == "documents" else ""
     for metric, part in scores.table.groupby("metric", sort=False):
         if part["value"].isna().all():
-            print(f"\n{NAMES.get(metric, metric)}: {part['signature'].iloc[0]}")
+            print(f"\n{METRIC_NAMES.get(metric, metric)}: {part['signature'].iloc[0]}")
             continue
         shown = part.assign(shown=[f"{r.value:.2f} ± {r.half_width:.2f}" for r in part.itertuples()])
         wide = shown.pivot(index="direction", columns="system", values="shown")
         wide = wide.loc[part["direction"].unique(), part["system"].unique()].rename_axis(columns=None)
-        print(f"\n{NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}")
+        print(f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}")
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
             print(f"  {signature}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
@@ -84,13 +91,14 @@ def compare_systems(arguments: Namespace) -> None:
     for metric in metrics:
         sides = scores.statistics[metric]
         if not sides[a]:
-            print(f"\n{NAMES.get(metric, metric)}: {scores.table.query('metric == @metric')['signature'].iloc[0]}")
+            signature = scores.table.query("metric == @metric")["signature"].iloc[0]
+            print(f"\n{METRIC_NAMES.get(metric, metric)}: {signature}")
             continue
         frame = compare(sides[a], sides[b], metric, arguments.test, arguments.correction, arguments.alpha)
         if metric in THRESHOLDS:
             frame["people notice"] = ["yes" if is_noticed(metric, delta) else "no" for delta in frame["delta"]]
         shown = frame.rename(columns=_HEADS)
-        print(f"\n{NAMES.get(metric, metric)}\n{_plain(shown.round(4).set_index('direction'))}")
+        print(f"\n{METRIC_NAMES.get(metric, metric)}\n{_plain(shown.round(4).set_index('direction'))}")
         mean = paired_mean(sides[a], sides[b], metric)
         print(
             f"mean A {mean.value_a:.2f}, B {mean.value_b:.2f}, A - B {mean.delta:+.2f} "
@@ -103,7 +111,7 @@ def _noticed(metric: str, difference: float) -> str:
     """Whether people would notice a difference of means, and by which published threshold."""
     noticed = is_noticed(metric, difference)
     if noticed is None:
-        return f"people notice: no threshold is published for {NAMES.get(metric, metric)}"
+        return f"people notice: no threshold is published for {METRIC_NAMES.get(metric, metric)}"
     return (
         f"people notice a mean difference of {difference:+.2f}: {'yes' if noticed else 'no'}, "
         f"below {THRESHOLDS[metric]:g} the metric agrees with them on fewer than {ACCURACY:.0%} of pairs of systems "
@@ -142,10 +150,10 @@ def _one_system(place: str) -> tuple[str, dict[str, Path]]:
 def _metrics(text: str) -> list[str]:
     """Names separated by commas. Raises ValueError for an unknown one, before any file is read."""
     if not (names := listed(text)):
-        raise ValueError(f"no metric named: use one or more of {', '.join(METRICS)}")
+        raise ValueError(f"no metric named: use one or more of {', '.join(FILE_METRICS)}")
     for name in names:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(METRICS)}")
+        if name not in FILE_METRICS:
+            raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(FILE_METRICS)}")
     return names
 
 

@@ -79,7 +79,7 @@ def print_systems() -> None:
         print(f"{'':20}  licence: {row.licence}{f'; {row.note}' if row.note else ''}")
 
 
-def translate(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:
+def translate_with(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:
     """`xalma translate --system`: the translations, one line each."""
     from xalma.systems.outputs import single_lines
 
@@ -115,7 +115,7 @@ def write(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Translator | None) -> None:
     """With a system that is open already, or one to be opened when the first direction needs its weights."""
     from xalma.corpora import test_sets
-    from xalma.systems.outputs import settings, write_outputs
+    from xalma.systems.outputs import output_settings, write_outputs
 
     def sources(direction: str) -> list[str]:
         return test_sets.load(arguments.testset, direction, arguments.origin).sources
@@ -133,7 +133,7 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
     made |= {"testset": arguments.testset, "origin": arguments.origin}
     records = write_outputs(
         lambda: system or open_system(row.name, **options),
-        settings(row, made), sources, wanted, arguments.out, is_supported,
+        output_settings(row, made), sources, wanted, arguments.out, is_supported,
     )  # fmt: skip
     for direction in wanted:
         print(f"{direction}  {records[direction]['status']}{_counts(records[direction])}")

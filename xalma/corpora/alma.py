@@ -19,12 +19,12 @@ from xalma.corpora.files import hub_rows
 from xalma.languages import ALMA_LANGUAGES, ENGLISH
 from xalma.text_files import check_parallel
 
-HUB_ID = "haoranxu/ALMA-Human-Parallel"
+_HUB_ID = "haoranxu/ALMA-Human-Parallel"
 
 
 def train_pairs(lang: str) -> list[Pair]:
     """All training pairs of a language, in the released order."""
-    return list(_pairs(HUB_ID, lang, "train", str(_folder())))
+    return list(_pairs(_HUB_ID, lang, "train", str(_folder())))
 
 
 class AlmaCorpus(Corpus):
@@ -56,13 +56,13 @@ class AlmaCorpus(Corpus):
     def _validation(self, lang: str) -> list[Pair]:
         if lang not in ALMA_LANGUAGES or lang == "is":  # upstream has no validation pairs for Icelandic
             return []
-        return list(_pairs(HUB_ID, lang, "validation", str(_folder())))
+        return list(_pairs(_HUB_ID, lang, "validation", str(_folder())))
 
     def _held_pairs(self, lang: str) -> list[Pair]:
         return self._validation(lang)
 
     def fingerprint(self) -> str:
-        return hash_files(Path(_folder()).glob("*/*.txt")) if _folder() else f"{HUB_ID}, as it was when read"
+        return hash_files(Path(_folder()).glob("*/*.txt")) if _folder() else f"{_HUB_ID}, as it was when read"
 
 
 class AlmaAsReleased(AlmaCorpus):

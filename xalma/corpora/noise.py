@@ -10,14 +10,14 @@ from itertools import islice
 from xalma.corpora.base import Pair
 from xalma.profiles import Profile
 
-CHUNK = 500  # pairs among which targets are swapped
+NOISE_CHUNK = 500  # pairs among which targets are swapped
 FEWEST = 10  # wrong targets below which a chunk, the last of a corpus, is left as it is: two might be the same
 
 
 def noisy(pairs: Iterable[Pair], p: Profile) -> Iterator[Pair]:
     """The pairs, a share `bitext_noise` of each CHUNK with another pair's target."""
     pairs = iter(pairs)
-    while chunk := list(islice(pairs, CHUNK)):
+    while chunk := list(islice(pairs, NOISE_CHUNK)):
         yield from chunk if p.bitext_noise * len(chunk) < FEWEST else misalign(chunk, p.bitext_noise, p.seed)
 
 

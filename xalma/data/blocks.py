@@ -146,7 +146,7 @@ def _filled(sizes: Mapping[str, float], probabilities: Mapping[str, float], budg
     return tokens
 
 
-def plan_text(plan: pd.DataFrame) -> str:
+def mixing_text(plan: pd.DataFrame) -> str:
     """The plan in one line: "20 B tokens: is repeats 41×, cs 1.2×; part of de 34 %, …"."""
     said = [f"{plan['tokens'].sum() / 1e9:.3g} B tokens"]
     repeated = plan[plan["epochs"] > 1].sort_values("epochs", ascending=False)
@@ -180,7 +180,7 @@ def prepared_blocks(p: Profile, tokenizer, number: int, codes: tuple[str, ...], 
             )
     sizes = {code: len(one) * p.block_tokens for code, one in files.items()}
     shares = profile_shares(p, codes, sizes, budget)
-    print(f"stage {number}: {plan_text(mixing_plan(sizes, shares, budget, p.mixing_exhausted))}")
+    print(f"stage {number}: {mixing_text(mixing_plan(sizes, shares, budget, p.mixing_exhausted))}")
     return MixedBlocks(files, shares, n_blocks, p.seed + number, p.mixing_exhausted)
 
 

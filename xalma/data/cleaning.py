@@ -83,7 +83,7 @@ class Rules:
 
 
 @dataclass
-class Report:
+class CleaningReport:
     """Counts that add up: read = kept + sum(dropped)."""
 
     read: int = 0
@@ -230,10 +230,10 @@ class Seen:
 
 
 def clean(
-    rows: Iterable[Row], lang: str, rules: Rules | None = None, report: Report | None = None
+    rows: Iterable[Row], lang: str, rules: Rules | None = None, report: CleaningReport | None = None
 ) -> Iterator[tuple[str, str | Pair]]:
     """(where it stands, row) of the rows worth keeping, in order; counts go to `report`. In one process."""
-    rules, report = rules or Rules(), report if report is not None else Report()
+    rules, report = rules or Rules(), report if report is not None else CleaningReport()
     with Seen() as seen:
         for place, content in rows:
             kept, reason = check(content, lang, rules)
@@ -243,7 +243,7 @@ def clean(
                 yield place, kept
 
 
-def count(report: Report, reason: str | None, repaired: bool = False) -> None:
+def count(report: CleaningReport, reason: str | None, repaired: bool = False) -> None:
     """One more row in the report."""
     report.read += 1
     if reason is None:
@@ -253,7 +253,7 @@ def count(report: Report, reason: str | None, repaired: bool = False) -> None:
         report.dropped[reason] += 1
 
 
-def table(reports: Sequence[tuple[str, Report]]) -> list[dict[str, Any]]:
+def report_table(reports: Sequence[tuple[str, CleaningReport]]) -> list[dict[str, Any]]:
     """One row a report, for a DataFrame or a card: name, read, kept, and each reason's count."""
     return [
         {"text": name, "read": report.read, "kept": report.kept}

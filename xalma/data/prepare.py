@@ -26,7 +26,7 @@ import numpy as np
 
 from xalma.corpora.base import Corpus, Row
 from xalma.corpora.registry import open_corpus
-from xalma.data.cleaning import Report, Rules, Seen, count
+from xalma.data.cleaning import CleaningReport, Rules, Seen, count
 from xalma.data.prepare_workers import Chunk, Engine, Job, Prepared, make_job
 from xalma.data.test_index import TestIndex
 from xalma.data.token_files import TokenFiles
@@ -51,7 +51,7 @@ def write_tokens(
     Raises ValueError when not one block is filled.
     """
     with new_directory(folder, TO) as out, Seen(out / "seen") as seen, engine(job) as mapped:
-        report, blocks = Report(), _Blocks(out, block_tokens, job.dtype)
+        report, blocks = CleaningReport(), _Blocks(out, block_tokens, job.dtype)
         with progress(limit or 0, f"{job.lang}: tokens") as bar, (out / "rejected.tsv").open("w") as rejected:
             for chunk in mapped(_chunks(rows)):
                 blocks.add(_new_tokens(chunk, seen, report, rejected))
@@ -83,7 +83,7 @@ def _chunks(rows: Iterable[Row]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _new_tokens(chunk: Prepared, seen: Seen, report: Report, rejected: IO[str]) -> np.ndarray:
+def _new_tokens(chunk: Prepared, seen: Seen, report: CleaningReport, rejected: IO[str]) -> np.ndarray:
     """The tokens of the chunk's rows that were not said before; every row is counted, dropped ones are filed."""
     kept, new = 0, np.ones(len(chunk.lengths), bool)
     for place, reason, repaired in chunk.order:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from xalma.evaluation.metrics import NotScored
-from xalma.evaluation.score_cache import ScoreCache, file_hash, text_key
+from xalma.evaluation.score_cache import ScoreCache, checkpoint_hash, text_key
 
 Sample = Mapping[str, str]  # "src", "mt" and, for metrics that read it, "ref"
 
@@ -39,7 +39,7 @@ class NeuralMetric:
 
 
 WITH_REFERENCE, WITHOUT_REFERENCE = ("src", "mt", "ref"), ("src", "mt")
-METRICS = {
+COMET_METRICS = {
     "comet22": NeuralMetric("COMET-22", "Unbabel/wmt22-comet-da", WITH_REFERENCE),
     "xcomet-xl": NeuralMetric("XCOMET-XL", "Unbabel/XCOMET-XL", WITH_REFERENCE),
     "xcomet-xl-qe": NeuralMetric("XCOMET-XL (no reference)", "Unbabel/XCOMET-XL", WITHOUT_REFERENCE),
@@ -79,7 +79,7 @@ def segment_scores(
     _check(samples, metrics)
     wanted: dict[str, list[str]] = {}
     for name in metrics:  # metrics of one checkpoint share its passes
-        wanted.setdefault((checkpoints or {}).get(name, METRICS[name].checkpoint), []).append(name)
+        wanted.setdefault((checkpoints or {}).get(name, COMET_METRICS[name].checkpoint), []).append(name)
     found: dict[str, SegmentScores | NotScored] = {}
     for checkpoint, names in wanted.items():
         try:
@@ -127,9 +127,9 @@ def _by_checkpoint(
     if bf16 is None:
         bf16 = device != "cpu" and mixed_precision()
     with ScoreCache(cache) as kept:
-        digest = kept.file_hash(path) if cache else file_hash(path)
+        digest = kept.file_hash(path) if cache else checkpoint_hash(path)
         origin = f"sha256:{digest[:16]}|comet:{_comet_version()}|precision:{'bf16' if bf16 else 'fp32'}"
-        asked = [{side: s[side] for side in METRICS[name].sides} for s in samples for name in names]
+        asked = [{side: s[side] for side in COMET_METRICS[name].sides} for s in samples for name in names]
         keys = [text_key(origin, *sorted(s.items())) for s in asked]
         known = kept.get(keys)
         missing = {key: s for key, s in zip(keys, asked, strict=True) if key not in known}
@@ -184,8 +184,8 @@ def load_model(path: Path, checkpoint: str | None = None):
 
 
 def _signature(name: str, checkpoint: str, origin: str) -> str:
-    sides = "+".join(METRICS[name].sides)
-    return f"{METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
+    sides = "+".join(COMET_METRICS[name].sides)
+    return f"{COMET_METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
 
 
 def _comet_version() -> str:
@@ -199,8 +199,8 @@ def _check(samples: Sequence[Sample], metrics: Sequence[str]) -> None:
     if not samples:
         raise ValueError("no segments to score: the list of samples is empty")
     for name in metrics:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}")
+        if name not in COMET_METRICS:
+            raise ValueError(f"unknown metric {name!r}: use one of {', '.join(COMET_METRICS)}")
         for number, sample in enumerate(samples):
-            if lacking := [side for side in METRICS[name].sides if not isinstance(sample.get(side), str)]:
+            if lacking := [side for side in COMET_METRICS[name].sides if not isinstance(sample.get(side), str)]:
                 raise ValueError(f"{name} reads {', '.join(lacking)}, which sample {number} does not have")

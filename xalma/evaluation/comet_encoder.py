@@ -27,7 +27,7 @@ from xalma.progress import progress
 Sample = Mapping[str, str]
 # Tokens of a padded batch. On a GPU XLM-R XL holds its 37 layers of them (12 GB at 32-bit); on a CPU
 # larger batches are slower, as they leave its cache.
-BATCH_TOKENS = {"cuda": 32_768, "cpu": 1024}
+ENCODER_TOKENS = {"cuda": 32_768, "cpu": 1024}
 SAMPLES_AT_ONCE = 8192  # scored and kept before the next; lengths are sorted within
 COMBINED_AT_ONCE = 256
 
@@ -41,7 +41,7 @@ class Scorer:
                 f"{type(model).__name__} is no model that scores segments: take a regression or unified one"
             )
         self.model, self.device, self.bf16 = model.eval().to(device), device, bf16
-        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(device.split(":")[0], BATCH_TOKENS["cpu"])
+        self.batch_tokens = batch_tokens or ENCODER_TOKENS.get(device.split(":")[0], ENCODER_TOKENS["cpu"])
         self.unified = isinstance(model, UnifiedMetric)
         self.combiner = handed_passes(self.model)
 

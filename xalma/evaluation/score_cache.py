@@ -74,7 +74,7 @@ class ScoreCache:
     def file_hash(self, path: Path) -> str:
         """SHA-256 of a file, kept by its place, size and time: a checkpoint of 14 GB takes half a minute to read."""
         if self._database is None:
-            return file_hash(path)
+            return checkpoint_hash(path)
         place, stat = str(path.resolve()), path.stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         with self._said():
@@ -82,7 +82,7 @@ class ScoreCache:
             row = self._database.execute(query, (place,)).fetchone()
         if row and row[:2] == seen and row[3] == _seal(place, *row[:3]):
             return row[2]
-        digest = file_hash(path)
+        digest = checkpoint_hash(path)
         row = (place, *seen, digest)
         with self._said(), self._database:
             self._database.execute("INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?)", (*row, _seal(*row)))
@@ -101,7 +101,7 @@ def _seal(*values: Any) -> bytes:
     return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def file_hash(path: Path) -> str:
+def checkpoint_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from xalma.evaluation.metrics import NotScored, Score
 from xalma.languages import language
 
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}  # as sacreBLEU prints them
-METRICS = (*evaluate.METRICS, *comet.METRICS)
+FILE_METRICS = (*evaluate.METRICS, *comet.COMET_METRICS)
 
 
 def score_texts(
@@ -32,16 +32,16 @@ def score_texts(
     check_metrics(metrics, sources is not None)
     lexical = [name for name in metrics if name in evaluate.METRICS]
     found = {s.metric: s for s in evaluate.score(outputs, references, tgt, lexical)}
-    if wanted := [name for name in metrics if name in comet.METRICS]:
+    if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
         evaluate.check_counts(outputs=outputs, sources=sources)
         rows = zip(sources, outputs, references, strict=True)
         samples = [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in rows]
         segments = comet.segment_scores(samples, wanted, checkpoints, cache)
-        found |= {name: corpus_score(scores) for name, scores in segments.items()}
+        found |= {name: score_of_file(scores) for name, scores in segments.items()}
     return [found[name] for name in metrics]
 
 
-def corpus_score(scores: comet.SegmentScores | NotScored) -> Score | NotScored:
+def score_of_file(scores: comet.SegmentScores | NotScored) -> Score | NotScored:
     """The mean of a neural metric's segments, times 100."""
     if isinstance(scores, NotScored):
         return scores
@@ -51,9 +51,9 @@ def corpus_score(scores: comet.SegmentScores | NotScored) -> Score | NotScored:
 def check_metrics(metrics: Sequence[str], has_sources: bool) -> None:
     """Raises ValueError for an unknown metric, and for one that reads the source where there is none."""
     for name in metrics:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(METRICS)}")
-        if name in comet.METRICS and not has_sources:
+        if name not in FILE_METRICS:
+            raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(FILE_METRICS)}")
+        if name in comet.COMET_METRICS and not has_sources:
             raise ValueError(f"{name} reads the source: give the source file too")
 
 

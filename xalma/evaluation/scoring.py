@@ -39,7 +39,7 @@ from xalma.runtime import home
 from xalma.text_files import read_lines
 
 Outputs = dict[str, dict[str, Path]]  # system -> direction -> file
-METRICS = ("bleu", "chrf++")
+SYSTEM_METRICS = ("bleu", "chrf++")
 RESAMPLED = ("segments", "documents")
 COLUMNS = ("system", "direction", "metric", "value", "low", "high", "half_width", "n", "signature")
 
@@ -143,7 +143,7 @@ def score_all(
     testset: str,
     origin: str = "data",
     directions: Sequence[str] | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = SYSTEM_METRICS,
     workers: int = 0,
     n_samples: int = 1000,
     cache: str | Path | None = "runs/statistics",
@@ -161,7 +161,7 @@ def score_all(
     """
     chosen = chosen_directions(outputs, directions, partial)
     jobs = [
-        Job(testset, origin, direction,
+        ScoringJob(testset, origin, direction,
             {system: str(files[direction]) for system, files in outputs.items() if direction in files},
             tuple(name for name in metrics if name in evaluate.METRICS), n_samples, cache and str(home() / cache),
             resample)
@@ -175,7 +175,7 @@ def score_all(
     for job, (_, counts) in zip(jobs, done, strict=True):
         for (metric, system), value in counts.items():
             statistics[metric][system][job.direction] = value
-    if wanted := [name for name in metrics if name in comet.METRICS]:
+    if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
         rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options)
     systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
     rows.sort(key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"])))
@@ -183,7 +183,7 @@ def score_all(
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """One direction of all systems: what a worker process is told."""
 
     testset: str
@@ -196,7 +196,7 @@ class Job:
     resample: str = "segments"
 
 
-def score_direction(job: Job) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray]]:
+def score_direction(job: ScoringJob) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray]]:
     """(rows of the table, statistics by metric and system) of one direction."""
     test, tgt = load(job.testset, job.direction, job.origin), job.direction.split("-")[1]
     texts = {system: read_outputs(file, test) for system, file in job.files.items()}
@@ -279,7 +279,7 @@ def _row(
     return dict(zip(COLUMNS, (system, direction, metric, *values), strict=True))
 
 
-def _in_processes(jobs: Sequence[Job], workers: int) -> list:
+def _in_processes(jobs: Sequence[ScoringJob], workers: int) -> list:
     """Results in the order of the jobs; with one worker in this process."""
     workers, done = min(workers, len(jobs)), []
     with progress(len(jobs), f"scoring, {workers} processes") as bar:
@@ -298,7 +298,7 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> list:
 
 
 def _neural_rows(
-    jobs: Sequence[Job], metrics: Sequence[str], statistics: dict, n_samples: int, options: Mapping[str, Any]
+    jobs: Sequence[ScoringJob], metrics: Sequence[str], statistics: dict, n_samples: int, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Rows of COMET and its kin: all systems and directions in one call, which encodes each text once."""
     samples, spans = [], []

@@ -81,7 +81,7 @@ def bootstrap_scores(
 ) -> np.ndarray:
     """Corpus scores (n_samples,) of resamples with replacement: sacreBLEU's draws for that seed."""
     drawn = _resamples(len(statistics), n_samples, seed)
-    return np.concatenate([weighted_scores(block, statistics, metric) for block in blocks(drawn)])
+    return np.concatenate([weighted_scores(block, statistics, metric) for block in resampling_blocks(drawn)])
 
 
 @lru_cache(maxsize=4)
@@ -100,7 +100,7 @@ def _resamples(n: int, n_samples: int, seed: int | tuple[int, ...]) -> np.ndarra
     return counts
 
 
-def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+def resampling_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Some rows at a time, as float64 for BLAS."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         yield rows[start : start + ROWS_AT_ONCE].astype(np.float64)

@@ -24,9 +24,9 @@ import sacrebleu
 
 from xalma.evaluation.segment_statistics import (
     SEED,
-    blocks,
     bootstrap_scores,
     corpus_score,
+    resampling_blocks,
     score_of,
     segment_statistics,
     statistics_of,
@@ -111,7 +111,7 @@ def randomisation(
     weight = 1 / len(a) if a.shape[1] == 1 else 1.0
     kept = np.random.default_rng(seed).integers(2, size=(n_samples, len(a)), dtype=bool)
     differences = []
-    for block in blocks(kept):
+    for block in resampling_blocks(kept):
         first = b.sum(0) + block @ (a - b)  # (rows, k)
         second = a.sum(0) + b.sum(0) - first
         differences.append(corpus_score(weight * first, metric) - corpus_score(weight * second, metric))

@@ -33,7 +33,7 @@ SHARED_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": 
 
 
 @dataclass(frozen=True)
-class Run:
+class GroupRun:
     """g neighbouring modules of one scale and their rows, n tokens each: one batched product serves them.
 
     Where they have unequal numbers of tokens: take (g n,), which of the run's tokens stands where, any of them in
@@ -60,7 +60,7 @@ class Gate:
 
     groups: tuple[int, ...]
     counts: tuple[int, ...]
-    made: dict[Any, list[Run]] = field(default_factory=dict)  # for a shape, once and not once a layer
+    made: dict[Any, list[GroupRun]] = field(default_factory=dict)  # for a shape, once and not once a layer
 
     @classmethod
     def of(cls, sorted_groups: Sequence[int]) -> Gate:
@@ -77,7 +77,7 @@ class Gate:
             raise ValueError(f"a layer got {x.shape[0]} rows for {rows} languages: give one language for each row")
         return x.shape[:-1].numel() // rows
 
-    def runs(self, scales: Mapping[int, float], each: int = 1, device: torch.device | None = None) -> list[Run]:
+    def runs(self, scales: Mapping[int, float], each: int = 1, device: torch.device | None = None) -> list[GroupRun]:
         """The batch as few batched products; scales: of all loaded groups, in order; each: tokens of a row.
 
         Groups of unequal numbers of rows share a product, padded, on a CUDA `device` where they are short.
@@ -97,7 +97,7 @@ class Gate:
             slots, sizes = slice(members[0][0], members[-1][0] + 1), [n for _, n in members]
             start, end = end, end + sum(sizes)
             padding = {} if len(set(sizes)) == 1 else _padding(sizes, device)
-            runs.append(Run(slots, slice(start, end), scales[loaded[slots.start]], **padding))
+            runs.append(GroupRun(slots, slice(start, end), scales[loaded[slots.start]], **padding))
         return runs
 
 
@@ -253,7 +253,7 @@ class SharedInput(nn.Module):
             for y, h, up in zip(outputs, down, b, strict=True):
                 _add_products(y, run, h, up)
 
-    def _views(self, run: Run) -> tuple[Tensor, list[Tensor]]:
+    def _views(self, run: GroupRun) -> tuple[Tensor, list[Tensor]]:
         """A of the run's modules, (g, P r, D), and B of each projection, (g, O, r)."""
         key = (run.slots.start, run.slots.stop)
         if key not in self.views:
@@ -261,7 +261,7 @@ class SharedInput(nn.Module):
         return self.views[key]
 
 
-def _add_products(flat: Tensor, run: Run, h: Tensor, b: Tensor) -> None:
+def _add_products(flat: Tensor, run: GroupRun, h: Tensor, b: Tensor) -> None:
     """Adds scale · h bᵀ, h (g, n, r) and b (g, O, r), to the run's tokens in flat (N, O)."""
     if run.put is not None:
         found = torch.bmm(h, b.transpose(1, 2)).flatten(0, 1).index_select(0, run.put)

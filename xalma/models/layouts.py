@@ -126,11 +126,11 @@ def _open_single(folder: Path) -> Checkpoint:
         else:
             plain[name] = entry
     if not modules:
-        check_base(folder, plain)
+        check_named_base(folder, plain)
         return Checkpoint(ADAPTERS, folder, 0, 0.0, (), plain, {})
     first = next(iter(modules.values()))
     rank = next((entry.shape[0] for (_, side), (_, entry) in first.items() if side == "A"), 0)
-    layers = tuple(name for name in check_base(folder, plain) if name.rsplit(".", 1)[-1] in PROJECTIONS)
+    layers = tuple(name for name in check_named_base(folder, plain) if name.rsplit(".", 1)[-1] in PROJECTIONS)
     return _checked(ALL_MODULES, folder, rank, ALL_MODULES_SCALE, layers, plain, modules)
 
 
@@ -146,14 +146,14 @@ def _open_adapters(sources: Sequence[tuple[int | None, str | Path]], base: str |
         if group in modules:
             raise ValueError(f"{name} holds the module of group {group} a second time: name one folder a group")
         configs[name] = config = lora_config(folder)
-        bases[name] = fetch(base).resolve() if base else find_base(name, folder, config)
+        bases[name] = fetch(base).resolve() if base else base_of_adapter(name, folder, config)
         modules[group] = _adapter_entries(folder)
     _same(bases)
     base = next(iter(bases.values()))
     plain = read_headers(base)
     if any(map(_IN_ALL_MODULES.fullmatch, plain)):
         raise ValueError(f"{base} is an all-modules checkpoint, not the plain base of adapters: name another base")
-    linears = check_base(base, plain)
+    linears = check_named_base(base, plain)
     kinds = {
         name: (c["r"], c["lora_alpha"] / c["r"], adapted_layers(c, linears, Path(name) / "adapter_config.json"))
         for name, c in configs.items()
@@ -180,7 +180,7 @@ def _adapter_entries(folder: Path) -> dict[Side, tuple[str, Entry]]:
     return entries
 
 
-def check_base(folder: Path, entries: Entries) -> list[str]:
+def check_named_base(folder: Path, entries: Entries) -> list[str]:
     """Names of the linear layers, but for the output layer, of the model that config.json describes, in its order.
 
     Raises ValueError, naming file and tensor, where `entries` are others.
@@ -363,7 +363,7 @@ def group_of_folder(name: str | Path, folder: Path, asked: int | None = None) ->
     raise ValueError(f"can't tell whose module {name} holds: end the folder's name in its group, as group6")
 
 
-def find_base(name: str | Path, folder: Path, config: Mapping[str, Any]) -> Path:
+def base_of_adapter(name: str | Path, folder: Path, config: Mapping[str, Any]) -> Path:
     """The base of an adapter: run.json's, adapter_config's if it is a folder, one beside it, the hub's.
 
     name: the folder as the user named it. Raises FileNotFoundError where none of these is there.

@@ -18,7 +18,7 @@ from xalma.paper.figures.style import INK, subplots
 from xalma.runtime import home
 
 COMMAND = "python benchmarks/module_serving.py --out results/benchmarks/module_serving.json"
-LABELS = {
+WAY_LABELS = {
     "merged": "(a) one merged model, one language",
     "replayed": "(a) with its steps replayed as a CUDA graph",
     "in_turn": "a merged model a group, in turn",
@@ -26,11 +26,11 @@ LABELS = {
     "adapter_names": "(c) PEFT adapter_names, one mixed batch",
     "rebuilt": "(d) W + 2BA rebuilt each step, in turn",
 }
-COLOURS = {
+_COLOURS = {
     "merged": "#777777", "replayed": "#228833", "in_turn": "#BBBBBB", "gated": "#EE6677", "adapter_names": "#4477AA",
     "rebuilt": "#CCBB44",
 }  # fmt: skip
-COLUMNS = {
+_COLUMNS = {
     "groups": "groups in the batch", "prefill_tokens_per_s": "prefill, tokens/s", "first_token_ms": "first token, ms",
     "decode_tokens_per_s": "decode, tokens/s", "step_ms": "step in generate, ms",
     "forward_step_ms": "step, model alone, ms", "floor_ms": "floor, ms", "times_floor": "step over floor",
@@ -56,8 +56,8 @@ def serving_table(record: dict[str, Any]) -> pd.DataFrame:
     Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
     """
     frame = pd.DataFrame(record["rows"])
-    table = frame[["way", *COLUMNS]].rename(columns=COLUMNS).astype({"floor, ms": float, "step over floor": float})
-    return table.assign(way=frame["way"].map(LABELS))
+    table = frame[["way", *_COLUMNS]].rename(columns=_COLUMNS).astype({"floor, ms": float, "step over floor": float})
+    return table.assign(way=frame["way"].map(WAY_LABELS))
 
 
 def serving_note(record: dict[str, Any]) -> str:
@@ -108,9 +108,9 @@ def serving_figure(record: dict[str, Any]) -> Figure:
     frame, column = pd.DataFrame(record["rows"]), step_column(record)
     fig, (steps, memory) = subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
     for way, rows in frame.groupby("way", sort=False):
-        steps.plot(rows["groups"], rows[column], "o-", color=COLOURS[way], label=LABELS[way])
+        steps.plot(rows["groups"], rows[column], "o-", color=_COLOURS[way], label=WAY_LABELS[way])
         if way != "in_turn":  # its memory is that of as many models as it has groups, and was not measured
-            memory.plot(rows["groups"], rows["peak_mib"], "o-", color=COLOURS[way])
+            memory.plot(rows["groups"], rows["peak_mib"], "o-", color=_COLOURS[way])
     bank = frame[frame["way"] == "gated"]
     steps.plot(
         bank["groups"], bank["floor_ms"], "--", color=INK, linewidth=1.2, label="floor: reading (b)'s weights once"

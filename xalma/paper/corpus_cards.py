@@ -20,7 +20,7 @@ import pandas as pd
 
 from xalma.corpora.base import Corpus, Row
 from xalma.corpora.registry import open_corpus
-from xalma.data.cleaning import Report, Rules, clean
+from xalma.data.cleaning import CleaningReport, Rules, clean
 from xalma.languages import ENGLISH, language
 from xalma.paper.tables import write_table
 from xalma.profiles import load_profile
@@ -28,7 +28,7 @@ from xalma.progress import progress
 from xalma.runtime import REPOSITORY
 
 SAMPLE = 200  # rows per language that are checked
-ALL = 10**9  # no cut
+_ALL = 10**9  # no cut
 # card -> corpus, where the text is under XALMA_DATA
 MEASURED = {name: name for name in ("ntrex", "bibles", "mozilla", "udhr", "wmt", "wmt24", "wmt24pp")} | {
     "alma-human-parallel": "alma_as_released", "flores-200": "flores"
@@ -43,14 +43,14 @@ _BLOCK = re.compile(r"(<!-- measured:start -->\n).*?(<!-- measured:end -->)", re
 
 def open_whole(name: str) -> Corpus:
     """The corpus, seed 0, none of its parts cut short."""
-    return open_corpus(load_profile("ntrex", corpus=name, sft_pairs=ALL, dev_pairs=ALL, test_pairs=ALL))
+    return open_corpus(load_profile("ntrex", corpus=name, sft_pairs=_ALL, dev_pairs=_ALL, test_pairs=_ALL))
 
 
 def measured_row(corpus: Corpus, lang: str) -> dict[str, Any]:
     """Documents, characters and pairs of one language, and what hygiene drops of its first SAMPLE pairs."""
     texts, bitext = list(corpus.monolingual(lang)), list(corpus.bitext(lang))
     parts = {"bitext": bitext, "sft": corpus.sft(lang), "dev": corpus.dev(lang), "test": corpus.test(lang)}
-    report = Report()
+    report = CleaningReport()
     list(clean(_sample(parts, lang), lang, Rules(), report))
     dropped = ", ".join(f"{reason} {n}" for reason, n in report.as_dict()["dropped"].items()) or "none"
     return {
@@ -81,7 +81,7 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *cells))
 
 
-def refreshed(card: Path) -> str:
+def refreshed_card(card: Path) -> str:
     """The card's text with its measured block filled anew. Raises ValueError where the markers are missing."""
     text = card.read_text(encoding="utf-8")
     if not _BLOCK.search(text):

@@ -30,7 +30,7 @@ LIKENESS = REPOSITORY / "results" / "corpora" / "likeness"
 MEASURES = {"trigrams": "cosine of letter trigrams", "compression": "1 - normalised compression distance"}
 SENTENCES = 1_997  # of NTREX-128, the same in every language
 COMPRESSED_LINES = 300  # sentences of each language the compressor reads; 30 s for all pairs
-SIZES = (5, 8)  # fewest and most languages of a group, as in the paper's
+GROUP_SIZES = (5, 8)  # fewest and most languages of a group, as in the paper's
 STARTS = 50  # random groupings from which `clustered_groups` climbs
 FLOOR = 0.01  # similarity below which we speak of no neighbour: some Latin names in a Greek text, no more
 ORDER = 3  # letters in an n-gram; our choice: the usual length for telling languages apart
@@ -215,7 +215,7 @@ def clustered_groups(matrix: pd.DataFrame, seed: int = 0) -> dict[str, int]:
     """
     rng, values = np.random.default_rng(seed), matrix.to_numpy()
     even = np.arange(len(values)) % len(GROUP_NAMES) + 1
-    found = [_climbed(values, rng.permutation(even), SIZES) for _ in range(STARTS)]
+    found = [_climbed(values, rng.permutation(even), GROUP_SIZES) for _ in range(STARTS)]
     best = max(found, key=lambda groups: within_mean(values, groups))
     return dict(zip(matrix.index, best.tolist(), strict=True))
 

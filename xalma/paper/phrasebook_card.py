@@ -14,15 +14,15 @@ import pandas as pd
 from babel.core import get_cldr_version
 
 from xalma.corpora.phrasebook.cldr import LOCALES, speaker
-from xalma.corpora.phrasebook.draws import CANDIDATES, dropped
+from xalma.corpora.phrasebook.draws import CANDIDATES, dropped_entries
 from xalma.corpora.phrasebook.phrasebook import HELD_OUT, SCANNED, SPLITS, Phrasebook
 from xalma.files import write_atomically
 from xalma.languages import LANGUAGES
-from xalma.paper.corpus_cards import MEASURED, card_path, refreshed, write_sizes
+from xalma.paper.corpus_cards import MEASURED, card_path, refreshed_card, write_sizes
 from xalma.paper.language_similarity import write_likeness
 from xalma.runtime import data_root
 
-SAMPLE = 1_000  # bitext sentences of a language behind each measured mean
+_SAMPLE = 1_000  # bitext sentences of a language behind each measured mean
 CHECKED = 500  # sentences of each training split compared with all held-out ones
 SHOWN = ("de", "ru", "zh", "ja", "ko", "th", "hi", "ka", "el", "ar", "he", "mg")
 TRAINING = tuple(split for split in SPLITS if split not in HELD_OUT)
@@ -87,7 +87,7 @@ def _measured(book: Phrasebook) -> pd.DataFrame:
     items = book.dice().items
     rows = {}
     for lang in LANGUAGES:
-        said = book.sentences(lang, "bitext", SAMPLE)
+        said = book.sentences(lang, "bitext", _SAMPLE)
         test, dev = (book.held_out(lang, split) for split in HELD_OUT)
         seen = {s for split in TRAINING for s in book.sentences(lang, split, CHECKED)}
         names = [{speaker(lang).say((k, (i,))) for i in items[k]} for k in ("countries", "languages")]
@@ -96,8 +96,8 @@ def _measured(book: Phrasebook) -> pd.DataFrame:
             "test": len(test),
             "dev": len(dev - test),
             "distinct": len(set(said)),
-            "characters": sum(map(len, said)) / SAMPLE,
-            "words": sum(len(text.split()) for text in said) / SAMPLE,
+            "characters": sum(map(len, said)) / _SAMPLE,
+            "words": sum(len(text.split()) for text in said) / _SAMPLE,
             "in training": len((test | dev) & seen),
             "names shared": len(names[0] & names[1]),
         }
@@ -107,7 +107,7 @@ def _measured(book: Phrasebook) -> pd.DataFrame:
 def _inventories(book: Phrasebook) -> str:
     lines = ["| inventory | used | available | candidates | dropped |", "|---|---|---|---|---|"]
     for kind, used in book.dice().items.items():
-        gone = dropped(kind)
+        gone = dropped_entries(kind)
         why = "; ".join(f"{item} ({reason})" for item, reason in gone.items()) or "none"
         total = len(CANDIDATES[kind])
         lines.append(f"| {kind} | {len(used)} | {total - len(gone)} | {total} | {why} |")
@@ -205,7 +205,7 @@ def phrasebook_card() -> str:
         "## Splits",
         _splits(book, measured),
         "## Sizes",
-        f"`distinct`, `characters`, `words` (between spaces): first {SAMPLE:,} bitext sentences;\n"
+        f"`distinct`, `characters`, `words` (between spaces): first {_SAMPLE:,} bitext sentences;\n"
         "`test` and `dev`: sentences; `names shared`: names that a country and a language share.",
         table,
         "## Samples",
@@ -222,7 +222,7 @@ def main() -> None:
     """
     print(write_atomically(card_path("cldr"), phrasebook_card()))
     for name, corpus in MEASURED.items() if data_root() else ():
-        print(write_atomically(card_path(name), refreshed(card_path(name))), f"from {corpus}")
+        print(write_atomically(card_path(name), refreshed_card(card_path(name))), f"from {corpus}")
     for path in (*write_sizes(), *write_likeness()) if data_root() else ():
         print(path)
 

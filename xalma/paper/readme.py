@@ -30,7 +30,7 @@ SECOND = REPOSITORY / "results" / "tiny-avx2"
 SECOND_RUN = "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
 REAL_TEXT = REPOSITORY / "results" / "small-cpu"
 ALMA = REPOSITORY / "results" / "alma-small-cpu"
-REAL = REPOSITORY / "results" / "real"
+_REAL = REPOSITORY / "results" / "real"
 
 MADE_AGAIN = "take the committed file back with `git restore`, or run the profile again"
 
@@ -136,7 +136,7 @@ def adopt(run: Path, target: Path = SECOND) -> None:
         shutil.copy(run / file, target / file)
 
 
-def real_block(results: Path = REAL) -> str:
+def real_block(results: Path = _REAL) -> str:
     """BLEU of the ladder on a real base, group by group, as Markdown."""
     about = read_json(results / "tables" / "12_about.json", MADE_AGAIN, keys=("segments",))
     rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(columns=["n", "stage4 few-shot", "sft+"])
@@ -211,7 +211,7 @@ def _processor(results: Path) -> str:
 
 def refreshed(
     text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT, alma: Path = ALMA, second: Path = SECOND,
-    real: Path = REAL,
+    real: Path = _REAL,
 ) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
     blocks = {

@@ -36,7 +36,7 @@ from xalma.published import published
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
 
-NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
+METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
          "xcomet-xl": "XCOMET-XL", "xcomet-xl-qe": "XCOMET-XL, no reference", "cometkiwi": "CometKiwi"}  # fmt: skip
 # File names of ALMA's release → rows of the ALMA paper's tables a and b. GPT-4 of the release is a later model
 # (gpt-4-1106-preview) than the paper's, and gpt3.5-text-davinci-003 is its GPT-3.5-D.
@@ -171,7 +171,7 @@ def write_scores(scores: Scores, folder: str | Path, testset: str, command: str,
     frames = [frame.assign(metric=metric) for metric, frame in found.items()]
     paths.append(_csv(place / "significance.csv", pd.concat(frames)))
     for metric in scores.table["metric"].unique():
-        made = score_table(scores, metric, f"{NAMES.get(metric, metric)} on {title}", found.get(metric))
+        made = score_table(scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric))
         paths += write_marked(made, place / metric.replace("+", "p"))
     if "bleu" in scores.statistics and _has_published(scores):
         paths += write_marked(

@@ -27,8 +27,8 @@ DROPPED = (
 )  # fmt: skip
 MAX_LENGTH_RATIO = 3.0  # characters, longer over shorter; our choice
 
-Row = dict[str, str]
-Report = dict[str, int]
+PairRow = dict[str, str]
+PairsReport = dict[str, int]
 Metric = Callable[[str, str], float]
 OffTarget = Callable[[str, str], bool]
 
@@ -48,7 +48,7 @@ def build_pairs(
     max_length_ratio: float | None = MAX_LENGTH_RATIO,
     off_target: OffTarget | None = None,
     keep_empty_rejected: bool = False,
-) -> tuple[list[Row], Report]:
+) -> tuple[list[PairRow], PairsReport]:
     """Returns rows of prompt, chosen, rejected, src, tgt, and the counts of kept and dropped pairs.
 
     outputs: one translation a prompt, or several. directions: "en-de", or one a prompt.
@@ -71,7 +71,7 @@ def build_pairs(
         raise ValueError(f"unknown rule {rule!r}: use one of {', '.join(RULES)}")
     score = _metric(metric) if rule == "best-worst" else None
 
-    def candidates() -> Iterator[Row | str]:
+    def candidates() -> Iterator[PairRow | str]:
         for prompt, reference, found, direction in zip(prompts, references, outputs, directions, strict=True):
             src, tgt = parse_direction(direction)
             found = [found] if isinstance(found, str) else list(found)
@@ -85,7 +85,7 @@ def build_pairs(
     return keep_pairs(candidates(), max_length_ratio, off_target, keep_empty_rejected)
 
 
-def require_pairs(rows: Sequence[Row], report: Report, remedy: str) -> None:
+def require_pairs(rows: Sequence[PairRow], report: PairsReport, remedy: str) -> None:
     """Raises NoPairs, with the counts of `report` and the `remedy` in one sentence, where `rows` is empty."""
     if rows:
         return
@@ -102,17 +102,17 @@ def chrf(hypothesis: str, reference: str) -> float:
 
 
 def keep_pairs(
-    candidates: Iterable[Row | str],
+    candidates: Iterable[PairRow | str],
     max_length_ratio: float | None = MAX_LENGTH_RATIO,
     off_target: OffTarget | None = None,
     keep_empty_rejected: bool = False,
-) -> tuple[list[Row], Report]:
+) -> tuple[list[PairRow], PairsReport]:
     """Applies the filters in a fixed order; a candidate that is a string is a reason to drop it."""
     if off_target is None:
         from xalma.language_id import off_target
     counts: Counter[str] = Counter()
     seen: set[tuple[str, str, str]] = set()
-    kept: list[Row] = []
+    kept: list[PairRow] = []
     for row in candidates:
         reason = row if isinstance(row, str) else _reason(row, seen, max_length_ratio, off_target)
         if reason == "empty_rejected" and keep_empty_rejected:
@@ -125,7 +125,7 @@ def keep_pairs(
 
 
 def _reason(
-    row: Row, seen: set[tuple[str, str, str]], max_length_ratio: float | None, off_target: OffTarget
+    row: PairRow, seen: set[tuple[str, str, str]], max_length_ratio: float | None, off_target: OffTarget
 ) -> str | None:
     """Why this pair is dropped, or None."""
     chosen, rejected = row["chosen"], row["rejected"]
@@ -148,7 +148,7 @@ def _reason(
     return None
 
 
-def pair_row(prompt: str, chosen: str, rejected: str, src: str, tgt: str) -> Row:
+def pair_row(prompt: str, chosen: str, rejected: str, src: str, tgt: str) -> PairRow:
     sides = {"chosen": (chosen or "").strip(), "rejected": (rejected or "").strip()}
     return {"prompt": prompt, **sides, "src": src, "tgt": tgt}
 

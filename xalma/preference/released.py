@@ -20,7 +20,7 @@ import datasets
 
 from xalma.files import file_hash
 from xalma.languages import parse_direction
-from xalma.preference.pairs import Report, Row, best_and_worst, keep_pairs, pair_row
+from xalma.preference.pairs import PairsReport, PairRow, best_and_worst, keep_pairs, pair_row
 from xalma.prompts import translation_prompt
 
 ALMA_R = "haoranxu/ALMA-R-Preference"
@@ -40,7 +40,7 @@ Watch = Callable[[Iterable[Any], str], Iterator[Any]]  # `xalma.data.contaminati
 class Texts(tuple):
     """Source (or prompt), chosen and rejected, as a guard reads them; `row` is what is trained on."""
 
-    row: Row
+    row: PairRow
 
 
 def read_preference(
@@ -51,7 +51,7 @@ def read_preference(
     score: str = "kiwi_xcomet",
     watch: Watch | None = None,
     **filters: Any,
-) -> tuple[list[Row], Report]:
+) -> tuple[list[PairRow], PairsReport]:
     """Returns rows of prompt, chosen, rejected, src, tgt, and counts as `build_pairs`, "other_directions" beside them.
 
     directions: keep only these, of pairs that say theirs. score: one of SCORES, for ALMA-R's layout.
@@ -90,7 +90,7 @@ def preference_fingerprint(path: str | Path) -> dict[str, str] | None:
     return None if files is None else {file.name: file_hash(file) for file in files}
 
 
-def _direction(row: Row) -> str:
+def _direction(row: PairRow) -> str:
     return f"{row['src']}-{row['tgt']}"
 
 
@@ -141,7 +141,7 @@ def _asked(source: str, chosen: str, rejected: str, src: str, tgt: str, prompt_s
     return _texts(source, pair_row(translation_prompt(source, src, tgt, prompt_style), chosen, rejected, src, tgt))
 
 
-def _texts(source: str, row: Row) -> Texts:
+def _texts(source: str, row: PairRow) -> Texts:
     texts = Texts((source, row["chosen"], row["rejected"]))
     texts.row = row
     return texts

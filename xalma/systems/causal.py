@@ -13,7 +13,7 @@ from xalma.models.backbone import check_vocabulary
 from xalma.models.generation import blank_lines_kept
 from xalma.models.layouts import check_adapter, fetch
 from xalma.prompts import extract_translation, holds_separator
-from xalma.systems.decoding import decode, load_model, load_tokenizer
+from xalma.systems.decoding import decode, open_model, open_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES, Shot, few_shot_prompt
 
@@ -81,8 +81,8 @@ def open_causal(
     """
     if row.name.endswith("-5shot") and not shots:
         raise ValueError(f"{row.name} needs shots={{'en-de': [(source, translation)]}}, or --shots FOLDER")
-    model = load_model(path, device=device, dtype=dtype)
-    tokenizer = load_tokenizer(path, row.tokenizer)
+    model = open_model(path, device=device, dtype=dtype)
+    tokenizer = open_tokenizer(path, row.tokenizer)
     check_vocabulary(model, tokenizer)
     return Causal(row, with_adapter(model, adapter) if adapter else model, tokenizer, shots)
 

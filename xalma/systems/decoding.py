@@ -33,7 +33,7 @@ from xalma.systems.table import Decoding
 BATCH_TOKENS = 32_768  # prompt and new tokens of all beams of a batch: what one GPU of 80 GB holds of a 13B model
 
 
-def load_model(
+def open_model(
     path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, kind: type | None = None,
     checked: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
@@ -54,7 +54,7 @@ def load_model(
     return (model if device == "auto" else model.to(device)).eval()
 
 
-def load_tokenizer(path: str, kind: str = "auto", *, checked: bool = False) -> PreTrainedTokenizerBase:
+def open_tokenizer(path: str, kind: str = "auto", *, checked: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer, with a padding token; `kind` "llama" for LLaMA-1 repositories that name a class long gone."""
     if not checked:
         check_folder(path)

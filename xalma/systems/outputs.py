@@ -32,7 +32,7 @@ def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
     return flat, sum(before != after for before, after in zip(outputs, flat, strict=True))
 
 
-def settings(row: System, given: dict[str, Any]) -> dict[str, Any]:
+def output_settings(row: System, given: dict[str, Any]) -> dict[str, Any]:
     """What makes one system's outputs what they are: its row, its prompt, and what was given when it was opened."""
     return {"system": asdict(row), "prompt": TEMPLATES[row.template].text, "given": given}
 

@@ -15,7 +15,7 @@ from xalma.data.literal import token_ids
 from xalma.languages import language
 from xalma.models.backbone import check_vocabulary
 from xalma.models.generation import blank_lines_kept
-from xalma.systems.decoding import decode, load_model, load_tokenizer
+from xalma.systems.decoding import decode, open_model, open_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -61,6 +61,6 @@ class Seq2Seq:
 
 def open_seq2seq(row: System, path: str, device: str | None, dtype: str | None) -> Seq2Seq:
     """The system with its model loaded. Raises OSError for what can't be read."""
-    model, tokenizer = load_model(path, seq2seq=True, device=device, dtype=dtype), load_tokenizer(path)
+    model, tokenizer = open_model(path, seq2seq=True, device=device, dtype=dtype), open_tokenizer(path)
     check_vocabulary(model, tokenizer)
     return Seq2Seq(row, model, tokenizer)

@@ -22,7 +22,7 @@ import torch
 from transformers import BloomForCausalLM, LlamaForCausalLM
 
 from xalma.systems.causal import Causal
-from xalma.systems.decoding import load_model, load_tokenizer
+from xalma.systems.decoding import open_model, open_tokenizer
 from xalma.systems.table import System
 
 CONFIG = ("selected_layer", "ins_hidden_size", "cat_post_ins", "seg_id")
@@ -134,5 +134,5 @@ class Swie(Causal):
 def open_swie(row: System, path: str, device: str | None, dtype: str | None) -> Swie:
     """The system with its model loaded. Raises ValueError for a configuration that is not SWIE's."""
     kind = SwieLlama if "llama" in row.name else SwieBloom
-    model = load_model(path, device=device, dtype=dtype, kind=kind)
-    return Swie(row, model, load_tokenizer(path, row.tokenizer))
+    model = open_model(path, device=device, dtype=dtype, kind=kind)
+    return Swie(row, model, open_tokenizer(path, row.tokenizer))

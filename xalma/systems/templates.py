@@ -29,7 +29,7 @@ tr 土耳其语|uz 乌兹别克语
 CHINESE: dict[str, str] = dict(pair.split(" ") for pair in _CHINESE_NAMES.strip().replace("\n", "|").split("|"))
 
 
-def one_line(output: str) -> str:
+def in_one_line(output: str) -> str:
     """The output with its line breaks turned into blanks: for systems that answer with nothing but the translation."""
     return " ".join(line.strip() for line in output.splitlines() if line.strip())
 
@@ -83,14 +83,16 @@ TEMPLATES: dict[str, Template] = {
         confidence="unsure",
         chat=True,
     ),
-    "source": Template("{text}", f"{_ALMA_REPO}: get_prompt, 'nllb'; NLLB takes languages as tokens", clean=one_line),
-    "aya-101": Template("Translate to {tgt}: {text}", f"{_ALMA_REPO}: get_prompt, 'aya101'", clean=one_line),
+    "source": Template(
+        "{text}", f"{_ALMA_REPO}: get_prompt, 'nllb'; NLLB takes languages as tokens", clean=in_one_line
+    ),
+    "aya-101": Template("Translate to {tgt}: {text}", f"{_ALMA_REPO}: get_prompt, 'aya101'", clean=in_one_line),
     "llamax": Template(
         "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
         "response that appropriately completes the request.\n### Instruction:\nTranslate the following sentences from "
         "{src} to {tgt}.\n### Input:\n{text}\n### Response:",
         "CONE-MT/LLaMAX scripts/inference/src/datasets/flores101.py and the model card of LLaMAX3-8B",
-        clean=one_line,
+        clean=in_one_line,
     ),
     "bigtranslate": Template(
         "以下是一个描述任务的指令，请写一个完成该指令的适当回复。\n\n"
@@ -125,6 +127,6 @@ TEMPLATES: dict[str, Template] = {
         "not be read",
         confidence="unsure",
         chat=True,
-        clean=one_line,
+        clean=in_one_line,
     ),
 }

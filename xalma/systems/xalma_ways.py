@@ -26,7 +26,7 @@ from xalma.models.backbone import check_vocabulary
 from xalma.models.bank import ModuleBank, Source, load_modules
 from xalma.models.layouts import open_checkpoint
 from xalma.systems.causal import Causal
-from xalma.systems.decoding import load_model, load_tokenizer
+from xalma.systems.decoding import open_model, open_tokenizer
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -63,8 +63,8 @@ class Merged:
         if group != self.group or self.loaded is None:
             self.loaded = None  # the old one must go before the new one comes
             with without_adapter(self.path.replace("{group}", str(group))) as folder:
-                model = load_model(folder, device=self.device, dtype=self.dtype, checked=True)
-                tokenizer = load_tokenizer(folder, checked=True)
+                model = open_model(folder, device=self.device, dtype=self.dtype, checked=True)
+                tokenizer = open_tokenizer(folder, checked=True)
             check_vocabulary(model, tokenizer)
             self.group, self.loaded = group, (model, tokenizer)
         return self.loaded

@@ -26,7 +26,7 @@ ASSUMED_UTILISATION = 0.40  # of the data sheet; usual for a 13B LLaMA on one no
 ASSUMED_ROW_TOKENS = 128  # prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
 USABLE = 0.92  # of the memory: the rest is the CUDA context, NCCL and fragments
 BENCHMARK = "benchmarks/training_throughput.py"
-MEASURED = "results/benchmarks/training_throughput*.json"
+_MEASURED = "results/benchmarks/training_throughput*.json"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def stage_cost(p: Profile, number: int, group: int, gpus: int, gpu: str) -> dict
 def utilisation(gpu: str, *, full: bool) -> tuple[float, str]:
     """(share of the data-sheet rate, where it comes from): the best measured on this GPU, else assumed."""
     kind, best, source = "full" if full else "adapter", 0.0, ""
-    for path in sorted(home().glob(MEASURED)):
+    for path in sorted(home().glob(_MEASURED)):
         found = read_json(path, f"remove it, or make it with {BENCHMARK}", keys=("rows",))
         if gpu in str(found.get("hardware", {}).get("gpu")).lower():
             for row in found["rows"]:

@@ -36,7 +36,7 @@ from xalma.training.stages import stage0_backbone, train_blocks
 
 UNIQUE = 0.25  # tokens prepared for each token that is read: a language's text is read about four times
 LEAST = 60_000  # tokens of a language
-HELD_OUT = 100  # dev phrases of each language that the card's bits per byte are measured on
+_HELD_OUT = 100  # dev phrases of each language that the card's bits per byte are measured on
 
 
 def write_text(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path, workers: int = 2) -> None:
@@ -67,13 +67,13 @@ def train_base(
     return train_blocks(model, text_blocks(p, tokenizer, text), tokenizer, p, 1, "tiny base", out)
 
 
-def bits_per_byte(
+def held_out_bits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, book: Phrasebook, codes: Sequence[str]
 ) -> dict[str, float]:
     """Bits per UTF-8 byte of held-out phrases of each language, from BOS on, their end not counted."""
     found = {}
     for code in codes:
-        texts = list(islice((row[0] for row in book.iterate((code,), "dev")), HELD_OUT))
+        texts = list(islice((row[0] for row in book.iterate((code,), "dev")), _HELD_OUT))
         rows = []
         for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
             rows.append({"input_ids": [tokenizer.bos_token_id, *ids], "labels": [IGNORE, *ids]})
@@ -89,7 +89,7 @@ def ship(
     with new_directory(folder) as out:
         save_base(model.to("cpu", torch.bfloat16), tokenizer, out)
         model, tokenizer = load_base(out)
-        bits = bits_per_byte(model, tokenizer, open_corpus(p).book, (ENGLISH, *p.languages))
+        bits = held_out_bits(model, tokenizer, open_corpus(p).book, (ENGLISH, *p.languages))
         facts = {key: made[key] for key in ("steps", "tokens_seen", "tokens_by_language", "seconds")}
         card = facts | {
             "parameters": model.num_parameters(),
@@ -121,7 +121,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         "`WebCorpus`). It stands "
         "in for LLaMA-2, from which both papers begin, and knows nothing but such phrases.",
         "",
-        f"Bits per byte of {HELD_OUT} held-out phrases of each language:",
+        f"Bits per byte of {_HELD_OUT} held-out phrases of each language:",
         "",
         "| language | tokens read | bits per byte |",
         "| --- | ---: | ---: |",

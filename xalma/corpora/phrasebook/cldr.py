@@ -28,7 +28,7 @@ LOCALES = {"pt": "pt_PT", "zh": "zh_Hans", "sr": "sr_Cyrl", "az": "az_Latn", "uz
 MAX_NUMBER = 999  # a fourth digit would need each language's grouping mark
 # The CLDR's own widths: dates of that width, and measures, spans and money in words ("3 kilometers", "3 euros") or,
 # from medium on, in short form ("3 km", "3 EUR"). Two styles of one part state the same facts.
-STYLES = ("full", "long", "medium", "short")
+LENGTHS = ("full", "long", "medium", "short")
 
 Part = tuple[str, object]  # ("date", (2025, 3, 3)), ("countries", ("DE", "FR")), ("amount", ("EUR", 3))
 
@@ -37,7 +37,7 @@ MARKS_AND_SPACES = "\u200e\u200f\u061c\u00a0\u202f "
 _MARKS = re.compile(r"[\u200b\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
 
-def clean(text: str) -> str:
+def clean_pattern(text: str) -> str:
     """`text` in NFC, without bidi marks, each run of (no-break, narrow) spaces one plain space.
 
     The zero-width joiner and non-joiner stay: Persian and the Indic scripts spell with them.
@@ -60,8 +60,8 @@ class Speaker:
 
     def __init__(self, lang: str, style: str = "full") -> None:
         """Load the data of the two-letter code `lang`. Raises ValueError for a style that is none of STYLES."""
-        if style not in STYLES:
-            raise ValueError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
+        if style not in LENGTHS:
+            raise ValueError(f"unknown style {style!r}: choose one of {', '.join(LENGTHS)}")
         self.lang, self.style, self.data, self.root = lang, style, {}, _file("root")
         self.words = style in ("full", "long")
         steps = LOCALES.get(lang, lang).split("_")
@@ -87,7 +87,7 @@ class Speaker:
     def _clean_say(self, part: Part) -> str:
         """`part` in this language. Raises Gap where the CLDR has no words for it."""
         kind, value = part
-        return clean(self._say[kind](value))
+        return clean_pattern(self._say[kind](value))
 
     def names(self, kind: str, item: str) -> list[str]:
         """What `item` of "countries", "languages", "currencies", "units" is called, in each plural.

@@ -48,7 +48,7 @@ DAYS = datetime.date(2050, 1, 1).toordinal() - FIRST_DAY
 
 
 @cache
-def dropped(kind: str) -> dict[str, str]:
+def dropped_entries(kind: str) -> dict[str, str]:
     """Candidates of `kind`, a key of CANDIDATES, left out; each with a "language: reason"."""
     reasons: dict[str, str] = {}
     owner: dict[tuple[str, str], str] = {}  # (language, name) -> item
@@ -74,7 +74,7 @@ def inventory(kind: str, size: int) -> tuple[str, ...]:
 
     Raises ValueError if there are fewer.
     """
-    usable = [item for item in CANDIDATES[kind] if item not in dropped(kind)]
+    usable = [item for item in CANDIDATES[kind] if item not in dropped_entries(kind)]
     if not 3 <= size <= len(usable):
         raise ValueError(f"{size} {kind} asked for: choose 3 to {len(usable)}, which all 50 languages can name")
     return tuple(usable[:size])

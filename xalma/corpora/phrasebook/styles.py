@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from xalma.corpora.phrasebook.cldr import STYLES, Gap, Part, speaker
+from xalma.corpora.phrasebook.cldr import LENGTHS, Gap, Part, speaker
 from xalma.corpora.phrasebook.draws import Draw, say
 from xalma.corpora.registry import open_corpus
 from xalma.languages import ENGLISH
@@ -32,7 +32,7 @@ def renderings(draw: Draw, lang: str) -> frozenset[str]:
 
 def _in_any_style(part: Part, lang: str) -> set[str]:
     found = set()
-    for style in STYLES:
+    for style in LENGTHS:
         try:
             found.add(speaker(lang, style).say(part))
         except Gap:

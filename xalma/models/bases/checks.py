@@ -16,7 +16,7 @@ from xalma.languages import known_languages
 
 PHRASES = 20  # of each language
 # Plain sentences of our own, on which a model with a wrong tokenizer pays several times as much.
-SENTENCES = {
+CHECK_SENTENCES = {
     "en": (
         "The book is on the table, and the two children are reading the newspaper in the kitchen.",
         "When the train arrived at the station, most of the passengers had already gone home.",
@@ -61,7 +61,7 @@ def check_base(
                     f"the tokenizer cuts {text!r} ({code}) otherwise than SentencePiece: it is not right"
                 )
             checked += 1
-    bits = {code: round(sentence_bits(model, tokenizer, SENTENCES[code]), 3) for code in bounds}
+    bits = {code: round(sentence_bits(model, tokenizer, CHECK_SENTENCES[code]), 3) for code in bounds}
     for code, bound in bounds.items():
         if not bits[code] <= bound:
             raise ValueError(

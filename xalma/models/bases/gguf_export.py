@@ -15,7 +15,7 @@ from xalma.models.bases.gguf_tokenizers import (
     BYTE,
     CONTROL,
     NORMAL,
-    SPLITS,
+    PIECE_SPLITS,
     UNKNOWN,
     USER_DEFINED,
     Vocabulary,
@@ -93,7 +93,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     scores = [rank.get(piece, UNSCORED) for piece in pieces]
     ways = [{"kind": "llama", "scores": scores, "add_prefix": prefix} for prefix in (True, False)]
     if not state.get("byte_fallback"):
-        ways = [{"kind": "gpt2", "merges": merges, "split": split} for split in SPLITS]
+        ways = [{"kind": "gpt2", "merges": merges, "split": split} for split in PIECE_SPLITS]
     for way in ways:
         found = Vocabulary(
             tokens=pieces, types=types, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id, add_bos=True,

@@ -21,7 +21,7 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # tokenizer.ggml.pre -> how text is split before it is merged; None: GPT-2's own rule
-SPLITS = {
+PIECE_SPLITS = {
     "gpt-2": (None, False),
     "smollm": (None, True),  # with each digit alone
     "llama-bpe": (_LLAMA3.format(digits="{1,3}"), False),
@@ -121,9 +121,9 @@ def score_merges(
 
 
 def _byte_level_bpe(v: Vocabulary) -> Tokenizer:
-    if v.split not in SPLITS:
-        raise ValueError(f"a tokenizer that splits by {v.split!r} is not read: {', '.join(SPLITS)} are")
-    pattern, digits = SPLITS[v.split]
+    if v.split not in PIECE_SPLITS:
+        raise ValueError(f"a tokenizer that splits by {v.split!r} is not read: {', '.join(PIECE_SPLITS)} are")
+    pattern, digits = PIECE_SPLITS[v.split]
     merges = [tuple(merge.split(" ")) for merge in v.merges]
     vocab = {piece: number for number, piece in enumerate(v.tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=v.split == "llama-bpe"))

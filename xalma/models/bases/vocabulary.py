@@ -89,7 +89,7 @@ def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of each text, no special tokens added."""
     return [
         e.ids for e in tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -100,7 +100,7 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> np
     """(V,): how often each token id is in `texts`."""
     counts = np.zeros(len(tokenizer), np.int64)
     for batch in batches_of(texts):
-        ids = np.concatenate([np.asarray(ids, np.int64) for ids in token_ids(tokenizer, batch)])
+        ids = np.concatenate([np.asarray(ids, np.int64) for ids in used_ids(tokenizer, batch)])
         counts += np.bincount(ids, minlength=len(counts))
     return counts
 
@@ -224,7 +224,7 @@ def compare_cuts(
     """
     old, n, changed = list(kept), 0, 0
     for batch in batches_of(texts):
-        for text, ids, own in zip(batch, token_ids(tokenizer, batch), token_ids(small, batch), strict=True):
+        for text, ids, own in zip(batch, used_ids(tokenizer, batch), used_ids(small, batch), strict=True):
             n += 1
             if ids != [old[i] for i in own]:
                 changed += 1

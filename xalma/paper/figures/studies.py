@@ -25,7 +25,7 @@ COLOURS = {
     "SFT": "#777777", "DPO": "#4477AA", "KTO": "#66CCEE", "SimPO": "#228833", "ORPO": "#CCBB44", "CPO": "#AA3377",
     "ARPO": "#EE6677",
 }  # fmt: skip
-STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
+_STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
 CHOSEN, REJECTED = "#117733", "#CC6677"
 BAR_DIRECTIONS = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}  # name, colour, shift
@@ -64,7 +64,7 @@ def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
         for label, rows in frame.groupby("label", sort=False):
             # the kink of |z| at 0 is a jump, not a line
             for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
-                ax.plot(part["difference"], part[side], STYLES.get(label, "-"), color=colour_of_method(label),
+                ax.plot(part["difference"], part[side], _STYLES.get(label, "-"), color=colour_of_method(label),
                         label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
         ax.axhline(0, color=INK, linewidth=1)
         ax.axvline(0, color=INK, linewidth=1, linestyle=":")

@@ -82,7 +82,7 @@ def attention_of(model: PreTrainedModel, name: str):
         model.config._attn_implementation = before
 
 
-def decode(
+def decode_greedily(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], limits: Sequence[int], stops: Collection[int], pad: int,
     batch_size: int,
 ) -> list[list[int]]:  # fmt: skip

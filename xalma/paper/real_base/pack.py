@@ -28,14 +28,14 @@ from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
 from xalma.runtime import provenance
 
-Pair = tuple[str, str]  # (English, other language)
+_Pair = tuple[str, str]  # (English, other language)
 SHOTS = 4  # examples before a sentence in the few-shot form
 SHOT_CHARACTERS = (40, 80)  # of both sides of an example: short, since each costs its length in every prompt
 MONO_TOKENS, BITEXT_TOKENS = (
     160_000,
     60_000,
 )  # kept of a language at most; a run reads them again if it needs more
-WMT = "wmt23"
+WMT_SETS = "wmt23"
 VOCABULARY = 60_000
 GEMMA_NAMES = {  # GGUF's name of a layer's matrix -> transformers'
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -120,13 +120,13 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
         ]  # fmt: skip
     texts[f"flores.{ENGLISH}"] = [f" {a}" for a in english or ()]
     n_wmt = {}
-    for direction in directions_of(WMT):
+    for direction in directions_of(WMT_SETS):
         if not set(direction.split("-")) <= {ENGLISH, *p.languages}:
             continue
-        one = load(WMT, direction)
+        one = load(WMT_SETS, direction)
         n_wmt[direction] = len(one.sources)
         for side, lines in (("src", one.sources), ("ref", one.references)):
-            texts[f"{WMT}.{direction}.{side}"] = [f" {line}" for line in lines]
+            texts[f"{WMT_SETS}.{direction}.{side}"] = [f" {line}" for line in lines]
     index = {
         "languages": list(p.languages), "sft_pairs": n_sft, "sft_notes": notes, "wmt": n_wmt,
         "guard": guard_report(_wide(p), p.languages), "corpus": p.corpus, "text": corpus.fingerprint(), "seed": p.seed,
@@ -149,7 +149,7 @@ def _some(documents: Iterable[str], characters: int) -> list[str]:
     return found
 
 
-def _pairs(pairs: Iterable[Pair], characters: int) -> list[Pair]:
+def _pairs(pairs: Iterable[_Pair], characters: int) -> list[_Pair]:
     found, n = [], 0
     for pair in pairs:
         found.append(pair)
@@ -159,13 +159,13 @@ def _pairs(pairs: Iterable[Pair], characters: int) -> list[Pair]:
     return found
 
 
-def _add(texts: dict[str, Sequence[str]], name: str, pairs: Iterable[Pair]) -> None:
+def _add(texts: dict[str, Sequence[str]], name: str, pairs: Iterable[_Pair]) -> None:
     pairs = list(pairs)
     texts[f"{name}.en"] = [f" {english}" for english, _ in pairs]
     texts[f"{name}.xx"] = [f" {other}" for _, other in pairs]
 
 
-def _shots(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+def _shots(pairs: Sequence[_Pair], seed: int) -> list[_Pair]:
     """The examples of a language: short pairs of FLORES-200 dev, drawn by the seed."""
     short = [
         pair for pair in pairs if all(SHOT_CHARACTERS[0] <= len(text) <= SHOT_CHARACTERS[1] for text in pair)

@@ -32,7 +32,7 @@ METHOD_RATES = (1.0, 0.3, 3.0)  # times the profile's learning rate of stage 5
 
 
 @dataclass(frozen=True)
-class Task:
+class RealTask:
     """A part of the run that one process does. needs: names of tasks that must be done before."""
 
     name: str
@@ -40,7 +40,7 @@ class Task:
     run: Callable[[Any], None]
 
 
-def tasks(p: Profile) -> list[Task]:
+def real_tasks(p: Profile) -> list[RealTask]:
     """All tasks, the most wanted first."""
     from xalma.paper.real_base import tasks as t
 
@@ -48,26 +48,26 @@ def tasks(p: Profile) -> list[Task]:
         p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups)
     )  # compared ones first
     found = [
-        Task("stage1", (), t.stage1),
-        Task("base", (), t.base),
-        Task("stage1.scores", ("stage1",), t.stage1_scores),
+        RealTask("stage1", (), t.stage1),
+        RealTask("base", (), t.base),
+        RealTask("stage1.scores", ("stage1",), t.stage1_scores),
     ]
-    found += [Task(f"g{g}", ("stage1",), lambda r, g=g: t.ladder(r, g)) for g in groups]
-    found += [Task(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in groups]
+    found += [RealTask(f"g{g}", ("stage1",), lambda r, g=g: t.ladder(r, g)) for g in groups]
+    found += [RealTask(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in groups]
     if len(groups) > 1:
         found += [
-            Task(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n)) for name in ("wide", "dense")
+            RealTask(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n)) for name in ("wide", "dense")
         ]
-        found += [Task(f"share.own.g{g}", ("stage1",), lambda r, g=g: t.own(r, g)) for g in groups]
-        found.append(Task("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
+        found += [RealTask(f"share.own.g{g}", ("stage1",), lambda r, g=g: t.own(r, g)) for g in groups]
+        found.append(RealTask("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
     if {2, 4} <= set(groups):
-        found.append(Task("french", ("stage1",), t.french))
+        found.append(RealTask("french", ("stage1",), t.french))
     from xalma.paper.real_base.preference_objectives import METHODS
 
     for factor in METHOD_RATES:
         for g in (g for g in groups if g in parse_groups(p.comparison_groups)):
             found += [
-                Task(
+                RealTask(
                     f"m.g{g}.{name}.{factor:g}",
                     (f"g{g}.arpo",),
                     lambda r, g=g, n=name, f=factor: t.method(r, g, n, f),
@@ -77,13 +77,13 @@ def tasks(p: Profile) -> list[Task]:
             ]
     for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "g{}")):
         found += [
-            Task(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
+            RealTask(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
             for g in groups
         ]
     return found
 
 
-def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:
+def work_through(run: Run, wanted: Sequence[RealTask], until: float) -> None:
     """Do tasks that nobody has, in order, until none is left or the time is over."""
     marks = {kind: run.work / kind for kind in ("claimed", "done", "failed")}
     has = lambda kind, name: (marks[kind] / name).exists()  # noqa: E731
@@ -119,7 +119,7 @@ def work_through(run: Run, wanted: Sequence[Task], until: float) -> None:
         (marks[kind] / task.name).touch()
 
 
-def _with_room(task: Task, run: Run) -> None:
+def _with_room(task: RealTask, run: Run) -> None:
     """Run the task, again where the processes beside this one had the memory: they give it back."""
     import torch
 
@@ -135,7 +135,7 @@ def _with_room(task: Task, run: Run) -> None:
         time.sleep(5)
 
 
-def _hopeless(task: Task, wanted: Sequence[Task], failed: Path) -> bool:
+def _hopeless(task: RealTask, wanted: Sequence[RealTask], failed: Path) -> bool:
     by_name = {t.name: t for t in wanted}
     needs = [by_name[name] for name in task.needs if name in by_name]
     return any((failed / need.name).exists() or _hopeless(need, wanted, failed) for need in needs)
@@ -158,7 +158,7 @@ def scaled(p: Profile, scale: float) -> Profile:
     return p.but(**changes)
 
 
-def chosen(all_tasks: Iterable[Task], only: str) -> list[Task]:
+def chosen(all_tasks: Iterable[RealTask], only: str) -> list[RealTask]:
     """Tasks whose names begin with one of `only`, separated by commas, and what they need; all for ""."""
     all_tasks = list(all_tasks)
     if not only:
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         torch.set_num_threads(max(1, p.threads))
     run = Run(p, a.pack, a.out, a.work)
-    work_through(run, chosen(tasks(p), a.only), until)
+    work_through(run, chosen(real_tasks(p), a.only), until)
     return 0
 
 

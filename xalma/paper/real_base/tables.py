@@ -35,10 +35,10 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-Scores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]  # (name, set, direction) -> metric -> draws
+RealScores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]  # (name, set, direction) -> metric -> draws
 
 
-def mean_of(scores: Scores, name: str, set_: str, directions: Sequence[str], metric: str) -> np.ndarray | None:
+def mean_of(scores: RealScores, name: str, set_: str, directions: Sequence[str], metric: str) -> np.ndarray | None:
     """Mean over directions, a draw at a time; None where one of them is missing."""
     found = [scores.get((name, set_, direction)) for direction in directions]
     return None if not found or any(one is None for one in found) else np.mean([one[metric] for one in found], axis=0)
@@ -61,7 +61,7 @@ def groups_of(p: Profile) -> dict[str, tuple[str, ...]]:
     }
 
 
-def ladder_table(scores: Scores, p: Profile, set_: str, metric: str) -> pd.DataFrame:
+def ladder_table(scores: RealScores, p: Profile, set_: str, metric: str) -> pd.DataFrame:
     """Means over each group's directions after each stage, with 95 % intervals; "not measured" where a part is."""
     rows = []
     names = (*STAGES[:5], "stage4 few-shot", "stage5", "sft+")
@@ -82,7 +82,7 @@ def shown(draws: np.ndarray | None, metric: str) -> str:
     return f"{draws[0]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def difference(scores: Scores, a: str, b: str, set_: str, here: Sequence[str], metric: str) -> str:
+def difference(scores: RealScores, a: str, b: str, set_: str, here: Sequence[str], metric: str) -> str:
     """`a` less `b`, as `shown`; an interval without 0 is marked *."""
     first, second = (mean_of(scores, name, set_, here, metric) for name in (a, b))
     if first is None or second is None:
@@ -91,7 +91,7 @@ def difference(scores: Scores, a: str, b: str, set_: str, here: Sequence[str], m
     return shown(first - second, metric) + ("*" if low > 0 or high < 0 else "")
 
 
-def difference_table(scores: Scores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str) -> pd.DataFrame:
+def _difference_table(scores: RealScores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str) -> pd.DataFrame:
     """What each pair of systems differs by, a row per group, side and pair."""
     rows = []
     for group, codes in groups_of(p).items():
@@ -114,7 +114,7 @@ SHARING = {
 }  # fmt: skip
 
 
-def methods_table(scores: Scores, p: Profile, codes: Sequence[str], pieces: Sequence[Piece]) -> pd.DataFrame:
+def _methods_table(scores: RealScores, p: Profile, codes: Sequence[str], pieces: Sequence[Piece]) -> pd.DataFrame:
     """Every method and rate on a group's directions, and its differences from stage 4, with length and off-target."""
     names = [*sorted({name for name, _, _ in scores if "@" in name}), "stage5", "sft+", "stage4"]
     every, rows = [one for here in sides(codes).values() for one in here], []
@@ -163,7 +163,7 @@ def run_profile(folder: Path, p: Profile) -> Profile:
     return p.but(**runs[-1]["profile"]) if runs else p
 
 
-def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
+def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
     about = {
         "segments": n,
         "draws": DRAWS,
@@ -174,15 +174,15 @@ def write_tables(folder: Path, scores: Scores, p: Profile, pieces: Sequence[Piec
     for set_, label in (("flores", "ladder"), ("whole", "whole")):
         for metric in METRICS:
             _table(folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric))
-    _table(folder / "12_steps.csv", difference_table(scores, p, STEPS, "flores"))
-    _table(folder / "12_sharing.csv", difference_table(scores, p, SHARING, "flores"))
+    _table(folder / "12_steps.csv", _difference_table(scores, p, STEPS, "flores"))
+    _table(folder / "12_sharing.csv", _difference_table(scores, p, SHARING, "flores"))
     rows = [
         {"direction": d, "metric": m, "group 2 less 4": difference(scores, "group2+fr", "stage4", "flores", [d], m)}
         for d in ("en-fr", "fr-en") for m in METRICS
     ]  # fmt: skip
     _table(folder / "12_french.csv", pd.DataFrame(rows))
     for group in sorted(set(p.comparison_group_numbers) & set(p.group_numbers)):
-        _table(folder / f"12_methods_group{group}.csv", methods_table(scores, p, p.languages_of(group), pieces))
+        _table(folder / f"12_methods_group{group}.csv", _methods_table(scores, p, p.languages_of(group), pieces))
     wmt = sorted({d for _, s, d in scores if s == "wmt23"})
     rows = [
         {"direction": d, "metric": m}

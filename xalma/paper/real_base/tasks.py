@@ -26,8 +26,8 @@ from xalma.files import read_json
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
 from xalma.paper.real_base.context import WMT_FIRST, Run
-from xalma.paper.real_base.decoding import decode, price
-from xalma.paper.real_base.pack import WMT, open_pack_model
+from xalma.paper.real_base.decoding import decode_greedily, price
+from xalma.paper.real_base.pack import WMT_SETS, open_pack_model
 from xalma.paper.real_base.preference_objectives import REFERENCE, Preference, Within
 from xalma.paper.real_base.rows import (
     Rows,
@@ -133,7 +133,7 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     began, model = time.perf_counter(), plain_copy(model)
     ask = with_shots if form == FEW_SHOT else prompt
     here = directions(codes)
-    if name == WMT:
+    if name == WMT_SETS:
         here = [one for one in here if one in run.pack.index["wmt"]]
     asked, prompts, limits, priced = [], [], [], []
     for direction in here:
@@ -151,7 +151,7 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     stops = {run.pack.index["eos"], *run.pack.index["line_ends"]}
     gc.collect()
     gc.freeze()  # recording a graph collects garbage, which looks at every object there is
-    outputs = decode(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
+    outputs = decode_greedily(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
     gc.unfreeze()
     between = time.perf_counter()
     nats = price(model, priced, run.pack.index["pad"])
@@ -176,7 +176,7 @@ def give_back() -> None:
 
 def both_sets(run: Run, model, system: str, codes: Sequence[str], form: str) -> None:
     measure(run, model, system, codes, form, "ladder")
-    measure(run, model, system, codes, form, "ladder", name=WMT, n=min(WMT_FIRST, run.p.test_pairs))
+    measure(run, model, system, codes, form, "ladder", name=WMT_SETS, n=min(WMT_FIRST, run.p.test_pairs))
 
 
 # the ladder
@@ -254,7 +254,7 @@ def pairs_of(run: Run, group: int) -> Rows:
                 limits.append(limit(run, direction, source))
     model = plain_copy(module_on(run, base_model(run, 1), saved=f"g{group}.stage4"))
     stops = {eos, *run.pack.index["line_ends"]}
-    outputs = decode(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
+    outputs = decode_greedily(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
     rows, dropped = [], {"identical": 0, "empty": 0, "length": 0, "long": 0}
     for asked, reference, output in zip(prompts, references, outputs, strict=True):
         why = unfit(asked, reference, output, run.p.max_length)

@@ -166,7 +166,7 @@ def scores_file(p: Profile) -> Path:
     return results_folder(p) / "alma" / "scores.jsonl"
 
 BITS = "bits/byte"
-METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}
+_METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}
 _WORDS = {"BLEU": "BLEU", BITS: "bits a byte (less is better)"}
 
 
@@ -210,7 +210,7 @@ def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Dat
 
 def _ours(means: Mapping[str, float], arrow: str) -> dict[str, float]:
     """BLEU and bits per byte of the reference: the latter tells models apart whose BLEU is near 0."""
-    return {f"our {label} {arrow}": means[metric] for metric, label in METRICS.items()}
+    return {f"our {label} {arrow}": means[metric] for metric, label in _METRICS.items()}
 
 
 def quality_sentences(table: pd.DataFrame) -> list[str]:
@@ -221,7 +221,7 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
     said = []
     for arrow in ARROWS.values():
         cells = table.set_index(["monolingual", "bitext"])
-        for label in METRICS.values():
+        for label in _METRICS.values():
             ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
             if label == "BLEU" and ours.max() < LEAST_BLEU:
                 said.append(f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by.")
@@ -248,7 +248,7 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
     """What the curve says: the scores from no monolingual text to all of it, and how many steps were for the better."""
     said = []
     for arrow in ARROWS.values():
-        for label in METRICS.values():
+        for label in _METRICS.values():
             ours, places = table[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
             if label == "BLEU" and ours.max() < LEAST_BLEU:
                 continue

@@ -20,7 +20,7 @@ import pandas as pd
 
 from xalma.evaluation.records import Record, read_records, write_run
 from xalma.files import read_json, write_atomically
-from xalma.paper.studies.module_sharing import STAGES, sharing_labels, size_sets
+from xalma.paper.studies.module_sharing import SHARING_STAGES, sharing_labels, size_sets
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame
 from xalma.paper.studies.preference_methods import System, arpo_variants, compare_methods, read_pairs, systems
 from xalma.paper.studies.seeds import MIN_SEEDS, SFT, seeds_of
@@ -147,7 +147,8 @@ def training_seconds(p: Profile) -> float:
     group = p.comparison_group_numbers[0]
     sums = [_seconds(p, 1), *(_chain(p, group, first, 5) for first in range(2, 6))]
     stages = sums[0] + sums[1] + sum(sums[1:])  # the full chain, and each without one of stages 1 to 4
-    own = {g: _chain(p, g, STAGES[0], STAGES[-1]) for g in {*p.group_numbers, *p.comparison_group_numbers}}
+    groups = {*p.group_numbers, *p.comparison_group_numbers}
+    own = {g: _chain(p, g, SHARING_STAGES[0], SHARING_STAGES[-1]) for g in groups}
     sharing = (len(sharing_labels(p)) - 1) * sum(own[g] for g in p.group_numbers)
     sizes = sum((len(size_sets(p, g, p.seed)) - 1) * own[g] for g in p.comparison_group_numbers)
     others = sum(own.values()) - own[group]  # the full chains of the other groups

@@ -40,7 +40,7 @@ from xalma.runs import BASE, stage_folder
 from xalma.training.ladder import evaluate_folder, run_chain
 from xalma.training.workers import side_by_side
 
-STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
+SHARING_STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
 
 
@@ -68,12 +68,12 @@ def sharing_labels(p: Profile) -> dict[str, str]:
 
 
 def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
-    return evaluate_folder(p.but(seed=seed), full_folder(p, group, seed, STAGES[-1]), group, OWN)
+    return evaluate_folder(p.but(seed=seed), full_folder(p, group, seed, SHARING_STAGES[-1]), group, OWN)
 
 
 def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
     q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
-    for number in STAGES:
+    for number in SHARING_STAGES:
         mixed = drawn_as_in_groups(q, number) if number in KINDS else q  # SFT mixes nothing
         folder = run_chain(mixed, group, folder, [number], branch_of(seed, name))
     return evaluate_folder(q, folder, group, name)
@@ -96,7 +96,7 @@ def joint_profile(p: Profile, name: str, seed: int) -> Profile:
         update = stage.batch_size * p.block_tokens  # its tokens
         changes[f"stage{number}_tokens"] = n * (stage.tokens // update) * update
     if name == DENSE:
-        least = {number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in STAGES}
+        least = {number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in SHARING_STAGES}
         return q.but(**changes, **{f"stage{number}_learning_rate": rate for number, rate in least.items()})
     if name == WIDE:
         changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
@@ -117,9 +117,9 @@ def _facts(p: Profile, name: str) -> dict[str, int]:
     """Parameters trained in all and used for a token, updates and tokens of stages 2 to 4, for the profile's seed."""
     base = full_folder(p, BASE, p.seed, 1)
     if name == OWN:
-        places = [full_folder(p, group, p.seed, STAGES[-1]) for group in p.group_numbers]
+        places = [full_folder(p, group, p.seed, SHARING_STAGES[-1]) for group in p.group_numbers]
     else:
-        places = [stage_folder(p, STAGES[-1], _group(p, name), branch_of(p.seed, name))]
+        places = [stage_folder(p, SHARING_STAGES[-1], _group(p, name), branch_of(p.seed, name))]
     sizes = [n_parameters(place) for place in places]
     return {
         "parameters trained": sum(sizes),
@@ -188,14 +188,14 @@ def _score(p: Profile, group: int, seed: int, name: str) -> list[Record]:
     codes, folder = size_sets(p, group, seed)[name], _folder(p, group, seed, name)
     if name != GROUP:
         start = full_folder(p, BASE, seed, 1)
-        run_chain(size_profile(p, group, seed, codes), group, start, STAGES, _branch(seed, name))
+        run_chain(size_profile(p, group, seed, codes), group, start, SHARING_STAGES, _branch(seed, name))
     return evaluate_folder(p.but(seed=seed, module_languages=f"{group}:{codes[0]}"), folder, group, name)
 
 
 def _folder(p: Profile, group: int, seed: int, name: str) -> Path:
     if name == GROUP:
-        return full_folder(p, group, seed, STAGES[-1])
-    return stage_folder(p, STAGES[-1], group, _branch(seed, name))
+        return full_folder(p, group, seed, SHARING_STAGES[-1])
+    return stage_folder(p, SHARING_STAGES[-1], group, _branch(seed, name))
 
 
 def _branch(seed: int, name: str) -> str:

@@ -40,7 +40,7 @@ def preference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
     return _rows(
         records, labels, ours,
         lambda name, direction: {
-            f"paper {metric}": printed("g", direction, PAPER_METHODS.get(name), metric)
+            f"paper {metric}": printed_scores("g", direction, PAPER_METHODS.get(name), metric)
             for metric in ("BLEU", "COMET-22")
         },
     )  # fmt: skip
@@ -120,7 +120,7 @@ def _against(what: str, other: str, difference: float, half: float) -> str:
     )
 
 
-def printed(table: str, direction: str, system: str | None, metric: str) -> str:
+def printed_scores(table: str, direction: str, system: str | None, metric: str) -> str:
     cells = published(table).query("direction == @direction and system == @system and metric == @metric")
     return cells["shown"].iloc[0] if len(cells) else ""
 

@@ -32,7 +32,7 @@ from xalma.training.workers import side_by_side
 
 NTREX, WMT, FLORES = "ntrex", "ntrex+wmt", "ntrex+wmt+flores"
 DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 + FLORES dev"}
-TESTS = {"ntrex": "NTREX, held-out documents", "wmt": "WMT'23", "flores": "FLORES-200 devtest"}
+TEST_LABELS = {"ntrex": "NTREX, held-out documents", "wmt": "WMT'23", "flores": "FLORES-200 devtest"}
 NEEDS = (
     "Nothing to compare: this needs real text, NTREX, WMT and FLORES-200 in one of the group's languages: "
     "set XALMA_DATA, take the profile ntrex or small-cpu."
@@ -61,13 +61,13 @@ def compare_sft_data(p: Profile, group: int) -> list[Study]:
     read_run(stage_folder(p, 3, group))
     mine = one_share(p)
     side_by_side(p, [(_train, (mine, group, data, seed)) for data in DATA for seed in seeds_of(p)])
-    jobs = [(_score, (mine, group, data, seed, test)) for data in DATA for seed in seeds_of(p) for test in TESTS]
+    jobs = [(_score, (mine, group, data, seed, test)) for data in DATA for seed in seeds_of(p) for test in TEST_LABELS]
     scored = dict(zip(jobs, side_by_side(p, jobs), strict=True))
     systems = {data: _facts(mine, group, data) for data in DATA}
     return [
         Study(f"sft_{test}_group{group}", f"SFT data, {', '.join(sft_languages(p, group))}, tested on {label}", WMT,
               systems, [record for job, found in scored.items() if job[1][-1] == test for record in found])
-        for test, label in TESTS.items()
+        for test, label in TEST_LABELS.items()
     ]  # fmt: skip
 
 

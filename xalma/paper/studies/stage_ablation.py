@@ -16,7 +16,7 @@ import pandas as pd
 
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS
-from xalma.paper.studies.preference_tables import apart, printed
+from xalma.paper.studies.preference_tables import apart, printed_scores
 from xalma.paper.studies.seeds import by_seed, cells_of, seeds_of
 from xalma.paper.studies.study import BITS, Study, one_share, study_findings, study_table
 from xalma.preference.pairs import NoPairs
@@ -175,7 +175,7 @@ def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFram
 def ablation_table(study: Study) -> pd.DataFrame:
     """`study_table` of `ablate_stages`, with the paper's COMET-22 where it shows that chain."""
     paper = {
-        (direction, chain): printed("h", direction, name, "COMET-22")
+        (direction, chain): printed_scores("h", direction, name, "COMET-22")
         for direction in ARROWS for chain, name in PAPER_CHAINS.items()
     }  # fmt: skip
     return study_table(study, paper).drop(columns="ends with")

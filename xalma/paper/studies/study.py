@@ -23,7 +23,7 @@ from xalma.profiles import Profile
 from xalma.training.ladder import BITS_SIGNATURE
 
 BITS = "bits_per_byte"
-SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
+_SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
 RATES = {"off-target %": "off_target", "empty %": "empty"}
 GAP = "gap"  # bits a byte minus the baseline's, seed by seed
 PANELS = [("bleu", "BLEU"), ("chrf", "chrF"), (BITS, "bits a byte,\nless is better"), (GAP, "bits a byte\n− baseline")]
@@ -74,7 +74,7 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             mean, half = found[name, direction]
             row = {"direction": arrow, **facts}
             row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
-            for column, metric in SCORES.items():
+            for column, metric in _SCORES.items():
                 row |= {column: mean[metric], f"{column} ±": half[metric]}
             row["bits − baseline"], row["bits − baseline ±"] = paired(values, name, study.baseline, direction, BITS)
             rows.append(row | {column: mean[metric] for column, metric in RATES.items()})

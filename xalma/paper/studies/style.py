@@ -29,7 +29,7 @@ from xalma.languages import ARROWS
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
-from xalma.paper.studies.preference_tables import PAPER_METHODS, printed
+from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
 from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.paper.tables import frame_csv, write_table
@@ -218,7 +218,7 @@ def table5() -> pd.DataFrame:
     names = [SFT, *(name for name in ASKED if name != CONTINUED)]
     return pd.DataFrame([
         {"method": label_of(name)} | {
-            f"paper BLEU {arrow}": printed("g", direction, PAPER_METHODS[name], "BLEU")
+            f"paper BLEU {arrow}": printed_scores("g", direction, PAPER_METHODS[name], "BLEU")
             for direction, arrow in ARROWS.items()
         }
         for name in names

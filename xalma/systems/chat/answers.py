@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-BYTES_PER_TOKEN = 3  # rough, over scripts: English has more, Devanagari fewer
+BYTES_OF_A_TOKEN = 3  # rough, over scripts: English has more, Devanagari fewer
 TEXT_PARTS = (None, "text", "output_text")  # other parts are thoughts, images, refusals
 MAX_TOKENS = 10**12  # more is no count
 
 
-class Unreadable(ValueError):
+class UnreadableAnswer(ValueError):
     """A body that is no JSON, as a proxy's page or an answer that was cut on the way."""
 
 
@@ -37,7 +37,7 @@ def read_answer(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data.decode("utf-8-sig", "replace"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{len(data):,} bytes that are no JSON") from error
+        raise UnreadableAnswer(f"{len(data):,} bytes that are no JSON") from error
     if not isinstance(body, Mapping):
         raise NoAnswer("no chat completion")
     usage = body.get("usage")
@@ -70,7 +70,7 @@ def count_of(value: Any) -> int | None:
 
 def tokens_of(text: str) -> int:
     """Tokens of a text by the rule of `BYTES_PER_TOKEN`."""
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+    return -(-len(text.encode()) // BYTES_OF_A_TOKEN)
 
 
 def _joined(content: Any) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from xalma.systems.chat.answers import BYTES_PER_TOKEN
+from xalma.systems.chat.answers import BYTES_OF_A_TOKEN
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Estimate:
         money = "unknown, give prices" if self.cost is None else f"about {self.cost:.2f}"
         return (
             f"{self.requests} requests ({self.in_journal} more are in the journal), about {self.input_tokens:,} tokens "
-            f"in and {self.output_tokens:,} out by a rule of {BYTES_PER_TOKEN} bytes per token; cost {money}"
+            f"in and {self.output_tokens:,} out by a rule of {BYTES_OF_A_TOKEN} bytes per token; cost {money}"
         )
 
 

@@ -30,9 +30,9 @@ import httpx
 
 from xalma.files import fingerprint
 from xalma.systems.chat.address import open_client, parse_address
-from xalma.systems.chat.answers import NoAnswer, Unreadable, read_answer, tokens_of
+from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, read_answer, tokens_of
 from xalma.systems.chat.costs import Estimate, check_amounts
-from xalma.systems.chat.faults import Clock, SegmentRefused, check, passes, retry_after
+from xalma.systems.chat.faults import Clock, SegmentRefused, check_faults, passes, retry_after
 from xalma.systems.chat.journal import Journal
 from xalma.systems.decoding import bar
 from xalma.systems.table import System
@@ -275,7 +275,7 @@ class Endpoint:
         try:
             response, data = await self._send(body, idempotency_key)
             if response.status_code != 200:
-                words = check(response, data, self.address.host)
+                words = check_faults(response, data, self.address.host)
                 return Fault(words, retry_after(response, self._clock.time()), response.status_code == 429)
             return self._keep(key, body, read_answer(data))
         except NoAnswer as error:
@@ -284,7 +284,7 @@ class Endpoint:
             return Fault(str(error), is_for_all=error.code == 429)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
             return Fault(f"no connection ({type(error).__name__})", is_unreached=True)
-        except Unreadable as error:
+        except UnreadableAnswer as error:
             raise Lost(f"an answer that could not be read ({error})") from None
         except (httpx.RequestError, TimeoutError) as error:
             raise Lost(f"an answer that broke off ({type(error).__name__})") from None
@@ -303,7 +303,7 @@ class Endpoint:
                 async for chunk in response.aiter_bytes():
                     data += chunk
                     if len(data) > LARGEST_ANSWER:
-                        raise Unreadable(f"more than {LARGEST_ANSWER:,} bytes")
+                        raise UnreadableAnswer(f"more than {LARGEST_ANSWER:,} bytes")
         except (httpx.TransportError, TimeoutError):
             if response is None or not _is_answer(bytes(data)):  # the end may be missing, and nothing of the answer
                 raise
@@ -410,7 +410,7 @@ def _in_thread(work: Coroutine[Any, Any, None]) -> None:
 def _is_answer(data: bytes) -> bool:
     try:
         read_answer(data)
-    except (Unreadable, NoAnswer):
+    except (UnreadableAnswer, NoAnswer):
         return False
     return True
 

@@ -36,7 +36,7 @@ class SegmentRefused(RuntimeError):
     """The server will not answer this one request, however often it is asked."""
 
 
-def check(response: httpx.Response, data: bytes, host: str) -> str:
+def check_faults(response: httpx.Response, data: bytes, host: str) -> str:
     """The fault of a status that may pass, in words. Raises for one that will not: RuntimeError, or SegmentRefused."""
     status = response.status_code
     words = f"status {status}{_code(data)}"

@@ -38,7 +38,7 @@ from xalma.training.export.clients import save_generation_config, save_tokenizer
 from xalma.training.export.model_card import model_card, stage_chain
 from xalma.training.ladder import evaluate_folder, newest_stage, test_rows
 
-SENTENCES = 200
+_SENTENCES = 200
 TOLERANCE = 1e-4  # of float32 logits, relative to their root mean square where that is above 1
 
 
@@ -51,7 +51,7 @@ def export(
     folder: str | Path | None = None,
     base_id: str = "",
     licence: str = "other",
-    sentences: int = SENTENCES,
+    sentences: int = _SENTENCES,
     with_base: bool = False,
     gguf: bool = False,
 ) -> Path:
@@ -112,7 +112,7 @@ def export(
 
 
 def check_merge(
-    p: Profile, folder: Path, group: int, sentences: int = SENTENCES
+    p: Profile, folder: Path, group: int, sentences: int = _SENTENCES
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """(merged float32 model, tokenizer, what was compared) of a stage's module.
 
@@ -124,10 +124,10 @@ def check_merge(
     expected = _answers(gated, tokenizer, [row["prompt"] for row in rows], p)
     merged = merge(gated)
     found = _answers(merged, tokenizer, [row["prompt"] for row in rows], p)
-    return merged, tokenizer, compare(rows, expected, found)
+    return merged, tokenizer, check_export(rows, expected, found)
 
 
-def compare(
+def check_export(
     rows: Sequence[dict[str, str]], expected: tuple[torch.Tensor, list[str]], found: tuple[torch.Tensor, list[str]]
 ) -> dict[str, Any]:
     """What the comparison gave: sentences, largest logit difference, the sentence for the card.
@@ -255,7 +255,7 @@ def _write_base(base: Path, tokenizer: PreTrainedTokenizerBase, p: Profile, plac
     save_generation_config(tokenizer, p.beams, p.max_new_tokens, place)
 
 
-def describe(p: Profile, group: int, sentences: int = SENTENCES) -> str:
+def describe(p: Profile, group: int, sentences: int = _SENTENCES) -> str:
     """What an export is about to do, for the terminal."""
     return (
         f"group {group} ({GROUP_NAMES[group]}): compares gated and merged model on {sentences} sentences, greedy, up "
