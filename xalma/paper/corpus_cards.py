@@ -22,7 +22,7 @@ from xalma.corpora.base import Corpus, Row
 from xalma.corpora.registry import open_corpus
 from xalma.data.cleaning import CleaningReport, Rules, clean
 from xalma.languages import ENGLISH, language
-from xalma.paper.tables import write_table
+from xalma.paper.tables import markdown_grid, write_table
 from xalma.profiles import load_profile
 from xalma.progress import progress
 from xalma.runtime import REPOSITORY
@@ -78,7 +78,7 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
     cells = [
         [row["language"], str(row["group"]), *(f"{row[name]:,}" for name in sizes), row["dropped"]] for row in rows
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *cells))
+    return markdown_grid((names, ["---"] * len(names), *cells))
 
 
 def refreshed_card(card: Path) -> str:

@@ -23,6 +23,7 @@ from xalma.paper.studies.ladder import RANDOM
 from xalma.paper.studies.seeds import by_seed, cells_of, paired
 from xalma.paper.studies.stage_ablation import FULL
 from xalma.paper.studies.study import read_study
+from xalma.paper.tables import markdown_grid
 from xalma.runtime import REPOSITORY
 
 RESULTS = REPOSITORY / "results" / "tiny"
@@ -143,7 +144,7 @@ def real_block(results: Path = _REAL) -> str:
     rows["direction"] = rows["direction"].map(ARROWS)
     lines = [list(rows), ["---", "---", *["---:"] * (len(rows.columns) - 2)], *rows.to_numpy().tolist()]
     head = f"BLEU on the first {about['segments']} sentences of FLORES-200 devtest, 95 % intervals over documents:"
-    return head + "\n\n" + "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+    return head + "\n\n" + markdown_grid(map(str, cells) for cells in lines)
 
 
 def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:
@@ -200,7 +201,7 @@ def _side_table(runs: list[Path]) -> str:
             cells += [f"{own['sft']:.2f}", f"{own['arpo']:.2f}", f"{own['delta']:+.2f} ({own['p_adjusted']:.3f})"]
         rows.append(cells)
     lines = [["group", *heads], ["---", *["---:"] * len(heads)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_grid(lines)
 
 
 def _processor(results: Path) -> str:

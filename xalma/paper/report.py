@@ -20,7 +20,7 @@ from xalma.files import write_atomically
 from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
 from xalma.models.backbone import load_base
 from xalma.models.generation import generate, translate
-from xalma.paper.tables import frame_csv, markdown, write_table
+from xalma.paper.tables import frame_csv, markdown, markdown_grid, write_table
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
@@ -108,7 +108,7 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
 def left_table(frame: pd.DataFrame) -> str:
     """A table of sentences as Markdown, all columns on the left, so that source and translation can be compared."""
     lines = [list(frame), [":---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(cells if i == 1 else map(markdown, cells))} |" for i, cells in enumerate(lines))
+    return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
 
 
 def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:

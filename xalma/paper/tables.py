@@ -117,8 +117,12 @@ def _markdown(table: Table) -> str:
     rows = _cells(table)
     lines = [list(map(markdown, table.columns)), ["---:" if right else "---" for right in _right(table, rows)]]
     lines += [[_markdown_cell(cell) for cell in row] for row in rows]
-    grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return "\n\n".join([f"**{_caption(table)}**", grid, *map(markdown_prose, table.notes)]) + "\n"
+    return "\n\n".join([f"**{_caption(table)}**", markdown_grid(lines), *map(markdown_prose, table.notes)]) + "\n"
+
+
+def markdown_grid(lines: Iterable[Iterable[str]]) -> str:
+    """Lines of cells that are Markdown already (heads, alignments, rows) as a table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _caption(table: Table) -> str:
