@@ -53,6 +53,7 @@ lab: $(READY)
 
 lint: $(READY)
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/codespell
 	.venv/bin/python .ci/plain_notebooks.py

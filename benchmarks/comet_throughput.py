@@ -73,7 +73,9 @@ def test_sets(n: int, seed: int) -> dict[str, list[dict[str, str]]]:
         words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
         sentence = lambda: " ".join(rng.choices(words, k=max(1, round(rng.lognormvariate(2.9, 0.58)))))  # noqa: E731
         return {
-            "made-up words, both ways": both_ways({c: [sentence() for _ in range(n)] for c in ("en", *LANGUAGES)}, seed)
+            "made-up words, both ways": both_ways(
+                {c: [sentence() for _ in range(n)] for c in ("en", *LANGUAGES)}, seed
+            )
         }
     lines = {code: read(root / "ntrex" / f"{code}.txt")[:n] for code in ("en", *LANGUAGES)}
     shared_source: list[dict[str, str]] = []
@@ -143,7 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
     parser.add_argument("--lines", type=int, default=100, help="of each direction (default 100)")
-    parser.add_argument("--full-lines", type=int, default=16, help="the same for the full-size model; 0 leaves it out")
+    parser.add_argument(
+        "--full-lines", type=int, default=16, help="the same for the full-size model; 0 leaves it out"
+    )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--vocab", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
@@ -163,14 +167,22 @@ def main() -> None:
             row = compare(name, samples, repeats, options.vocab, options.seed)
             results.setdefault(name, {})[data] = row
             rates, ratios = row["segments_per_s"], (row["sequences_ratio"], row["padded_tokens_ratio"])
-            print(f"{name}, {data}: {rates['library']:.1f} -> {rates['xalma']:.1f} segments/s, x{row['speedup']:.2f}")
+            print(
+                f"{name}, {data}: {rates['library']:.1f} -> {rates['xalma']:.1f} segments/s, x{row['speedup']:.2f}"
+            )
             print("    fewer sequences x{:.2f}, fewer padded tokens x{:.2f}".format(*ratios), flush=True)
             print(
-                f"    scores differ by {row['largest_difference']:.1e} (they spread by {row['spread']:.1e})", flush=True
+                f"    scores differ by {row['largest_difference']:.1e} (they spread by {row['spread']:.1e})",
+                flush=True,
             )
             if options.out:
                 shape = {name: value for name, value in vars(options).items() if name != "out"}
-                record = {"what": __doc__.splitlines()[0], "options": shape, "device": device(), "results": results}
+                record = {
+                    "what": __doc__.splitlines()[0],
+                    "options": shape,
+                    "device": device(),
+                    "results": results,
+                }
                 write_json(options.out, record | {"threads": torch.get_num_threads(), **provenance()})
 
 

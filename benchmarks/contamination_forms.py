@@ -57,12 +57,17 @@ def forms(neighbour: Callable[[], str]) -> dict[str, Callable[[str], list[str]]]
     """Name → the text or texts that a sentence becomes."""
     one = {
         "as it is": str,
-        **{form: lambda text, form=form: unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")},
+        **{
+            form: lambda text, form=form: unicodedata.normalize(form, text)
+            for form in ("NFC", "NFD", "NFKC", "NFKD")
+        },
         "capitals": str.upper,
         "without accents and vowel signs": without_marks,
         "Arabic letters for Persian ones, and back": lambda text: text.translate(ARABIC),
         "HTML entities": lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
-        "HTML tags": lambda text: f'<p class="a"><b>{html.escape(text[:9])}</b>{html.escape(text[9:])}<br/></p>',
+        "HTML tags": lambda text: (
+            f'<p class="a"><b>{html.escape(text[:9])}</b>{html.escape(text[9:])}<br/></p>'
+        ),
         "behind 1.": lambda text: f"1. {text}",
         "behind [1]": lambda text: f"[1] {text}",
         "between numbers": lambda text: f"{FILLING} {text} {FILLING}",
@@ -83,7 +88,9 @@ def found_share(index: TestIndex, lines: list[str], make: Callable[[str], list[s
             made = make(line)
             texts += made
             owners += [number] * len(made)
-    hits = [hit for hit in index.find(texts, near=True) if any(line == owners[hit.text] for _, line in hit.places)]
+    hits = [
+        hit for hit in index.find(texts, near=True) if any(line == owners[hit.text] for _, line in hit.places)
+    ]
     found = {owners[hit.text] for hit in hits if hit.kind != "near"}
     return len(found), len({owners[hit.text] for hit in hits} - found), len(set(owners))
 
@@ -109,7 +116,9 @@ def summary(name: str, part: pd.DataFrame) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--languages", default=",".join(LANGUAGES))
     options = parser.parse_args()
@@ -137,7 +146,9 @@ def main() -> None:
             f"False alarms: {sum(alarms[kind] for kind in KINDS[:-1])} of {alarms['lines']:,} lines, and "
             f"{alarms['near']} near-duplicates, against {alarms['test_sentences']:,} test sentences."
         )
-        write_table(pd.DataFrame(rows), options.out.with_suffix(""), "Test sentences found, by what copying did", note)
+        write_table(
+            pd.DataFrame(rows), options.out.with_suffix(""), "Test sentences found, by what copying did", note
+        )
 
 
 if __name__ == "__main__":

@@ -49,9 +49,15 @@ def make(n_rows: int, seed: int) -> tuple[dict[str, list[str]], list[tuple[str, 
     """(test sides, training rows): tests are real lines, training rows two halves of different lines."""
     rng = random.Random(seed)
     text = {code: sentences(code) for code in ("en", *CODES)}
-    sides = {f"{d} {c}": text[c][:1012] for code in CODES for d in (f"en-{code}", f"{code}-en") for c in ("en", code)}
+    sides = {
+        f"{d} {c}": text[c][:1012]
+        for code in CODES
+        for d in (f"en-{code}", f"{code}-en")
+        for c in ("en", code)
+    }
     halves = {
-        code: [(line[: len(line) // 2], line[len(line) // 2 :]) for line in lines] for code, lines in text.items()
+        code: [(line[: len(line) // 2], line[len(line) // 2 :]) for line in lines]
+        for code, lines in text.items()
     }
     rows = []
     for i in range(n_rows):
@@ -69,7 +75,9 @@ def make(n_rows: int, seed: int) -> tuple[dict[str, list[str]], list[tuple[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)

@@ -35,7 +35,9 @@ PRECISIONS = {  # dtype of the base, mixed precision, base's products
 }
 
 
-def train_in(precision: str, run: Run, rows: list, held_out: list, options: argparse.Namespace) -> dict[str, Any]:
+def train_in(
+    precision: str, run: Run, rows: list, held_out: list, options: argparse.Namespace
+) -> dict[str, Any]:
     """Losses of a training from the same fresh module, and of held-out rows."""
     dtype, mixed, products = PRECISIONS[precision]
     run.p = run.p.but(dtype=dtype, mixed_precision=mixed, base_precision=products)
@@ -49,7 +51,9 @@ def train_in(precision: str, run: Run, rows: list, held_out: list, options: argp
     measure("before")
     started = time.perf_counter()
     p = run.p
-    log = train(model, rows, p, p.stage(3), steps=options.steps, seed=p.seed, pad_token_id=pad, label=precision)
+    log = train(
+        model, rows, p, p.stage(3), steps=options.steps, seed=p.seed, pad_token_id=pad, label=precision
+    )
     found |= {"seconds": time.perf_counter() - started, "losses": [row["loss"] for row in log]}
     measure("after")
     return found | {"held_out_after_unrounded": evaluate_loss(model, held_out, pad, 8)}
@@ -64,11 +68,20 @@ def difference(losses: list[float], reference: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pack", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="JSON file to write, after each training; without it, print only")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file to write, after each training; without it, print only"
+    )
     parser.add_argument("--profile", default="real-cpu")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS)[:3])
     parser.add_argument("--rate", type=float, default=5e-5)
-    for name, value in {"steps": 200, "rows": 2, "block": 32, "rank": 64, "threads": 1, "held_out": 64}.items():
+    for name, value in {
+        "steps": 200,
+        "rows": 2,
+        "block": 32,
+        "rank": 64,
+        "threads": 1,
+        "held_out": 64,
+    }.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     options = parser.parse_args()
     codes = json.loads((options.pack / "index.json").read_text(encoding="utf-8"))["languages"]

@@ -54,7 +54,9 @@ def main() -> None:
         lowest = min(others, key=others.get, default=None)
         english = "" if found["english_found"] is None else f"English found {found['english_found']:7.2%}  "
         worst = "" if lowest is None else f"lowest: {lowest} {others[lowest]:.2%}"
-        print(f"{code}  {found['decided_by']:10s}  false alarms {found['false_alarms']:6.2%}  {english}{worst}")
+        print(
+            f"{code}  {found['decided_by']:10s}  false alarms {found['false_alarms']:6.2%}  {english}{worst}"
+        )
     decided = [r for r in rows.values() if r["decided_by"] == "identifier"]
     summary = {
         "false_alarms_mean": sum(r["false_alarms"] for r in rows.values()) / len(rows),

@@ -103,7 +103,9 @@ class InTurn:
         """Another group would be another whole model, as fast as this one."""
 
     def batches(self, groups: list[int]) -> Batches:
-        return [(slice(groups.index(g), groups.index(g) + groups.count(g)), {}) for g in dict.fromkeys(groups)]
+        return [
+            (slice(groups.index(g), groups.index(g) + groups.count(g)), {}) for g in dict.fromkeys(groups)
+        ]
 
     def generate(self, **options: Any) -> Tensor:
         with replayed(self.model, options) if self.replays else nullcontext(options) as options:
@@ -121,7 +123,11 @@ class Gated(InTurn):
     def load(self, group: int) -> None:
         for shared in self.model.inputs:
             shared.add({group: self.o.rank}, SCALE)
-        places = {name: pair for s in self.model.inputs for name, pair in zip(s.names, s.matrices(group), strict=True)}
+        places = {
+            name: pair
+            for s in self.model.inputs
+            for name, pair in zip(s.names, s.matrices(group), strict=True)
+        }
         for name, *tensors in self.matrices(group):
             for place, tensor in zip(places[name], tensors, strict=True):
                 place.data.copy_(tensor)
@@ -138,9 +144,13 @@ class AdapterNames(InTurn):
     def prepare(self) -> None:
         from peft import LoraConfig, get_peft_model
 
-        self.config = LoraConfig(r=self.o.rank, lora_alpha=int(SCALE * self.o.rank), target_modules=list(PROJECTIONS))
+        self.config = LoraConfig(
+            r=self.o.rank, lora_alpha=int(SCALE * self.o.rank), target_modules=list(PROJECTIONS)
+        )
         with torch.device(self.o.device):  # PEFT makes its random matrices there, and not slowly on the CPU
-            self.model = get_peft_model(self.base, self.config, adapter_name(1), autocast_adapter_dtype=False).eval()
+            self.model = get_peft_model(
+                self.base, self.config, adapter_name(1), autocast_adapter_dtype=False
+            ).eval()
 
     def load(self, group: int) -> None:
         name = adapter_name(group)
@@ -240,12 +250,17 @@ def measure_batches(way: InTurn, batches: Batches, prompts: Batches, probe: Tens
     timed = for_each(decode_steps, 2 if way.slow else o.steps, probe)
     seconds["forward_step"] = sum(min(step for step, _ in steps) for steps in timed)
     if way.slow:
-        seconds |= {"first_token": fastest(lambda: for_each(run_prefill), 0), "decode_step": seconds["forward_step"]}
+        seconds |= {
+            "first_token": fastest(lambda: for_each(run_prefill), 0),
+            "decode_step": seconds["forward_step"],
+        }
     else:
         seconds["first_token"] = fastest(lambda: for_each(generate, 1), o.repeats)
         few = 1 + (WORTH_IT if torch.cuda.is_available() else 0)  # both are replayed, or neither
         short = fastest(lambda: for_each(generate, few), o.repeats)
-        seconds["decode_step"] = (fastest(lambda: for_each(generate, few + o.steps), o.repeats) - short) / o.steps
+        seconds["decode_step"] = (
+            fastest(lambda: for_each(generate, few + o.steps), o.repeats) - short
+        ) / o.steps
         seconds["recording"] = short - seconds["first_token"] - (few - 1) * seconds["decode_step"]
     rates = [rate for steps in timed for _, rate in steps]
     if torch.cuda.is_available():
@@ -253,7 +268,12 @@ def measure_batches(way: InTurn, batches: Batches, prompts: Batches, probe: Tens
     else:
         readable = statistics.median(step * rate for step, rate in timed[0])
     readable = readable if len(timed) == 1 else None
-    return {"seconds": seconds, "readable_bytes": readable, "rate": statistics.median(rates), "logits": logits}
+    return {
+        "seconds": seconds,
+        "readable_bytes": readable,
+        "rate": statistics.median(rates),
+        "logits": logits,
+    }
 
 
 def run_prefill(way: InTurn, ids: Tensor, more: dict[str, Any]) -> Any:
@@ -314,7 +334,10 @@ def sizes(o: argparse.Namespace) -> dict[str, int]:
     item = getattr(torch, o.dtype).itemsize
     shapes = 4 * [(o.hidden, o.hidden)] + 3 * [(o.hidden, o.intermediate)]
     base = o.layers * (sum(d * h for d, h in shapes) + 2 * o.hidden) + o.hidden * (o.vocab + 1)
-    return {"base_bytes": item * base, "module_bytes": item * o.layers * o.rank * sum(d + h for d, h in shapes)}
+    return {
+        "base_bytes": item * base,
+        "module_bytes": item * o.layers * o.rank * sum(d + h for d, h in shapes),
+    }
 
 
 def _wait() -> None:
@@ -361,7 +384,9 @@ def _busy_seconds() -> tuple[float, float]:
 def by_way(measured: Iterable[dict[str, dict[int, dict[str, Any]]]]) -> dict[str, dict[int, dict[str, Any]]]:
     """What was measured, by way; first (a): a merged model serves one group, and its numbers stand for all counts."""
     found = {name: counts for one in measured for name, counts in one.items()}
-    merged = {"merged": found["in_turn"]} if "in_turn" in found else {k: found[k] for k in WHOLE if k in found}
+    merged = (
+        {"merged": found["in_turn"]} if "in_turn" in found else {k: found[k] for k in WHOLE if k in found}
+    )
     return {name: dict.fromkeys(GROUP_COUNTS, counts[1]) for name, counts in merged.items()} | {
         name: counts for name, counts in found.items() if name not in ("in_turn", *WHOLE)
     }
@@ -388,7 +413,9 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
                 "times_floor": statistics.median(ratios) if ratios else None,
                 "peak_mib": statistics.median(run["peak_mib"] for run in runs),
             })  # fmt: skip
-    logits = {kind: {n: torch.tensor(counts[n]["logits"]) for n in (1, 8)} for kind, counts in rounds[0].items()}
+    logits = {
+        kind: {n: torch.tensor(counts[n]["logits"]) for n in (1, 8)} for kind, counts in rounds[0].items()
+    }
     ours, gap = logits.get("gated"), {}
     for kind, n in (("adapter_names", 8), ("rebuilt", 8), ("merged", 1)):
         if ours and kind in logits:
@@ -397,7 +424,9 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
     return {"rows": rows, "largest_logit_difference": gap, "largest_logit": largest, **size}
 
 
-def make_record(runs: list[dict[str, tuple[Any, float]]], rates: list[float], o: argparse.Namespace) -> dict[str, Any]:
+def make_record(
+    runs: list[dict[str, tuple[Any, float]]], rates: list[float], o: argparse.Namespace
+) -> dict[str, Any]:
     """The file's content: of whole rounds, or of the first one's ways so far."""
     runs = [one for one in runs if len(one) == len(o.ways)] or runs[:1]
     rounds = [by_way(found for found, _ in one.values()) for one in runs]
@@ -442,13 +471,17 @@ def main() -> None:
     rates.append(bandwidth(o))
     record = make_record(runs, rates, o)
     for row in record["rows"]:
-        floor = "" if row["floor_ms"] is None else f"  floor {row['floor_ms']:6.1f} (x {row['times_floor']:.2f})"
+        floor = (
+            "" if row["floor_ms"] is None else f"  floor {row['floor_ms']:6.1f} (x {row['times_floor']:.2f})"
+        )
         print(
             f"{row['way']:14s} {row['groups']} groups  prefill {row['prefill_tokens_per_s']:7.0f} t/s  decode "
             f"{row['decode_tokens_per_s']:6.1f} t/s  step {row['step_ms']:6.1f} ms (model alone "
             f"{row['forward_step_ms']:6.1f}){floor}  first {row['first_token_ms']:6.0f} ms  {row['peak_mib']:5.0f} MiB"
         )
-    print(f"bandwidth {record['bandwidth_gb_per_s']} GB/s; logits differ by {record['largest_logit_difference']}")
+    print(
+        f"bandwidth {record['bandwidth_gb_per_s']} GB/s; logits differ by {record['largest_logit_difference']}"
+    )
     print(f"others' share of busy processor time: {record['others_share_of_busy_time']}")
     if o.out:
         write_json(o.out, record)

@@ -127,8 +127,21 @@ def memory_mib(pid: int) -> float:
 def measured(way: str, path: Path, tokenizer_folder: Path, processes_: int, hygiene: str) -> dict:
     """One run in a process of its own: seconds (start-up included and apart), tokens a second, peak memory."""
     out = Path(tempfile.mkdtemp(dir=path.parent))
-    command = [sys.executable, __file__, way, str(path), str(tokenizer_folder), str(out), str(processes_), hygiene]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    command = [
+        sys.executable,
+        __file__,
+        way,
+        str(path),
+        str(tokenizer_folder),
+        str(out),
+        str(processes_),
+        hygiene,
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }
     started, peak = time.perf_counter(), 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         while child.poll() is None:
@@ -163,9 +176,16 @@ def main() -> None:
             row = measured(way, places[times], tokenizer_folder, processes_, hygiene) | {"size": times}
             print(row, flush=True)
             rows.append(row)
-    by = {(row["way"], row["hygiene"], row["size"], row["processes"]): row["tokens_per_second"] for row in rows}
+    by = {
+        (row["way"], row["hygiene"], row["size"], row["processes"]): row["tokens_per_second"] for row in rows
+    }
     ratio = by["xalma", "exact", 4, cores] / by["datasets", "none", 4, cores]
-    facts = {"cores": cores, "block_tokens": BLOCK, "vocabulary": VOCABULARY, "xalma_exact_over_datasets": ratio}
+    facts = {
+        "cores": cores,
+        "block_tokens": BLOCK,
+        "vocabulary": VOCABULARY,
+        "xalma_exact_over_datasets": ratio,
+    }
     write_json(OUT, facts | {"runs": rows} | provenance())
 
 

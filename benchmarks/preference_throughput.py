@@ -146,7 +146,9 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:
         trainer.add_callback(clock)
         timed = rows[options.warmup * options.batch_size :]
         tokens = [tokenize_pair(trainer.processing_class, row, options.max_length) for row in timed]
-        n_tokens = sum(label != -100 for row in tokens for s in ("chosen", "rejected") for label in row[f"{s}_labels"])
+        n_tokens = sum(
+            label != -100 for row in tokens for s in ("chosen", "rejected") for label in row[f"{s}_labels"]
+        )
         before = _memory_mib()
         peak = _Peak()
         trainer.train()
@@ -214,9 +216,12 @@ def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
             gc.collect()
             if options.one_process and torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            print(f"{shape} {kind:6s} {runs[kind][-1]['answer_tokens_per_s']:9.0f} answer tokens/s", flush=True)
+            print(
+                f"{shape} {kind:6s} {runs[kind][-1]['answer_tokens_per_s']:9.0f} answer tokens/s", flush=True
+            )
     median = {
-        kind: {name: statistics.median(run[name] for run in found) for name in found[0]} for kind, found in runs.items()
+        kind: {name: statistics.median(run[name] for run in found) for name in found[0]}
+        for kind, found in runs.items()
     }
     found = {
         **SHAPES[shape],
@@ -247,7 +252,9 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--lang", default="de", help="target language of the NTREX pairs")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["head", "body"])
-    parser.add_argument("--one-process", action="store_true", help="both trainers in one: a GPU's memory is counted")
+    parser.add_argument(
+        "--one-process", action="store_true", help="both trainers in one: a GPU's memory is counted"
+    )
     options = parser.parse_args()
     out, shapes = vars(options).pop("out"), vars(options).pop("shapes")
     record: dict[str, Any] = {

@@ -19,9 +19,17 @@ from transformers import XLMRobertaConfig, XLMRobertaTokenizerFast, XLMRobertaXL
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # in XLM-R's order, ids 0 to 4
 # As in the released checkpoints: COMET-22, CometKiwi-22, XCOMET-XL. Sides are part of the first two.
 KINDS: dict[str, dict[str, Any]] = {
-    "regression_metric": {"encoder_model": "XLM-RoBERTa", "layer_transformation": "sparsemax", "layer_norm": False},
+    "regression_metric": {
+        "encoder_model": "XLM-RoBERTa",
+        "layer_transformation": "sparsemax",
+        "layer_norm": False,
+    },
     "referenceless_regression_metric": {"encoder_model": "XLM-RoBERTa", "layer_norm": True},
-    "unified_metric": {"encoder_model": "XLM-RoBERTa", "input_segments": ["mt", "src"], "word_level_training": True},
+    "unified_metric": {
+        "encoder_model": "XLM-RoBERTa",
+        "input_segments": ["mt", "src"],
+        "word_level_training": True,
+    },
     "xcomet_metric": {"encoder_model": "XLM-RoBERTa-XL", "error_labels": ["minor", "major", "critical"]},
 }
 
@@ -55,7 +63,9 @@ def write_encoder(
     return Path(folder)
 
 
-def write_checkpoint(folder: str | Path, kind: str, encoder: str | Path, seed: int = 0, **values: Any) -> Path:
+def write_checkpoint(
+    folder: str | Path, kind: str, encoder: str | Path, seed: int = 0, **values: Any
+) -> Path:
     """A checkpoint of `kind` (a key of `KINDS`) over the encoder in a folder; returns its model.ckpt.
 
     values: other arguments of the library's class, such as `hidden_sizes`, `layer_norm`, `input_segments`.
@@ -67,7 +77,11 @@ def write_checkpoint(folder: str | Path, kind: str, encoder: str | Path, seed: i
     path.parent.mkdir(parents=True)
     hyperparameters = dict(model.hparams)
     torch.save(
-        {"state_dict": model.state_dict(), "hyper_parameters": hyperparameters, "pytorch-lightning_version": "2.0.0"},
+        {
+            "state_dict": model.state_dict(),
+            "hyper_parameters": hyperparameters,
+            "pytorch-lightning_version": "2.0.0",
+        },
         path,
     )
     (Path(folder) / "hparams.yaml").write_text(yaml.safe_dump({"class_identifier": kind}), encoding="utf-8")

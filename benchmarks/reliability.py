@@ -28,14 +28,21 @@ from xalma.files import read_json, write_atomically, write_json
 from xalma.runtime import REPOSITORY, git_commit, provenance
 
 OUTSIDE = REPOSITORY / "tests" / "outside"
-NOT_COUNTED = ("test_stage_folders.py", "test_reliability.py")  # the harnesses at a small count; tests of the report
+NOT_COUNTED = (
+    "test_stage_folders.py",
+    "test_reliability.py",
+)  # the harnesses at a small count; tests of the report
 
 
 def harnesses() -> list[Any]:
     """The modules of tests/outside that have TITLE, COUNT and run."""
     sys.path.insert(0, str(OUTSIDE))
     paths = [path for path in sorted(OUTSIDE.glob("*.py")) if not path.name.startswith("test_")]
-    modules = [importlib.import_module(path.stem) for path in paths if "\nTITLE = " in path.read_text(encoding="utf-8")]
+    modules = [
+        importlib.import_module(path.stem)
+        for path in paths
+        if "\nTITLE = " in path.read_text(encoding="utf-8")
+    ]
     return [module for module in modules if hasattr(module, "run")]
 
 
@@ -43,8 +50,14 @@ def run_harness(module: Any, work: Path, runs: Path, scale: float, seed: int) ->
     started = time.perf_counter()
     try:
         found = module.run(work / module.__name__, runs, count_of(module, scale), seed)
-    except Exception as error:  # a part that can't be run is not green, and the others are still worth running
-        found = {"tried": 0, "held": 0, "failed": [f"could not be run: {type(error).__name__}: {error}"[:600]]}
+    except (
+        Exception
+    ) as error:  # a part that can't be run is not green, and the others are still worth running
+        found = {
+            "tried": 0,
+            "held": 0,
+            "failed": [f"could not be run: {type(error).__name__}: {error}"[:600]],
+        }
     about = " ".join(module.__doc__.split())
     return {
         "name": module.__name__,
@@ -78,7 +91,18 @@ def plan(modules: list[Any], tests: list[Path], scale: float, known: list[dict[s
 def run_tests(path: Path, work: Path) -> dict[str, Any]:
     """A test file's results, by test function."""
     started, report = time.perf_counter(), work / f"{path.stem}.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not long", f"--junitxml={report}", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-m",
+        "not long",
+        f"--junitxml={report}",
+        str(path),
+    ]
     subprocess.run(command, capture_output=True, cwd=REPOSITORY)
     cases = [(case.get("name").split("[")[0], case) for case in ElementTree.parse(report).iter("testcase")]
     bad = [(name, case) for name, case in cases if {"failure", "error"} & {part.tag for part in case}]
@@ -117,7 +141,9 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="times the counts of the harnesses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "reliability")
@@ -135,12 +161,17 @@ def main() -> int:
         runs = importlib.import_module("chain").made(work) if modules else None
         jobs = [lambda m=m: run_harness(m, work, runs, arguments.scale, arguments.seed) for m in modules]
         jobs += [lambda path=path: run_tests(path, work) for path in tests]
-        with ThreadPoolExecutor(arguments.jobs) as pool:  # nearly all of a part is done in processes of its own
+        with ThreadPoolExecutor(
+            arguments.jobs
+        ) as pool:  # nearly all of a part is done in processes of its own
             started = [pool.submit(job) for job in jobs]
             for number, done in enumerate(as_completed(started), 1):
                 parts.append(part := done.result() | {"commit": git_commit()})
                 ended = f"{part['held']} of {part['tried']} held, {part['seconds']} s"
-                print("\n".join([f"[{number}/{len(jobs)}] {part['title']}: {ended}", *part["failed"]]), flush=True)
+                print(
+                    "\n".join([f"[{number}/{len(jobs)}] {part['title']}: {ended}", *part["failed"]]),
+                    flush=True,
+                )
     command = f"python benchmarks/reliability.py --scale {arguments.scale:g} --seed {arguments.seed}"
     parts.sort(key=lambda part: part["name"])
     found = {"command": command, "seed": arguments.seed, **provenance(), "parts": parts}

@@ -154,7 +154,9 @@ class Bench:
         save_base(self.model(hidden, layers), self.tokenizer, folder / "base")
         for group in GROUPS:
             options = {"rank": hidden // 2, "alpha": hidden, "dropout": 0.0, "seed": self.seed + group}
-            save_adapter(attach_adapter(self.model(hidden, layers), group, **options), group, folder / f"group{group}")
+            save_adapter(
+                attach_adapter(self.model(hidden, layers), group, **options), group, folder / f"group{group}"
+            )
         return folder
 
     @cache  # noqa: B019
@@ -175,7 +177,9 @@ def prepare_text(bench: Bench, size: Size) -> Callable[[], Any]:
     def run() -> None:
         for code, written in texts.items():
             rows = ((f"{code}:{n}", text) for n, text in enumerate(written))
-            write_tokens(rows, folder / code, make_job(bench.tokenizer, code), TINY.block_tokens, partial(processes, 1))
+            write_tokens(
+                rows, folder / code, make_job(bench.tokenizer, code), TINY.block_tokens, partial(processes, 1)
+            )
 
     return run
 
@@ -189,7 +193,9 @@ def guard(bench: Bench, size: Size) -> Callable[[], Any]:
 
 def tokenizer(bench: Bench, size: Size) -> Callable[[], Any]:
     """A byte-level BPE tokenizer trained on the text."""
-    texts = [text for code in size.codes for text in documents(code, size.data * bench.amounts.tokenizer_bytes)]
+    texts = [
+        text for code in size.codes for text in documents(code, size.data * bench.amounts.tokenizer_bytes)
+    ]
     return lambda: train_tokenizer(texts, TINY.vocab_size)
 
 
@@ -215,7 +221,11 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
     rows = [{"input_ids": row, "labels": row} for row in ids]
     models = [
         attach_adapter(
-            bench.model(TINY.hidden_size, TINY.layers), group, rank=TINY.lora_rank, alpha=TINY.lora_alpha, dropout=0.0
+            bench.model(TINY.hidden_size, TINY.layers),
+            group,
+            rank=TINY.lora_rank,
+            alpha=TINY.lora_alpha,
+            dropout=0.0,
         )
         for group in range(1, 1 + size.groups)
     ]
@@ -259,7 +269,9 @@ def converting(bench: Bench, size: Size) -> Callable[[], Any]:
 
     def run() -> None:
         shutil.rmtree(out, ignore_errors=True)
-        checkpoint = layouts.open_checkpoint({group: adapters / f"group{group}" for group in groups}, adapters / "base")
+        checkpoint = layouts.open_checkpoint(
+            {group: adapters / f"group{group}" for group in groups}, adapters / "base"
+        )
         conversion.convert(checkpoint, out, layouts.ALL_MODULES, list(groups))
 
     return run
@@ -271,7 +283,12 @@ def serving(bench: Bench, size: Size) -> Callable[[], Any]:
     generator = torch.Generator().manual_seed(bench.seed)
     ids = torch.randint(3, TINY.vocab_size, (rows, 64), generator=generator).to(device())
     groups = [1 + i * size.groups // rows for i in range(rows)]
-    options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "min_new_tokens": n, "max_new_tokens": n}
+    options = {
+        "attention_mask": torch.ones_like(ids),
+        "do_sample": False,
+        "min_new_tokens": n,
+        "max_new_tokens": n,
+    }
     return lambda: bank.generate(ids, languages=groups, **options)
 
 
@@ -308,14 +325,20 @@ def measure(bench: Bench, step: str, axis: str, repeats: int) -> list[dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP", help=", ".join(STEPS)
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="times all amounts (default 1)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a twentieth of all amounts, once: to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="a twentieth of all amounts, once: to see that it runs"
+    )
     o, started = parser.parse_args(), time.perf_counter()
     if not has_data("ntrex"):
         parser.error("the text is NTREX-128: set XALMA_DATA to the folder that holds ntrex/")

@@ -64,7 +64,9 @@ def make(folder: Path, wanted: list[str], seed: int) -> None:
         for system in range(SYSTEMS):
             rng = random.Random(f"{seed} {direction} {system}")
             lines = [worsened(line, 0.1 + 0.08 * system, rng) for line in text[tgt]]
-            write_atomically(folder / "systems" / f"system{system}" / f"{direction}.txt", "\n".join(lines) + "\n")
+            write_atomically(
+                folder / "systems" / f"system{system}" / f"{direction}.txt", "\n".join(lines) + "\n"
+            )
 
 
 def by_sacrebleu(folder: Path, wanted: list[str]) -> tuple[float, dict[tuple[str, str], float]]:
@@ -75,7 +77,10 @@ def by_sacrebleu(folder: Path, wanted: list[str]) -> tuple[float, dict[tuple[str
         references = read_lines(folder / "set" / direction / "ref.txt")
         for system in range(SYSTEMS):
             outputs = read_lines(folder / "systems" / f"system{system}" / f"{direction}.txt")
-            for metric in (BLEU(tokenize=language(direction.split("-")[1]).sacrebleu_tokenizer), CHRF(word_order=2)):
+            for metric in (
+                BLEU(tokenize=language(direction.split("-")[1]).sacrebleu_tokenizer),
+                CHRF(word_order=2),
+            ):
                 score = metric.corpus_score(outputs, [references], n_bootstrap=1000)
                 if isinstance(metric, BLEU):
                     found[f"system{system}", direction] = score.score
@@ -83,7 +88,9 @@ def by_sacrebleu(folder: Path, wanted: list[str]) -> tuple[float, dict[tuple[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--directions", type=int, default=98)
@@ -99,12 +106,15 @@ def main() -> None:
         folder = Path(scratch)
         make(folder, wanted, options.seed)
         outputs = {
-            f"system{i}": {d: folder / "systems" / f"system{i}" / f"{d}.txt" for d in wanted} for i in range(SYSTEMS)
+            f"system{i}": {d: folder / "systems" / f"system{i}" / f"{d}.txt" for d in wanted}
+            for i in range(SYSTEMS)
         }
         seconds, tables = [], []
         for _ in range(2):  # the second finds the statistics kept
             started = time.perf_counter()
-            found = score_all(outputs, str(folder / "set"), workers=options.workers, cache=folder / "statistics")
+            found = score_all(
+                outputs, str(folder / "set"), workers=options.workers, cache=folder / "statistics"
+            )
             seconds.append(time.perf_counter() - started)
             tables.append(found.table)
         assert tables[0].equals(tables[1]), "kept statistics must give the same scores"
@@ -124,7 +134,12 @@ def main() -> None:
         "ratio": round(scaled / seconds[0], 2), "largest_difference_in_bleu": float(f"{gap:.3g}"),
         "worker_seconds": round(seconds[0] * options.workers, 1), "provenance": provenance(),
     }  # fmt: skip
-    print({key: report[key] for key in ("directions", "workers", "seconds", "ratio", "largest_difference_in_bleu")})
+    print(
+        {
+            key: report[key]
+            for key in ("directions", "workers", "seconds", "ratio", "largest_difference_in_bleu")
+        }
+    )
     if options.out:
         print(write_json(options.out, report))
 

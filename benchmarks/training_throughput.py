@@ -125,11 +125,15 @@ def made(shape: str, kind: str, options: argparse.Namespace) -> Iterator[torch.n
 kept: tuple[str, torch.nn.Module] | None = None
 
 
-def make_rows(data: str, length: int, vocabulary: int, options: argparse.Namespace) -> list[dict[str, list[int]]]:
+def make_rows(
+    data: str, length: int, vocabulary: int, options: argparse.Namespace
+) -> list[dict[str, list[int]]]:
     """Rows for all updates, in the order in which both systems take them."""
     generator = torch.Generator().manual_seed(options.seed)
     n = options.batch * (options.warmup + options.steps)
-    spread = torch.randn(n, generator=generator).mul(0.5).exp().mul(0.4 * length).clamp(8, length).int().tolist()
+    spread = (
+        torch.randn(n, generator=generator).mul(0.5).exp().mul(0.4 * length).clamp(8, length).int().tolist()
+    )
     rows = []
     for size in [length] * n if data == "packed" else spread:
         ids = torch.randint(3, vocabulary, (size,), generator=generator).tolist()
@@ -179,7 +183,9 @@ class Clock(TrainerCallback):
         self.tick()
 
 
-def run_xalma(model: torch.nn.Module, rows: list, p: Profile, clock: Clock, options: argparse.Namespace) -> list[float]:
+def run_xalma(
+    model: torch.nn.Module, rows: list, p: Profile, clock: Clock, options: argparse.Namespace
+) -> list[float]:
     """Losses of the updates by xalma.training.trainer."""
     plain_update = training.Run.update
 
@@ -190,7 +196,9 @@ def run_xalma(model: torch.nn.Module, rows: list, p: Profile, clock: Clock, opti
 
     steps = options.warmup + options.steps
     with patch.object(training.Run, "update", update):
-        log = training.train(model, rows, p, p.stage(4), steps=steps, seed=options.seed, pad_token_id=0, label="xalma")
+        log = training.train(
+            model, rows, p, p.stage(4), steps=steps, seed=options.seed, pad_token_id=0, label="xalma"
+        )
     return [row["loss"] for row in log]
 
 
@@ -227,7 +235,9 @@ def run_trainer(
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def measure(system: str, shape: str, kind: str, data: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    system: str, shape: str, kind: str, data: str, length: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """One training run in this process: rates after the warm-up, losses of all updates."""
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -337,7 +347,10 @@ def summary(case: Case, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str,
         for key in ("tokens_per_s", "model_flops", "peak_mib", "seconds"):
             values = [run[key] for run in found]
             rows[-1][key] = None if None in values else statistics.median(values)
-        rows[-1] |= {"tokens_per_s_of_runs": [run["tokens_per_s"] for run in found], "micro": found[0]["micro"]}
+        rows[-1] |= {
+            "tokens_per_s_of_runs": [run["tokens_per_s"] for run in found],
+            "micro": found[0]["micro"],
+        }
         rows[-1] |= {"warmup_seconds": found[0]["warmup_seconds"], "losses": found[0]["losses"]}
     is_theirs = lambda row: parsed(row["system"])[0][0] in ALTERNATIVES  # noqa: E731
     good = [row for row in rows if "skipped" not in row]
@@ -365,7 +378,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny"])
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
-    parser.add_argument("--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens")
+    parser.add_argument(
+        "--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens"
+    )
     parser.add_argument("--systems", nargs="+", default=["plain", "trainer", "xalma", "compiled"])
     for name, value in {
         "batch": 0,

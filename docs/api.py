@@ -19,8 +19,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "xalma"
 def faces() -> dict[str, list[str]]:
     """Module -> the names of its face; the ground floor's files stand under `xalma`."""
     rooms = sorted(path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.glob("*/**/__init__.py"))
-    names = {".".join(room.parts): getattr(import_module(".".join(room.parts)), "__all__", []) for room in rooms}
-    return {"xalma": sorted(import_module("xalma")._HOMES)} | {room: list(face) for room, face in names.items() if face}
+    names = {
+        ".".join(room.parts): getattr(import_module(".".join(room.parts)), "__all__", []) for room in rooms
+    }
+    return {"xalma": sorted(import_module("xalma")._HOMES)} | {
+        room: list(face) for room, face in names.items() if face
+    }
 
 
 def page(module: str, names: list[str]) -> str:
@@ -69,9 +73,15 @@ def methods(value: Any) -> str:
     if not inspect.isclass(value):
         return ""
     ours = {
-        name: thing for name, thing in vars(value).items() if not name.startswith("_") and inspect.isfunction(thing)
+        name: thing
+        for name, thing in vars(value).items()
+        if not name.startswith("_") and inspect.isfunction(thing)
     }
-    lines = [f"- `{name}`: {inspect.getdoc(thing).splitlines()[0]}" for name, thing in ours.items() if thing.__doc__]
+    lines = [
+        f"- `{name}`: {inspect.getdoc(thing).splitlines()[0]}"
+        for name, thing in ours.items()
+        if thing.__doc__
+    ]
     return "\n\n" + "\n".join(lines) if lines else ""
 
 

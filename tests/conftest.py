@@ -63,7 +63,9 @@ MICRO = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "slow" not in item.keywords)  # first, so that no worker is left alone with one
+    items.sort(
+        key=lambda item: "slow" not in item.keywords
+    )  # first, so that no worker is left alone with one
     skips = {}
     if not os.environ.get("XALMA_DATA"):
         skips["data"] = "XALMA_DATA is not set: real text is not here"
@@ -130,7 +132,9 @@ def swahili():
 
     tables = languages.ADDED, languages.GROUPS, languages.GROUP_NAMES
     before = [dict(table) for table in tables]
-    yield languages.add_language("sw|Swahili|Latn|Niger-Congo|Bantu|9|other|inferred|swh_Latn|sw|swa", "Bantu")
+    yield languages.add_language(
+        "sw|Swahili|Latn|Niger-Congo|Bantu|9|other|inferred|swh_Latn|sw|swa", "Bantu"
+    )
     for table, rows in zip(tables, before, strict=True):
         table.clear()
         table.update(rows)

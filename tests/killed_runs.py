@@ -81,8 +81,16 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
     training.Run.update = update
     try:
         log = training.train(
-            model, data, p, p.stage(stage), steps=STEPS, seed=3, pad_token_id=0, label="killed",
-            checkpoints=folder, **more,
+            model,
+            data,
+            p,
+            p.stage(stage),
+            steps=STEPS,
+            seed=3,
+            pad_token_id=0,
+            label="killed",
+            checkpoints=folder,
+            **more,
         )
     finally:
         training.Run.update = plain_update
@@ -92,7 +100,9 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
 def outcome(kind: str, folder: Path, before_step=lambda step: None) -> dict:
     """Final weights and log of a run, comparable with ==."""
     model, log = run(kind, folder, before_step)
-    weights = {name: x.detach().numpy().tobytes().hex() for name, x in model.named_parameters() if x.requires_grad}
+    weights = {
+        name: x.detach().numpy().tobytes().hex() for name, x in model.named_parameters() if x.requires_grad
+    }
     return {"weights": weights, "log": [{k: v for k, v in row.items() if k != "seconds"} for row in log]}
 
 
@@ -120,7 +130,9 @@ def main(folder: Path, n_seeds: int) -> None:
         kills = sorted(draw.sample(range(1, STEPS), 2))  # killed, resumed, killed again, resumed
         ends = [forked(kind, place, at) for at in [*kills, None]]
         same = ends[-1] == unbroken[kind]
-        found.append({"seed": seed, "kind": kind, "kills": kills, "killed": ends[:2] == [None, None], "same": same})
+        found.append(
+            {"seed": seed, "kind": kind, "kills": kills, "killed": ends[:2] == [None, None], "same": same}
+        )
     print(json.dumps(found))
 
 

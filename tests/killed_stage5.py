@@ -95,7 +95,9 @@ def main(run_dir: Path, folder: Path, n_seeds: int) -> None:
 
 
 def unbroken_batches(p: Profile) -> list[int]:
-    return [-(-stages.read_run(stages.stage_folder(p, 5, GROUP))["pairs"]["considered"] // p.generation_batch)]
+    return [
+        -(-stages.read_run(stages.stage_folder(p, 5, GROUP))["pairs"]["considered"] // p.generation_batch)
+    ]
 
 
 if __name__ == "__main__":

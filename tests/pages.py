@@ -8,7 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CARDS = [*sorted((ROOT / "data_cards").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
-PAGES = [*GUIDES, *CARDS, ROOT / "results" / "benchmarks" / "README.md", ROOT / "xalma" / "tiny_base" / "README.md"]
+PAGES = [
+    *GUIDES,
+    *CARDS,
+    ROOT / "results" / "benchmarks" / "README.md",
+    ROOT / "xalma" / "tiny_base" / "README.md",
+]
 
 
 def name_of(path: Path) -> str:

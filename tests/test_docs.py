@@ -35,9 +35,14 @@ def commands_of(page: Path) -> list[str]:
 @cache
 def old_modules() -> set[str]:
     """Names of modules before the rooms, by CHANGELOG's table, that stand for nothing in the package now."""
-    table = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("| room | modules |")[1].split("\n\n")[0]
+    table = (
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("| room | modules |")[1].split("\n\n")[0]
+    )
     moves = [
-        part.split("→")[0] for row in table.splitlines()[2:] for part in row.split("|")[2].split(";") if "→" in part
+        part.split("→")[0]
+        for row in table.splitlines()[2:]
+        for part in row.split("|")[2].split(";")
+        if "→" in part
     ]
     names = {name.strip().split(".")[-1] for move in moves for name in move.split(":")[-1].split(",")}
     return names - identifiers() - FAMILIES.keys() - COMMANDS.keys() - {"results", "modules", "sources"}
@@ -85,7 +90,9 @@ def test_files_named_alone_exist(page):
 @each_page
 def test_dotted_names_resolve(page):
     names = re.findall(r"(?<![\w/-])xalma(?:\.[A-Za-z_]\w*)+(?![\w/*])", page.read_text(encoding="utf-8"))
-    for name in {name.removesuffix(".egg") for name in names if not name.endswith((".md", ".py", ".egg-info"))}:
+    for name in {
+        name.removesuffix(".egg") for name in names if not name.endswith((".md", ".py", ".egg-info"))
+    }:
         assert resolves(name), name
 
 
@@ -135,7 +142,10 @@ def test_everything_a_user_can_name_is_in_the_guides():
 def test_old_names_of_modules_are_gone(page):
     old = old_modules()
     assert {"hygiene", "papertables", "arpotrainer", "realscore"} <= old
-    assert not {word for quote in quoted(page) for word in re.findall(r"^(?:xalma[./])?(\w+)(?:\.py)?$", quote)} & old
+    assert (
+        not {word for quote in quoted(page) for word in re.findall(r"^(?:xalma[./])?(\w+)(?:\.py)?$", quote)}
+        & old
+    )
 
 
 def docstrings(path: Path) -> str:
@@ -167,14 +177,18 @@ def test_architecture_names_what_is_in_the_files():
     pairs = re.findall(r"`(xalma/[\w/]+\.py)`: `(\w+)`", text)
     assert len(pairs) > 6
     for file, name in pairs:
-        assert re.search(rf"^(?:async )?(?:def|class) {name}\b|^{name} = ", (ROOT / file).read_text("utf-8"), re.M), (
+        assert re.search(
+            rf"^(?:async )?(?:def|class) {name}\b|^{name} = ", (ROOT / file).read_text("utf-8"), re.M
+        ), (
             file,
             name,
         )
     for room, files in re.findall(r"^\| `(\w+)/` \|.*\| ([^|]+) \|$", text, re.MULTILINE):
         for file in re.findall(r"`([\w.]+)`", files):
             assert (ROOT / "xalma" / room / file).exists(), (room, file)
-    rooms = {path.parent.name for path in (ROOT / "xalma").glob("*/__init__.py")} - {"profiles"}  # on the ground floor
+    rooms = {path.parent.name for path in (ROOT / "xalma").glob("*/__init__.py")} - {
+        "profiles"
+    }  # on the ground floor
     assert rooms <= set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
     assert {path.name for path in (ROOT / "xalma").glob("*.py")} - {"__init__.py"} <= {
         f"{name}.py" for name in re.findall(r"\w+", text)

@@ -103,7 +103,9 @@ def test_all_stages_run_and_what_they_made_is_scored(micro, finished):
         found = [row["loss"] for row in read_log(finished[number]) if "loss" in row]
         assert found and all(map(math.isfinite, found))
     records = evaluate_folder(micro, finished[5], 6, "stage5")
-    assert {r.metric for r in records} >= {"bleu", "chrf"} and all(map(math.isfinite, (r.value for r in records)))
+    assert {r.metric for r in records} >= {"bleu", "chrf"} and all(
+        map(math.isfinite, (r.value for r in records))
+    )
 
 
 def test_an_export_says_what_the_stage_says(micro, finished, tmp_path):
@@ -126,7 +128,9 @@ def losses(base, p, *, adapter: bool, steps: int = 6) -> list[float]:
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "module"])
 def test_training_is_the_cpus(base, micro, adapter, without_gpu, monkeypatch):
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)  # no TF32 either, which training takes
+    monkeypatch.setattr(
+        torch, "set_float32_matmul_precision", lambda _: None
+    )  # no TF32 either, which training takes
     found = losses(base, micro, adapter=adapter)
     without_gpu()
     assert found == pytest.approx(losses(base, micro, adapter=adapter), abs=2e-3)
@@ -187,7 +191,9 @@ def test_a_document_does_not_see_its_neighbour(base):
     changed[0, 3] = 7 if ids[0, 3] != 7 else 8
     with torch.no_grad():
         assert torch.equal(second(ids), second(changed))
-        alone = labelled_loss(base, on_device(PadCollator(0)([{"input_ids": ids[0, 10:], "labels": ids[0, 10:]}])))
+        alone = labelled_loss(
+            base, on_device(PadCollator(0)([{"input_ids": ids[0, 10:], "labels": ids[0, 10:]}]))
+        )
     assert second(ids).item() == pytest.approx(alone.item(), abs=1e-5)
 
 
@@ -207,7 +213,9 @@ def test_packed_pairs_are_the_cpus(without_gpu):
     without_gpu()
     expected, expected_gradients = found()
     torch.testing.assert_close(out, expected, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(gradients, expected_gradients, atol=1e-3 * expected_gradients.abs().max(), rtol=0)
+    torch.testing.assert_close(
+        gradients, expected_gradients, atol=1e-3 * expected_gradients.abs().max(), rtol=0
+    )
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package here")

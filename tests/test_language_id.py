@@ -111,10 +111,14 @@ def test_strictness_does_not_grow_with_length(times):
     assert wrong_language(danish * times, "de") and wrong_language(malay * times, "vi")
 
 
-@pytest.mark.parametrize(("outputs", "rate"), [(["", "123", "?!"], 1.0), (["Der Hund schläft.", "", "OK", "7"], 0.5)])
+@pytest.mark.parametrize(
+    ("outputs", "rate"), [(["", "123", "?!"], 1.0), (["Der Hund schläft.", "", "OK", "7"], 0.5)]
+)
 def test_an_output_without_letters_is_not_on_target(outputs, rate):
     assert wrong_language_rate(outputs, "de") == rate
-    assert not any(wrong_language(text, "de") for text in outputs)  # undecided: a row of numbers is no fault of data
+    assert not any(
+        wrong_language(text, "de") for text in outputs
+    )  # undecided: a row of numbers is no fault of data
 
 
 def ntrex(code: str) -> list[str]:

@@ -68,7 +68,9 @@ def test_sacrebleu_knows_the_tokenizer(code):
     assert (name == "13a") == (code not in ("zh", "ja", "ko"))
 
 
-@pytest.mark.parametrize(("code", "group"), [("zh", 6), ("af", 1), ("fr", 4), ("uz", 8), ("hi", 7), ("bg", 3)])
+@pytest.mark.parametrize(
+    ("code", "group"), [("zh", 6), ("af", 1), ("fr", 4), ("uz", 8), ("hi", 7), ("bg", 3)]
+)
 def test_group_of(code, group):
     assert group_of(code) == group
 
@@ -115,7 +117,8 @@ def test_the_non_english_side_picks_the_module(src, tgt, code):
 
 
 @pytest.mark.parametrize(
-    ("src", "tgt", "message"), [("de", "fr", "not English-centric"), ("en", "en", "are the same"), ("de", "de", "same")]
+    ("src", "tgt", "message"),
+    [("de", "fr", "not English-centric"), ("en", "en", "are the same"), ("de", "de", "same")],
 )
 def test_other_side_needs_english_once(src, tgt, message):
     with pytest.raises(ValueError, match=message):
@@ -190,7 +193,9 @@ def test_a_file_of_languages_reaches_every_process(tmp_path):
     (tmp_path / "mine.txt").write_text(f"# code|name|…\n\n{SWAHILI}\n", encoding="utf-8")
     ask = "from xalma.languages import group_of; print(group_of('sw'))"
     environment = os.environ | {"XALMA_LANGUAGES": str(tmp_path / "mine.txt")}
-    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "9"
 
 

@@ -18,7 +18,9 @@ def tools(text: str) -> set[str]:
 
 
 def test_hooks_and_make_lint_run_the_same_tools():
-    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    recipe = re.search(
+        r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )[1]
     hooks = tools(" ".join(hook["entry"] for hook in HOOKS))
     assert {"ruff", "lint-imports", "codespell", "python"} <= hooks <= tools(recipe)
     assert "make lint" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

@@ -93,7 +93,9 @@ def test_pip_reads_condas_list(tmp_path):
     assert found.returncode == 0, found.stderr[-500:]
     wanted = [line.split(" #")[0] for line in lines if not line.startswith("--")]
     assert found.stdout.split() == [*wanted, "."], "each pin, and xalma itself"
-    assert read("--no-build-isolation --editable .").returncode != 0, "pip takes that on its command line alone"
+    assert read("--no-build-isolation --editable .").returncode != 0, (
+        "pip takes that on its command line alone"
+    )
 
 
 def test_python_versions_agree():
@@ -204,4 +206,6 @@ def test_the_sdist_is_the_repository(tmp_path):
         names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
         info = opened.extractfile(f"{made.name.removesuffix('.tar.gz')}/PKG-INFO").read().decode()
     assert set(files) <= names, sorted(set(files) - names)
-    assert "Description-Content-Type: text/markdown" in info and "# xalma" in info and "Typing :: Typed" in info
+    assert (
+        "Description-Content-Type: text/markdown" in info and "# xalma" in info and "Typing :: Typed" in info
+    )

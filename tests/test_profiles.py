@@ -101,7 +101,12 @@ def test_a_profile_is_frozen():
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("sft_pair", "sft_pairs"), ("learning_rate", "stage4_learning_rate"), ("lora", "lora_"), ("zzzz", "name")],
+    [
+        ("sft_pair", "sft_pairs"),
+        ("learning_rate", "stage4_learning_rate"),
+        ("lora", "lora_"),
+        ("zzzz", "name"),
+    ],
 )
 def test_unknown_key_names_near_ones(key, near):
     with pytest.raises(ValueError, match=f"unknown profile key '{key}': near keys are .*{near}"):
@@ -222,14 +227,18 @@ def test_a_parameter_no_profile_knows_is_an_error(name, near):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("values", [{}, {"seed": 5, "groups": "6"}, {"base": "a model's name"}, {"run_dir": "there"}])
+@pytest.mark.parametrize(
+    "values", [{}, {"seed": 5, "groups": "6"}, {"base": "a model's name"}, {"run_dir": "there"}]
+)
 def test_the_command_gives_the_same_profile(profile, values):
     """Split as a shell does and read as the command line reads it, whatever the values; folders are left out."""
     p = load_profile(profile, **values)
     _, verb, *words = shlex.split(p.command("03-07"))
     arguments = main._parser().parse_args([verb, *words])
     given = options.overrides(arguments.set)
-    assert arguments.only == "03-07" and load_profile(arguments.profile, **given) == p.but(run_dir=FULL.run_dir)
+    assert arguments.only == "03-07" and load_profile(arguments.profile, **given) == p.but(
+        run_dir=FULL.run_dir
+    )
     assert given.keys() == values.keys() - {"run_dir"}
 
 
@@ -242,7 +251,14 @@ def test_a_profile_keeps_its_name():
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_stages_settings_are_its_own_fields_and_the_shared_ones(number):
     """Each field of `stage<number>_…` reaches exactly the setting of its name, and no other stage's does."""
-    fields = {"tokens": 7, "epochs": 0.25, "updates": 3, "batch_size": 5, "learning_rate": 0.125, "schedule": "linear"}
+    fields = {
+        "tokens": 7,
+        "epochs": 0.25,
+        "updates": 3,
+        "batch_size": 5,
+        "learning_rate": 0.125,
+        "schedule": "linear",
+    }
     own = {name: value for name, value in fields.items() if f"stage{number}_{name}" in FULL.values()}
     p = FULL.but(**{f"stage{number}_{name}": value for name, value in own.items()})
     settings = p.but(adam_beta2=0.5).stage(number)

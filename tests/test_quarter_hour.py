@@ -31,7 +31,12 @@ echo well
 
 def run(folder: Path, *steps: str, **variables: str) -> list[dict]:
     """The lines of steps.jsonl after these steps."""
-    variables = {"LENT": f"{folder}/lent", "DEV": f"{folder}/dev", "WHEELS": f"{folder}/whl", "LEAST": "1"} | variables
+    variables = {
+        "LENT": f"{folder}/lent",
+        "DEV": f"{folder}/dev",
+        "WHEELS": f"{folder}/whl",
+        "LEAST": "1",
+    } | variables
     env = os.environ | {"OUT": f"{folder}/out", "PYTHON": sys.executable} | variables
     command = ["bash", str(ROOT / "benchmarks" / "quarter_hour.sh"), *steps]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
@@ -58,7 +63,9 @@ def test_a_step_that_ends_badly_leaves_its_results_and_the_next_ones_run(tmp_pat
     ]  # fmt: skip
     last = {one["step"]: one["last"] for one in found}
     assert last["13b-2048"] == "Error: out of memory" and last["7b-arpo"] == "well"
-    assert last["real"].startswith("skipped: no pack") and last["decode"].startswith("skipped: transformers is 5.17.0")
+    assert last["real"].startswith("skipped: no pack") and last["decode"].startswith(
+        "skipped: transformers is 5.17.0"
+    )
     assert last["comet"] == "skipped: the package comet can't be imported there"
     for name in ("13b_512", "13b_2048", "preference_throughput"):
         assert json.loads((tmp_path / "out" / f"{name}.json").read_text()) == {"rows": [1]}
@@ -105,7 +112,9 @@ def test_a_pack_travels_in_pieces_and_is_checked(tmp_path, stub):
 
 def test_a_training_that_fails_is_a_row_that_says_why_and_each_is_written_at_once(tmp_path, monkeypatch):
     out = tmp_path / "rows.json"
-    spec = importlib.util.spec_from_file_location("throughput", ROOT / "benchmarks" / "training_throughput.py")
+    spec = importlib.util.spec_from_file_location(
+        "throughput", ROOT / "benchmarks" / "training_throughput.py"
+    )
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     before = []
@@ -135,7 +144,13 @@ def test_all_steps_run_on_a_cpu(tmp_path, tiny_pack):  # noqa: F811
     """In the calls that results/benchmarks/README.md has, each step done and each result there."""
     values = TINY | {"groups": "6", "only_languages": "ja,zh"}
     sets = " ".join(f"--set {key}={value}" for key, value in values.items())
-    small = {"SMALL": "1", "SETS": f"--only stage1,base {sets}", "WORKERS": "1", "SCALE": "0.02", "BUDGET": "3000"}
+    small = {
+        "SMALL": "1",
+        "SETS": f"--only stage1,base {sets}",
+        "WORKERS": "1",
+        "SCALE": "0.02",
+        "BUDGET": "3000",
+    }
     limits = {f"LIMIT_{n}": "600" for n in range(1, 12)}  # of a machine that may be busy
     run(tmp_path, "parts", PACK=str(tiny_pack))
     for steps in (("1", "2", "4", "5", "6", "8"), ("3", "7"), ("9", "10", "11")):
@@ -148,7 +163,9 @@ def test_all_steps_run_on_a_cpu(tmp_path, tiny_pack):  # noqa: F811
                 check(name, json.loads(path.read_text()))
         if "3" in steps:
             assert {"ladder-few-shot.jsonl.gz", "log.jsonl"} <= files.keys()
-            tasks = {one["task"]: one["result"] for one in lines(files["log.jsonl"]) if one["event"] == "task"}
+            tasks = {
+                one["task"]: one["result"] for one in lines(files["log.jsonl"]) if one["event"] == "task"
+            }
             assert tasks == dict.fromkeys(("stage1", "base", "stage1.scores"), "done")
         for path in files.values():
             path.unlink()

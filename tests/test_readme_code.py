@@ -21,7 +21,12 @@ from xalma.profiles import load_profile
 from xalma.runtime import REPOSITORY
 
 EXAMPLES = [text for page in GUIDES for text in blocks(page, "python")]
-TESTED = ("ARPOTrainer", "load_modules", "open_system", "add_language(")  # the last by tests/cli/test_new_language.py
+TESTED = (
+    "ARPOTrainer",
+    "load_modules",
+    "open_system",
+    "add_language(",
+)  # the last by tests/cli/test_new_language.py
 
 
 def example(words: str) -> str:
@@ -33,9 +38,17 @@ def example(words: str) -> str:
 def run(code: str, folder: Path, *arguments: str) -> str:
     """What `code` prints, in a process of its own that stands in `folder` and sees no GPU."""
     (folder / "example.py").write_text(code, encoding="utf-8")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY), "WANDB_MODE": "disabled"}
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(REPOSITORY),
+        "WANDB_MODE": "disabled",
+    }
     done = subprocess.run(
-        [sys.executable, "example.py", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "example.py", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

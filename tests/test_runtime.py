@@ -217,7 +217,13 @@ def test_progress_writes_the_status_file_and_takes_it_away(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     ("name", "full"),
-    [("bf16", "bfloat16"), ("torch.bfloat16", "bfloat16"), ("fp32", "float32"), ("HALF", "float16"), (None, "float32")],
+    [
+        ("bf16", "bfloat16"),
+        ("torch.bfloat16", "bfloat16"),
+        ("fp32", "float32"),
+        ("HALF", "float16"),
+        (None, "float32"),
+    ],
 )
 def test_dtypes_by_their_short_names(name, full):
     assert usable_dtype(name, "cpu") == full
@@ -252,6 +258,8 @@ with progress(300, "stage 4") as bar:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, tmp_path / "in.ipynb")
-    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False)
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False
+    )
     (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
     assert output["data"] == {"text/plain": "stage 4 300/300"}

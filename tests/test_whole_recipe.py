@@ -26,21 +26,27 @@ def check_recipe(p: Profile, folder: Path) -> None:
     for source in (folder / "notebooks").glob("*.ipynb"):
         cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
         assert all(cell.execution_count for cell in cells)
-        assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs), source.stem
+        assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs), (
+            source.stem
+        )
     for stage in STAGES:
         records = read_records(folder / "scores" / f"{stage}.jsonl")
         assert len({r.direction for r in records}) == n_directions
         assert {r.profile for r in records} == {p.name}
     for n in range(1, 6):
         assert list((folder / "figures").glob(f"stage{n}_*.png"))
-        assert list((folder / "tables").glob(f"stage{n}_*.csv")) and list((folder / "tables").glob(f"stage{n}_*.md"))
+        assert list((folder / "tables").glob(f"stage{n}_*.csv")) and list(
+            (folder / "tables").glob(f"stage{n}_*.md")
+        )
 
 
 @pytest.mark.slow
 def test_the_five_stages_through_papermill(micro_values, tmp_path, capsys, monkeypatch):
     """Issue 2's mini recipe: notebooks 03 to 07 in their kernels, then once more with nothing left to do."""
     overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
-    monkeypatch.setattr(notebooks, "code_hash", lambda: "the code as it is now")  # an edit meanwhile is no failure
+    monkeypatch.setattr(
+        notebooks, "code_hash", lambda: "the code as it is now"
+    )  # an edit meanwhile is no failure
     folder = run("tiny", overrides, only="03-07")
     p, found = tasks("tiny", overrides, "03-07")
     assert folder == tmp_path / "results" / "tiny"

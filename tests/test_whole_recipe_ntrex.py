@@ -32,7 +32,13 @@ def test_the_same_notebooks_on_real_text(micro_values, tmp_path):
 def test_small_cpu_in_a_size_of_a_minute(micro_values, tmp_path):
     """Bibles, web copy, NTREX and ALMA's pairs, two groups of two languages; nothing of a test set is trained on."""
     overrides = micro_values | {"run_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
-    overrides |= {"groups": "1,3", "sft_pairs": 60, "max_length": 600, "max_new_tokens": 80, "vocab_size": 1200}
+    overrides |= {
+        "groups": "1,3",
+        "sft_pairs": 60,
+        "max_length": 600,
+        "max_new_tokens": 80,
+        "vocab_size": 1200,
+    }
     overrides |= {"stage1_tokens": 102_400, "block_tokens": 64, "stage5_pairs": 20, "stage2_tokens": 4096}
     # up to SFT: a model of this size may answer nothing to real sentences, and then stage 5 has no pair to learn from
     folder = run("small-cpu", overrides, only="03-06")

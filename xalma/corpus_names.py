@@ -38,7 +38,9 @@ def parse_corpus(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in ALIASES.get(text, text).split("+"))
     if any(name not in FAMILIES for name in names):
         known = [*list(FAMILIES)[:3], *ALIASES, *list(FAMILIES)[3:]]
-        raise ValueError(f"bad value {text!r} for corpus: choose one of {', '.join(known)}, or join several with +")
+        raise ValueError(
+            f"bad value {text!r} for corpus: choose one of {', '.join(known)}, or join several with +"
+        )
     if len(set(names)) < len(names):
         raise ValueError(f"bad value {text!r} for corpus: a name stands there twice")
     return names

@@ -167,7 +167,9 @@ def make_writable(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise type(error)(f"can't write in {folder} ({error.strerror}): choose a folder you may write") from error
+        raise type(error)(
+            f"can't write in {folder} ({error.strerror}): choose a folder you may write"
+        ) from error
     return folder
 
 

@@ -156,7 +156,9 @@ def signature(tgt: str) -> str:
     """What decided, and what could not be told apart: to stand beside a rate of `wrong_language`."""
     if not identifier_decides(tgt):
         return "script of letters only"
-    margin = f"margin:{_KYRGYZ_MARGIN if tgt == 'ky' else MIN_MARGIN:g} nats, {MARGIN_PER_LETTER:g} per letter"
+    margin = (
+        f"margin:{_KYRGYZ_MARGIN if tgt == 'ky' else MIN_MARGIN:g} nats, {MARGIN_PER_LETTER:g} per letter"
+    )
     alike = "".join(f"|hardly told from {LANGUAGES[code].name}" for code in not_told_apart(tgt))
     return f"script of letters|py3langid:{version('py3langid')}|of 50 languages|{margin}{alike}"
 

@@ -117,7 +117,10 @@ GROUPS: dict[int, tuple[str, ...]] = {
 }
 PAPER_GROUPS = tuple(GROUPS)  # 1..8, what "all" means
 ALMA_LANGUAGES = ("cs", "de", "is", "ru", "zh")  # those of the ALMA paper, beside English
-ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}  # the two classes of directions, as tables and figures name them
+ARROWS = {
+    "en-xx": "en→xx",
+    "xx-en": "xx→en",
+}  # the two classes of directions, as tables and figures name them
 ADDED: dict[str, Language] = {}  # languages outside the papers' table, by `add_language`
 
 
@@ -131,12 +134,16 @@ def add_language(row: Language | str, group_name: str = "") -> Language:
     """
     if isinstance(row, str):
         if len(row.split("|")) != 11 or not row.split("|")[5].isdigit():
-            raise ValueError(f"bad language row {row!r}: write eleven cells with | between, the sixth a group number")
+            raise ValueError(
+                f"bad language row {row!r}: write eleven cells with | between, the sixth a group number"
+            )
         row = _parse_row(row)
     if not re.fullmatch("[a-z]{2,3}", row.code):
         raise ValueError(f"bad language code {row.code!r}: use two or three small letters, as sw")
     if row.code in LANGUAGES or ADDED.get(row.code, row) != row:
-        raise ValueError(f"the language code {row.code!r} is taken by {language(row.code).name}: choose another")
+        raise ValueError(
+            f"the language code {row.code!r} is taken by {language(row.code).name}: choose another"
+        )
     if row.group <= max(PAPER_GROUPS):
         raise ValueError(
             f"{row.code} can't join group {row.group}: its module is trained already; "
@@ -164,7 +171,9 @@ def language(code: str) -> Language:
     near += [c for c in known if text[:1] and c.startswith(text[0].lower())][:4]
     codes = list(dict.fromkeys(by_name.get(hit, hit) for hit in near)) or list(known)
     hint = ", ".join(f"{c} ({known[c].name})" for c in codes[:5])
-    raise ValueError(f"unknown language code {code!r}: use one of the codes that `xalma languages` lists; near: {hint}")
+    raise ValueError(
+        f"unknown language code {code!r}: use one of the codes that `xalma languages` lists; near: {hint}"
+    )
 
 
 def group_of(code: str) -> int:
@@ -175,7 +184,9 @@ def group_of(code: str) -> int:
     """
     row = language(code)
     if row.group == 0:
-        raise ValueError("English belongs to every group: pass the non-English language of the direction instead")
+        raise ValueError(
+            "English belongs to every group: pass the non-English language of the direction instead"
+        )
     return row.group
 
 
@@ -183,7 +194,9 @@ def parse_direction(direction: str) -> tuple[str, str]:
     """("en", "de") for "en-de". Raises ValueError for another form, unknown codes or src == tgt."""
     parts = direction.split("-")
     if len(parts) != 2:
-        raise ValueError(f"bad direction {direction!r}: write it as source-target, for example en-de or ja-en")
+        raise ValueError(
+            f"bad direction {direction!r}: write it as source-target, for example en-de or ja-en"
+        )
     src, tgt = (language(part).code for part in parts)
     if src == tgt:
         raise ValueError(f"bad direction {direction!r}: source and target are the same language")
@@ -241,7 +254,9 @@ def parse_module_languages(text: str) -> dict[int, tuple[str, ...]]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         number, colon, codes = part.partition(":")
         if not colon or not number.isdigit() or int(number) not in GROUPS or int(number) in found:
-            raise ValueError(f"bad module_languages {part!r}: write group and languages, for example 6:et+fi,3:ru")
+            raise ValueError(
+                f"bad module_languages {part!r}: write group and languages, for example 6:et+fi,3:ru"
+            )
         found[int(number)] = tuple(dict.fromkeys(code.strip() for code in codes.split("+")))
         for code in found[int(number)]:
             group_of(code)  # raises for English and for what is no language
@@ -257,9 +272,13 @@ def add_languages_from(path: str | Path) -> None:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise ValueError(f"can't read the file of languages {file}, which XALMA_LANGUAGES names: {error}") from error
+        raise ValueError(
+            f"can't read the file of languages {file}, which XALMA_LANGUAGES names: {error}"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"the file of languages {file}, which XALMA_LANGUAGES names, is not UTF-8") from error
+        raise ValueError(
+            f"the file of languages {file}, which XALMA_LANGUAGES names, is not UTF-8"
+        ) from error
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
             try:
@@ -268,12 +287,14 @@ def add_languages_from(path: str | Path) -> None:
                 raise ValueError(f"{file}, line {number}: {error}") from error
 
 
-if os.environ.get("XALMA_LANGUAGES"):  # read here, so that worker processes and notebooks' kernels see them too
+if os.environ.get(
+    "XALMA_LANGUAGES"
+):  # read here, so that worker processes and notebooks' kernels see them too
     add_languages_from(os.environ["XALMA_LANGUAGES"])
 
 
 def adapter_name(group: int) -> str:
-    """"group6": what a group's module is called, as an adapter and as a folder. Raises ValueError for no such group."""
+    """What a group's module is called, adapter and folder: "group6". Raises ValueError for no such group."""
     if group not in GROUPS:
         raise ValueError(f"there is no language group {group!r}: choose 1 to {max(GROUPS)}")
     return f"group{group}"

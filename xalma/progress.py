@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-STATUS_VARIABLE = "XALMA_STATUS"  # file that `xalma run` watches; progress bars would spoil executed notebooks
+STATUS_VARIABLE = (
+    "XALMA_STATUS"  # file that `xalma run` watches; progress bars would spoil executed notebooks
+)
 
 
 def _is_run_by_a_program() -> bool:
@@ -80,6 +82,8 @@ def progress(total: int, label: str, done: int = 0) -> Iterator[Progress]:
         yield bar
     finally:
         bar.close()
+
+
 SESSION = "JPY_SESSION_NAME"  # what Jupyter's server tells the kernel of an open notebook
 
 

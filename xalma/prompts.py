@@ -32,7 +32,9 @@ def translation_prompt(text: str, src: str, tgt: str, style: str = "xalma") -> s
     Raises ValueError for an unknown language or style.
     """
     if not is_style(style):
-        raise ValueError(f"unknown prompt style {style!r}: use one of {', '.join(STYLES)}, or a text with {SLOT} in it")
+        raise ValueError(
+            f"unknown prompt style {style!r}: use one of {', '.join(STYLES)}, or a text with {SLOT} in it"
+        )
     source, target = language(src).name, language(tgt).name
     prompt = f"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
     return STYLE_FORMS.get(style, style).replace(SLOT, prompt)
@@ -50,7 +52,9 @@ def chat_style(tokenizer: PreTrainedTokenizerBase) -> str:
     Raises ValueError for a tokenizer without a chat template.
     """
     if not tokenizer.chat_template:
-        raise ValueError("this base has no chat template: use prompt_style alma, the raw prompt, or write a form here")
+        raise ValueError(
+            "this base has no chat template: use prompt_style alma, the raw prompt, or write a form here"
+        )
     turn = [{"role": "user", "content": SLOT}]
     text = tokenizer.apply_chat_template(
         turn, tokenize=False, add_generation_prompt=True, enable_thinking=False, date_string="26 Jul 2024"

@@ -81,7 +81,9 @@ def lineage(folder: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     while current:
         current = Path(os.path.normpath(Path.cwd() / current))
         if current in seen:
-            raise ValueError(f"{current / 'run.json'}: the stages before it lead back to it; {_remedy(current)}")
+            raise ValueError(
+                f"{current / 'run.json'}: the stages before it lead back to it; {_remedy(current)}"
+            )
         seen.add(current)
         run = read_run(current)
         yield current, run
@@ -113,7 +115,11 @@ def finished(folder: Path, inputs: Mapping[str, Any], make: Callable[[Path], dic
         facts = make(aside)
         if "log" in facts:
             write_json(aside / "log.json", facts.pop("log"))
-        facts |= {"fingerprint": key, "seconds": round(time.perf_counter() - started, 1), "inputs": dict(inputs)}
+        facts |= {
+            "fingerprint": key,
+            "seconds": round(time.perf_counter() - started, 1),
+            "inputs": dict(inputs),
+        }
         file_run(aside, facts, folder, weights="base" in facts)
     return folder
 

@@ -27,7 +27,9 @@ def data_root() -> Path | None:
         return None
     root = Path(value).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"XALMA_DATA is {value!r}, which is no folder: set it to the folder that holds ntrex/")
+        raise FileNotFoundError(
+            f"XALMA_DATA is {value!r}, which is no folder: set it to the folder that holds ntrex/"
+        )
     return root
 
 
@@ -60,7 +62,9 @@ def usable_device(name: str | None = None) -> str:
     if not (match := re.fullmatch(r"(cpu|mps|cuda(?::(\d+))?)", name)):
         raise ValueError(f"no device {name!r}: write cpu, cuda, cuda:1 or mps")
     if name.startswith("cuda") and int(match[2] or 0) >= torch.cuda.device_count():
-        raise ValueError(f"no device {name}: torch sees {torch.cuda.device_count()} GPUs here; take --device cpu")
+        raise ValueError(
+            f"no device {name}: torch sees {torch.cuda.device_count()} GPUs here; take --device cpu"
+        )
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("no device mps here: take --device cpu")
     return name

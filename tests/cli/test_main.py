@@ -108,9 +108,13 @@ def test_standard_input_that_is_not_utf8(xalma):
 @pytest.mark.parametrize("key", ["run_dir", "results_dir"])
 def test_a_folder_that_cannot_be_written(xalma, texts, key, monkeypatch):
     """A file in its place stops root too; found before a kernel starts."""
-    monkeypatch.setattr("papermill.execute_notebook", lambda *args, **kwargs: pytest.fail("a notebook was started"))
+    monkeypatch.setattr(
+        "papermill.execute_notebook", lambda *args, **kwargs: pytest.fail("a notebook was started")
+    )
     other = {"run_dir": "results_dir", "results_dir": "run_dir"}[key]
-    code, _, err = xalma("run", "--only", "03", "--set", f"{key}={texts}/taken/x", "--set", f"{other}={texts}/{other}")
+    code, _, err = xalma(
+        "run", "--only", "03", "--set", f"{key}={texts}/taken/x", "--set", f"{other}={texts}/{other}"
+    )
     assert code == 2
     assert "can't write" in err and str(texts / "taken") in err
     assert err.count("\n") == 1
@@ -155,7 +159,9 @@ def test_languages_lists_fifty(xalma):
 
 
 def test_score_prints_signatures(xalma, texts):
-    code, out, _ = xalma("score", "--output", texts / "good.txt", "--reference", texts / "good.txt", "--to", "fi")
+    code, out, _ = xalma(
+        "score", "--output", texts / "good.txt", "--reference", texts / "good.txt", "--to", "fi"
+    )
     assert code == 0
     assert "BLEU|nrefs:1" in out and "tok:13a" in out and "chrF2|" in out
     assert "= 100.00 (n = 2)" in out
@@ -184,7 +190,15 @@ def test_usage_errors_exit_2(xalma):
 @pytest.mark.parametrize("metrics", ["bleu,chrf", "bleu, chrf", " bleu ,chrf,"])
 def test_lists_with_blanks_are_lists(xalma, texts, metrics):
     code, out, _ = xalma(
-        "score", "--output", texts / "good.txt", "--reference", texts / "good.txt", "--to", "fi", "--metrics", metrics
+        "score",
+        "--output",
+        texts / "good.txt",
+        "--reference",
+        texts / "good.txt",
+        "--to",
+        "fi",
+        "--metrics",
+        metrics,
     )
     assert code == 0 and out.startswith("BLEU|") and "\nchrF2|" in out
 
@@ -212,7 +226,9 @@ LOCALES = {"ASCII": {"LC_ALL": "C"}, "latin-1": {"PYTHONIOENCODING": "latin-1"}}
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize("command", [["systems"], ["plan", "--profile", "small-cpu", "--gpus", "1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["systems"], ["plan", "--profile", "small-cpu", "--gpus", "1"]], ids=" ".join
+)
 def test_any_locale_prints(command, locale):
     """In a process of its own, with an encoding that lacks the letters, into a pipe: UTF-8, as any file of ours."""
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDA_VISIBLE_DEVICES": ""}
@@ -253,7 +269,9 @@ def test_the_front_door_lists_its_names():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and set(xalma_package._HOMES) <= set(done.stdout.split())
     tree = ast.parse(Path(xalma_package.__file__).read_text(encoding="utf-8"))
-    (typed,) = (n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
+    (typed,) = (
+        n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"
+    )
     assert {n.names[0].asname: n.module.removeprefix("xalma.") for n in typed.body} == xalma_package._HOMES
     for name in xalma_package._HOMES:
         found = getattr(xalma_package, name)

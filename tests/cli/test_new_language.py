@@ -90,6 +90,8 @@ def test_the_ninth_module_translates_and_joins_a_bank(ninth, finished):
 
 def test_its_scores_stand_in_the_tables(swahili):
     """After the 50, with the name of its group."""
-    records = [Record("p", "stage4", direction, "bleu", 1, 2, "s") for direction in ("en-sw", "en-uz", "sw-en")]
+    records = [
+        Record("p", "stage4", direction, "bleu", 1, 2, "s") for direction in ("en-sw", "en-uz", "sw-en")
+    ]
     assert direction_table(records)["direction"].tolist() == ["en-uz", "en-sw", "sw-en"]
     assert "9 Bantu" in set(ladder_table(records)["group"])

@@ -224,7 +224,9 @@ def test_a_rerun_that_found_its_models_made_says_nothing_of_the_cost(checkout, r
 def test_a_failing_cell_is_named_and_kept(checkout):
     """With a real kernel: the error's kind and message, the cell's number, and the notebook as it failed."""
     source = checkout / "notebooks" / "00_one.ipynb"
-    write_notebook(source, "profile: str = 'tiny'", "x = 1", "raise FileNotFoundError('no finished stage in x')")
+    write_notebook(
+        source, "profile: str = 'tiny'", "x = 1", "raise FileNotFoundError('no finished stage in x')"
+    )
     _, found = tasks("tiny", {}, "00")
     with pytest.raises(
         RuntimeError, match=r"00_one\.ipynb, cell 3: FileNotFoundError: no finished stage in x"
@@ -279,7 +281,9 @@ def test_notebook_form(source):
     for cell in code:
         tree = ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith("%")))
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        assert not [node.name for node in ast.walk(tree) if isinstance(node, kinds)], "code belongs in the package"
+        assert not [node.name for node in ast.walk(tree) if isinstance(node, kinds)], (
+            "code belongs in the package"
+        )
     assert "heck your understanding" in "\n".join(text) and "<details>" in "\n".join(text)
 
 

@@ -81,11 +81,15 @@ def oscar(tmp_path) -> OscarCorpus:
 
 
 def test_oscar_reads_its_parts_in_order(oscar):
-    assert list(oscar.monolingual("de")) == [f"Teil {part}\nZeile {i}" for part in (1, 2, 10) for i in range(2)]
+    assert list(oscar.monolingual("de")) == [
+        f"Teil {part}\nZeile {i}" for part in (1, 2, 10) for i in range(2)
+    ]
 
 
 def test_a_bad_row_stops_training_and_is_listed_for_hygiene(oscar):
-    with pytest.raises(ValueError, match=r"is_meta.jsonl.zst:2 is no readable row: mend it, or run `xalma prepare`"):
+    with pytest.raises(
+        ValueError, match=r"is_meta.jsonl.zst:2 is no readable row: mend it, or run `xalma prepare`"
+    ):
         list(oscar.monolingual("is"))
     rows = list(oscar.rows("monolingual", "is"))
     assert [place.rsplit(":")[-1] for place, _ in rows] == ["1", "2", "3"]
@@ -95,7 +99,9 @@ def test_a_bad_row_stops_training_and_is_listed_for_hygiene(oscar):
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_oscar_that_is_not_there_is_one_sentence(oscar, where):
     corpus = oscar if where == "folder" else OscarCorpus(load_profile("full"))
-    with pytest.raises(RuntimeError, match=r"can't read .*\(fi\).*accept its terms.*`hf auth login`") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"can't read .*\(fi\).*accept its terms.*`hf auth login`"
+    ) as caught:
         next(corpus.monolingual("fi"))
     assert "\n" not in str(caught.value)
 
@@ -116,7 +122,12 @@ def nllb(tmp_path) -> NllbCorpus:
 
 @pytest.mark.parametrize(
     ("lang", "pair"),
-    [("ky", ("hello", "салам")), ("af", ("hello", "hallo")), ("de", ("hello", "Hallo")), ("zh", ("hello", "你好"))],
+    [
+        ("ky", ("hello", "салам")),
+        ("af", ("hello", "hallo")),
+        ("de", ("hello", "Hallo")),
+        ("zh", ("hello", "你好")),
+    ],
 )
 def test_nllb_finds_english_in_either_column_of_either_source(nllb, lang, pair):
     assert next(nllb.bitext(lang)) == pair
@@ -133,7 +144,11 @@ def test_nllb_finds_each_pair_where_the_loading_script_does():
     for codes, first in ((ENGLISH_FIRST, True), (ENGLISH_LAST, False)):
         for lang in codes.split():
             name = f"en-{lang}" if first else f"{lang}-en"
-            assert corpus.source(lang) == (f"https://data.statmt.org/cc-matrix/{name}.bitextf.tsv.gz", 1, first)
+            assert corpus.source(lang) == (
+                f"https://data.statmt.org/cc-matrix/{name}.bitextf.tsv.gz",
+                1,
+                first,
+            )
     listed = {*ENGLISH_FIRST.split(), *ENGLISH_LAST.split(), *IN_BUCKET}
     assert listed == set(corpus.languages()) and len(listed) == 48
     bucket = "https://storage.googleapis.com/allennlp-data-bucket/nllb"
@@ -209,7 +224,9 @@ def test_hub_test_set_is_cut_and_kept_out_of_training(hub, no_data):
 
 def test_what_the_hub_refuses_is_one_sentence():
     """Offline, as all tests are: the same sentence as for a gated or missing corpus."""
-    with pytest.raises(Unreadable, match=r"can't read Helsinki-NLP/opus-100 \(en-th, train\) from the hub") as caught:
+    with pytest.raises(
+        Unreadable, match=r"can't read Helsinki-NLP/opus-100 \(en-th, train\) from the hub"
+    ) as caught:
         next(OpusCorpus(load_profile("full")).bitext("th"))
     assert "\n" not in str(caught.value) and "or use another corpus" in str(caught.value)
 
@@ -300,7 +317,9 @@ def test_alma_at_hand_ends_with_2009_shared_pairs():
     p = load_profile("ntrex", sft_pairs=20_000)
     for lang, lines in (("cs", 12_076), ("de", 14_211), ("is", 2_009), ("ru", 15_000), ("zh", 15_406)):
         assert len(AlmaAsReleased(p).sft(lang)) == lines
-        assert lines - 2_009 - 60 <= len(AlmaCorpus(p).sft(lang)) <= lines - 2_009  # news may repeat a sentence
+        assert (
+            lines - 2_009 - 60 <= len(AlmaCorpus(p).sft(lang)) <= lines - 2_009
+        )  # news may repeat a sentence
 
 
 @pytest.mark.data
@@ -331,12 +350,18 @@ def lines_file(path: Path, lines: list[str]) -> None:
 
 def flores_file(root: Path, folder: str, code: str, n: int) -> None:
     suffix = "devtest" if folder == "devtest" else "dev"
-    lines_file(root / "flores200" / folder / f"{language(code).flores}.{suffix}", [f"{code} {i}" for i in range(n)])
+    lines_file(
+        root / "flores200" / folder / f"{language(code).flores}.{suffix}", [f"{code} {i}" for i in range(n)]
+    )
 
 
 def test_flores_takes_the_whole_dev_else_the_subset_and_says_which(tmp_path, monkeypatch):
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
-    for folder, codes, n in (("dev", "en de", 997), ("dev-subset", "en de fi", 507), ("devtest", "en de fi ky", 1012)):
+    for folder, codes, n in (
+        ("dev", "en de", 997),
+        ("dev-subset", "en de fi", 507),
+        ("devtest", "en de fi ky", 1012),
+    ):
         for code in codes.split():
             flores_file(tmp_path, folder, code, n)
     corpus = open_corpus(load_profile("full", corpus="flores"))
@@ -356,7 +381,9 @@ TABLE = "en\t1\teins\tone\nen\t2\tEINS\tone\nde\t1\tzwei\ttwo\n"
 def wmt_data(tmp_path, monkeypatch) -> Path:
     """Two tables, one of them not packed; WMT'21 as a test set alone; WMT'23, which shares a line; WMT'24."""
     packed(tmp_path / "wmt" / "wmt15" / "de.tsv.gz", TABLE.encode())
-    packed(tmp_path / "wmt" / "wmt22" / "de.tsv", b"de\t1\tdrei\tthree\nde\t1\tzwei\ttwo\nen\t1\tTest 0\tyou\n")
+    packed(
+        tmp_path / "wmt" / "wmt22" / "de.tsv", b"de\t1\tdrei\tthree\nde\t1\tzwei\ttwo\nen\t1\tTest 0\tyou\n"
+    )
     for year, side, lines in (
         ("wmt21", "src", ["four"]), ("wmt21", "ref", ["vier"]), ("wmt22", "src", ["no"]), ("wmt22", "ref", ["nein"]),
         ("wmt23", "src", [f"test {i}" for i in range(3)]), ("wmt23", "ref", [f"Test {i}" for i in range(3)]),
@@ -369,12 +396,19 @@ def wmt_data(tmp_path, monkeypatch) -> Path:
 
 def test_wmt_trains_on_first_references_of_15_to_22_and_tests_on_23(wmt_data):
     corpus = open_corpus(load_profile("full", corpus="wmt", test_pairs=2))
-    pairs = [("one", "eins"), ("two", "zwei"), ("three", "drei"), ("four", "vier")]  # '22's test set is its table's
+    pairs = [
+        ("one", "eins"),
+        ("two", "zwei"),
+        ("three", "drei"),
+        ("four", "vier"),
+    ]  # '22's test set is its table's
     assert sorted(corpus.sft("de")) == sorted(corpus.bitext("de")) == sorted(pairs)
     assert sorted(corpus.monolingual("en")) == sorted(english for english, _ in pairs)
     assert (corpus.test("de"), len(corpus.tests("de"))) == ([("test 0", "Test 0"), ("test 1", "Test 1")], 3)
     assert corpus.languages() == ("de",) and corpus.sets("de") == {"wmt15", "wmt21", "wmt22"}
-    orders = {tuple(open_corpus(load_profile("full", corpus="wmt", seed=seed)).sft("de")) for seed in range(9)}
+    orders = {
+        tuple(open_corpus(load_profile("full", corpus="wmt", seed=seed)).sft("de")) for seed in range(9)
+    }
     assert len(orders) > 1
     before = corpus.fingerprint()
     lines_file(wmt_data / "wmt" / "wmt24" / "en-de" / "src.txt", ["later still"])
@@ -386,8 +420,16 @@ def test_wmt_trains_on_first_references_of_15_to_22_and_tests_on_23(wmt_data):
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("de.tsv", b"en\t1\teins\tone\nen\t1\teins\n", "de.tsv, line 2, has 3 columns: they are origin, reference"),
-        ("de.tsv.gz", gzip.compress(TABLE.encode() * 999)[:-9], "de.tsv.gz is cut or no gzip file .*: fetch it again"),
+        (
+            "de.tsv",
+            b"en\t1\teins\tone\nen\t1\teins\n",
+            "de.tsv, line 2, has 3 columns: they are origin, reference",
+        ),
+        (
+            "de.tsv.gz",
+            gzip.compress(TABLE.encode() * 999)[:-9],
+            "de.tsv.gz is cut or no gzip file .*: fetch it again",
+        ),
         ("de.tsv.gz", TABLE.encode(), "de.tsv.gz is cut or no gzip file"),
         ("de.tsv", "en\t1\teins\tone\n".encode("utf-16"), "is not UTF-8 but UTF-16: convert it"),
     ],
@@ -475,7 +517,9 @@ def test_the_papers_sets_at_hand():
 
 
 def test_a_cut_bible_is_one_sentence(tmp_path, monkeypatch):
-    path = packed(tmp_path / "bible" / "de.tsv.gz", "".join(f"Gen.1.{i}\tVers {i * i}\n" for i in range(999)).encode())
+    path = packed(
+        tmp_path / "bible" / "de.tsv.gz", "".join(f"Gen.1.{i}\tVers {i * i}\n" for i in range(999)).encode()
+    )
     path.write_bytes(path.read_bytes()[:-50])
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"de.tsv.gz is cut or no gzip file .*: fetch it again"):
@@ -514,7 +558,12 @@ def as_nested(pairs):
 
 @pytest.mark.parametrize(
     ("name", "write"),
-    [("de-en.tsv", as_tsv), ("de-en.tsv.gz", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en.jsonl.zst", as_nested)],
+    [
+        ("de-en.tsv", as_tsv),
+        ("de-en.tsv.gz", as_tsv),
+        ("de-en.jsonl", as_jsonl),
+        ("de-en.jsonl.zst", as_nested),
+    ],
 )
 def test_own_pairs_in_every_form(tmp_path, name, write):
     for kind, part in (("sft", PAIRS[:2]), ("test", PAIRS[2:])):
@@ -530,7 +579,9 @@ def test_own_text_and_two_aligned_files_and_parquet(tmp_path):
     packed(tmp_path / "monolingual" / "de.txt.gz", b"ein Satz\nnoch einer\n")
     packed(tmp_path / "monolingual" / "en.jsonl", jsonl([{"text": "a document\nof lines"}]))
     for code, side in (("en", 0), ("de", 1)):
-        packed(tmp_path / "bitext" / f"de-en.{code}.txt", "".join(pair[side] + "\n" for pair in PAIRS).encode())
+        packed(
+            tmp_path / "bitext" / f"de-en.{code}.txt", "".join(pair[side] + "\n" for pair in PAIRS).encode()
+        )
     (tmp_path / "sft").mkdir()
     pd.DataFrame(PAIRS, columns=["en", "de"]).to_parquet(tmp_path / "sft" / "de-en.parquet")
     corpus = open_corpus(load_profile("ntrex", corpus="own", corpus_path=str(tmp_path)))
@@ -545,9 +596,15 @@ def test_own_text_and_two_aligned_files_and_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("files_", "why"),
     [
-        ({"sft/de-en.tsv": b"a\tb\n1\t2\n"}, "first row: no such columns; it needs en and de, or translation"),
+        (
+            {"sft/de-en.tsv": b"a\tb\n1\t2\n"},
+            "first row: no such columns; it needs en and de, or translation",
+        ),
         ({"sft/de-en.txt": b"a\n"}, "holds one side only: name the two files as data_cards/own.md says"),
-        ({"sft/de-en.tsv": b"", "sft/de-en.jsonl.gz": b""}, "has de-en.tsv and de-en.jsonl.gz: keep one of them"),
+        (
+            {"sft/de-en.tsv": b"", "sft/de-en.jsonl.gz": b""},
+            "has de-en.tsv and de-en.jsonl.gz: keep one of them",
+        ),
         (
             {"sft/de-en.de.txt": b"a\nb\n", "sft/de-en.en.txt": b"a\n"},
             "de-en.en.txt has fewer lines than its other side",
@@ -572,7 +629,12 @@ def own(folder: Path, **values) -> OwnCorpus:
 
 @pytest.mark.parametrize(
     ("name", "write"),
-    [("de-en.tsv", as_tsv), ("de-en.tsv.gz", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en.jsonl.zst", as_nested)],
+    [
+        ("de-en.tsv", as_tsv),
+        ("de-en.tsv.gz", as_tsv),
+        ("de-en.jsonl", as_jsonl),
+        ("de-en.jsonl.zst", as_nested),
+    ],
 )
 def test_a_byte_order_mark_and_blank_last_lines_are_no_text(tmp_path, name, write):
     packed(tmp_path / "sft" / name, UTF8_MARK + write(PAIRS) + b"\n\n")
@@ -625,15 +687,20 @@ def test_a_language_without_files_is_empty_and_a_folder_without_any_is_named(tmp
     (tmp_path / "sft" / "README.md").write_text("mine")
     assert own(tmp_path).sft("de") == own(tmp_path).dev("de") == []
     (tmp_path / "other" / "data").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"has none of the folders monolingual, .* but data: lay it out"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has none of the folders monolingual, .* but data: lay it out"
+    ):
         own(tmp_path / "other").sft("de")
 
 
 @pytest.mark.parametrize("kind", ["sft", "bitext"])
 @pytest.mark.parametrize(
-    ("encoding", "why"), [("utf-16", "UTF-16: convert"), ("utf-16-le", "UTF-16: convert"), ("latin1", "is not UTF-8")]
+    ("encoding", "why"),
+    [("utf-16", "UTF-16: convert"), ("utf-16-le", "UTF-16: convert"), ("latin1", "is not UTF-8")],
 )
-@pytest.mark.parametrize(("name", "write"), [("de-en.tsv", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en", None)])
+@pytest.mark.parametrize(
+    ("name", "write"), [("de-en.tsv", as_tsv), ("de-en.jsonl", as_jsonl), ("de-en", None)]
+)
 def test_another_encoding_is_named(tmp_path, kind, encoding, why, name, write):
     pairs = [("A house by the lake", "Ein Häuschen am See"), ("Rain", "Regen")]
     if write:
@@ -649,7 +716,9 @@ def test_another_encoding_is_named(tmp_path, kind, encoding, why, name, write):
 @pytest.mark.parametrize("name", ["de-en.tsv.gz", "de-en.jsonl.zst", "de-en.parquet", "de-en.jsonl.gz"])
 def test_a_cut_file_on_this_machine_is_called_cut(tmp_path, name):
     write = as_tsv if "tsv" in name else as_jsonl
-    path = packed(tmp_path / "sft" / name, write([(f"{i * 7919} one", f"{i * 104729} eins") for i in range(5000)]))
+    path = packed(
+        tmp_path / "sft" / name, write([(f"{i * 7919} one", f"{i * 104729} eins") for i in range(5000)])
+    )
     if name.endswith("parquet"):
         pd.DataFrame(PAIRS * 99, columns=["en", "de"]).to_parquet(path)
     path.write_bytes(path.read_bytes()[:-200])

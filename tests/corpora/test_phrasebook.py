@@ -123,10 +123,16 @@ def test_agrees_with_babel_where_babel_has_words(lang):
         assert voice.say(("relative", ("week", -3))) == clean_pattern(past)
         tonnes = units.format_unit(7, "mass-tonne", locale=locale)
         assert voice.say(("measure", ("mass-tonne", 7))) == clean_pattern(tonnes)
-    amount = numbers.format_currency(7, "USD", locale=locale, format_type="name", currency_digits=False, format="0")
+    amount = numbers.format_currency(
+        7, "USD", locale=locale, format_type="name", currency_digits=False, format="0"
+    )
     assert voice.say(("amount", ("USD", 7))) == clean_pattern(amount)
 
-STYLED = ("colon", (("date", (2025, 3, 9)), ("both", (("amount", ("EUR", 3)), ("measure", ("length-kilometer", 3))))))
+
+STYLED = (
+    "colon",
+    (("date", (2025, 3, 9)), ("both", (("amount", ("EUR", 3)), ("measure", ("length-kilometer", 3))))),
+)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +275,9 @@ def test_no_seed_trains_on_the_test_sentences_of_another(monkeypatch):
     tests = set(other.sentences("en", "test", 300))
     assert tests != set(one.sentences("en", "test", 300))
     for split in TRAINING:
-        assert len(tests & set(one.sentences("en", split, 10_000))) <= 1, "at most one that another draw sounds like"
+        assert len(tests & set(one.sentences("en", split, 10_000))) <= 1, (
+            "at most one that another draw sounds like"
+        )
 
 
 def test_parallel_is_one_draw_in_all_languages(book):

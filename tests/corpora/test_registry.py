@@ -53,7 +53,8 @@ def test_cldr_monolingual_documents_repeat_their_first_phrase(cldr):
 def test_cldr_bitext_has_the_noise_asked_for():
     """Against the clean stream: English stays, a tenth of the targets are another row's."""
     clean, noisy = (
-        list(islice(open_corpus(load_profile("tiny", bitext_noise=noise)).bitext("fi"), 1000)) for noise in (0.0, 0.1)
+        list(islice(open_corpus(load_profile("tiny", bitext_noise=noise)).bitext("fi"), 1000))
+        for noise in (0.0, 0.1)
     )
     assert [english for english, _ in clean] == [english for english, _ in noisy]
     wrong = [i for i, (a, b) in enumerate(zip(clean, noisy, strict=True)) if a != b]
@@ -229,13 +230,18 @@ def test_joined_sources_give_the_first_held_out_pairs_and_say_what_is_missing(sm
     )  # fmt: skip
     alone = open_corpus(load_profile("ntrex", corpus="mozilla+udhr"))
     (small_ntrex.parent / "udhr").mkdir()
-    with pytest.raises(ValueError, match=r"no bitext for ky in corpus 'mozilla\+udhr': join a corpus that has some"):
+    with pytest.raises(
+        ValueError, match=r"no bitext for ky in corpus 'mozilla\+udhr': join a corpus that has some"
+    ):
         next(alone.bitext("ky"))
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("ntrex+bible", "choose one of hub, cldr, .*real, papers, .*bibles"), ("cldr+cldr", "stands there twice")],
+    [
+        ("ntrex+bible", "choose one of hub, cldr, .*real, papers, .*bibles"),
+        ("cldr+cldr", "stands there twice"),
+    ],
 )
 def test_unknown_corpora_name_the_known(name, why):
     with pytest.raises(ValueError, match=why):
@@ -268,5 +274,7 @@ def test_real_text_of_every_folder():
     for lang, least in (("de", 5_000), ("ka", 100)):
         pairs = list(corpus.bitext(lang))
         assert len(pairs) > least
-        held_out = {text for split in (corpus.test(lang), corpus.dev(lang)) for pair in split for text in pair}
+        held_out = {
+            text for split in (corpus.test(lang), corpus.dev(lang)) for pair in split for text in pair
+        }
         assert held_out.isdisjoint(text for pair in pairs for text in pair)

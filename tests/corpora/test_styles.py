@@ -37,7 +37,12 @@ def test_rows_ask_for_the_same_facts_in_another_style():
 
 def test_content_is_right_in_any_style_and_wrong_with_one_wrong_fact():
     rows = [{"renderings": sorted(renderings(DRAW, "en"))} for _ in range(4)]
-    outputs = "May 6, 1984: 13 km", "Sunday, May 6, 1984: 13 km", "Monday, May 6, 1984: 13 km", "May 6, 1984: 13 m"
+    outputs = (
+        "May 6, 1984: 13 km",
+        "Sunday, May 6, 1984: 13 km",
+        "Monday, May 6, 1984: 13 km",
+        "May 6, 1984: 13 m",
+    )
     assert content_rate([row | {"output": text} for row, text in zip(rows, outputs, strict=True)]) == 0.5
 
 

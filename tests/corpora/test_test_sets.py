@@ -62,7 +62,9 @@ def test_line_counts_are_checked(data):
     write(data / "ntrex" / "fi.txt", numbered(1996, "fi"))
     with pytest.raises(ValueError, match=r"line counts differ: .*en.txt has 1997, .*de.txt has 1996"):
         load("ntrex", "en-de")
-    with pytest.raises(ValueError, match=r"ntrex de-fi from XALMA_DATA ntrex/ has 1996 lines and should have 1997"):
+    with pytest.raises(
+        ValueError, match=r"ntrex de-fi from XALMA_DATA ntrex/ has 1996 lines and should have 1997"
+    ):
         load("ntrex", "de-fi")
 
 
@@ -137,11 +139,15 @@ def test_from_sacrebleu(sacrebleu_folder):
     assert old.signature == "wmt19|en-de|n:2|from:sacrebleu wmt19|unicode:as is"
     raw = sacrebleu_folder / "wmt23" / "raw"  # WMT'21 on is XML, several references in a file
     write_atomically(raw / DATASETS["wmt23"].langpairs["en-de"][0], XML.replace('"A"', '"refA"'))
-    write_atomically(raw / f"wmt23.{os.path.basename(DATASETS['wmt23'].data[0])}", "the archive, unpacked beside")
+    write_atomically(
+        raw / f"wmt23.{os.path.basename(DATASETS['wmt23'].data[0])}", "the archive, unpacked beside"
+    )
     with pytest.raises(ValueError, match="wmt23 en-de from sacrebleu wmt23 has 2 lines and should have 557"):
         load("wmt23", "en-de", "sacrebleu")
     assert (sacrebleu_folder / "wmt23" / "wmt23.en-de.ref-refA").read_text() == "Eins\nZwei\n"
-    assert "he-en" in directions_of("wmt23", "sacrebleu") and "cs-uk" not in directions_of("wmt23", "sacrebleu")
+    assert "he-en" in directions_of("wmt23", "sacrebleu") and "cs-uk" not in directions_of(
+        "wmt23", "sacrebleu"
+    )
 
 
 def test_sacrebleu_without_its_files_is_one_sentence(sacrebleu_folder, monkeypatch):
@@ -149,7 +155,9 @@ def test_sacrebleu_without_its_files_is_one_sentence(sacrebleu_folder, monkeypat
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(RuntimeError, match=r"sacreBLEU can't give wmt19 en-de \(OSError: no network\): put its files"):
+    with pytest.raises(
+        RuntimeError, match=r"sacreBLEU can't give wmt19 en-de \(OSError: no network\): put its files"
+    ):
         load("wmt19", "en-de", "sacrebleu")
 
 
@@ -194,7 +202,9 @@ def test_from_the_hub(hub, name, direction, first):
 
 
 def test_the_hub_out_of_reach_is_one_sentence(hub):
-    with pytest.raises(RuntimeError, match=r"can't read haoranxu/WMT22-Test \(en-de, test\) from the hub: Connection"):
+    with pytest.raises(
+        RuntimeError, match=r"can't read haoranxu/WMT22-Test \(en-de, test\) from the hub: Connection"
+    ):
         load("wmt22", "en-de", "hub")
 
 
@@ -208,7 +218,10 @@ def later(tmp_path, monkeypatch) -> Path:
         for side in ("src", "ref", "refB"):
             lines = [f"{test_sets.CANARY} 26b5", *numbered(997, f"{direction} {side}")]
             write(tmp_path / "wmt" / "wmt24" / direction / f"{side}.txt", lines)
-    write(tmp_path / "wmt" / "wmt24" / "docs.txt", ["canary\tcanary", *(f"news\tdoc{i // 10}" for i in range(997))])
+    write(
+        tmp_path / "wmt" / "wmt24" / "docs.txt",
+        ["canary\tcanary", *(f"news\tdoc{i // 10}" for i in range(997))],
+    )
     rows = [f"source {i}\tZiel {i}\tdoc{i // 10}\t{int(i in (1, 5))}" for i in range(961)]
     path = tmp_path / "wmt24pp" / "de.tsv.gz"
     path.parent.mkdir()
@@ -237,7 +250,9 @@ def test_a_second_reference_is_asked_for_by_name(later):
 
 
 def test_bad_sources_of_wmt24pp_are_left_out(later, monkeypatch):
-    with pytest.raises(ValueError, match="wmt24pp en-de from XALMA_DATA wmt24pp/ has 959 lines and should have 960"):
+    with pytest.raises(
+        ValueError, match="wmt24pp en-de from XALMA_DATA wmt24pp/ has 959 lines and should have 960"
+    ):
         load("wmt24pp", "en-de")
     monkeypatch.setattr(test_sets, "WMT24PP_LINES", 959)
     one = load("wmt24pp", "en-de")
@@ -254,16 +269,23 @@ def test_documents_of_ntrex_flores_and_folders(data):
     assert load("ntrex", "en-de").documents[99:101] == ["doc0", "doc1"]
     for code in ("eng_Latn", "fin_Latn"):
         write(data / "flores200" / "devtest" / f"{code}.devtest", numbered(1012, code))
-    write(data / "flores200" / "metadata_devtest.tsv", ["URL\tdomain", *(f"page{i // 3}\tnews" for i in range(1012))])
+    write(
+        data / "flores200" / "metadata_devtest.tsv",
+        ["URL\tdomain", *(f"page{i // 3}\tnews" for i in range(1012))],
+    )
     assert load("flores200", "fi-en").documents[2:4] == ["page0", "page1"]
     write(data / "wmt" / "wmt22" / "en-is" / "docs.txt", numbered(999, "doc"))
-    with pytest.raises(ValueError, match=r"docs.txt has 999 lines, the segments are 1000: line n names the document"):
+    with pytest.raises(
+        ValueError, match=r"docs.txt has 999 lines, the segments are 1000: line n names the document"
+    ):
         load("wmt22", "en-is")
 
 
 def test_training_tables_are_no_test_set(data):
     write(data / "wmt" / "wmt15" / "de.tsv", ["en\t1\teins\tone"])
-    with pytest.raises(FileNotFoundError, match="wmt15 has training pairs only, no test set: take origin sacrebleu"):
+    with pytest.raises(
+        FileNotFoundError, match="wmt15 has training pairs only, no test set: take origin sacrebleu"
+    ):
         load("wmt15", "en-de")
 
 

@@ -28,7 +28,9 @@ def token_files(folder, number: int, n_blocks: int) -> TokenFiles:
     half, files = n_blocks // 2, []
     for name, part in (("0.bin", blocks[:half]), ("1.bin", blocks[half:])):
         (folder / name).write_bytes(part.tobytes())
-        files.append({"name": name, "tokens": part.size, "sha256": hashlib.sha256(part.tobytes()).hexdigest()})
+        files.append(
+            {"name": name, "tokens": part.size, "sha256": hashlib.sha256(part.tobytes()).hexdigest()}
+        )
     index = {"block_tokens": T, "dtype": "uint16", "files": files, "tokenizer": "x"}
     (folder / "index.json").write_text(json.dumps(index))
     return TokenFiles(folder)

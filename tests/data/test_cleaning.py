@@ -29,7 +29,9 @@ from xalma.profiles import load_profile
 
 GERMAN = "Der Hund schläft heute den ganzen Tag im Garten hinter dem Haus."
 ENGLISH = "The dog sleeps all day today in the garden behind the house."
-INDEX = TestIndex({"t": ["This is a sentence of the test set.", "Das ist ein Satz der Testmenge, ein ganzer."]})
+INDEX = TestIndex(
+    {"t": ["This is a sentence of the test set.", "Das ist ein Satz der Testmenge, ein ganzer."]}
+)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +60,18 @@ INDEX = TestIndex({"t": ["This is a sentence of the test set.", "Das ist ein Sat
         (GERMAN, "de", None),
         ((ENGLISH, GERMAN), "de", None),
         (("Yes.", "是。"), "zh", None),  # short: lengths and scripts say little
-        (("The dog sleeps all day in the garden.", "狗整天在花园里睡觉。"), "zh", None),  # a third as long is normal
+        (
+            ("The dog sleeps all day in the garden.", "狗整天在花园里睡觉。"),
+            "zh",
+            None,
+        ),  # a third as long is normal
         (("It had 1,200 members in 2010.", "Sie hatte 2010 1.200 Mitglieder."), "de", None),
         (("On May 12, 2010 it rained all day long.", "Am 12.05.2010 regnete es den ganzen Tag."), "de", None),
-        (("Three of 45 people came to the meeting.", "۴۵ نفر در جلسه بودند، سه نفر از آن‌ها آمدند."), "fa", None),
+        (
+            ("Three of 45 people came to the meeting.", "۴۵ نفر در جلسه بودند، سه نفر از آن‌ها آمدند."),
+            "fa",
+            None,
+        ),
         (("Microsoft Windows", "Microsoft Windows"), "de", None),  # names are the same in both
     ],
 )
@@ -83,7 +93,10 @@ def test_a_rule_that_is_off_drops_nothing():
 
 
 def test_control_characters_are_taken_out():
-    assert check("ein\x00 Satz\x9f\tmit\nZeile", "de", Rules(language=None)) == ("ein  SatzŸ\tmit\nZeile", None)
+    assert check("ein\x00 Satz\x9f\tmit\nZeile", "de", Rules(language=None)) == (
+        "ein  SatzŸ\tmit\nZeile",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +120,12 @@ def test_control_characters_glue_no_words(text, kept):
 
 def test_a_long_row_is_worked_on_in_pieces(monkeypatch):
     """Keys of a text in pieces are those of the whole one, blanks and shingles at every border."""
-    texts = ["ein  Satz\tmit \n Blanks und Wörtern, groß und klein. " * 5, " " * 50 + "x" * 37, "kurz", "ẞß" * 40]
+    texts = [
+        "ein  Satz\tmit \n Blanks und Wörtern, groß und klein. " * 5,
+        " " * 50 + "x" * 37,
+        "kurz",
+        "ẞß" * 40,
+    ]
     whole = [(cleaning._squeezed(text), keys(text, True).tolist()) for text in texts]
     assert [text for text, _ in whole] == [" ".join(text.split()) for text in texts]
     for piece in (7, 10, 64):
@@ -141,7 +159,11 @@ def test_every_reason_is_in_the_table():
 
 def test_a_dropped_row_does_not_count_as_said(tmp_path):
     """b is near a and dropped; c is near b but not near a: it stays."""
-    rows = {"a": np.array([1, 10], np.uint64), "b": np.array([2, 10, 20], np.uint64), "c": np.array([3, 20], np.uint64)}
+    rows = {
+        "a": np.array([1, 10], np.uint64),
+        "b": np.array([2, 10, 20], np.uint64),
+        "c": np.array([3, 20], np.uint64),
+    }
     with Seen(tmp_path / "seen") as seen:
         assert [seen.reason(rows[name]) for name in "abc"] == [None, "near_duplicate", None]
         assert seen.reason(np.array([3, 99], np.uint64)) == "duplicate"

@@ -64,9 +64,10 @@ def test_too_long_rows_are_counted(tokenizer):
 def test_padding(left):
     rows = [{"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7]}, {"input_ids": [8], "labels": [8]}]
     batch = PadCollator(9, left=left)(rows)
-    short = {True: ([9, 9, 8], [IGNORE, IGNORE, 8], [0, 0, 1]), False: ([8, 9, 9], [8, IGNORE, IGNORE], [1, 0, 0])}[
-        left
-    ]
+    short = {
+        True: ([9, 9, 8], [IGNORE, IGNORE, 8], [0, 0, 1]),
+        False: ([8, 9, 9], [8, IGNORE, IGNORE], [1, 0, 0]),
+    }[left]
     assert batch["input_ids"].tolist() == [[5, 6, 7], short[0]]
     assert batch["labels"].tolist() == [[IGNORE, 6, 7], short[1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], short[2]]

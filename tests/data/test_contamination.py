@@ -57,7 +57,9 @@ def test_key_sets_aside_what_a_copy_may_change(text, same_as):
     assert key(text) == key(same_as) != ""
 
 
-@pytest.mark.parametrize(("one", "other"), [("5 days", "6 days"), ("हिन्दी", "हन्दी"), ("北京", "南京"), ("ka", "kä e")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("5 days", "6 days"), ("हिन्दी", "हन्दी"), ("北京", "南京"), ("ka", "kä e")]
+)
 def test_key_keeps_what_makes_another_sentence(one, other):
     assert key(one) != key(other)
 
@@ -71,7 +73,9 @@ FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 def test_normal_forms_of_every_character_have_one_key():
     """Unicode's own tables are the truth: all characters that any normal form changes, one by one."""
-    changed = [c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE000 and unicodedata.decomposition(c)]
+    changed = [
+        c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE000 and unicodedata.decomposition(c)
+    ]
     changed += map(chr, range(0xAC00, 0xD7A4, 7))
     assert len(changed) > 6000
     for char in changed:
@@ -96,7 +100,10 @@ def test_places_are_those_of_the_characters():
 def test_window_hashes_are_those_of_their_letters():
     """Equal windows have equal hashes wherever they stand; against the definition in Python's own integers."""
     text = codes("abcdefghijklmnopqrstuvwxyz")
-    assert window_hashes(text)[5] == window_hashes(text[5 : 5 + WINDOW])[0] and len(window_hashes(text)) == 27 - WINDOW
+    assert (
+        window_hashes(text)[5] == window_hashes(text[5 : 5 + WINDOW])[0]
+        and len(window_hashes(text)) == 27 - WINDOW
+    )
     hashes = [c * 0x9E3779B1 % 2**32 for c in text[:WINDOW].tolist()]
     hashes = [value ^ (value >> 15) for value in hashes]
     for length, factor in zip((1, 2, 4, 8), (0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1), strict=True):
@@ -123,11 +130,16 @@ def corpus():
     numbers = range(len(said["en"]))
     tests = [rng.sample(numbers, 7) for _ in range(1000)]
     sides = {
-        f"test en-{code} {lang}": [spoken(lang, draw) for draw in tests] for code in codes[1:] for lang in ("en", code)
+        f"test en-{code} {lang}": [spoken(lang, draw) for draw in tests]
+        for code in codes[1:]
+        for lang in ("en", code)
     }
     rows = []
     for i in range(N_ROWS):
-        draw, code = rng.choices(numbers, k=8), codes[1 + i % 5]  # eight names: never a test sentence of seven
+        draw, code = (
+            rng.choices(numbers, k=8),
+            codes[1 + i % 5],
+        )  # eight names: never a test sentence of seven
         rows.append((spoken("en", draw), spoken(code, draw)))
     return sides, rows
 
@@ -164,7 +176,10 @@ def test_what_was_planted_is_found(planted):
     kept = list(guard.watch(rows, "rows"))
     index = {id(row): i for i, row in enumerate(rows)}
     dropped = set(range(N_ROWS)) - {index[id(row)] for row in kept}
-    recall = {kind: [i in dropped for i, k in plants.items() if k == kind] for kind in dict.fromkeys(plants.values())}
+    recall = {
+        kind: [i in dropped for i, k in plants.items() if k == kind]
+        for kind in dict.fromkeys(plants.values())
+    }
     assert sum(recall["exact"]) == N_PLANTED
     assert sum(recall["respaced"]) >= 0.99 * N_PLANTED
     assert sum(recall["target only"]) >= 0.99 * N_PLANTED
@@ -240,10 +255,14 @@ def test_a_sentence_split_over_two_rows_is_found_in_both(before, side):
         rows = [(row, "other") if side == 0 else ("other", row) for row in rows]
     guard = Guard(INDEX, "drop")
     kept = list(guard.watch(rows, "rows"))
-    assert kept == [*rows[:before], rows[-1]] or (before == CHUNK - 1 and kept == [*rows[: before + 1], rows[-1]])
+    assert kept == [*rows[:before], rows[-1]] or (
+        before == CHUNK - 1 and kept == [*rows[: before + 1], rows[-1]]
+    )
     assert guard.counts["rows"] == before + 3 and guard.counts["split"] == len(rows) - len(kept)
     assert left_out(guard.report()) == guard.counts["split"]
-    with pytest.raises(ValueError, match=r"holds part of a test sentence \(split: line 2 of wmt22 en-is, en\)"):
+    with pytest.raises(
+        ValueError, match=r"holds part of a test sentence \(split: line 2 of wmt22 en-is, en\)"
+    ):
         list(Guard(INDEX).watch(rows, "rows"))
 
 
@@ -260,7 +279,9 @@ class Leaking:
     """A corpus of four pairs, whose monolingual text holds a test sentence."""
 
     def sft(self, lang):
-        return [(f"A pair of sentences, number {i}.", f"Ein Satzpaar, und zwar Nummer {i}.") for i in range(4)]
+        return [
+            (f"A pair of sentences, number {i}.", f"Ein Satzpaar, und zwar Nummer {i}.") for i in range(4)
+        ]
 
     def monolingual(self, lang):
         return iter(["something", SENTENCE])
@@ -281,7 +302,10 @@ def test_a_guarded_corpus_is_the_corpus_but_for_test_sentences(monkeypatch):
     contamination._guarded.cache_clear()
     p = load_profile("ntrex", contamination="stop")
     corpus = guarded_corpus(p, ("de",))
-    assert corpus.sft("de") == corpus.dev("de") == list(corpus.bitext("de")) and corpus.fingerprint() == "leaking"
+    assert (
+        corpus.sft("de") == corpus.dev("de") == list(corpus.bitext("de"))
+        and corpus.fingerprint() == "leaking"
+    )
     assert guard_report(p, ("de",)) == {
         "action": "stop", "test_sentences": 2, "rows": 8, "exact": 0, "normalised": 0, "contained": 0, "split": 0,
         "near": 0,
@@ -349,7 +373,9 @@ def test_memory_does_not_grow_with_a_line(monkeypatch):
     """A sentence at any place of a line of 4 million characters, across the batches too, in a few megabytes."""
     line = ("b" * 997 + " ") * 4000
     for at in (0, (1 << 18) - 20, len(line) // 2, len(line) - 30):
-        assert [hit.kind for hit in INDEX.find([line[:at] + " " + SENTENCE + " " + line[at:]])] == ["contained"], at
+        assert [hit.kind for hit in INDEX.find([line[:at] + " " + SENTENCE + " " + line[at:]])] == [
+            "contained"
+        ], at
     tracemalloc.start()
     assert INDEX.find([line]) == []
     peak = tracemalloc.get_traced_memory()[1]
@@ -360,4 +386,7 @@ def test_memory_does_not_grow_with_a_line(monkeypatch):
 @pytest.mark.parametrize(("text", "found"), [("a" * MIN_CONTAINED, True), ("a" * (MIN_CONTAINED - 1), False)])
 def test_short_sentences_count_as_lines_only(text, found):
     index = TestIndex({"t": [text]})
-    assert [hit.kind for hit in index.find([text, f"{text}, {text * 3}!"])] == ["exact", *["contained"] * found]
+    assert [hit.kind for hit in index.find([text, f"{text}, {text * 3}!"])] == [
+        "exact",
+        *["contained"] * found,
+    ]

@@ -13,7 +13,9 @@ from xalma.data.prepare_workers import make_job, prepare_chunk
 from xalma.preference.packed_pairs import tokenize_pair
 from xalma.prompts import translation_prompt
 
-SAMPLE = ["Translate this from English to German:\nEnglish: Use <s>old</s> tags\nGerman: <pad> | [INST] x"] * 3
+SAMPLE = [
+    "Translate this from English to German:\nEnglish: Use <s>old</s> tags\nGerman: <pad> | [INST] x"
+] * 3
 # family: (kind of model, special tokens, a prompt style)
 FAMILIES = {
     "llama": ("pieces", ["<unk>", "<s>", "</s>", "<pad>"], "xalma"),
@@ -50,8 +52,12 @@ def make(kind: str, names: list[str]) -> PreTrainedTokenizerFast:
         tokenizer.train_from_iterator(SAMPLE, trainer)
     bos = next((name for name in names if name in ("<s>", "<bos>", "<|im_start|>")), names[0])
     eos = next((name for name in names if name in ("</s>", "<eos>", "<|im_end|>")), names[-1])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, unk_token=unknown)
-    fast.add_special_tokens({"additional_special_tokens": [name for name in names if name not in (bos, eos, unknown)]})
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, unk_token=unknown
+    )
+    fast.add_special_tokens(
+        {"additional_special_tokens": [name for name in names if name not in (bos, eos, unknown)]}
+    )
     fast.pad_token = fast.pad_token or names[0]
     return fast
 
@@ -99,9 +105,9 @@ def test_labels_pairs_and_prepared_text_have_no_special_token_of_a_texts_own(fam
     assert labels[-1] == end and not special.intersection(labels[:-1]) and len(labels) > 3
     eos = tokenizer.eos_token
     pair = tokenize_pair(tokenizer, {"prompt": prompt, "chosen": " b", "rejected": f" b{eos}"}, 999)
-    assert pair["chosen_input_ids"] != pair["rejected_input_ids"] and pair["rejected_input_ids"].count(end) <= (
-        1 + pair["chosen_input_ids"][:-1].count(end)
-    )
+    assert pair["chosen_input_ids"] != pair["rejected_input_ids"] and pair["rejected_input_ids"].count(
+        end
+    ) <= (1 + pair["chosen_input_ids"][:-1].count(end))
     job = make_job(tokenizer, "de", Rules(language=None, near=False), 0)
     done = prepare_chunk(job, [(0, ("f:1", f"Use {name}old tags"))])
     if "Unigram" not in type(tokenizer.backend_tokenizer.model).__name__:  # no base of the recipe has one

@@ -132,7 +132,10 @@ def test_a_text_that_runs_out_begins_again(codes):
     """Also when all have run out: a budget may ask for several epochs of every language."""
     chances = dict.fromkeys(codes, 1 / len(codes))
     text = written(PackedBlocks(documents(chances, 3), Letters(), 16, 20))
-    found = {code: [d for d in text.strip("<").split("<") if d.startswith(code) and d.endswith(">")] for code in codes}
+    found = {
+        code: [d for d in text.strip("<").split("<") if d.startswith(code) and d.endswith(">")]
+        for code in codes
+    }
     assert all(found[code] == [f"{code} {i % 3}>" for i in range(len(found[code]))] for code in codes)
     assert min(map(len, found.values())) > 9
 
@@ -271,5 +274,7 @@ def test_the_profiles_rule_on_text_packed_while_training():
     assert profile_shares(load_profile("tiny"), ("fi", "zh")) == {"fi": 0.5, "zh": 0.5}
     with pytest.raises(ValueError, match="prepare the text, set mixing_blocks"):
         profile_shares(load_profile("tiny", mixing="unimax"), ("fi", "zh"))
-    found = profile_shares(load_profile("tiny", mixing="temperature", mixing_temperature=1.0), tuple(SIZES), SIZES)
+    found = profile_shares(
+        load_profile("tiny", mixing="temperature", mixing_temperature=1.0), tuple(SIZES), SIZES
+    )
     assert found == pytest.approx({"fi": 0.8, "zh": 0.1, "ja": 0.1})

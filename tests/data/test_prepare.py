@@ -119,7 +119,10 @@ def test_the_same_files_from_a_ray_cluster(tmp_path, tokenizer, small_files, mon
 
 def test_without_ray_one_sentence(tokenizer, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'xalma\[cluster\]'"), ray_cluster(make_job(tokenizer, "de")):
+    with (
+        pytest.raises(ImportError, match=r"pip install 'xalma\[cluster\]'"),
+        ray_cluster(make_job(tokenizer, "de")),
+    ):
         pass
 
 
@@ -215,7 +218,15 @@ class Words(Corpus):
 def test_prepare_keeps_what_is_done_and_leaves_held_out_text_out(tmp_path, tokenizer, monkeypatch):
     corpus = Words(load_profile("tiny"))
     make = partial(
-        prepare, corpus, tmp_path, tokenizer, ("de", "fi"), "monolingual", 16, partial(processes, 1), rules=PLAIN
+        prepare,
+        corpus,
+        tmp_path,
+        tokenizer,
+        ("de", "fi"),
+        "monolingual",
+        16,
+        partial(processes, 1),
+        rules=PLAIN,
     )
     first = make()
     assert first["de"]["rows"]["dropped"]["test_sentence"] == 1
@@ -229,7 +240,14 @@ def test_prepare_keeps_what_is_done_and_leaves_held_out_text_out(tmp_path, token
 def test_text_prepared_under_an_old_name_of_the_language_check_is_kept(tmp_path, tokenizer, monkeypatch):
     """The label in an index is fixed; before, it was the path of the function's module."""
     make = partial(
-        prepare, Words(load_profile("tiny")), tmp_path, tokenizer, ("de",), "monolingual", 16, partial(processes, 1)
+        prepare,
+        Words(load_profile("tiny")),
+        tmp_path,
+        tokenizer,
+        ("de",),
+        "monolingual",
+        16,
+        partial(processes, 1),
     )
     rules = replace(Rules(), short=10_000, near=False)  # text of this length is judged by its script alone
     index = make(rules=rules)["de"]
@@ -254,10 +272,21 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
         lines = [text for _, text in documents(400 if code == "de" else 100, seed) if text]
         (tmp_path / "own" / "monolingual" / f"{code}.txt").write_text("\n".join(lines) + "\n")
         (tmp_path / "own" / "test").mkdir(exist_ok=True)
-        (tmp_path / "own" / "test" / f"{code}-en.tsv").write_text(f"en\t{code}\n{'one sentence ' * 4}\t{lines[3]}\n")
+        (tmp_path / "own" / "test" / f"{code}-en.tsv").write_text(
+            f"en\t{code}\n{'one sentence ' * 4}\t{lines[3]}\n"
+        )
     values = {"base": tmp_path / "base", "corpus": "own", "corpus_path": tmp_path / "own", "block_tokens": 16}
     options = [option for key, value in values.items() for option in ("--set", f"{key}={value}")]
-    command = ["prepare", "--profile", "tiny", "--languages", "de,fi", "--to", str(tmp_path / "out"), "--processes=1"]
+    command = [
+        "prepare",
+        "--profile",
+        "tiny",
+        "--languages",
+        "de,fi",
+        "--to",
+        str(tmp_path / "out"),
+        "--processes=1",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xalma.data.cleaning.LOOKED_AT", 0)  # words of w and digits are no language
         assert main([*command, *options]) == 0
@@ -265,17 +294,27 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
     assert "monolingual text of own in 2 languages" in said and "time and disk are not known before" in said
     assert f"train on it with --set mixing_blocks={tmp_path / 'out'}" in said
 
-    budget = {"stage1_tokens": 16 * 8 * 100, "mixing": "unimax", "mixing_cap": 2.0, "mixing_blocks": tmp_path / "out"}
+    budget = {
+        "stage1_tokens": 16 * 8 * 100,
+        "mixing": "unimax",
+        "mixing_cap": 2.0,
+        "mixing_blocks": tmp_path / "out",
+    }
     p = load_profile(
-        "tiny", **{key: str(value) if isinstance(value, Path) else value for key, value in (values | budget).items()}
+        "tiny",
+        **{key: str(value) if isinstance(value, Path) else value for key, value in (values | budget).items()},
     )
     blocks = packed({"de": None, "fi": None}, tokenizer, p, 1)
     seen = looked_at(blocks.files)
     files = (tmp_path / "own" / "monolingual").glob("*.txt")
     assert seen["rows"] == sum(len(file.read_text().splitlines()) for file in files)
     assert seen["left_out"] == 2, "one test sentence in each language"
-    (tmp_path / "own" / "test" / "fi-en.tsv").write_text("en\tfi\nanother sentence of the test set\tjotain muuta\n")
-    with pytest.raises(ValueError, match="fi was prepared without leaving out the held-out sentences of corpus=own"):
+    (tmp_path / "own" / "test" / "fi-en.tsv").write_text(
+        "en\tfi\nanother sentence of the test set\tjotain muuta\n"
+    )
+    with pytest.raises(
+        ValueError, match="fi was prepared without leaving out the held-out sentences of corpus=own"
+    ):
         packed({"de": None, "fi": None}, tokenizer, p, 1)
     assert packed({"de": None, "fi": None}, tokenizer, p.but(contamination="allow"), 1).files
     assert isinstance(blocks, MixedBlocks) and len(blocks) == 800

@@ -22,7 +22,10 @@ TEXT = "haus dog 猫 дом la casa el perro sleeps schläft спит 睡觉 un 
 HEADS = {"hidden_sizes": [24, 12]}
 MODELS = {
     "regression": ("regression_metric", {}),
-    "regression, layers normed": ("regression_metric", {"layer_norm": True, "layer_transformation": "softmax"}),
+    "regression, layers normed": (
+        "regression_metric",
+        {"layer_norm": True, "layer_transformation": "softmax"},
+    ),
     "regression, first token": ("regression_metric", {"pool": "cls", "layer": 1}),
     "no reference": ("referenceless_regression_metric", {}),
     "kiwi": ("unified_metric", {"word_layer": 2}),
@@ -42,7 +45,10 @@ def samples() -> list[dict[str, str]]:
     english, german = texts(7, 1), texts(7, 2)
     there = [{"src": s, "mt": m, "ref": r} for s, m, r in zip(english, texts(7, 3), german, strict=True)]
     back = [{"src": s, "mt": m, "ref": r} for s, m, r in zip(german, texts(7, 4), english, strict=True)]
-    odd = [{"src": english[0], "mt": "", "ref": german[0]}, {"src": english[1], "mt": english[1], "ref": german[1]}]
+    odd = [
+        {"src": english[0], "mt": "", "ref": german[0]},
+        {"src": english[1], "mt": english[1], "ref": german[1]},
+    ]
     return [*there, *back, *odd, there[2], {"src": english[2], "mt": "schläft " * 90, "ref": german[2]}]
 
 
@@ -62,7 +68,9 @@ def checkpoint(tmp_path_factory, encoders):
         if name not in written:
             kind, values = MODELS[name]
             place = folder / str(len(written))
-            written[name] = write_checkpoint(place, kind, encoders[kind == "xcomet_metric"], **HEADS, **values)
+            written[name] = write_checkpoint(
+                place, kind, encoders[kind == "xcomet_metric"], **HEADS, **values
+            )
         return written[name]
 
     return of
@@ -106,7 +114,9 @@ def test_batches_and_parts_change_nothing(name, checkpoint, samples, monkeypatch
 
 
 def test_bfloat16_is_near_and_does_something(checkpoint, samples):
-    exact, rough = (Scorer(load_model(checkpoint("regression")), bf16=bf16).score(samples) for bf16 in (False, True))
+    exact, rough = (
+        Scorer(load_model(checkpoint("regression")), bf16=bf16).score(samples) for bf16 in (False, True)
+    )
     assert 0 < np.abs(exact - rough).max() < 0.1 * exact.std()
 
 
@@ -139,7 +149,9 @@ def test_segment_scores_of_two_metrics_of_one_checkpoint(checkpoint, samples, tm
     places = {"xcomet-xl": folder, "xcomet-xl-qe": folder}
     found = segment_scores(samples, ["xcomet-xl-qe", "xcomet-xl"], places, tmp_path / "scores.sqlite")
     assert list(found) == ["xcomet-xl-qe", "xcomet-xl"]
-    assert found["xcomet-xl"].scores == pytest.approx(np.array(predict(checkpoint("xcomet"), samples).scores), abs=1e-5)
+    assert found["xcomet-xl"].scores == pytest.approx(
+        np.array(predict(checkpoint("xcomet"), samples).scores), abs=1e-5
+    )
     signature = found["xcomet-xl-qe"].signature
     assert signature.startswith(f"XCOMET-XL (no reference)|checkpoint:{folder}|sha256:")
     assert "|comet:2." in signature and "|precision:fp32|reads:src+mt|" in signature

@@ -38,7 +38,9 @@ def test_score_is_sacrebleu_with_its_signature():
     assert [s.value for s in scores] == expected
     assert [s.metric for s in scores] == ["bleu", "chrf", "chrf++"]
     assert {s.n for s in scores} == {3}
-    assert scores[0].signature == (f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}")
+    assert scores[0].signature == (
+        f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
+    )
     assert "nw:0" in scores[1].signature
     assert "nw:2" in scores[2].signature
 
@@ -65,14 +67,21 @@ def test_spbleu_where_its_model_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
     (absent,) = score(HYPS, REFS, "de", ("spbleu",))
-    assert absent.reason == f"not scored: spBLEU model flores200sacrebleuspm not available in {tmp_path / 'models'}"
+    assert (
+        absent.reason
+        == f"not scored: spBLEU model flores200sacrebleuspm not available in {tmp_path / 'models'}"
+    )
     with pytest.raises(FileNotFoundError, match="spBLEU model"):
         sacrebleu_metric("spbleu", "de")
     (tmp_path / "models").mkdir()
     model = tmp_path / "models" / "flores200sacrebleuspm"  # a small one in its place: pieces of one character
     with model.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(HYPS + REFS), model_writer=file, vocab_size=24, model_type="char", minloglevel=2
+            sentence_iterator=iter(HYPS + REFS),
+            model_writer=file,
+            vocab_size=24,
+            model_type="char",
+            minloglevel=2,
         )
     assert missing_spbleu_model() is None
     (found,) = score(["ab", "cat sat"], ["ab", "cat sit"], "de", ("spbleu",))
@@ -100,7 +109,9 @@ def test_rates():
     assert empty_rate(["", " \t", "a", "b"]) == 0.5
     assert copy_rate(["a  b", "c", "", "x"], ["a b", "d", "", "x"]) == 0.5
     assert length_ratio(["abc", ""], ["ab", "abcd"]) == 0.5
-    assert wrong_language_rate(["да, это так", "yes", "12", "ні, це не так, як ви думаєте"], "ru") == 0.75  # "12" too
+    assert (
+        wrong_language_rate(["да, это так", "yes", "12", "ні, це не так, як ви думаєте"], "ru") == 0.75
+    )  # "12" too
 
 
 @pytest.mark.parametrize(

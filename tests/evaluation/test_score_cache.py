@@ -59,14 +59,18 @@ def test_a_killed_writer_leaves_whole_parts(tmp_path):
     writer.communicate()
     with ScoreCache(path) as cache:
         for part in (*done, done[-1] + 1, done[-1] + 2):
-            assert len(cache.get([text_key(part, i) for i in range(100)])) in ((100,) if part in done else (0, 100))
+            assert len(cache.get([text_key(part, i) for i in range(100)])) in (
+                (100,) if part in done else (0, 100)
+            )
 
 
 def test_a_files_hash_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     checkpoint = tmp_path / "model.ckpt"
     checkpoint.write_bytes(b"one")
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
-        assert cache.file_hash(checkpoint) == checkpoint_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
+        assert (
+            cache.file_hash(checkpoint) == checkpoint_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
+        )
         with monkeypatch.context() as patch:
             patch.setattr("xalma.evaluation.score_cache.file_hash", None)
             assert cache.file_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()

@@ -15,7 +15,12 @@ from xalma.files import write_atomically
 from xalma.text_files import read_lines
 
 REFERENCES = {
-    "en-de": ["Das Haus ist sehr klein.", "Ich sehe einen Hund am Fluss.", "Wir gehen heute nach Hause.", "Es regnet."],
+    "en-de": [
+        "Das Haus ist sehr klein.",
+        "Ich sehe einen Hund am Fluss.",
+        "Wir gehen heute nach Hause.",
+        "Es regnet.",
+    ],
     "de-en": ["The house is very small.", "I see a dog at the river.", "We go home today.", "It is raining."],
     "en-ja": ["家はとても小さいです。", "川で犬を見ます。", "今日は家に帰ります。", "雨です。"],
 }
@@ -46,7 +51,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_three_layouts_and_a_pattern(folder):
     expected = {"en-de", "de-en", "en-ja"}
     several = find_outputs(folder / "systems")
-    assert list(several) == ["bad", "fair", "good"] and all(files.keys() == expected for files in several.values())
+    assert list(several) == ["bad", "fair", "good"] and all(
+        files.keys() == expected for files in several.values()
+    )
     assert find_outputs(folder / "systems" / "good") == {"good": several["good"]}
     for direction in expected:
         for system in ("ours", "theirs"):
@@ -64,10 +71,16 @@ def test_three_layouts_and_a_pattern(folder):
 def test_missing_directions_are_named(folder):
     (folder / "systems" / "fair" / "en-ja.txt").unlink()
     outputs = find_outputs(folder / "systems")
-    with pytest.raises(ValueError, match=r"missing directions: fair lacks en-ja\. Add the files, .* --partial"):
+    with pytest.raises(
+        ValueError, match=r"missing directions: fair lacks en-ja\. Add the files, .* --partial"
+    ):
         chosen_directions(outputs)
     assert chosen_directions(outputs, ["de-en", "en-de"]) == ["de-en", "en-de"]
-    assert chosen_directions({"good": outputs["good"]}) == ["en-de", "en-ja", "de-en"]  # English sources first
+    assert chosen_directions({"good": outputs["good"]}) == [
+        "en-de",
+        "en-ja",
+        "de-en",
+    ]  # English sources first
     with pytest.raises(ValueError, match="unknown language code 'xx'"):
         chosen_directions(outputs, ["en-xx"])
 
@@ -99,14 +112,20 @@ def test_statistics_are_kept_by_their_texts(folder, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(scoring, "home", lambda: folder)
     write(outputs["good"]["en-de"], REFERENCES["en-de"])
-    again = score_all(outputs, str(folder / "set"), workers=1).table.set_index(["system", "direction", "metric"])
+    again = score_all(outputs, str(folder / "set"), workers=1).table.set_index(
+        ["system", "direction", "metric"]
+    )
     assert again.loc[("good", "en-de", "bleu"), "value"] == pytest.approx(100)
     assert len(list((folder / "runs" / "statistics").iterdir())) == len(kept) + 2
 
 
 def test_neural_metrics_without_a_checkpoint_say_so(folder):
     found = score_all(
-        find_outputs(folder / "systems"), str(folder / "set"), metrics=("bleu", "comet22"), workers=1, cache=None
+        find_outputs(folder / "systems"),
+        str(folder / "set"),
+        metrics=("bleu", "comet22"),
+        workers=1,
+        cache=None,
     )
     comet = found.table[found.table["metric"] == "comet22"]
     assert len(comet) == 9 and comet["value"].isna().all()
@@ -153,15 +172,27 @@ def test_compare(folder, capsys):
     ("arguments", "message"),
     [
         (("score", "--system-outputs", "systems"), "--testset is missing: give --system-outputs together"),
-        (("score", "--output", "x"), "--reference is missing: give --system-outputs DIR --testset NAME, or --output"),
+        (
+            ("score", "--output", "x"),
+            "--reference is missing: give --system-outputs DIR --testset NAME, or --output",
+        ),
         (
             ("score", "--system-outputs", "systems", "--testset", "nowhere"),
             "no test set nowhere: name one of flores200",
         ),
-        (("score", "--system-outputs", "systems", "--testset", "set", "--metrics", "blue"), "unknown metric 'blue'"),
-        (("score", "--system-outputs", "systems", "--testset", "set", "--systems", "best"), "no outputs of best"),
+        (
+            ("score", "--system-outputs", "systems", "--testset", "set", "--metrics", "blue"),
+            "unknown metric 'blue'",
+        ),
+        (
+            ("score", "--system-outputs", "systems", "--testset", "set", "--systems", "best"),
+            "no outputs of best",
+        ),
         (("score", "--system-outputs", "nowhere", "--testset", "set"), "no outputs in nowhere"),
-        (("compare", "systems", "systems/good", "--testset", "set"), "systems holds 3 systems (bad, fair, good)"),
+        (
+            ("compare", "systems", "systems/good", "--testset", "set"),
+            "systems holds 3 systems (bad, fair, good)",
+        ),
         (("compare", "systems/bad", "systems/good"), "--testset is missing"),
     ],
 )
@@ -214,13 +245,19 @@ def test_an_added_language_of_the_sets_by_name(swahili, tmp_path, monkeypatch):
     for code in ("eng_Latn", "swh_Latn"):
         write(tmp_path / "flores200" / "devtest" / f"{code}.devtest", [f"{code} {i}" for i in range(1012)])
     assert directions_of("ntrex")[-2:] == directions_of("flores200")[-2:] == ["en-sw", "sw-en"]
-    assert load("ntrex", "sw-en").sources[1] == "sw 1" and load("flores200", "en-sw").references[0] == "swh_Latn 0"
+    assert (
+        load("ntrex", "sw-en").sources[1] == "sw 1"
+        and load("flores200", "en-sw").references[0] == "swh_Latn 0"
+    )
 
 
 def test_intervals_and_tests_over_documents(folder, capsys):
     command = ("score", "--system-outputs", folder / "systems", "--testset", folder / "set", "--workers", 1)
     assert run(*command, "--resample", "documents") == 2
-    assert "the documents of set en-de are not known: give them in docs.txt beside src.txt" in capsys.readouterr().err
+    assert (
+        "the documents of set en-de are not known: give them in docs.txt beside src.txt"
+        in capsys.readouterr().err
+    )
     write(folder / "set" / "docs.txt", ["news\tone", "news\tone", "news\ttwo", "news\ttwo"])
     assert run(*command, "--resample", "documents", "--results", folder / "results") == 0
     assert "± half the 95 % bootstrap interval over documents)" in capsys.readouterr().out
@@ -243,8 +280,13 @@ def test_compare_says_what_people_notice(tmp_path, monkeypatch, capsys):
     for name, text in (("a", lines["ref"]), ("b", "This is a house in a valley."), ("c", lines["ref"])):
         (tmp_path / name).mkdir()
         (tmp_path / name / "de-en.txt").write_text(f"{text}\n" * 20)
-    (tmp_path / "c" / "de-en.txt").write_text(f"{lines['ref']}\n" * 19 + "This is a small house in a valley.\n")
+    (tmp_path / "c" / "de-en.txt").write_text(
+        f"{lines['ref']}\n" * 19 + "This is a small house in a valley.\n"
+    )
     for other, answer in (("b", "yes"), ("c", "no")):
         assert main(["compare", "a", other, "--testset", "set"]) == 0
         out = capsys.readouterr().out
-        assert f": {answer}, below 2.34 the metric agrees" in out and "no threshold is published for chrF++" in out
+        assert (
+            f": {answer}, below 2.34 the metric agrees" in out
+            and "no threshold is published for chrF++" in out
+        )

@@ -27,7 +27,9 @@ def corpus(n: int, seed: int, damage: float = 0.3) -> tuple[list[str], list[str]
     """(outputs, references): words dropped and exchanged."""
     rng = random.Random(seed)
     references = [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(n)]
-    outputs = [" ".join(rng.choice(WORDS) if rng.random() < damage else w for w in r.split()) for r in references]
+    outputs = [
+        " ".join(rng.choice(WORDS) if rng.random() < damage else w for w in r.split()) for r in references
+    ]
     return outputs, references
 
 
@@ -54,13 +56,17 @@ def test_resamples_are_sacrebleus(metric, seed, monkeypatch):
     statistics = segment_statistics(OUTPUTS, REFERENCES, "en", metric)
     _, expected = _bootstrap_resample(statistics.tolist(), sacrebleu_metric(metric, "en"), 600)
     found = bootstrap_scores(statistics, metric, 600, seed)
-    assert found == pytest.approx(np.array([s.score for s in expected]), abs=1e-5)  # sacreBLEU adds in 32 bits
+    assert found == pytest.approx(
+        np.array([s.score for s in expected]), abs=1e-5
+    )  # sacreBLEU adds in 32 bits
 
 
 def test_many_sums_at_once():
     statistics = segment_statistics(OUTPUTS, REFERENCES, "en", "chrf++")
     totals = np.stack([statistics[:20].sum(0), statistics[20:].sum(0)])[:, None]
-    halves = [score(OUTPUTS[s], REFERENCES[s], "en", ("chrf++",))[0].value for s in (slice(20), slice(20, 40))]
+    halves = [
+        score(OUTPUTS[s], REFERENCES[s], "en", ("chrf++",))[0].value for s in (slice(20), slice(20, 40))
+    ]
     assert corpus_score(totals, "chrf++")[:, 0] == pytest.approx(np.array(halves), abs=1e-9)
 
 
@@ -118,7 +124,8 @@ def test_paired_tests_over_documents_see_documents():
 
 
 @pytest.mark.parametrize(
-    ("documents", "why"), [(["a"] * 3, "3 documents named for 40 segments"), (["a"] * 40, "1 document: an interval")]
+    ("documents", "why"),
+    [(["a"] * 3, "3 documents named for 40 segments"), (["a"] * 40, "1 document: an interval")],
 )
 def test_what_documents_must_be(documents, why):
     with pytest.raises(ValueError, match=why):

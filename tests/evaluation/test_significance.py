@@ -20,7 +20,11 @@ from xalma.languages import LANGUAGES
         ([0.04, 0.001, 0.5], [0.08, 0.003, 0.5], [0.06, 0.003, 0.5]),
         ([0.9, 0.8], [1.0, 1.0], [0.9, 0.9]),
         ([0.2], [0.2], [0.2]),
-        ([0.005, 0.009, 0.05, 0.1, 0.2], [0.025, 0.036, 0.15, 0.2, 0.2], [0.0225, 0.0225, 0.25 / 3, 0.125, 0.2]),
+        (
+            [0.005, 0.009, 0.05, 0.1, 0.2],
+            [0.025, 0.036, 0.15, 0.2, 0.2],
+            [0.0225, 0.0225, 0.25 / 3, 0.125, 0.2],
+        ),
     ],
 )
 def test_corrections_by_hand(p, holm, bh):
@@ -56,7 +60,9 @@ CODES = list(LANGUAGES)[1:21]
 
 def test_enough_samples_for_the_correction():
     many = {f"en-{c}": scored(0, 10) for c in CODES}
-    with pytest.raises(ValueError, match=r"smallest p after Holm is 0\.198, above alpha 0\.05; take 400 or more"):
+    with pytest.raises(
+        ValueError, match=r"smallest p after Holm is 0\.198, above alpha 0\.05; take 400 or more"
+    ):
         sig.compare(many, many, "comet22", n_samples=100)
     assert sig.compare(many, many, "comet22", n_samples=100, correction="bh").attrs["n_samples"] == 100
     assert sig.compare(many, many, "comet22").attrs["n_samples"] == 2000
@@ -67,8 +73,14 @@ def test_enough_samples_for_the_correction():
     [
         (({"en-de": scored(0)}, {"de-en": scored(0)}, "comet22"), "one system has en-de, the other de-en"),
         (({"en-de": scored(0)}, {"en-de": scored(0, 9)}, "comet22"), r"shapes \(200, 1\) and \(9, 1\)"),
-        (({"en-de": scored(0)}, {"en-de": scored(0)}, "comet22", "t"), "unknown test 't': use one of bootstrap"),
-        (({"en-de": scored(0)}, {"en-de": scored(0)}, "comet22", "bootstrap", "none"), "unknown correction 'none'"),
+        (
+            ({"en-de": scored(0)}, {"en-de": scored(0)}, "comet22", "t"),
+            "unknown test 't': use one of bootstrap",
+        ),
+        (
+            ({"en-de": scored(0)}, {"en-de": scored(0)}, "comet22", "bootstrap", "none"),
+            "unknown correction 'none'",
+        ),
     ],
 )
 def test_bad_input_to_compare(arguments, message):
@@ -85,7 +97,9 @@ def test_mean_interval_against_its_standard_error():
     assert stratified.value == pytest.approx((first.mean() + second.mean()) / 2)
     twins = {"en-de": first, "en-zh": first}
     alone = sig.bootstrap(first, "comet22", 1000)
-    assert sig.mean_interval(twins, "comet22", 1000, shared_segments=True).half_width == pytest.approx(alone.half_width)
+    assert sig.mean_interval(twins, "comet22", 1000, shared_segments=True).half_width == pytest.approx(
+        alone.half_width
+    )
     assert sig.mean_interval(twins, "comet22", 1000).half_width < 0.8 * alone.half_width
 
 

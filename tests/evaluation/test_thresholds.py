@@ -32,13 +32,25 @@ def test_the_printed_numbers_are_those_of_the_authors_fits(metric):
 
 def test_metrics_without_a_printed_number_are_not_marked():
     assert {name for name in FILE_METRICS if name not in THRESHOLDS} == {"chrf++", "xcomet-xl-qe"}
-    assert set(THRESHOLDS) - set(FILE_METRICS) <= {"xcomet-xxl", "cometkiwi-xxl"} and set(NEURAL) <= set(FILE_METRICS)
-    assert is_noticed("chrf++", 0.1) is None and marks("chrf++", [1.0, 1.1]) == ["", ""] and explained("chrf++") == ""
+    assert set(THRESHOLDS) - set(FILE_METRICS) <= {"xcomet-xxl", "cometkiwi-xxl"} and set(NEURAL) <= set(
+        FILE_METRICS
+    )
+    assert (
+        is_noticed("chrf++", 0.1) is None
+        and marks("chrf++", [1.0, 1.1]) == ["", ""]
+        and explained("chrf++") == ""
+    )
 
 
 @pytest.mark.parametrize(
     ("metric", "difference", "noticed"),
-    [("bleu", 2.34, True), ("bleu", -2.34, True), ("bleu", 2.33, False), ("comet22", 0.5, False), ("bleu", 0.0, False)],
+    [
+        ("bleu", 2.34, True),
+        ("bleu", -2.34, True),
+        ("bleu", 2.33, False),
+        ("comet22", 0.5, False),
+        ("bleu", 0.0, False),
+    ],
 )
 def test_noticed(metric, difference, noticed):
     assert is_noticed(metric, difference) is noticed

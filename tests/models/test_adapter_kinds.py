@@ -18,7 +18,9 @@ from xalma.models.layouts import lora_config, open_checkpoint
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 LAYERS = [
-    f"model.layers.{n}.{part}" for n in (0, 1) for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
+    f"model.layers.{n}.{part}"
+    for n in (0, 1)
+    for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
 ]
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -70,7 +72,9 @@ def test_a_plain_lora_gives_what_peft_gives(base, tmp_path, name):
     for folder in (tmp_path / "again", copied):
         found = load_modules(folder, base=base)(IDS, languages=[6]).logits
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-        theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "group6").eval()
+        theirs = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(base), folder / "group6"
+        ).eval()
         torch.testing.assert_close(theirs(IDS).logits, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -136,13 +140,17 @@ def test_no_object(tmp_path, text):
         lora_config(tmp_path)
 
 
-@pytest.mark.parametrize("target", [["up_proj"], ["model.layers.0.self_attn.q_proj"], r".*\.1\..*", "(q_proj"])
+@pytest.mark.parametrize(
+    "target", [["up_proj"], ["model.layers.0.self_attn.q_proj"], r".*\.1\..*", "(q_proj"]
+)
 def test_tensors_and_names_must_agree(base, tmp_path, target):
     """Tensors of layers that the configuration does not name, or names without tensors, are never passed over."""
     made(base, tmp_path, target_modules=["q_proj"])
     file = tmp_path / "group6" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": target}))
-    with pytest.raises(ValueError, match=r"lacks the A of|not on a linear layer that its config|is no pattern of"):
+    with pytest.raises(
+        ValueError, match=r"lacks the A of|not on a linear layer that its config|is no pattern of"
+    ):
         open_checkpoint(tmp_path, base)
 
 
@@ -176,5 +184,7 @@ def test_weights_without_a_tokenizer_serve_ids_and_say_so_of_text(base, tmp_path
     torch.testing.assert_close(bank(IDS, languages=[6]).logits, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"this bank has no tokenizer, as .*base holds none: copy"):
         bank.translate(["Tere"], src="et", tgt="en")
-    with pytest.raises(FileNotFoundError, match="base holds no tokenizer: copy its base's tokenizer files there"):
+    with pytest.raises(
+        FileNotFoundError, match="base holds no tokenizer: copy its base's tokenizer files there"
+    ):
         load_base(base)

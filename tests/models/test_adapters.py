@@ -84,11 +84,19 @@ def test_the_seed_decides_a_module(base):
 
 def test_published_configuration(base):
     """rank 512, alpha 1024: scale 2, dropout 0.05, no bias, all seven projections (X-ALMA-13B-Group1)."""
-    config = attach_adapter(base, 1, rank=FULL.lora_rank, alpha=FULL.lora_alpha, dropout=FULL.lora_dropout).peft_config[
-        "group1"
-    ]
+    config = attach_adapter(
+        base, 1, rank=FULL.lora_rank, alpha=FULL.lora_alpha, dropout=FULL.lora_dropout
+    ).peft_config["group1"]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (512, 1024, 0.05, "none")
-    assert config.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert config.target_modules == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
     assert not config.use_rslora and not config.modules_to_save
 
 
@@ -104,16 +112,28 @@ def test_saved_layout_is_one_peft_reads_alone(folders, base):
 
 
 BASES = {  # the real architectures, tiny: the same modelling code as the released models
-    "llama-3": ("llama", {"num_key_value_heads": 2, "head_dim": 16, "rope_theta": 500000.0}),  # 3.x: grouped queries
-    "llama-3.2": ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),  # 1B and 3B tie embeddings
+    "llama-3": (
+        "llama",
+        {"num_key_value_heads": 2, "head_dim": 16, "rope_theta": 500000.0},
+    ),  # 3.x: grouped queries
+    "llama-3.2": (
+        "llama",
+        {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),  # 1B and 3B tie embeddings
     "mistral": ("mistral", {"num_key_value_heads": 2, "sliding_window": 8}),
     "qwen2": ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),  # biases on q, k, v
     "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),  # normed q and k
     "phi3": ("phi3", {"num_key_value_heads": 2}),  # q, k, v fused, and gate, up
-    "gemma3": ("gemma3_text", {  # normed q and k, four norms a layer, windows, scaled and tied embeddings
-        "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8, "tie_word_embeddings": True,
-        "layer_types": ["sliding_attention", "full_attention"],
-    }),
+    "gemma3": (
+        "gemma3_text",
+        {  # normed q and k, four norms a layer, windows, scaled and tied embeddings
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "sliding_window": 8,
+            "tie_word_embeddings": True,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
 }
 
 
@@ -167,7 +187,9 @@ def test_any_llama_like_base_in_every_layout(name, tmp_path):
         found = bank(**both, languages=["ru", "zh"]).logits
     torch.testing.assert_close(found, torch.cat([expected[3], expected[6]]), atol=1e-5, rtol=1e-5)
     if name == "phi3":
-        with pytest.raises(ValueError, match=r"those beside .* are on down_proj, gate_up_proj, o_proj, qkv_proj"):
+        with pytest.raises(
+            ValueError, match=r"those beside .* are on down_proj, gate_up_proj, o_proj, qkv_proj"
+        ):
             convert(checkpoint, tmp_path / "all", groups=[3, 6])
         return
     together = open_checkpoint(convert(checkpoint, tmp_path / "all", groups=[3, 6]))
@@ -208,9 +230,9 @@ def test_gate_picks_exactly_one_module(folders, base):
 def test_gate_keeps_what_is_trainable(folders, base):
     model = load_adapters(base, folders[0], trainable=6)
     gate(model, "ru")
-    assert {name.split(".lora_")[1].split(".")[1] for name, p in model.named_parameters() if p.requires_grad} == {
-        "group6"
-    }
+    assert {
+        name.split(".lora_")[1].split(".")[1] for name, p in model.named_parameters() if p.requires_grad
+    } == {"group6"}
 
 
 @pytest.mark.parametrize(

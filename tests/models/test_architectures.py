@@ -56,7 +56,9 @@ def test_packed_pairs_are_plain_rows(kind, options, attention):
             ids = torch.tensor([[*prompt, *tokenizer(row[side])["input_ids"], 2]])
             with torch.no_grad():
                 logps = model(ids).logits.float().log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
-            torch.testing.assert_close(found[f"{side}_logps"][i], logps[len(prompt) - 1 :].sum(), rtol=1e-4, atol=1e-3)
+            torch.testing.assert_close(
+                found[f"{side}_logps"][i], logps[len(prompt) - 1 :].sum(), rtol=1e-4, atol=1e-3
+            )
             lengths.append(ids.shape[1])
     assert max(lengths) > 2 * WINDOW
 
@@ -79,7 +81,9 @@ def test_a_window_changes_something():
     """Else the tests above would hold without it."""
     rows, logps = tiny_rows(5), []
     for window in (WINDOW, None):
-        logps.append(pair_logps(model_of("mistral", sliding_window=window), tiny_tokenizer(), rows)["chosen_logps"])
+        logps.append(
+            pair_logps(model_of("mistral", sliding_window=window), tiny_tokenizer(), rows)["chosen_logps"]
+        )
     assert (logps[0] - logps[1]).abs().max() > 0.05
 
 
@@ -99,7 +103,9 @@ REFUSED = {kind: (options, "an architecture that was not checked") for kind, opt
 @pytest.mark.parametrize("kind", REFUSED)
 def test_others_are_refused_in_one_sentence(kind):
     options, why = REFUSED[kind]
-    sizes = {name: size for name, size in (SIZES | MORE.get(kind, {}) | options).items() if name != "head_dim"}
+    sizes = {
+        name: size for name, size in (SIZES | MORE.get(kind, {}) | options).items() if name != "head_dim"
+    }
 
     class Model:
         config = CONFIG_MAPPING[kind](**sizes)
@@ -113,7 +119,9 @@ def test_adapters_that_depend_on_the_row_are_refused():
     options = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
     invoked = get_peft_model(tiny_model(), LoraConfig(alora_invocation_tokens=[5], **options))
     for model in (prompt, invoked):
-        with pytest.raises(ValueError, match=r"an adapter that depends on the tokens of a row .* efficient=False"):
+        with pytest.raises(
+            ValueError, match=r"an adapter that depends on the tokens of a row .* efficient=False"
+        ):
             layout_for(model)
     assert layout_for(get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"]))) == "shared"
 

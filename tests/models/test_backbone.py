@@ -25,7 +25,9 @@ def test_every_script_survives(tokenizer, lang):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-@pytest.mark.parametrize("text", ["", " ", "  a  b ", "a\n\nb\r\n", "\u200f\u200d\ufeff", "😀 e\u0301", "a ,b 's ."])
+@pytest.mark.parametrize(
+    "text", ["", " ", "  a  b ", "a\n\nb\r\n", "\u200f\u200d\ufeff", "😀 e\u0301", "a ,b 's ."]
+)
 def test_blanks_and_odd_characters_survive(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
@@ -38,7 +40,8 @@ def test_each_digit_is_a_token(tokenizer):
     longer = [
         t
         for t in tokenizer.get_vocab()
-        if sum(c.isascii() and c.isdigit() for c in t) > 1 or (len(t) > 1 and t[-1].isdigit() and t[-1].isascii())
+        if sum(c.isascii() and c.isdigit() for c in t) > 1
+        or (len(t) > 1 and t[-1].isdigit() and t[-1].isascii())
     ]
     assert longer == []
 
@@ -114,14 +117,22 @@ def test_saved_and_loaded_gives_equal_logits(tokenizer, tmp_path):
 
 
 def test_dtype_is_followed(tokenizer, tmp_path):
-    save_base(build_llama(tokenizer, hidden_size=32, layers=1, heads=2, max_positions=64, seed=0), tokenizer, tmp_path)
+    save_base(
+        build_llama(tokenizer, hidden_size=32, layers=1, heads=2, max_positions=64, seed=0),
+        tokenizer,
+        tmp_path,
+    )
     assert load_base(tmp_path, "bfloat16")[0].dtype == torch.bfloat16
     assert load_base(tmp_path)[0].dtype == torch.float32
 
 
 def test_a_tokenizer_without_padding_or_start_gets_them(tokenizer, tmp_path):
     """Qwen has no BOS, LLaMA-2 no padding token."""
-    save_base(build_llama(tokenizer, hidden_size=32, layers=1, heads=2, max_positions=64, seed=0), tokenizer, tmp_path)
+    save_base(
+        build_llama(tokenizer, hidden_size=32, layers=1, heads=2, max_positions=64, seed=0),
+        tokenizer,
+        tmp_path,
+    )
     tokenizer.bos_token = tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
     _, loaded = load_base(tmp_path)

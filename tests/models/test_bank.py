@@ -62,7 +62,9 @@ def shared_bank(folder):
 @pytest.fixture(scope="module")
 def peft_model(folder):
     """The independent truth: peft's model, gated to one group at a time."""
-    return load_with_peft(load_base(folder / "base")[0], {g: folder / f"group{g}" for g in PAPER_GROUPS}).eval()
+    return load_with_peft(
+        load_base(folder / "base")[0], {g: folder / f"group{g}" for g in PAPER_GROUPS}
+    ).eval()
 
 
 @pytest.fixture
@@ -104,7 +106,9 @@ def test_all_98_directions_in_one_batch(shared_bank, peft_model, side):
             for model in (peft_model, shared_bank.merge(group)):
                 one = model(**rows_of(inputs, rows)).logits
                 torch.testing.assert_close(mixed[rows][seen], one[seen], **EXACT)
-        assert (mixed - shared_bank(**inputs, languages=["zh"] * 98).logits).abs().max() > 0.1, "modules differ"
+        assert (mixed - shared_bank(**inputs, languages=["zh"] * 98).logits).abs().max() > 0.1, (
+            "modules differ"
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,10 +153,14 @@ def test_samples_are_drawn_from_each_rows_own_module(shared_bank):
         **inputs, languages=LANGUAGES, do_sample=True, num_return_sequences=2, max_new_tokens=4, min_new_tokens=4,
         return_dict_in_generate=True, output_logits=True,
     )  # fmt: skip
-    mask = torch.cat([inputs["attention_mask"].repeat_interleave(2, 0), torch.ones(14, 3, dtype=torch.long)], 1)
+    mask = torch.cat(
+        [inputs["attention_mask"].repeat_interleave(2, 0), torch.ones(14, 3, dtype=torch.long)], 1
+    )
     languages = [name for name in LANGUAGES for _ in range(2)]
     with torch.no_grad():
-        forced = shared_bank(input_ids=found.sequences[:, :-1], attention_mask=mask, languages=languages).logits
+        forced = shared_bank(
+            input_ids=found.sequences[:, :-1], attention_mask=mask, languages=languages
+        ).logits
     torch.testing.assert_close(torch.stack(found.logits, 1), forced[:, -4:], **EXACT)
     assert len(set(map(tuple, found.sequences[:, 9:].tolist()))) > 7, "two samples of a row differ"
 
@@ -163,7 +171,9 @@ def test_a_cache_of_the_callers_own(shared_bank):
     with torch.no_grad():
         whole = shared_bank(input_ids=ids, languages=LANGUAGES).logits
         first = shared_bank(input_ids=ids[:, :5], languages=LANGUAGES, use_cache=True)
-        rest = shared_bank(input_ids=ids[:, 5:], past_key_values=first.past_key_values, languages=LANGUAGES).logits
+        rest = shared_bank(
+            input_ids=ids[:, 5:], past_key_values=first.past_key_values, languages=LANGUAGES
+        ).logits
     torch.testing.assert_close(rest, whole[:, 5:], **EXACT)
 
 
@@ -173,14 +183,20 @@ def test_any_number_of_rows_and_tokens(bank, n, requests):
     """Few and many tokens, one group and several, equal counts and not: the same numbers by every way through."""
     ids = torch.randint(3, 250, (len(requests) * n, 1), generator=torch.Generator().manual_seed(n))
     languages = [name for name in requests for _ in range(n)]
-    recorded = bank(input_ids=ids, languages=languages).logits  # with autograd: one linear layer after another
+    recorded = bank(
+        input_ids=ids, languages=languages
+    ).logits  # with autograd: one linear layer after another
     with torch.no_grad():
         torch.testing.assert_close(bank(input_ids=ids, languages=languages).logits, recorded, **EXACT)
 
 
 @pytest.mark.parametrize(
     "languages",
-    [["tr", "zh", "de", "fi", "zh", "sv"], ["de", "sv", "de", "de", "ru", "ru"], ["tr", "tr", "zh", "zh", "tr", "ru"]],
+    [
+        ["tr", "zh", "de", "fi", "zh", "sv"],
+        ["de", "sv", "de", "de", "ru", "ru"],
+        ["tr", "tr", "zh", "zh", "tr", "ru"],
+    ],
 )
 def test_padded_groups_give_the_same(bank, monkeypatch, languages):
     """What a GPU runs: neighbouring groups of unequal numbers of rows in one product."""
@@ -206,7 +222,9 @@ def test_the_base_stays_as_it_is(bank, folder):
     merged = bank.merge(6)
     bank.unload(3)
     assert parameter_hash(bank.base) == before
-    assert [name for name, _ in bank.base.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    assert [name for name, _ in bank.base.named_parameters()] == [
+        name for name, _ in plain.named_parameters()
+    ]
     with torch.no_grad():
         expected = plain(**inputs).logits
         assert torch.equal(bank.base(**inputs).logits, expected), "without languages it is the plain base"
@@ -336,7 +354,9 @@ def test_add_and_unload(folder, bank):
         torch.testing.assert_close(bank(**inputs, languages=languages).logits, before, **EXACT)
         spanish = bank(**inputs, languages=["es"] * 3).logits
         torch.testing.assert_close(spanish, bank.merge(2)(**inputs).logits, **EXACT)
-    assert all(a is b for a, b in zip(kept, parameters_of(bank, 6), strict=True)), "an optimiser may hold them"
+    assert all(a is b for a, b in zip(kept, parameters_of(bank, 6), strict=True)), (
+        "an optimiser may hold them"
+    )
     with pytest.raises(ValueError, match=r"group 8 is not loaded \(loaded: 1, 2, 3, 6\)"):
         bank(**inputs, languages=["tr"] * 3)
     with pytest.raises(ValueError, match="group 2 is loaded already"):
@@ -413,7 +433,9 @@ def test_packed_weights_give_the_same(bank, folder, monkeypatch):
         merged = bank.merge(6)(input_ids=inputs["input_ids"]).logits
         assert torch.equal(merged, plain.merge(6)(input_ids=inputs["input_ids"]).logits)
         expected = bank(**inputs, languages=LANGUAGES).logits
-        torch.testing.assert_close(bank.double()(**inputs, languages=LANGUAGES).logits.float(), expected, **EXACT)
+        torch.testing.assert_close(
+            bank.double()(**inputs, languages=LANGUAGES).logits.float(), expected, **EXACT
+        )
     with pytest.raises(ValueError, match="float32 on a CPU"):
         bank.pack()
 
@@ -439,7 +461,9 @@ def test_the_layers_are_left_as_they_were(folder):
     plain = own.forward
     own.forward = lambda x: seen.append(x.shape) or plain(x)
     mine = own.forward
-    bank = ModuleBank(base, [name for name, _ in base.named_modules() if name.rsplit(".", 1)[-1] in PROJECTIONS])
+    bank = ModuleBank(
+        base, [name for name, _ in base.named_modules() if name.rsplit(".", 1)[-1] in PROJECTIONS]
+    )
     with torch.no_grad():
         base(torch.tensor([[1, 5, 7]]))
     assert seen and own.forward is not mine
@@ -467,7 +491,9 @@ def test_moving_keeps_matrices_and_parameters_together(bank):
 
 @pytest.mark.parametrize("code", CODES)
 def test_gate_of_every_language_and_direction(code):
-    assert {gated_group(name) for name in (code, f"en-{code}", f"{code}-en", group_of(code))} == {group_of(code)}
+    assert {gated_group(name) for name in (code, f"en-{code}", f"{code}-en", group_of(code))} == {
+        group_of(code)
+    }
 
 
 @pytest.mark.parametrize(
@@ -514,8 +540,15 @@ def test_runs_of_a_batch(groups, runs):
 def test_short_groups_share_a_padded_product_on_a_gpu():
     scales = {1: 2.0, 3: 2.0, 6: 2.0, 8: 4.0}
     one, other = Gate.of([1, 1, 1, 3, 6, 8]).runs(scales, 2, torch.device("cpu"))  # 8 has a scale of its own
-    assert (one.slots, one.tokens, other.slots, other.tokens) == (slice(0, 3), slice(0, 10), slice(3, 4), slice(10, 12))
-    assert other.take is None and one.take[one.put].tolist() == list(range(10))  # a token taken comes back to its place
+    assert (one.slots, one.tokens, other.slots, other.tokens) == (
+        slice(0, 3),
+        slice(0, 10),
+        slice(3, 4),
+        slice(10, 12),
+    )
+    assert other.take is None and one.take[one.put].tolist() == list(
+        range(10)
+    )  # a token taken comes back to its place
     x = torch.arange(12.0)[:, None]
     assert one.rows(x)[1:, :2].flatten().tolist() == [6, 7, 8, 9]
     long = Gate.of([1, 1, 3]).runs(scales, 200, torch.device("cpu"))  # 400 tokens: a product of arithmetic

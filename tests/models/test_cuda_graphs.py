@@ -28,7 +28,9 @@ def recorded(monkeypatch):
     def record(run):
         kept = [cell.cell_contents for cell in run.__closure__]
         steps = next(one for one in kept if isinstance(one, cuda_graphs.Steps))
-        state = [t for layer in steps.cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+        state = [
+            t for layer in steps.cache.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)
+        ]
         before = [t.clone() for t in state]
         output = run()
         for tensor, value in zip(state, before, strict=True):
@@ -64,7 +66,12 @@ def bank_and_inputs(folder):  # noqa: F811
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True, "num_return_sequences": 2}],
+    [
+        {},
+        {"num_beams": 3},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"do_sample": True, "num_return_sequences": 2},
+    ],
     ids=["greedy", "beams", "two of three beams", "sampled"],
 )
 def test_a_mixed_batch_decodes_as_without(folder, recorded, monkeypatch, options):  # noqa: F811
@@ -76,7 +83,9 @@ def test_a_mixed_batch_decodes_as_without(folder, recorded, monkeypatch, options
 
     found = run()
     assert torch.equal(found, unrecorded(monkeypatch, run))
-    assert torch.cuda.is_available() or recorded == [10]  # 12 tokens: the prompt's, a plain step's, ten replays
+    assert torch.cuda.is_available() or recorded == [
+        10
+    ]  # 12 tokens: the prompt's, a plain step's, ten replays
 
 
 def test_scores_are_each_steps_own(folder, recorded, monkeypatch):  # noqa: F811
@@ -101,7 +110,12 @@ def test_text_in_text_out(base, tokenizer, recorded, monkeypatch, adapter):
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_new_tokens": 4}, {"use_cache": False}, {"output_hidden_states": True}, {"generation_config": None}],
+    [
+        {"max_new_tokens": 4},
+        {"use_cache": False},
+        {"output_hidden_states": True},
+        {"generation_config": None},
+    ],
     ids=["few tokens", "no cache", "hidden states", "no length"],
 )
 def test_what_cannot_be_replayed_decodes_as_ever(folder, recorded, monkeypatch, options):  # noqa: F811
@@ -124,7 +138,9 @@ def test_an_error_leaves_the_model_as_it_was(folder, recorded):  # noqa: F811
     with pytest.raises(RuntimeError, match="stop"):
         bank.generate(**inputs, languages=LANGUAGES, **GREEDY, stopping_criteria=[fail])
     assert "forward" not in vars(bank.base)
-    assert bank.generate(**inputs, languages=LANGUAGES, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 12
+    assert (
+        bank.generate(**inputs, languages=LANGUAGES, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 12
+    )
 
 
 def test_a_step_that_cannot_be_recorded_runs_anew_each_time(folder, recorded, monkeypatch):  # noqa: F811
@@ -135,13 +151,19 @@ def test_a_step_that_cannot_be_recorded_runs_anew_each_time(folder, recorded, mo
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
 
     monkeypatch.setattr(cuda_graphs, "record", refuse)
-    with pytest.warns(UserWarning, match="can't be recorded, so each runs anew: operation not permitted.*capturing$"):
+    with pytest.warns(
+        UserWarning, match="can't be recorded, so each runs anew: operation not permitted.*capturing$"
+    ):
         found = run()
     assert torch.equal(found, unrecorded(monkeypatch, run))
 
 
 WINDOWED = {
-    "gemma3_text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8},
+    "gemma3_text": {
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "head_dim": 8,
+    },
     "mistral": {"sliding_window": 5},
     "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
 }
@@ -191,5 +213,7 @@ def test_which_models_have_graphs(rope, yes):
     assert cuda_graphs.has_graphs(model) is False
     for changes in ({"device": torch.device("cpu")}, {"training": True}, {"hf_device_map": {"a": 0, "b": 1}}):
         other = SimpleNamespace(**vars(model) | changes)
-        other.config = SimpleNamespace(**vars(config) | {"_attn_implementation": "sdpa", "rope_scaling": None})
+        other.config = SimpleNamespace(
+            **vars(config) | {"_attn_implementation": "sdpa", "rope_scaling": None}
+        )
         assert cuda_graphs.has_graphs(other) is False

@@ -111,10 +111,14 @@ def test_afterwards_every_weight_is_as_it_was(base):
     model = adapted(base)
     before = {name: (x, x.clone()) for name, x in model.named_parameters()}
     with pytest.raises(RuntimeError), fp8_base(model):
-        assert sum(isinstance(m, FP8Linear) for m in model.modules()) == 7, "a layer's projections, not the head"
+        assert sum(isinstance(m, FP8Linear) for m in model.modules()) == 7, (
+            "a layer's projections, not the head"
+        )
         raise RuntimeError
     assert {name: x for name, x in model.named_parameters()}.keys() == before.keys()
-    assert all(x is before[name][0] and torch.equal(x, before[name][1]) for name, x in model.named_parameters())
+    assert all(
+        x is before[name][0] and torch.equal(x, before[name][1]) for name, x in model.named_parameters()
+    )
 
 
 def test_layers_that_a_gpu_could_not_multiply_are_left_and_so_is_a_model_that_is_all_trained(base):

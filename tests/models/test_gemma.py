@@ -68,7 +68,9 @@ def test_the_window_matters(folder):
 def test_a_mixed_batch_of_the_bank(folder, side):
     """Forward and greedy decoding, each row as peft's own model of its group, prompts longer than the window."""
     bank = xalma.load_modules(folder)
-    peft_model = load_with_peft(load_base(folder / "base")[0], {g: folder / f"group{g}" for g in (1, 3, 6, 8)}).eval()
+    peft_model = load_with_peft(
+        load_base(folder / "base")[0], {g: folder / f"group{g}" for g in (1, 3, 6, 8)}
+    ).eval()
     inputs = batch(len(LANGUAGES), side)
     with torch.no_grad():
         mixed = bank(**inputs, languages=LANGUAGES).logits
@@ -77,7 +79,9 @@ def test_a_mixed_batch_of_the_bank(folder, side):
             seen = inputs["attention_mask"][rows].bool()
             gate(peft_model, group)
             for model in (peft_model, bank.merge(group)):
-                torch.testing.assert_close(mixed[rows][seen], model(**rows_of(inputs, rows)).logits[seen], **EXACT)
+                torch.testing.assert_close(
+                    mixed[rows][seen], model(**rows_of(inputs, rows)).logits[seen], **EXACT
+                )
             alone = peft_model.generate(**rows_of(batch(len(LANGUAGES)), rows), **GREEDY)
             assert torch.equal(decoded[rows], alone)
 
@@ -93,14 +97,21 @@ def test_the_bank_replays_windows(folder, monkeypatch):
             replays.append(0)
             output.logits.copy_(run().logits)
 
-        state = [(t, t.clone()) for layer in cache_of(run).layers for t in vars(layer).values() if torch.is_tensor(t)]
+        state = [
+            (t, t.clone())
+            for layer in cache_of(run).layers
+            for t in vars(layer).values()
+            if torch.is_tensor(t)
+        ]
         output = run()
         for tensor, value in state:
             tensor.copy_(value)
         return replay, output
 
     def cache_of(run):
-        return next(c.cell_contents.cache for c in run.__closure__ if isinstance(c.cell_contents, cuda_graphs.Steps))
+        return next(
+            c.cell_contents.cache for c in run.__closure__ if isinstance(c.cell_contents, cuda_graphs.Steps)
+        )
 
     monkeypatch.setattr(cuda_graphs, "has_graphs", lambda model: not model.training)
     monkeypatch.setattr(cuda_graphs, "record", record)
@@ -186,6 +197,10 @@ def test_it_is_exported(recipe, what, tmp_path):
         back, tokenizer = load_base(restore_base(out, whole, tmp_path / "back"))
         small, own = load_base(out)
         ids = own("2 kilometers", return_tensors="pt")["input_ids"]
-        rows = torch.tensor([tokenizer.convert_tokens_to_ids(t) for t in own.convert_ids_to_tokens(range(len(own)))])
+        rows = torch.tensor(
+            [tokenizer.convert_tokens_to_ids(t) for t in own.convert_ids_to_tokens(range(len(own)))]
+        )
         with torch.no_grad():
-            torch.testing.assert_close(back(rows[ids]).logits[..., rows], small(ids).logits, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                back(rows[ids]).logits[..., rows], small(ids).logits, atol=1e-4, rtol=1e-4
+            )

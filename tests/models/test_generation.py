@@ -59,7 +59,9 @@ def test_shares_are_the_batches_of_the_whole(lively, tokenizer, monkeypatch, n):
     monkeypatch.setattr(lively, "generate", spy)
     whole = generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2)
     expected, shapes[:] = sorted(shapes), []
-    shares = [generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2, share=(k, n)) for k in range(n)]
+    shares = [
+        generate(lively, tokenizer, PROMPTS, max_new_tokens=12, batch_size=2, share=(k, n)) for k in range(n)
+    ]
     assert sorted(shapes) == expected
     assert ["".join(texts) for texts in zip(*shares, strict=True)] == whole
     assert all(sum(bool(text) for text in texts) == 1 for texts in zip(*shares, strict=True))
@@ -114,7 +116,9 @@ def test_translate_is_prompt_generate_extract(base, tokenizer, monkeypatch):
         "0 käännös",
         "1 käännös",
     ]
-    assert seen["prompts"] == [f"Translate this from Finnish to English:\nFinnish: {t}\nEnglish:" for t in "ab"]
+    assert seen["prompts"] == [
+        f"Translate this from Finnish to English:\nFinnish: {t}\nEnglish:" for t in "ab"
+    ]
     assert seen["beams"] == 3
 
 

@@ -34,7 +34,9 @@ CONFIG = LlamaConfig(
 def released_state(groups=range(1, 9)) -> dict[str, torch.Tensor]:
     """A random state dict as haoranxu/X-ALMA's, spelled out by hand from the released modeling_xalma.py."""
     torch.manual_seed(0)
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in LlamaForCausalLM(CONFIG).state_dict().items()}
+    state = {
+        name: tensor.to(torch.bfloat16) for name, tensor in LlamaForCausalLM(CONFIG).state_dict().items()
+    }
     for name, weight in list(state.items()):
         if name.endswith("_proj.weight"):
             short, (n_out, n_in) = name.removesuffix("_proj.weight"), weight.shape
@@ -69,7 +71,9 @@ def released(state, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def adapters(released, tmp_path_factory) -> Path:
     """The same as a base and eight adapters."""
-    return convert(open_checkpoint(released), tmp_path_factory.mktemp("adapters") / "out", max_shard_size=30_000)
+    return convert(
+        open_checkpoint(released), tmp_path_factory.mktemp("adapters") / "out", max_shard_size=30_000
+    )
 
 
 @pytest.fixture
@@ -98,13 +102,16 @@ def test_both_layouts_say_the_same(released, adapters, state, layout):
     assert (checkpoint.layout, checkpoint.groups) == (layout, (1, 2, 3, 4, 5, 6, 7, 8))
     assert (checkpoint.rank, checkpoint.scale) == (RANK, 2.0)
     assert checkpoint.layers[:8] == tuple(f"model.layers.0.self_attn.{p}_proj" for p in "qkvo") + tuple(
-        f"model.layers.{n}.{p}_proj" for n, p in ((0, "mlp.gate"), (0, "mlp.up"), (0, "mlp.down"), (1, "self_attn.q"))
+        f"model.layers.{n}.{p}_proj"
+        for n, p in ((0, "mlp.gate"), (0, "mlp.up"), (0, "mlp.down"), (1, "self_attn.q"))
     )
     assert_same(dict(checkpoint.base_tensors()), {n: t for n, t in state.items() if "_lora_" not in n})
     for group in (1, 8):
         sides = {(layer, side): tensor for layer, side, tensor in checkpoint.module_tensors(group)}
         short = {layer: layer.removesuffix("_proj") for layer in checkpoint.layers}
-        assert_same(sides, {(n, s): state[f"{short[n]}_lora_{s}.{group}.weight"] for n in short for s in "AB"})
+        assert_same(
+            sides, {(n, s): state[f"{short[n]}_lora_{s}.{group}.weight"] for n in short for s in "AB"}
+        )
     assert checkpoint.nbytes == sum(tensor.nbytes for tensor in state.values())
 
 
@@ -134,7 +141,9 @@ def test_round_trip_is_bit_exact(released, adapters, state, tmp_path):
     shards = list(back.glob("model-*.safetensors"))
     assert len(shards) > 2
     assert all(file.stat().st_size < 50_000 + 10_000 for file in shards)  # the limit, and a header
-    assert AutoTokenizer.from_pretrained(back).vocab_size == AutoTokenizer.from_pretrained(released).vocab_size
+    assert (
+        AutoTokenizer.from_pretrained(back).vocab_size == AutoTokenizer.from_pretrained(released).vocab_size
+    )
 
 
 def test_one_file_is_what_safetensors_would_write(released, state, tmp_path):
@@ -386,7 +395,10 @@ def test_broken_checkpoints_are_refused_by_name(copied, tmp_path, capsys, name):
             {"lora_alpha": 16},
             "has scale 2 and no place to say another: .* scale 4; train with lora_alpha = 2 × lora_rank",
         ),
-        ({"target_modules": ["down_proj"]}, r"holds .*, which is not on a linear layer that its configuration names"),
+        (
+            {"target_modules": ["down_proj"]},
+            r"holds .*, which is not on a linear layer that its configuration names",
+        ),
     ],
 )
 def test_what_all_modules_cannot_hold(copied, tmp_path, changes, why):
@@ -403,7 +415,9 @@ def test_fewer_layers_stay_adapters(copied, tmp_path):
     folder = copied[ADAPTERS]
     for adapter in folder.glob("group*"):
         edit_json(adapter / "adapter_config.json", target_modules=["down_proj"])
-        edit(adapter / "adapter_model.safetensors", lambda t: {n: x for n, x in t.items() if "down_proj" in n})
+        edit(
+            adapter / "adapter_model.safetensors", lambda t: {n: x for n, x in t.items() if "down_proj" in n}
+        )
     checkpoint = open_checkpoint(folder)
     assert checkpoint.layers == ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj")
     with pytest.raises(ValueError, match=r"holds modules on q_proj, .*; those beside .* are on down_proj"):
@@ -436,7 +450,9 @@ def test_a_full_disk_is_told_before_and_a_failure_leaves_nothing(released, tmp_p
 
 @pytest.mark.parametrize("source", ["nowhere", "no/such/folder", "../x"])
 def test_neither_folder_nor_hub_id(source):
-    with pytest.raises(FileNotFoundError, match="is neither a folder nor a hub id: write a hub id as owner/name"):
+    with pytest.raises(
+        FileNotFoundError, match="is neither a folder nor a hub id: write a hub id as owner/name"
+    ):
         open_checkpoint(source)
 
 
@@ -471,12 +487,21 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(OSError, match=r"can't read haoranxu/X-ALMA from the hub \(ConnectionError: no route\)"):
+    with pytest.raises(
+        OSError, match=r"can't read haoranxu/X-ALMA from the hub \(ConnectionError: no route\)"
+    ):
         open_checkpoint("haoranxu/X-ALMA")
 
 
 def test_convert_on_the_command_line(adapters, released, tmp_path, capsys):
-    arguments = ["convert", "--from", str(adapters / "group3"), str(adapters / "group6"), "--to", str(tmp_path / "two")]
+    arguments = [
+        "convert",
+        "--from",
+        str(adapters / "group3"),
+        str(adapters / "group6"),
+        "--to",
+        str(tmp_path / "two"),
+    ]
     assert main([*arguments, "--groups", "3,6", "--max-shard-size", "40KB"]) == 0
     assert "adapters: groups (3, 6), rank 4" in capsys.readouterr().out
     assert open_checkpoint(tmp_path / "two").groups == (3, 6)

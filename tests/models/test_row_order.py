@@ -29,7 +29,9 @@ def test_sorting_is_stable_and_undone():
 
 def test_outputs_of_a_model():
     _, back = sort_rows({"input_ids": IDS}, [6, 1, 6])
-    found = CausalLMOutput(loss=torch.tensor(1.5), logits=torch.tensor([[2.0], [1.0], [3.0]]), hidden_states=(IDS,))
+    found = CausalLMOutput(
+        loss=torch.tensor(1.5), logits=torch.tensor([[2.0], [1.0], [3.0]]), hidden_states=(IDS,)
+    )
     found = restore_rows(found, back)
     assert found.loss.item() == 1.5 and found.logits[:, 0].tolist() == [1, 2, 3]
     assert found.hidden_states[0][:, 0].tolist() == [20, 10, 30]

@@ -39,8 +39,12 @@ def assert_same(found: dict[str, torch.Tensor]) -> None:
 
 def test_reads_what_safetensors_wrote(source):
     entries = read_headers(source)
-    assert {name: entry.shape for name, entry in entries.items()} == {n: tuple(t.shape) for n, t in TENSORS.items()}
-    assert {name: entry.nbytes for name, entry in entries.items()} == {n: t.nbytes for n, t in TENSORS.items()}
+    assert {name: entry.shape for name, entry in entries.items()} == {
+        n: tuple(t.shape) for n, t in TENSORS.items()
+    }
+    assert {name: entry.nbytes for name, entry in entries.items()} == {
+        n: t.nbytes for n, t in TENSORS.items()
+    }
     assert_same(dict(read_tensors(entries)))
 
 
@@ -72,7 +76,9 @@ def test_safetensors_reads_what_was_written(source, tmp_path, limit, backwards):
     if index.exists():
         told = json.loads(index.read_text())
         assert told["metadata"]["total_size"] == sum(tensor.nbytes for tensor in TENSORS.values())
-        assert told["weight_map"] == {name: file.name for file, part in zip(files, parts, strict=True) for name in part}
+        assert told["weight_map"] == {
+            name: file.name for file, part in zip(files, parts, strict=True) for name in part
+        }
     else:
         assert files[0].name == "model.safetensors"
 
@@ -107,11 +113,17 @@ def test_every_cut_of_a_file_is_refused(source):
             r"part\.safetensors is missing",
         ),
         (
-            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"z": "model.safetensors"}}'),
+            lambda f: (f / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"z": "model.safetensors"}}'
+            ),
             ValueError,
             r"source/model\.safetensors lacks the tensor z",
         ),
-        (lambda f: (f / "model.safetensors.index.json").write_text('{"weight'), ValueError, r"index\.json can't be"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight'),
+            ValueError,
+            r"index\.json can't be",
+        ),
     ],
     ids=["no file", "pickle", "no shard", "no tensor", "cut index"],
 )
@@ -126,7 +138,10 @@ def test_what_is_missing_is_named(source, spoil, kind, why):
     ("change", "why"),
     [
         (lambda t: t | {"g": torch.zeros(1)}, "g was not to be written"),
-        (lambda t: t | {"a.weight": torch.zeros(5, 3)}, r"a\.weight was not to be written here, or not in this shape"),
+        (
+            lambda t: t | {"a.weight": torch.zeros(5, 3)},
+            r"a\.weight was not to be written here, or not in this shape",
+        ),
         (lambda t: t | {"a.weight": torch.zeros(3, 5, dtype=torch.float64)}, "not in this shape or type"),
         (lambda t: {n: x for n, x in t.items() if n != "c.count"}, r"1 tensors never came, c\.count for one"),
     ],

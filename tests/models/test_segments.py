@@ -7,7 +7,14 @@ import torch
 
 from xalma.models import generation as generation
 from xalma.models.bank import ModuleBank
-from xalma.models.generation import blank_lines_kept, check_segments, is_blank, n_cut, translate, without_blank
+from xalma.models.generation import (
+    blank_lines_kept,
+    check_segments,
+    is_blank,
+    n_cut,
+    translate,
+    without_blank,
+)
 from xalma.prompts import extract_translation, holds_separator
 from xalma.systems.chat.endpoint import Endpoint
 from xalma.systems.outputs import single_lines
@@ -49,7 +56,9 @@ def test_what_is_no_text_is_refused(texts, message):
 
 def test_a_model_is_asked_for_the_others_alone(monkeypatch):
     prompts = []
-    monkeypatch.setattr(generation, "generate", lambda m, t, given, **o: [prompts.append(p) or " x\ny" for p in given])
+    monkeypatch.setattr(
+        generation, "generate", lambda m, t, given, **o: [prompts.append(p) or " x\ny" for p in given]
+    )
     assert translate(torch.nn.Linear(1, 1), None, ["a", "", " ", "b"], "en", "et") == ["x", "", "", "x"]
     assert [prompt.split("English: ")[1].split("\n")[0] for prompt in prompts] == ["a", "b"]
 
@@ -74,7 +83,12 @@ def test_an_endpoint_is_not_paid_for_blank_lines(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     name = next(name for name, row in SYSTEMS.items() if row.family == "endpoint")
     system = open_system(name, "model", journal=str(tmp_path / "j.jsonl"), base_url="http://127.0.0.1:9/v1")
-    assert system.translate(["Hello one", "", "Hello two", "   "], "en", "de") == ["HELLO ONE", "", "HELLO TWO", ""]
+    assert system.translate(["Hello one", "", "Hello two", "   "], "en", "de") == [
+        "HELLO ONE",
+        "",
+        "HELLO TWO",
+        "",
+    ]
     assert asked == ["Hello one", "Hello two"]
 
 

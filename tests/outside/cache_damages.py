@@ -86,4 +86,10 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
         found += counts
         failed += [f"{counted.__name__}: {counts['wrong']} wrong scores"] if counts["wrong"] else []
     named = {"right or made again": found["right"], "refused by name": found["refused"]}
-    return {"tried": 2 * n, "held": sum(named.values()), **named, "wrong scores": found["wrong"], "failed": failed}
+    return {
+        "tried": 2 * n,
+        "held": sum(named.values()),
+        **named,
+        "wrong scores": found["wrong"],
+        "failed": failed,
+    }

@@ -109,7 +109,9 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
         if sum(same) < len(rows):
             odd = next((i for i, one in enumerate(same) if not one), 0)
             found = (answers or ["no answer at all"] * len(rows))[odd]
-            failed.append(f"{name}: {sum(same)} of {len(rows)}, as {found!r} for {rows[odd]['expected']!r}"[:600])
+            failed.append(
+                f"{name}: {sum(same)} of {len(rows)}, as {found!r} for {rows[odd]['expected']!r}"[:600]
+            )
     return {
         "tried": len(rows) * len(equal), "held": sum(equal.values()), "sentences": len(rows),
         "different answers": len({row["expected"] for row in rows} - {""}), "held of each kind": equal,
@@ -145,5 +147,7 @@ def answers_of(code: str, folder: Path, rows: list[dict[str, str]], max_new_toke
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("XALMA_CTRANSLATE2", "")}
     command = [sys.executable, "-c", code, str(max_new_tokens)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, input=json.dumps(rows))
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, input=json.dumps(rows)
+    )
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else []

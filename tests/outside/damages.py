@@ -45,7 +45,9 @@ def gone(path: Path, draw: random.Random) -> None:
 
 def other_kind(path: Path, draw: random.Random) -> None:
     """Good JSON that is no object, or not one of these."""
-    path.write_text(draw.choice(["[]", "3", "null", "{}", '"' + "x" * 50 + '"', "[" * 5000]), encoding="utf-8")
+    path.write_text(
+        draw.choice(["[]", "3", "null", "{}", '"' + "x" * 50 + '"', "[" * 5000]), encoding="utf-8"
+    )
 
 
 def other_number(path: Path, draw: random.Random) -> None:
@@ -90,7 +92,10 @@ OF_JSON, OF_WEIGHTS = (other_kind, other_number), (no_tensor, renamed, no_number
 
 def kinds(path: Path) -> tuple[Callable[[Path, random.Random], None], ...]:
     more = {".json": OF_JSON, ".safetensors": OF_WEIGHTS}.get(path.suffix, ())
-    return (*ANY, *(kind for kind in more if kind is not other_number or list(_numbers(json.loads(path.read_text())))))
+    return (
+        *ANY,
+        *(kind for kind in more if kind is not other_number or list(_numbers(json.loads(path.read_text())))),
+    )
 
 
 def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:
@@ -100,7 +105,9 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:
         for i in range(n):
             number = draw.choice([1, 4, 5])
             harmed = copied(runs, work / "harmed")
-            path = draw.choice(sorted(p for p in folder_of(harmed, number).iterdir() if not p.match("outputs-*")))
+            path = draw.choice(
+                sorted(p for p in folder_of(harmed, number).iterdir() if not p.match("outputs-*"))
+            )
             kind = draw.choice(kinds(path))
             kind(path, draw)
             if number == 4:  # the next stage opens it
@@ -108,7 +115,9 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:
             else:
                 asked = ("translate", "--from", "en", "--to", "fi", *options(harmed))
                 done = shell.run(*asked, stdin="one sentence\n")
-            held = done.one_sentence(path.name if path.exists() or path.name != "run.json" else "no finished stage")
+            held = done.one_sentence(
+                path.name if path.exists() or path.name != "run.json" else "no finished stage"
+            )
             # without its run.json stage 5 is none, and stage 4 translates
             held |= number == 5 and path.name == "run.json" and kind is gone and done.code == 0
             counts[kind.__name__, "held" if held else "failed"] += 1

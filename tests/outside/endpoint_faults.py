@@ -18,7 +18,12 @@ from xalma.systems.registry import open_system
 TITLE = "Faults of an endpoint"
 COUNT = 6  # segments
 WORKERS = 3
-SLOW = ("hang", "trickle", "trickled headers", "endless")  # these end by the time limit; others must never meet it
+SLOW = (
+    "hang",
+    "trickle",
+    "trickled headers",
+    "endless",
+)  # these end by the time limit; others must never meet it
 
 
 def texts_of(n: int) -> list[str]:
@@ -65,8 +70,17 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
             paid[it] = max(paid.get(it, 0), server.paid)
             all_paid += server.paid if it != "lasts" else 0
             if not held:
-                failed.append(f"{kind}, {it}: {server.seen} requests, {server.paid} paid, {kept} kept of {n} segments")
+                failed.append(
+                    f"{kind}, {it}: {server.seen} requests, {server.paid} paid, {kept} kept of {n} segments"
+                )
     most = {f"most paid for {n} segments, a fault that {it}": count for it, count in paid.items()}
     needed = n * (len(ANSWERED) + len(PASSING))
     bought = {"answers needed of those that answer in the end": needed, "answers paid of them": all_paid}
-    return {"tried": tried, "held": tried - len(failed), "requests": requests, **bought, **most, "failed": failed}
+    return {
+        "tried": tried,
+        "held": tried - len(failed),
+        "requests": requests,
+        **bought,
+        **most,
+        "failed": failed,
+    }

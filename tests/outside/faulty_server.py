@@ -104,7 +104,10 @@ LASTING: dict[str, tuple[Reply | str, str]] = {
     "Retry-After of 1e10": (status(429, Retry_After="1e10"), "asks for a wait of"),
     "Retry-After of 1e400": (status(429, Retry_After="1e400"), "asks for a wait of"),
     "Retry-After of a day": (status(503, Retry_After="86400"), "asks for a wait of 86,400 s"),
-    "Retry-After in the year 9999": (status(429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"), "asks for a wait of"),
+    "Retry-After in the year 9999": (
+        status(429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"),
+        "asks for a wait of",
+    ),
 }
 
 
@@ -161,7 +164,9 @@ class FaultyServer:
 
     def _cut(self, request: BaseHTTPRequestHandler) -> None:
         data = json.dumps(ANSWER).encode()
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data[: len(data) // 2])
+        request.wfile.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data[: len(data) // 2]
+        )
 
     def _hang(self, request: BaseHTTPRequestHandler) -> None:
         self._closed.wait(60)

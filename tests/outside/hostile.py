@@ -63,7 +63,10 @@ def code_of_its_own(runs: Path, sign: Path) -> tuple[Path, str]:
     folder = folder_of(runs, 1)
     (folder / "evil.py").write_text(f"import os\nos.mkdir({str(sign)!r})\n", encoding="utf-8")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder_of(runs, 5), ""
 

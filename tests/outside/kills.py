@@ -43,11 +43,19 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:
                 kills += 1
             done = shell.run(*command)
             length = time.monotonic() - started
-            fault = done.err.strip() if done.code else fault_of(folder_of(runs, number), folder_of(place, number))
+            fault = (
+                done.err.strip() if done.code else fault_of(folder_of(runs, number), folder_of(place, number))
+            )
             if fault:
                 failed.append(f"{i}: stage {number}: {fault}"[:600])
     shutil.rmtree(work / "killed", ignore_errors=True)
-    return {"tried": n, "held": n - len(failed), "kills": kills, "ended before a kill": late, "failed": failed}
+    return {
+        "tried": n,
+        "held": n - len(failed),
+        "kills": kills,
+        "ended before a kill": late,
+        "failed": failed,
+    }
 
 
 def fault_of(unbroken: Path, folder: Path) -> str:
@@ -55,7 +63,8 @@ def fault_of(unbroken: Path, folder: Path) -> str:
     if left := sorted(path.name for path in folder.parent.iterdir() if path != folder):
         return f"left beside it: {', '.join(left)}"
     ours, theirs = (
-        {path.name: path for path in place.iterdir() if not path.match("outputs-*")} for place in (folder, unbroken)
+        {path.name: path for path in place.iterdir() if not path.match("outputs-*")}
+        for place in (folder, unbroken)
     )
     if ours.keys() != theirs.keys():
         return f"other files: {sorted(ours.keys() ^ theirs.keys())}"

@@ -51,7 +51,9 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
     words = [f"w{i:x}" for i in range(50_000)]
     tests = [" ".join(draw.choices(words, k=15)) for _ in range(1000)]
     block = " ".join(draw.choices(words, k=200_000)) + " "
-    long, short, million, sentences = (work / name for name in ("long.txt", "short.txt", "million.txt", "test.txt"))
+    long, short, million, sentences = (
+        work / name for name in ("long.txt", "short.txt", "million.txt", "test.txt")
+    )
     with long.open("w", encoding="utf-8") as file:
         file.writelines([block] * max(1, n * 10**6 // len(block)))
         file.write(f"{tests[7]}\n")
@@ -64,10 +66,16 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
     if guard.get("contained") != 1 or grown > TIMES * size:
         failed.append(f"guard: {grown} MiB for {size:.0f} MiB, {guard}")
     (_, _, plain), refused, scored = (scores(path) for path in (short, long, million))
-    if refused[0] != 2 or "characters" not in refused[1] or refused[2] - plain > TIMES * 2 * size:  # two files
-        failed.append(f"score of {size:.0f} MiB: status {refused[0]}, {refused[2] - plain} MiB, {refused[1][-300:]}")
+    if (
+        refused[0] != 2 or "characters" not in refused[1] or refused[2] - plain > TIMES * 2 * size
+    ):  # two files
+        failed.append(
+            f"score of {size:.0f} MiB: status {refused[0]}, {refused[2] - plain} MiB, {refused[1][-300:]}"
+        )
     if scored[0] != 0 or scored[2] - plain > PART_MIB:
-        failed.append(f"score of a million characters: status {scored[0]}, {scored[2] - plain} MiB, {scored[1][-300:]}")
+        failed.append(
+            f"score of a million characters: status {scored[0]}, {scored[2] - plain} MiB, {scored[1][-300:]}"
+        )
     return {
         "tried": 3, "held": 3 - len(failed), "MiB of the line": round(size), "MiB more for the guard": grown,
         "MiB more for score, refused": refused[2] - plain,
@@ -85,7 +93,9 @@ def guarded(path: Path, tests: Path) -> dict[str, int]:
     code = GUARD.format(**{name: thing.__module__ for name, thing in named.items()})
     command = [sys.executable, "-c", code, str(path), str(tests)]
     done = subprocess.run(command, capture_output=True, text=True, env=_env())
-    return json.loads(done.stdout) if not done.returncode else {"before": 0, "peak": 2**20, "err": done.stderr}
+    return (
+        json.loads(done.stdout) if not done.returncode else {"before": 0, "peak": 2**20, "err": done.stderr}
+    )
 
 
 def scores(path: Path) -> tuple[int, str, int]:

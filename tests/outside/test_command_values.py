@@ -17,7 +17,10 @@ def test_counts_of_prepare(tmp_path, capsys, option, value):
         pytest.skip("argparse takes whole numbers only")
     assert main([*PREPARE, *others, f"{option}={value}", "--to", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err == f"xalma: {option} {float(value):g} is no count: give a number from 1 on\n"
+    assert (
+        said.out == ""
+        and said.err == f"xalma: {option} {float(value):g} is no count: give a number from 1 on\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -35,7 +38,9 @@ def test_a_text_that_is_no_string(tmp_path, capsys, row):
     (tmp_path / "own" / "monolingual").mkdir(parents=True)
     (tmp_path / "own" / "monolingual" / "fi.jsonl").write_text(f"{row}\n", encoding="utf-8")
     values = ("--set", "corpus=own", "--set", f"corpus_path={tmp_path / 'own'}", "--set", "base=tiny-base")
-    assert main([*PREPARE, *values, "--tokens", "1000", "--processes", "1", "--to", str(tmp_path / "out")]) == 2
+    assert (
+        main([*PREPARE, *values, "--tokens", "1000", "--processes", "1", "--to", str(tmp_path / "out")]) == 2
+    )
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("xalma: ")]
     assert len(err) == 1 and "fi.jsonl" in err[0] and "strings in them" in err[0]
     assert not list((tmp_path / "out").glob("*/fi"))

@@ -162,7 +162,10 @@ def test_waits_are_said_and_a_deadline_ends_them(tmp_path, capsys):
         assert asked(server, tmp_path / "a.jsonl", workers=1, clock=clock) == ["ok"] * N
         assert "status 429 (some_code): waits 42 s, as the server asks" in capsys.readouterr().err
         assert clock.waits == [42]
-    with FaultyServer(status(429, Retry_After="42")) as server, pytest.raises(RuntimeError, match="a wait of 42 s"):
+    with (
+        FaultyServer(status(429, Retry_After="42")) as server,
+        pytest.raises(RuntimeError, match="a wait of 42 s"),
+    ):
         asked(server, tmp_path / "b.jsonl", deadline_s=5.0)
     with FaultyServer("hang") as server, pytest.raises(RuntimeError, match=r"deadline is over|broke off"):
         asked(server, tmp_path / "c.jsonl", deadline_s=0.2, timeout_s=60.0)
@@ -173,7 +176,16 @@ def test_ctrl_c_ends_it_at_once_with_a_sentence(tmp_path, fault):
     (tmp_path / "in.txt").write_text("Hello.\n")
     with FaultyServer(fault) as server:
         command = [sys.executable, "-m", "xalma.cli", "translate", "--system", "endpoint", "--path", "m"]
-        command += ["--from", "en", "--to", "de", "--base-url", server.url, "--journal", str(tmp_path / "j.jsonl")]
+        command += [
+            "--from",
+            "en",
+            "--to",
+            "de",
+            "--base-url",
+            server.url,
+            "--journal",
+            str(tmp_path / "j.jsonl"),
+        ]
         heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a suite in the background ignores it)
         command.append(str(tmp_path / "in.txt"))
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
@@ -183,8 +195,14 @@ def test_ctrl_c_ends_it_at_once_with_a_sentence(tmp_path, fault):
         os.kill(process.pid, signal.SIGINT)
         begun = time.monotonic()
         _, said = process.communicate(timeout=60)
-        assert time.monotonic() - begun < 10, "measured 2 s; a machine under load takes longer, a server that hangs 60"
-    assert process.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said
+        assert time.monotonic() - begun < 10, (
+            "measured 2 s; a machine under load takes longer, a server that hangs 60"
+        )
+    assert (
+        process.returncode == 130
+        and "the same command goes on from there" in said
+        and "Traceback" not in said
+    )
 
 
 ADDRESSES = (
@@ -195,7 +213,9 @@ ADDRESSES = (
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_secrets_of_an_address_reach_the_server_and_nothing_else(tmp_path, capsys, caplog, monkeypatch, address):
+def test_secrets_of_an_address_reach_the_server_and_nothing_else(
+    tmp_path, capsys, caplog, monkeypatch, address
+):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     caplog.set_level("DEBUG")
     from xalma.cli import main as cli
@@ -249,8 +269,22 @@ def test_a_host_that_is_not_there_is_given_up_soon(tmp_path, capsys):
     with FaultyServer() as server:
         url = server.url
     (tmp_path / "in.txt").write_text("Hello.\n")
-    argv = ["translate", "--system", "endpoint", "--path", "m", "--from", "en", "--to", "de", str(tmp_path / "in.txt")]
-    for address, why in ((url, "failed 3 times, last with no connection (ConnectError)"), ("http://a b/", "base URL")):
+    argv = [
+        "translate",
+        "--system",
+        "endpoint",
+        "--path",
+        "m",
+        "--from",
+        "en",
+        "--to",
+        "de",
+        str(tmp_path / "in.txt"),
+    ]
+    for address, why in (
+        (url, "failed 3 times, last with no connection (ConnectError)"),
+        ("http://a b/", "base URL"),
+    ):
         assert cli.main([*argv, "--base-url", address, "--journal", str(tmp_path / "j.jsonl")]) in (1, 2)
         err = capsys.readouterr().err
         assert why in err and "Traceback" not in err

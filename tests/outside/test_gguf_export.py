@@ -30,7 +30,9 @@ def llama(vocab_size: int, **more) -> LlamaForCausalLM:
     """Grouped queries, norms that are not one, a rotary base of its own."""
     torch.manual_seed(0)
     options = {"num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 70_000.0} | more
-    config = LlamaConfig(vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, **options)
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, **options
+    )
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -95,7 +97,9 @@ def test_each_splitting_rule_is_told_from_the_others(split):
 
 def test_the_command_writes_a_model_that_answers_as_the_bank(micro, finished, tmp_path):
     """Weights and tokenizer from model.gguf alone."""
-    values = [part for name in ("run_dir", "results_dir") for part in ("--set", f"{name}={getattr(micro, name)}")]
+    values = [
+        part for name in ("run_dir", "results_dir") for part in ("--set", f"{name}={getattr(micro, name)}")
+    ]
     values += [part for name, value in MICRO.items() for part in ("--set", f"{name}={value}")]
     out = tmp_path / "out"
     assert main(["export", "--group", "6", "--gguf", "--sentences", "2", "--to", str(out), *values]) == 0
@@ -104,7 +108,11 @@ def test_the_command_writes_a_model_that_answers_as_the_bank(micro, finished, tm
     tokenizer = build_tokenizer(read_vocabulary(open_gguf(file)))
     prompt = translation_prompt("Good morning.", "en", "fi", micro.prompt_style)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    greedy = {"do_sample": False, "eos_token_id": tokenizer.eos_token_id, "max_new_tokens": micro.max_new_tokens}
+    greedy = {
+        "do_sample": False,
+        "eos_token_id": tokenizer.eos_token_id,
+        "max_new_tokens": micro.max_new_tokens,
+    }
     answer = model.generate(ids, **greedy)
     text = tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)
     bank = load_modules(finished[5])
@@ -115,7 +123,9 @@ def test_the_command_writes_a_model_that_answers_as_the_bank(micro, finished, tm
 
 
 def test_an_adapter_has_none(micro, finished, tmp_path):
-    with pytest.raises(ValueError, match="a GGUF file holds a merged model: leave out --gguf or --what adapter"):
+    with pytest.raises(
+        ValueError, match="a GGUF file holds a merged model: leave out --gguf or --what adapter"
+    ):
         export(micro, 6, tmp_path / "out", what="adapter", gguf=True)
 
 
@@ -125,7 +135,12 @@ def test_what_a_file_could_not_say_is_refused(tmp_path):
     qwen = Qwen2ForCausalLM(Qwen2Config(vocab_size=n, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
                                         num_attention_heads=4, num_key_value_heads=2))  # fmt: skip
     scaled = {"rope_type": "linear", "factor": 2.0}
-    for model in (qwen, llama(n, attention_bias=True), llama(n, mlp_bias=True), llama(n, rope_scaling=scaled)):
+    for model in (
+        qwen,
+        llama(n, attention_bias=True),
+        llama(n, mlp_bias=True),
+        llama(n, rope_scaling=scaled),
+    ):
         with pytest.raises(ValueError, match="only a LLaMA without bias and scaled positions is"):
             write_gguf(model, tokenizer, file)
     tokenizer.backend_tokenizer.pre_tokenizer = None

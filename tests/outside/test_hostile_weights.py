@@ -24,7 +24,9 @@ OPENERS = (load_base, open_checkpoint, open_model)
 def calls(tree: ast.AST) -> list[ast.Call]:
     """Calls of `….from_pretrained(…)`."""
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "from_pretrained"]
+    return [
+        call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "from_pretrained"
+    ]
 
 
 def test_every_from_pretrained_refuses_remote_code():
@@ -82,15 +84,21 @@ def test_a_tokenizer_file_elsewhere_is_refused(base, tmp_path, value):
     file = base / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_file": value}))
     for opened in (load_base, open_tokenizer):
-        with pytest.raises(ValueError, match=r"tokenizer_config\.json: vocab_file .* leads out of its folder"):
+        with pytest.raises(
+            ValueError, match=r"tokenizer_config\.json: vocab_file .* leads out of its folder"
+        ):
             opened(str(base))
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/hostname", "sub/model.safetensors", 7])
 def test_shards_elsewhere_are_refused(base, tmp_path, name):
     shutil.copy(base / "model.safetensors", tmp_path)
-    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
-    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json is no index of safetensors shards"):
+    (base / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"model.norm.weight": name}})
+    )
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors\.index\.json is no index of safetensors shards"
+    ):
         open_checkpoint(base)
 
 
@@ -104,6 +112,8 @@ def test_headers_with_other_than_whole_numbers(tmp_path, offsets):
 
 def test_a_bases_sampling_does_not_reach_greedy_decoding(base):
     file = base / "generation_config.json"
-    file.write_text(json.dumps({"do_sample": True, "repetition_penalty": 9.0, "transformers_version": "4.57.6"}))
+    file.write_text(
+        json.dumps({"do_sample": True, "repetition_penalty": 9.0, "transformers_version": "4.57.6"})
+    )
     own = load_base(base)[0].generation_config
     assert (own.do_sample, own.repetition_penalty) == (False, 1.0)

@@ -67,7 +67,11 @@ def test_files_are_read_by_the_one_reader():
 
 
 def _reads_json(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and ast.unparse(node.value) == "json"
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in ("load", "loads")
+        and ast.unparse(node.value) == "json"
+    )
 
 
 def _here(results: Path) -> dict[str, object]:
@@ -170,7 +174,9 @@ def test_a_damaged_line_of_records_is_named(tmp_path, line):
 def test_a_damaged_line_of_a_real_run_is_named(tmp_path):
     path = tmp_path / "outputs.jsonl"
     path.write_bytes(b'{"a": }\n')
-    with pytest.raises(ValueError, match=r"outputs\.jsonl holds a damaged line .*: copy it from the run again"):
+    with pytest.raises(
+        ValueError, match=r"outputs\.jsonl holds a damaged line .*: copy it from the run again"
+    ):
         read_lines_of(path)
 
 
@@ -192,7 +198,9 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+)
 def test_a_damaged_file_of_a_base_is_named(tmp_path, name, kind):
     """Also those that transformers and tokenizers read: they raise plain Exceptions and TypeErrors."""
     tiny_model().save_pretrained(tmp_path)
@@ -200,7 +208,9 @@ def test_a_damaged_file_of_a_base_is_named(tmp_path, name, kind):
     (tmp_path / name).write_bytes(DAMAGES[kind] if DAMAGES[kind] is not None else b"[1]")
     for opened in (load_base, open_tokenizer):
         if opened is load_base or name.startswith("tokenizer"):
-            with pytest.raises(ValueError, match=re.escape(str(tmp_path / name)) + ".*: copy or download it again"):
+            with pytest.raises(
+                ValueError, match=re.escape(str(tmp_path / name)) + ".*: copy or download it again"
+            ):
                 opened(str(tmp_path))
 
 

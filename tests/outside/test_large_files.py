@@ -48,7 +48,9 @@ def test_a_segment_that_is_no_translation_is_refused(monkeypatch, side):
     monkeypatch.setattr(metrics, "LONGEST_SEGMENT", 10)
     texts = {"hypotheses": ["short"] * 3, "references": ["short"] * 3}
     texts[side][1] = "x" * 11
-    with pytest.raises(ValueError, match=rf"segment 2 of {side} has 11 characters, at most 10 are scored: write one"):
+    with pytest.raises(
+        ValueError, match=rf"segment 2 of {side} has 11 characters, at most 10 are scored: write one"
+    ):
         score(*texts.values(), "de", ("bleu",))
 
 
@@ -57,6 +59,8 @@ def test_no_more_than_a_part_is_counted_at_once(monkeypatch):
     seen = []
     monkeypatch.setattr(metrics, "SEGMENTS_AT_ONCE", 40)
     plain = metrics.BLEU._cache_references
-    monkeypatch.setattr(metrics.BLEU, "_cache_references", lambda s, refs: seen.append(len(refs[0])) or plain(s, refs))
+    monkeypatch.setattr(
+        metrics.BLEU, "_cache_references", lambda s, refs: seen.append(len(refs[0])) or plain(s, refs)
+    )
     score(OUTPUTS, REFERENCES, "de", ("bleu",))
     assert max(seen) == 40 and sum(seen) == N

@@ -60,7 +60,9 @@ def base(tmp_path_factory) -> Path:
 
 
 def commands(base: Path, micro, finished, out: Path) -> dict[str, tuple[object, ...]]:
-    values = [part for key in ("run_dir", "results_dir") for part in ("--set", f"{key}={getattr(micro, key)}")]
+    values = [
+        part for key in ("run_dir", "results_dir") for part in ("--set", f"{key}={getattr(micro, key)}")
+    ]
     text = base / "config.json"
     return {
         "convert": ("convert", "--from", finished[5], "--groups", 6, "--to", out),

@@ -52,7 +52,12 @@ def test_every_harness_has_a_part(reliability):
 def test_clients_answer_alike_in_all_of_their_kinds(filed):
     (part,) = [part for part in filed["parts"] if part["name"] == "clients"]
     assert set(part["held of each kind"].values()) == {part["sentences"]}
-    assert part["held of each kind"].keys() >= {"transformers pipeline", "chat template", "PEFT", "model.gguf"}
+    assert part["held of each kind"].keys() >= {
+        "transformers pipeline",
+        "chat template",
+        "PEFT",
+        "model.gguf",
+    }
     assert part["different answers"] >= part["sentences"] // 3
 
 
@@ -70,15 +75,21 @@ def fails(*_):
     ],
     ids=["green", "a failure", "nothing tried", "not run"],
 )
-def test_the_command_plans_tells_and_ends_with_a_status(reliability, monkeypatch, tmp_path, capsys, run, code, said):
+def test_the_command_plans_tells_and_ends_with_a_status(
+    reliability, monkeypatch, tmp_path, capsys, run, code, said
+):
     made_up = SimpleNamespace(__name__="made_up", __doc__="A part.", TITLE="Made up", COUNT=4, run=run)
     monkeypatch.setattr(reliability, "harnesses", lambda: [made_up])
     monkeypatch.setitem(sys.modules, "chain", SimpleNamespace(made=lambda work: work))
     out = tmp_path / "report"
-    monkeypatch.setattr(sys, "argv", ["reliability.py", "--only", "made_up", "--scale", "0.5", "--out", str(out)])
+    monkeypatch.setattr(
+        sys, "argv", ["reliability.py", "--only", "made_up", "--scale", "0.5", "--out", str(out)]
+    )
     assert reliability.main() == code
     printed = capsys.readouterr().out
     assert "1 parts" in printed and "made_up: Made up, 2" in printed and said in printed
     filed = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     (part,) = filed["parts"]
-    assert part["name"] == "made_up" and len(part["failed"]) == out.with_suffix(".md").read_text().count("**failed**")
+    assert part["name"] == "made_up" and len(part["failed"]) == out.with_suffix(".md").read_text().count(
+        "**failed**"
+    )

@@ -57,5 +57,7 @@ def test_prepared_text_whose_bytes_changed(prepared, capsys, damage):
         assert (code, told) == (0, []), told
         assert stage1.exists()
         return
-    assert code == 2 and len(told) == 1 and str(file) in told[0] and "prepare" in told[0].rsplit(": ", 1)[1], told
+    assert (
+        code == 2 and len(told) == 1 and str(file) in told[0] and "prepare" in told[0].rsplit(": ", 1)[1]
+    ), told
     assert not stage1.exists()

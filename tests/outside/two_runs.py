@@ -37,7 +37,11 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, Any]:
             refused += sum(told)
             third = shell.run(*command)
             fault = third.err if third.code else fault_of(folder_of(runs, number), folder_of(place, number))
-            if fault or sum(told) > 1 or any(end.code and not said for end, said in zip(ends, told, strict=True)):
+            if (
+                fault
+                or sum(told) > 1
+                or any(end.code and not said for end, said in zip(ends, told, strict=True))
+            ):
                 failed.append(f"{i}: stage {number}: {fault} {ends}"[:600])
     shutil.rmtree(work / "two", ignore_errors=True)
     return {"tried": n, "held": n - len(failed), "second run refused": refused, "failed": failed}

@@ -26,7 +26,9 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
     assert tables == figures == set(STUDIES)
     before = {file: file.read_bytes() for file in ablations_folder(p).rglob("*") if file.is_file()}
     executed = run_notebook(overrides, tmp_path, "09")
-    assert {file: file.read_bytes() for file in before} == before, "a short run leaves the long form as it was"
+    assert {file: file.read_bytes() for file in before} == before, (
+        "a short run leaves the long form as it was"
+    )
     assert {file.stem for file in (tmp_path / "tiny" / "tables").glob("*.csv")} == {"ablations_gating"}
     assert "not run for this profile: python -m xalma.paper.studies.ladder --profile tiny" in said(executed)
     assert said(executed).count("seeds [0, 1, 2], 0.2 of each stage's budget") == 1

@@ -24,7 +24,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def p(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alma")
-    profile = load_profile("alma-tiny", **SMALL, run_dir=str(folder / "runs"), results_dir=str(folder / "results"))
+    profile = load_profile(
+        "alma-tiny", **SMALL, run_dir=str(folder / "runs"), results_dir=str(folder / "results")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "TOKENIZER_DOCUMENTS", 100)
         stages.stage0_backbone(profile)
@@ -127,7 +129,10 @@ def test_papers_numbers_and_ours_stand_in_columns_of_their_own():
     cells = published("c").query("direction == 'en-xx' and metric == 'BLEU'")
     assert list(table["paper BLEU en→xx"]) == list(cells["shown"])
     bleu, bits, *_ = almatables.quality_sentences(table)
-    assert "en→xx, BLEU: with human-written bitext, monolingual text before it helps (3.0 without, 7.0 with it)" in bleu
+    assert (
+        "en→xx, BLEU: with human-written bitext, monolingual text before it helps (3.0 without, 7.0 with it)"
+        in bleu
+    )
     assert bleu.endswith("human-written 7.0, filtered 6.0, random 5.0, none 4.0.")
     assert "helps (8.700 without, 8.300 with it)" in bits and bits.endswith("none 8.600.")
 
@@ -136,7 +141,10 @@ def test_where_bleu_is_nothing_bits_decide():
     table = almatables.quality_table(_records({name: (0.1, 3 + i / 10) for i, name in enumerate(NAMES)}))
     said = almatables.quality_sentences(table)
     assert said[0] == "en→xx: the highest BLEU is 0.1, too little to tell models by."
-    assert "does not help (3.300 without, 3.700 with it); after it, from best to worst: none 3.400, random" in said[1]
+    assert (
+        "does not help (3.300 without, 3.700 with it); after it, from best to worst: none 3.400, random"
+        in said[1]
+    )
 
 
 def test_the_curve_counts_its_steps_for_the_better(tmp_path):

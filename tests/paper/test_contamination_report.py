@@ -77,7 +77,9 @@ def test_the_command_writes_counts_and_no_text(tmp_path, monkeypatch, capsys):
     for part in ("train", "valid"):
         for code in ("de", "en"):
             lines = english[:7] if part == "train" else sentences(5, 3)
-            write_atomically(tmp_path / "data" / "alma-human" / "de-en" / f"{part}.{code}.txt", "\n".join(lines) + "\n")
+            write_atomically(
+                tmp_path / "data" / "alma-human" / "de-en" / f"{part}.{code}.txt", "\n".join(lines) + "\n"
+            )
     monkeypatch.setattr(contamination_report, "directions_of", lambda name: ["en-de"])
     monkeypatch.setattr(contamination_report, "home", lambda: tmp_path)
     monkeypatch.setenv("XALMA_DATA", str(tmp_path / "data"))
@@ -113,9 +115,14 @@ def alma() -> list[Text]:
 @pytest.mark.data
 def test_newstest2021_and_ntrex_are_found_in_almas_files(alma):
     """As many as the slow way finds: 905 of WMT'22 en-is's sources in each validation set, all of NTREX in training."""
-    sides = {"wmt22|en-is|en": load("wmt22", "en-is").sources, "ntrex|en-de|en": load("ntrex", "en-de").sources}
+    sides = {
+        "wmt22|en-is|en": load("wmt22", "en-is").sources,
+        "ntrex|en-de|en": load("ntrex", "en-de").sources,
+    }
     table = leaks(alma, sides).set_index(["training text", "language", "test set"])
-    slow = {name: {slow_key(line) for line in lines if len(slow_key(line)) >= 20} for name, lines in sides.items()}
+    slow = {
+        name: {slow_key(line) for line in lines if len(slow_key(line)) >= 20} for name, lines in sides.items()
+    }
     for name, (file, testset) in {
         "wmt22|en-is|en": ("cs-en valid", "wmt22"), "ntrex|en-de|en": ("de-en train", "ntrex")
     }.items():  # fmt: skip
@@ -125,7 +132,11 @@ def test_newstest2021_and_ntrex_are_found_in_almas_files(alma):
         row = table.loc[(f"alma-human/{file}", "en", testset)]
         assert row["found"] - row["contained"] == expected > 850
     valid = table.xs("wmt22", level="test set")
-    assert len(valid) == 4 and (valid["other direction"] == valid["found"]).all() and (valid["contained"] > 40).all()
+    assert (
+        len(valid) == 4
+        and (valid["other direction"] == valid["found"]).all()
+        and (valid["contained"] > 40).all()
+    )
     assert (table.xs("ntrex", level="test set")["covered"] == 1940).sum() == 4
 
 

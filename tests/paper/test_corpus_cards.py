@@ -40,7 +40,9 @@ def test_every_family_has_a_card():
     assert set(MEASURED.values()) <= set(FAMILIES)
 
 
-@pytest.mark.parametrize("card", [c for c in CARDS if c.stem != "x-alma-preference"], ids=lambda card: card.stem)
+@pytest.mark.parametrize(
+    "card", [c for c in CARDS if c.stem != "x-alma-preference"], ids=lambda card: card.stem
+)
 def test_a_card_has_the_hubs_form(card):
     text = card.read_text(encoding="utf-8")
     head = yaml.safe_load(text.split("---")[1])
@@ -74,7 +76,9 @@ def test_a_table_has_every_language_of_its_corpus():
     for name, corpus in MEASURED.items():
         text = card_path(name).read_text(encoding="utf-8")
         found = [
-            line.split(" | ")[0][2:] for line in text.splitlines() if line.count(" | ") > 2 and line[2:4] in LANGUAGES
+            line.split(" | ")[0][2:]
+            for line in text.splitlines()
+            if line.count(" | ") > 2 and line[2:4] in LANGUAGES
         ]
         assert found == list(open_whole(corpus).languages()), name
 
@@ -101,7 +105,11 @@ class Pairs(Corpus):
 
 @pytest.mark.parametrize(
     ("lang", "kind", "rows", "characters", "size"),
-    [("fi", "monolingual", 3, 10, 14), ("de", "side of SFT pairs", 2, 8, 8), ("en", "side of SFT pairs", 2, 6, 6)],
+    [
+        ("fi", "monolingual", 3, 10, 14),
+        ("de", "side of SFT pairs", 2, 8, 8),
+        ("en", "side of SFT pairs", 2, 6, 6),
+    ],
 )
 def test_a_size_counts_lines_characters_and_bytes(lang, kind, rows, characters, size):
     row = size_row(Pairs(None), "pairs", lang)

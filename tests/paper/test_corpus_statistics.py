@@ -66,7 +66,9 @@ def test_rules_on_sizes_by_hand() -> None:
     given = rules.loc["given by ALMA"]
     assert given["tokens"].tolist() == pytest.approx([17 / 25, 8 / 25, 0])
     assert given.loc["is", "epochs"] == pytest.approx(300 * 8 / 25 / 10)
-    spent = (rules["epochs"] * rules.index.get_level_values("language").map(SIZES)).groupby(level="rule").sum()
+    spent = (
+        (rules["epochs"] * rules.index.get_level_values("language").map(SIZES)).groupby(level="rule").sum()
+    )
     assert spent.tolist() == pytest.approx([300] * 6)
 
 
@@ -78,14 +80,18 @@ def test_extremes_and_their_sentence() -> None:
     assert corpus_statistics.repeats_sentence(rules, "uniform", "here") == (
         "*uniform*, here: Icelandic 10×; 2 of 3 languages are read more than once."
     )
-    assert "Icelandic has 10 tokens, English 900, 90 times as many" in corpus_statistics.sizes_sentence(SIZES, "Here")
+    assert "Icelandic has 10 tokens, English 900, 90 times as many" in corpus_statistics.sizes_sentence(
+        SIZES, "Here"
+    )
 
 
 def test_sizes_of_all_fifty_languages() -> None:
     for sizes in (corpus_statistics.text_at_hand(), corpus_statistics.oscar_text()):
         assert list(sizes) == list(LANGUAGES) and min(sizes.values()) > 0
     # Icelandic, 8 % of ALMA's 20 B tokens, out of OSCAR's 2.2 GB
-    rules = corpus_statistics.rules_on_sizes(corpus_statistics.oscar_text(), 20e9).set_index(["rule", "language"])
+    rules = corpus_statistics.rules_on_sizes(corpus_statistics.oscar_text(), 20e9).set_index(
+        ["rule", "language"]
+    )
     tokens = 2.2e9 / corpus_statistics.BYTES_PER_TOKEN
     assert rules.loc[("given by ALMA", "is"), "epochs"] == pytest.approx(1.6e9 / tokens)
 
@@ -103,7 +109,9 @@ def test_alma_shares() -> None:
     assert shares["uniform"].tolist() == pytest.approx([100 / 6] * 6)
     assert shares.sum().tolist() == pytest.approx([100] * 4)
     # the ratio of two shares under temperature 2 is the square root of theirs
-    assert shares.loc["zh", "temperature 2"] / shares.loc["is", "temperature 2"] == pytest.approx((19 / 8) ** 0.5)
+    assert shares.loc["zh", "temperature 2"] / shares.loc["is", "temperature 2"] == pytest.approx(
+        (19 / 8) ** 0.5
+    )
 
 
 @pytest.fixture(scope="module")

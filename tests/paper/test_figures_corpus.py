@@ -122,7 +122,9 @@ def test_chance_has_all_groupings_and_three_lines() -> None:
 
 def test_groupings_have_the_colours_of_the_papers_groups() -> None:
     ax = corpus.groupings(["fi de", "fr"], "x").axes[0]
-    drawn = {text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)}
+    drawn = {
+        text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)
+    }
     assert drawn == {code: style.colour_of(code).lower() for code in ("de", "fi", "fr")}
 
 

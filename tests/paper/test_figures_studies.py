@@ -43,7 +43,13 @@ def test_gradient_curves_break_at_zero(tmp_path):
 @pytest.mark.parametrize(("n_labels", "n_seeds"), [(1, 1), (10, 1), (6, 3)])
 def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
     rows = [
-        {"label": f"M{i}", "seed": seed, "step": step, "chosen_avg_logp": -1.0 - seed, "rejected_avg_logp": -2.0 - step}
+        {
+            "label": f"M{i}",
+            "seed": seed,
+            "step": step,
+            "chosen_avg_logp": -1.0 - seed,
+            "rejected_avg_logp": -2.0 - step,
+        }
         for i in range(n_labels)
         for seed in range(n_seeds)
         for step in (0, 2, 4)
@@ -55,8 +61,13 @@ def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
 
 
 def test_tau_history_shows_shares(tmp_path):
-    counts = {"tau_counts": [0] * (len(TAU_EDGES) - 2) + [4], "z_counts": [3] + [0] * (len(Z_EDGES) - 3) + [1]}
-    frame = pd.DataFrame([{"seed": s, "step": n, "tau": 1.0, "z": 0.5, **counts} for s in (0, 1) for n in (1, 2)])
+    counts = {
+        "tau_counts": [0] * (len(TAU_EDGES) - 2) + [4],
+        "z_counts": [3] + [0] * (len(Z_EDGES) - 3) + [1],
+    }
+    frame = pd.DataFrame(
+        [{"seed": s, "step": n, "tau": 1.0, "z": 0.5, **counts} for s in (0, 1) for n in (1, 2)]
+    )
     axes = drawn(studies.tau_history(frame), tmp_path)
     shares = axes[0].collections[0].get_array().reshape(len(Z_EDGES) - 1, 2)
     assert shares[0].tolist() == [0.75, 0.75] and shares[-1].tolist() == [0.25, 0.25]
@@ -97,7 +108,9 @@ def test_interval_bars_follow_the_labels(tmp_path, half):
         for name, mean in (("a", 1.0), ("b", 2.0))
         for direction in ("en-xx", "xx-en")
     ]
-    ax = drawn(studies.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[0]
+    ax = drawn(studies.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[
+        0
+    ]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["second", "first"]
     assert [bar.get_width() for bar in ax.patches] == [2.0, 1.0, 2.0, 1.0]
     assert bool([c for c in ax.collections if c.get_paths()]) == (not np.isnan(half))  # the error bars

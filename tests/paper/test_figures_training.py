@@ -80,7 +80,11 @@ def test_ladder_of_one_group_has_no_second_line_for_the_mean():
 
 def test_heatmap_rows_are_languages_group_by_group():
     outward, inward = direction_heatmap(records()).axes[:2]
-    assert [label.get_text() for label in outward.get_yticklabels()] == ["Russian (3)", "Japanese (6)", "Chinese (6)"]
+    assert [label.get_text() for label in outward.get_yticklabels()] == [
+        "Russian (3)",
+        "Japanese (6)",
+        "Chinese (6)",
+    ]
     assert outward.images[0].get_array().tolist() == [[5, 20], [1, 30], [3, 40]]
     assert inward.images[0].get_array().tolist() == [[0, 60], [0, 10], [0, 20]]
 
@@ -123,4 +127,7 @@ def test_arpo_figure_draws_z_tau_and_both_sides_of_the_probe():
     ]
     distance, weight, sides = arpo_figure(pd.DataFrame(rows)).axes
     assert (drawn(distance), drawn(weight)) == ({"6 Eurasian mix": [0.5]}, {"6 Eurasian mix": [0.9]})
-    assert {line.get_linestyle(): list(line.get_ydata()) for line in sides.get_lines()} == {"-": [-2.0], "--": [-1.0]}
+    assert {line.get_linestyle(): list(line.get_ydata()) for line in sides.get_lines()} == {
+        "-": [-2.0],
+        "--": [-1.0],
+    }

@@ -18,7 +18,11 @@ def test_sets_are_nested_and_share_their_first_language(micro):
     assert list(sets) == ["of 1", "of 2", "of 3", GROUP, RANDOM, ALL]
     assert [len(codes) for codes in sets.values()] == [1, 2, 3, 6, 6, 11]
     assert {codes[0] for codes in sets.values()} == {"et"}
-    assert sets["of 2"] == ("et", "fi") and sets[GROUP] == GROUPS[6] and set(sets[ALL]) == {*GROUPS[3], *GROUPS[6]}
+    assert (
+        sets["of 2"] == ("et", "fi")
+        and sets[GROUP] == GROUPS[6]
+        and set(sets[ALL]) == {*GROUPS[3], *GROUPS[6]}
+    )
     assert list(size_sets(p, 3, 0)) == ["of 1", "of 2", "of 3", GROUP, RANDOM, ALL]
     assert list(size_sets(p.but(seeds=1), 6, 0)) == ["of 1", GROUP, RANDOM, ALL]
     assert list(size_sets(p.but(groups="6"), 6, 0)) == ["of 1", "of 2", "of 3", GROUP]

@@ -35,12 +35,16 @@ def test_differences_are_taken_seed_by_seed():
     values = {(FULL, 0): 50, (FULL, 1): 54, (FULL, 2): 52, ("no-stage1", 0): 40, ("no-stage1", 1): 43,
               ("no-stage1", 2): 43}  # fmt: skip
     found = records(values, ("bleu", "chrf", "bits_per_byte", "off_target", "empty"))
-    study = Study("ladder", "t", FULL, {name: {"system": SFT_SYSTEMS[name]} for name in (FULL, "no-stage1")}, found)
+    study = Study(
+        "ladder", "t", FULL, {name: {"system": SFT_SYSTEMS[name]} for name in (FULL, "no-stage1")}, found
+    )
     table = sft_table(study)
     row = table[(table["system"] == SFT_SYSTEMS["no-stage1"]) & (table["direction"] == "en→xx")].iloc[0]
     assert row["BLEU"] == 42 and row["range over seeds"] == 3
     assert row["BLEU − all stages"] == pytest.approx(-10)
-    assert row["± of it"] == pytest.approx(4.3027 * 1 / 3**0.5, rel=1e-3)  # t of 2 degrees; differences -10, -11, -9
+    assert row["± of it"] == pytest.approx(
+        4.3027 * 1 / 3**0.5, rel=1e-3
+    )  # t of 2 degrees; differences -10, -11, -9
     full = table[table["system"] == SFT_SYSTEMS[FULL]].iloc[0]
     assert full["BLEU"] == 52 and full["BLEU − all stages"] == 0
 
@@ -59,13 +63,23 @@ def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
 
     study, few_shot = ladder_study(p, 6)
     numbers = {
-        name: [run["number"] for _, run in lineage(room._folder(p.but(ablation_share=1.0), 6, p.seed, name))][::-1]
+        name: [run["number"] for _, run in lineage(room._folder(p.but(ablation_share=1.0), 6, p.seed, name))][
+            ::-1
+        ]
         for name in SFT_SYSTEMS
     }
-    assert numbers == {FULL: [0, 1, 2, 3, 4], "no-stage1": [0, 2, 3, 4], "no-stage3": [0, 1, 2, 4], RANDOM: [0, 4]}
+    assert numbers == {
+        FULL: [0, 1, 2, 3, 4],
+        "no-stage1": [0, 2, 3, 4],
+        "no-stage3": [0, 1, 2, 4],
+        RANDOM: [0, 4],
+    }
     file_ladder(p, study, few_shot)
     assert read_study(ladder_folder(p), "group6").systems == study.systems
-    assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {"group6.csv", "group6_few_shot.md"}
+    assert {path.name for path in (ladder_folder(p) / "tables").iterdir()} >= {
+        "group6.csv",
+        "group6_few_shot.md",
+    }
 
 
 def test_what_notebook_07_says_of_the_style_set():

@@ -63,7 +63,9 @@ def test_swaps_find_the_planted_groups_and_keep_the_sizes() -> None:
     found = language_similarity.swapped_groups(PLANTED)
     assert {code for code, group in found.items() if group == language("es").group} == {"es", "it", "fr"}
     assert sorted(found.values()) == sorted(language(code).group for code in PLANTED)
-    assert language_similarity.within_mean(PLANTED.to_numpy(), np.array(list(found.values()))) == pytest.approx(12 / 18)
+    assert language_similarity.within_mean(
+        PLANTED.to_numpy(), np.array(list(found.values()))
+    ) == pytest.approx(12 / 18)
 
 
 def test_swaps_leave_the_best_grouping_alone_and_the_matrix_as_it_was() -> None:
@@ -76,7 +78,10 @@ def test_swaps_leave_the_best_grouping_alone_and_the_matrix_as_it_was() -> None:
 def test_group_similarity_leaves_the_language_itself_out() -> None:
     to_group = language_similarity.group_similarity(PLANTED)
     assert to_group.loc["fr"].to_dict() == {2: pytest.approx(2 / 3), 4: 0}
-    assert to_group.loc["id"].to_dict() == {2: pytest.approx(1 / 3), 4: pytest.approx(1 / 3)}  # fr, ms, th; es, it, ro
+    assert to_group.loc["id"].to_dict() == {
+        2: pytest.approx(1 / 3),
+        4: pytest.approx(1 / 3),
+    }  # fr, ms, th; es, it, ro
 
 
 def test_neighbours_and_their_absence() -> None:
@@ -89,7 +94,10 @@ def test_group_table_counts() -> None:
     table = language_similarity.group_table(PLANTED)
     assert table["languages"].tolist() == [3, 4]
     assert table["genera"].tolist() == [1, 3]  # Romance; Romance again (fr), Malayo-Polynesian, Tai
-    assert table["nearest inside"].tolist() == [2, 0]  # id and ms are as near to ro; the first in the table counts
+    assert table["nearest inside"].tolist() == [
+        2,
+        0,
+    ]  # id and ms are as near to ro; the first in the table counts
     assert table["to the rest"].tolist() == pytest.approx([4 / 12, 4 / 12])  # es-fr it-fr ro-id ro-ms
     assert table["within"].tolist() == pytest.approx([2 / 6, 2 / 12])  # es-it; id-ms
 
@@ -101,8 +109,12 @@ def test_random_groupings_repeat_and_average_to_the_mean_of_all_pairs() -> None:
 
 
 def test_the_sentence_counts_what_it_says() -> None:
-    text = language_similarity.separation_sentence(_matrix({str(g): list(codes) for g, codes in GROUPS.items()}))
-    assert "**1.000**" in text and "(0 reach" in text and "**49 of 49**" in text and " 0 have a script" in text
+    text = language_similarity.separation_sentence(
+        _matrix({str(g): list(codes) for g, codes in GROUPS.items()})
+    )
+    assert (
+        "**1.000**" in text and "(0 reach" in text and "**49 of 49**" in text and " 0 have a script" in text
+    )
 
 
 # --- compression --------------------------------------------------------------------------------------
@@ -113,7 +125,11 @@ def test_a_compressor_saves_on_what_it_has_read() -> None:
     text = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
     other = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
     matrix = language_similarity.compression_matrix({"nl": text, "de": list(text), "da": other})
-    assert list(matrix) == ["da", "de", "nl"] and np.allclose(np.diag(matrix), 1) and np.allclose(matrix, matrix.T)
+    assert (
+        list(matrix) == ["da", "de", "nl"]
+        and np.allclose(np.diag(matrix), 1)
+        and np.allclose(matrix, matrix.T)
+    )
     assert matrix.loc["de", "nl"] > 0.9  # the same text
     assert matrix.loc["da", "de"] < 0.1  # random letters have nothing in common but their alphabet
 

@@ -33,7 +33,9 @@ def test_what_is_filed_is_read_back(p):
     for asked in (p, p.but(seeds=1)):  # the short form shows it
         found = read_ablations(asked)
         assert [study.name for study in found.studies] == ["x", "y"] and found.run["seeds"] == [0, 1, 2]
-        assert {(r.stage, r.seed) for r in found.studies[1].records} == {(n, seed) for n in "ab" for seed in range(3)}
+        assert {(r.stage, r.seed) for r in found.studies[1].records} == {
+            (n, seed) for n in "ab" for seed in range(3)
+        }
     command = json.loads((ablations_folder(p) / "run.json").read_text())["command"]
     assert "--set seeds=3 --set ablation_share=0.5" in command
 
@@ -46,7 +48,9 @@ def test_cost_by_hand(p, monkeypatch):
         folder.mkdir(parents=True)
         seconds = 10 if number == 1 else (number - 1) * (10 if group == 3 else 1)
         (folder / "run.json").write_text(json.dumps({"seconds": seconds, "steps": 5}))
-    stages = (10 + 10) + 10 + 9 + 7 + 4  # the full chain, without 1, 2, 3, 4; without 5 is part of the full one
+    stages = (
+        (10 + 10) + 10 + 9 + 7 + 4
+    )  # the full chain, without 1, 2, 3, 4; without 5 is part of the full one
     own, sharing, sizes = 60, 3 * (60 + 6), 5 * 6
     assert training_seconds(p) == pytest.approx(3 * 0.5 * (stages + own + sharing + sizes))
     minutes = 1.5 * (stages + own + sharing + sizes) / 60 / p.workers

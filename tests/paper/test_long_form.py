@@ -24,7 +24,9 @@ def counted(monkeypatch):
     """A comparison that trains nothing: 20 BLEU for all, and made-up logs."""
     logs = pd.DataFrame([{"label": "ARPO", "seed": 0, "step": 1, "tau": 0.25, "z": 0.125}])
     counts = {"tau_counts": [[0, 3, 1]], "z_counts": [[4, 0]]}
-    monkeypatch.setattr(long_form, "compare_methods", lambda p, group, chosen: records_of({}, [s.name for s in chosen]))
+    monkeypatch.setattr(
+        long_form, "compare_methods", lambda p, group, chosen: records_of({}, [s.name for s in chosen])
+    )
     monkeypatch.setattr(long_form, "probe_frame", lambda *_: logs.assign(chosen_avg_logp=-1.5))
     monkeypatch.setattr(long_form, "tau_frame", lambda *_: logs.assign(**counts))
     monkeypatch.setattr(long_form, "read_pairs", lambda *_: ([], {"considered": 5, "kept": 4}))
@@ -36,7 +38,10 @@ def test_what_is_filed_is_read_back(p, counted):
     assert [system.name for system in found.methods] == ["cpo", "arpo"]
     assert found.variants == arpo_variants(p) and found.systems == [*systems(p), *arpo_variants(p)]
     assert {record.stage for record in found.of(found.methods)} == {"stage4", "cpo", "arpo"}
-    assert {record.stage for record in found.records} == {"stage4", *(system.name for system in found.systems)}
+    assert {record.stage for record in found.records} == {
+        "stage4",
+        *(system.name for system in found.systems),
+    }
     assert found.taus["tau_counts"].tolist() == [[0, 3, 1]] and found.taus["z"].tolist() == [0.125]
     assert found.probes["chosen_avg_logp"].tolist() == [-1.5]
     again = read_long_form(p)
@@ -47,7 +52,9 @@ def test_the_command_stands_in_run_json(p, counted):
     run_long_form(p, [])
     run = json.loads((long_folder(p) / "run.json").read_text())
     assert run["command"].startswith("xalma run --profile tiny --only 08 --set ")
-    assert {"--set seeds=3", "--set comparison_steps=5"} <= {f"--set {w}" for w in run["command"].split(" --set ")}
+    assert {"--set seeds=3", "--set comparison_steps=5"} <= {
+        f"--set {w}" for w in run["command"].split(" --set ")
+    }
     assert run["seeds"] == [0, 1, 2] and run["pairs"] == {"6": {"considered": 5, "kept": 4}}
     assert run["commit"] and run["hardware"]
 

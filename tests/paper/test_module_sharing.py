@@ -37,7 +37,9 @@ def test_what_serves_all_gets_the_groups_updates_in_sum(two):
         assert q.stage3_tokens // update == 2 * (short.stage3_tokens // update)
         group = 0 if name == DENSE else 3
         assert q.languages_of(group) == GROUPS[3] + GROUPS[6]
-    odd = joint_profile(two.but(stage2_tokens=3 * update), SHARED, 4)  # half of 3 updates is one, so two for two groups
+    odd = joint_profile(
+        two.but(stage2_tokens=3 * update), SHARED, 4
+    )  # half of 3 updates is one, so two for two groups
     assert odd.stage2_tokens == 2 * update
 
 

@@ -39,8 +39,14 @@ def wmt(tmp_path, monkeypatch) -> Path:
         write_atomically(folder / direction / "systems" / "ONLINE-B.txt", text(lines))
     for (direction, name), lines in REFERENCES.items():
         write_atomically(folder / direction / f"{name}.txt", text(lines))
-    scores, tables = ["pair\tsystem\tid\tis_constrained\tmetric\tscore"], ["pair\treference\tsystem\tCOMET\tchrF\tBLEU"]
-    for direction, mine, printed, first in (("en-ja", "char", "ja-mecab", "ref"), ("he-en", "13a", "13a", "refA")):
+    scores, tables = (
+        ["pair\tsystem\tid\tis_constrained\tmetric\tscore"],
+        ["pair\treference\tsystem\tCOMET\tchrF\tBLEU"],
+    )
+    for direction, mine, printed, first in (
+        ("en-ja", "char", "ja-mecab", "ref"),
+        ("he-en", "13a", "13a", "refA"),
+    ):
         references = [REFERENCES[direction, first]]
         chrf = corpus_chrf(OUTPUT[direction], references).score
         for reference in ("all", "refA"):
@@ -67,14 +73,26 @@ def test_each_published_number_has_its_reference_and_tokenizer(wmt):
     assert (tables["ours"] - tables["published"]).abs().max() <= 0.05 + 1e-9
     ja = rows.query("direction == 'en-ja' and metric == 'bleu'").set_index("source")["ours"]
     assert ja["scores"] != ja["tables"]
-    he = rows.query("direction == 'he-en' and source == 'tables' and metric == 'bleu'").set_index("reference")["ours"]
+    he = rows.query("direction == 'he-en' and source == 'tables' and metric == 'bleu'").set_index(
+        "reference"
+    )["ours"]
     assert he["refA"] != he["refB"]
 
 
-def test_score_writes_them_beside_ours_and_blanks_where_a_system_has_no_output(wmt, tmp_path, monkeypatch, capsys):
+def test_score_writes_them_beside_ours_and_blanks_where_a_system_has_no_output(
+    wmt, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr("xalma.evaluation.scoring.home", lambda: tmp_path)
     write_atomically(wmt / "he-en" / "systems" / "Mine.txt", text(OUTPUT["he-en"]))
-    command = ["score", "--system-outputs", str(wmt), "--testset", str(wmt), "--results", str(tmp_path / "out")]
+    command = [
+        "score",
+        "--system-outputs",
+        str(wmt),
+        "--testset",
+        str(wmt),
+        "--results",
+        str(tmp_path / "out"),
+    ]
     command += ["--metrics", "bleu", "--workers", "1"]
     assert main(command) == 2
     assert "Mine lacks en-ja" in capsys.readouterr().err

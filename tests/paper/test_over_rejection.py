@@ -21,7 +21,11 @@ def trl_self(method: str, **more) -> SimpleNamespace:
     )  # fmt: skip
 
 
-LOGPS = (torch.tensor([-12.0, -3.0, -20.0]), torch.tensor([-9.0, -8.0, -19.5]), torch.tensor([10.0, 4.0, 16.0]))
+LOGPS = (
+    torch.tensor([-12.0, -3.0, -20.0]),
+    torch.tensor([-9.0, -8.0, -19.5]),
+    torch.tensor([10.0, 4.0, 16.0]),
+)
 
 
 @pytest.mark.parametrize(("label", "averaged"), [("CPO", False), ("SimPO", True)])
@@ -98,7 +102,13 @@ def test_tau_table_counts_pairs_and_compares_z_on_the_same_ones():
 
 def test_push_table_by_hand():
     rows = [
-        {"label": "A", "seed": seed, "step": step, "chosen_avg_logp": -1.0 + change * step, "rejected_avg_logp": -2.0}
+        {
+            "label": "A",
+            "seed": seed,
+            "step": step,
+            "chosen_avg_logp": -1.0 + change * step,
+            "rejected_avg_logp": -2.0,
+        }
         for seed, change in enumerate((0.1, 0.2, 0.3))
         for step in (0, 1, 2)
     ]

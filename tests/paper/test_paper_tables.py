@@ -33,7 +33,9 @@ SOURCES = {"paper_alma_en_xx": "a", "paper_alma_xx_en": "b", "paper_alma_mono_pa
 
 @pytest.mark.parametrize(("name", "source"), SOURCES.items())
 def test_every_printed_cell_is_in_its_table_as_shown(name, source):
-    shown = sorted(cell.text for row in TABLES[name].rows for cell in row if isinstance(cell, Cell) and cell.text)
+    shown = sorted(
+        cell.text for row in TABLES[name].rows for cell in row if isinstance(cell, Cell) and cell.text
+    )
     assert shown == sorted(text for text in published(source)["shown"] if text)
     assert not any(cell.run for row in TABLES[name].rows for cell in row if isinstance(cell, Cell))
 
@@ -67,7 +69,10 @@ def test_our_groups_have_the_papers_shape_with_marks_and_runs():
     texts = {row[0]: [cell.text + cell.mark for cell in row[1:]] for row in table.rows}
     # Estonian is in All alone, Bulgarian too; † where the best of the column is not significantly better, ° where
     # people would not notice that it is
-    assert texts == {"SFT": ["20.00", "10.00°", "30.00†°", "35.00"], "ARPO": ["20.00", "12.00", "32.00", "35.00"]}
+    assert texts == {
+        "SFT": ["20.00", "10.00°", "30.00†°", "35.00"],
+        "ARPO": ["20.00", "12.00", "32.00", "35.00"],
+    }
     assert {cell.run for row in table.rows for cell in row[1:]} == {"../run.json"}
     assert [cell.best for cell in table.rows[1][1:]] == [True, True, True, True]
 
@@ -75,7 +80,9 @@ def test_our_groups_have_the_papers_shape_with_marks_and_runs():
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     """A profile of group 6 with outputs of two stages beside them, and stage 5 better in one direction."""
-    p = load_profile("tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results"))
+    p = load_profile(
+        "tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results")
+    )
     monkeypatch.setattr("xalma.runs.home", lambda: tmp_path)
     lines = [f"this is the sentence with number {i} of all" for i in range(40)]
     for stage, name, bad in (("stage4", "sft", 30), ("stage5", "arpo", 3)):
@@ -109,7 +116,11 @@ def test_the_outputs_tested_are_those_of_the_current_values(profile, tmp_path):
     before, _ = stage_tests(profile, "stage4", "stage5", "chrf")
     for name in ("stage4_sft", "stage5_arpo"):
         folder = tmp_path / "runs" / "tiny" / "ladder" / name / "group6"
-        rows = [{"direction": d, "reference": f"line {i}", "output": ""} for d in ("zh-en", "en-et") for i in range(9)]
+        rows = [
+            {"direction": d, "reference": f"line {i}", "output": ""}
+            for d in ("zh-en", "en-et")
+            for i in range(9)
+        ]
         write_json(outputs_file(profile.but(max_new_tokens=5), folder, 6), rows)
     assert stage_tests(profile, "stage4", "stage5", "chrf")[0].equals(before)
     (folder / outputs_file(profile, folder, 6).name).unlink()
@@ -119,7 +130,12 @@ def test_the_outputs_tested_are_those_of_the_current_values(profile, tmp_path):
 def test_run_file_has_no_durations_and_survives_without_the_stages(profile, tmp_path):
     path = write_run_file(profile, "xalma run")
     run = json.loads(path.read_text())
-    assert run["stages"]["stage4/group6"] == {"fingerprint": "sft", "commit": "c", "steps": 3, "contamination": None}
+    assert run["stages"]["stage4/group6"] == {
+        "fingerprint": "sft",
+        "commit": "c",
+        "steps": 3,
+        "contamination": None,
+    }
     assert run["seed"] == 0 and "seconds" not in path.read_text() and str(tmp_path) not in path.read_text()
     (tmp_path / "runs").rename(tmp_path / "gone")
     assert json.loads(write_run_file(profile, "another").read_text()) == run
@@ -166,7 +182,9 @@ def test_score_table_marks_the_best_and_what_is_not_worse():
         ("30.00", False, "†°"), ("31.00", True, ""), ("20.00", False, "")
     ]  # fmt: skip
     assert [row[2].mark for row in table.rows] == ["°", "", ""], "the mean too"
-    assert table.notes[-1].startswith("°: a difference below 2.34, at which") and "2401.06760" in table.notes[-1]
+    assert (
+        table.notes[-1].startswith("°: a difference below 2.34, at which") and "2401.06760" in table.notes[-1]
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------
@@ -211,6 +229,8 @@ def test_what_the_tests_of_groups_say(deltas, said):
     """High-resource rows are another question; the order is that of the table."""
     rows = [(g, subset, "xx-en", d if subset == "All" else 9.0, 0.024 if abs(d) > 1 else 0.6)
             for g, d in zip((3, 6), deltas, strict=True) for subset in ("All", "High")]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["group", "subset", "direction", "delta", "p_adjusted"]).assign(how="a test")
+    frame = pd.DataFrame(rows, columns=["group", "subset", "direction", "delta", "p_adjusted"]).assign(
+        how="a test"
+    )
     found = paper_tables.groups_sentence(frame, "SFT", "ARPO")
     assert found == f"ARPO against SFT, mean BLEU of a group's directions: {said} (a test)."

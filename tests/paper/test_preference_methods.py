@@ -43,7 +43,13 @@ def trained(micro, finished):
     """Two methods trained on made-up pairs; the micro model's own answers may all be filtered out."""
     p = micro.but(methods="cpo,arpo", seeds=2)
     rows = [
-        {"prompt": f"Say {i}:", "chosen": f" yes {i}", "rejected": f" no, {i} and {i}", "src": "en", "tgt": "fi"}
+        {
+            "prompt": f"Say {i}:",
+            "chosen": f" yes {i}",
+            "rejected": f" no, {i} and {i}",
+            "src": "en",
+            "tgt": "fi",
+        }
         for i in range(6)
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +89,9 @@ def test_a_changed_option_is_trained_again(trained, monkeypatch):
     seen = []
     original = preference_methods.train_preference
     monkeypatch.setattr(
-        preference_methods, "train_preference", lambda method, *a, **k: seen.append(k) or original(method, *a, **k)
+        preference_methods,
+        "train_preference",
+        lambda method, *a, **k: seen.append(k) or original(method, *a, **k),
     )
     system = System("arpo", "ARPO", "arpo", {"eta": 3.0})
     preference_methods._train_system(study.one_share(p), 6, system, 0)

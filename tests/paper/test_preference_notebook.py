@@ -46,7 +46,9 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
     assert {file.stem for file in (long_folder(p) / "tables").glob("*.csv")} == TABLES
     before = {file: file.read_bytes() for file in long_folder(p).rglob("*") if file.is_file()}
     executed = run_notebook(overrides, tmp_path)
-    assert {file: file.read_bytes() for file in before} == before, "a short run leaves the long form as it was"
+    assert {file: file.read_bytes() for file in before} == before, (
+        "a short run leaves the long form as it was"
+    )
     assert {record.stage for record in read_records(preference_methods.preference_file(p))} == {
         SFT, *(name_of(method, rate) for method in ASKED for rate in STYLE_RATES)
     }  # fmt: skip

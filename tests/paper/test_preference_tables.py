@@ -45,7 +45,8 @@ def records_of(bleu: dict[tuple[str, str, int], float], names) -> list[Record]:
                 value = bleu.get((name, side, seed), 20.0)
                 made.append(Record("tiny", name, direction, "bleu", value + more, 10, "sig", seed))
                 made += [
-                    Record("tiny", name, direction, metric, 50.0, 10, "sig", seed) for metric in METRICS - {"bleu"}
+                    Record("tiny", name, direction, metric, 50.0, 10, "sig", seed)
+                    for metric in METRICS - {"bleu"}
                 ]
     return made
 
@@ -60,7 +61,9 @@ def test_summary_means_and_intervals():
 
 def test_preference_table_keeps_paper_and_ours_apart():
     labels = {"stage4": "SFT, the start", "sft": "SFT (continued)", "simpo": "SimPO", "arpo": "ARPO"}
-    table = preference_tables.preference_table(records_of({}, labels), labels).set_index(["direction", "method"])
+    table = preference_tables.preference_table(records_of({}, labels), labels).set_index(
+        ["direction", "method"]
+    )
     assert table.loc[("en→xx", "ARPO"), "paper BLEU"] == "27.8"
     assert table.loc[("xx→en", "SimPO"), "paper COMET-22"] == "16.4?"  # an unsure cell shows it
     assert table.loc[("en→xx", "SFT (continued)"), "paper BLEU"] == ""
@@ -70,8 +73,14 @@ def test_preference_table_keeps_paper_and_ours_apart():
 def test_drift_table_has_every_measure_with_its_interval():
     labels = {"stage4": "SFT, the start", "arpo": "ARPO"}
     records = records_of({}, labels)
-    changed = [Record(**{**vars(r), "value": 40.0 + r.seed}) if r.metric == "drift_chrf" else r for r in records]
-    row = preference_tables.drift_table(changed, labels).set_index(["direction", "method"]).loc[("xx→en", "ARPO")]
+    changed = [
+        Record(**{**vars(r), "value": 40.0 + r.seed}) if r.metric == "drift_chrf" else r for r in records
+    ]
+    row = (
+        preference_tables.drift_table(changed, labels)
+        .set_index(["direction", "method"])
+        .loc[("xx→en", "ARPO")]
+    )
     assert row["chrF to SFT output"] == 41.0 and row["chrF to SFT output ±"] == pytest.approx(4.303 / 3**0.5)
     for column in ("length %", "off-target %", "empty %"):
         assert (row[column], row[f"{column} ±"]) == (50.0, 0.0)
@@ -79,7 +88,10 @@ def test_drift_table_has_every_measure_with_its_interval():
 
 @pytest.mark.parametrize(
     ("arpo", "expected"),
-    [(25.0, r"ARPO, en→xx: \+5.00 BLEU against SFT \(± 0.00\), more than the interval"), (20.0, r"\+0.00 .* within")],
+    [
+        (25.0, r"ARPO, en→xx: \+5.00 BLEU against SFT \(± 0.00\), more than the interval"),
+        (20.0, r"\+0.00 .* within"),
+    ],
 )
 def test_findings_follow_the_records(arpo, expected):
     labels = {"stage4": "SFT", "dpo": "DPO", "cpo": "CPO", "arpo": "ARPO"}
@@ -109,4 +121,3 @@ def test_push_findings_name_what_moved_beyond_its_interval():
     one_seed = table.assign(**{"chosen ±": float("nan"), "rejected ±": float("nan")})
     sentences = preference_tables.push_findings(one_seed)
     assert all("too few seeds" in sentence and "with:" not in sentence for sentence in sentences)
-

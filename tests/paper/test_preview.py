@@ -39,7 +39,9 @@ def test_a_fresh_machine_shows_the_filed_run_else_the_shipped_base(tmp_path) -> 
     assert list(table) == ["direction", "source", "continuation", "reference"]
     assert table["direction"].tolist() == ["en-fi", "fi-en"]
     filed = pd.DataFrame({"direction": ["en-fi"], "translation": ["x"]})
-    write_table(filed, tmp_path / "tiny" / "tables" / "00_translations", "Translated by the module of group 6.")
+    write_table(
+        filed, tmp_path / "tiny" / "tables" / "00_translations", "Translated by the module of group 6."
+    )
     sentence, table = report.translations(p, "fi", n=1)
     assert sentence.endswith("filed in the repository. Translated by the module of group 6.")
     assert table.equals(filed)
@@ -51,7 +53,9 @@ def test_with_a_module_its_answers_stand_beside_the_references(tmp_path, monkeyp
     monkeypatch.setattr(report, "open_merged", lambda folder: (folder.name, None))
     monkeypatch.setattr(report, "read_run", lambda folder: {"number": 4})
     monkeypatch.setattr(
-        report, "translate", lambda model, tokenizer, texts, src, tgt, **_: [f"{model} {src}>{tgt} {t}" for t in texts]
+        report,
+        "translate",
+        lambda model, tokenizer, texts, src, tgt, **_: [f"{model} {src}>{tgt} {t}" for t in texts],
     )
     sentence, table = report.translations(p, "fi", n=1)
     assert "group 6 as of stage 4" in sentence

@@ -42,7 +42,11 @@ def file_ladder_by_hand(folder):
         record(stage, direction, metric, value - 0.1 * number, seed)
         for number, stage in enumerate(("base", "stage1", "stage2", "stage3"))
         for direction in ("en-fi", "fi-en")
-        for metric, value in (("bleu", 40.3 if stage == "stage3" else 0.4), ("text_bits", 2), ("partner_gain", 1))
+        for metric, value in (
+            ("bleu", 40.3 if stage == "stage3" else 0.4),
+            ("text_bits", 2),
+            ("partner_gain", 1),
+        )
         for seed in range(3)
     ]
     write_records(folder / "group6_few_shot.jsonl", few_shot)
@@ -60,8 +64,12 @@ def results(tmp_path):
     file_ladder_by_hand(tmp_path / "ladder")
     run = {"command": "c", "hardware": {"cpu": "A CPU"}, "profile": {"mixed_precision": "auto"}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text("**Caption**\n\n| group | base |\n| 6 | 3.25 |\n")
-    (tmp_path / "tables" / "11_quality.md").write_text("**Caption**\n\n| bitext | BLEU |\n| none | 0.5 |\n\nFOOTNOTE\n")
+    (tmp_path / "tables" / "ladder_bits_per_byte.md").write_text(
+        "**Caption**\n\n| group | base |\n| 6 | 3.25 |\n"
+    )
+    (tmp_path / "tables" / "11_quality.md").write_text(
+        "**Caption**\n\n| bitext | BLEU |\n| none | 0.5 |\n\nFOOTNOTE\n"
+    )
     hardware = {"cpu": "A CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
     cost = {
         "seconds": {"00_a": 60, "01_b": 90},
@@ -73,7 +81,9 @@ def results(tmp_path):
 
 
 def test_blocks_are_filled_and_the_rest_is_left_alone(results):
-    text = "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
+    text = (
+        "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
+    )
     (results / "tables" / "12_about.json").write_text('{"segments": 128}')
     ladder = "group,direction,n,base,stage4 few-shot,stage4,sft+\n1 Germanic,en-xx,7,1.0,1.5,2.0,3.0\n"
     (results / "tables" / "12_ladder_bleu.csv").write_text(ladder)
@@ -96,10 +106,18 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
 def test_findings_have_intervals_and_name_what_is_within_them(results):
     half = 4.303 / 3**0.5  # of three values with standard deviation 1
     text = readme.findings_block(results)
-    assert f"without stage 1: -10.0 ± {half:.1f} / +0.0 ± {half:.1f} BLEU (within its interval: xx→en)." in text
+    assert (
+        f"without stage 1: -10.0 ± {half:.1f} / +0.0 ± {half:.1f} BLEU (within its interval: xx→en)." in text
+    )
     assert "no prompt: BLEU 40.0 ± 0.0 / 40.0 ± 0.0; after stages 0 to 2 at most 0.4 / 0.4." in text
-    assert "What stage 2 adds to the bits per byte of text alone" in text and "-0.100 ± 0.000 / -0.100 ± 0.000." in text
-    assert "significantly better in group 6 xx→en (+3.00, p 0.030) and worse in group 3 en→xx (-2.00, p 0.020)" in text
+    assert (
+        "What stage 2 adds to the bits per byte of text alone" in text
+        and "-0.100 ± 0.000 / -0.100 ± 0.000." in text
+    )
+    assert (
+        "significantly better in group 6 xx→en (+3.00, p 0.030) and worse in group 3 en→xx (-2.00, p 0.020)"
+        in text
+    )
 
 
 def test_a_second_run_of_other_values_is_no_pair(results, second):

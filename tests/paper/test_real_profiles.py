@@ -28,7 +28,9 @@ def _epochs(p: Profile, corpus: Corpus, kind: str, codes: Iterable[str], budget:
         lengths = [len(content) if isinstance(content, str) else sum(map(len, content)) for content in found]
         sizes[code] = (len(lengths), sum(lengths))
     chances = sampling_probabilities(
-        {code: characters for code, (_, characters) in sizes.items()}, "temperature", temperature=p.mixing_temperature
+        {code: characters for code, (_, characters) in sizes.items()},
+        "temperature",
+        temperature=p.mixing_temperature,
     )
     mean = sum(chances[code] * characters / n for code, (n, characters) in sizes.items())
     drawn = budget * CHARACTERS_PER_TOKEN / mean  # documents
@@ -67,7 +69,9 @@ def test_almas_human_pairs_come_before_ntrexs():
     p = PROFILES["alma-small-cpu"]
     ntrex = {english for english, _ in open_corpus(p.but(corpus="ntrex")).sft("de")}
     first = open_corpus(p).sft("de")[:1000]
-    assert len({english for english, _ in first} & ntrex) < 300  # ALMA's own WMT'19 has some of NTREX's English
+    assert (
+        len({english for english, _ in first} & ntrex) < 300
+    )  # ALMA's own WMT'19 has some of NTREX's English
     assert {english for english, _ in open_corpus(p).sft("is")} <= ntrex | {
         english for english, _ in open_corpus(p.but(corpus="ntrex")).sft("is")
     }

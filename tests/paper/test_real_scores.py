@@ -16,15 +16,27 @@ from xalma.paper.real_base.scores import Drawn, Piece, read_lines_of, records_of
 from xalma.paper.real_base.tables import STAGES, difference, ladder_table, read_table
 from xalma.profiles import load_profile
 
-REFERENCES = ["The cat sat on the mat today.", "A dog runs in the park.", "We eat bread with cheese.", "It rains."]
+REFERENCES = [
+    "The cat sat on the mat today.",
+    "A dog runs in the park.",
+    "We eat bread with cheese.",
+    "It rains.",
+]
 
 
 def piece(system: str, outputs: list[str], direction: str = "de-en") -> Piece:
     nats = [float(len(text)) for text in REFERENCES]
-    return Piece(system, "flores", direction, "prompted", outputs, REFERENCES, REFERENCES, nats, ["a", "a", "b", "c"])
+    return Piece(
+        system, "flores", direction, "prompted", outputs, REFERENCES, REFERENCES, nats, ["a", "a", "b", "c"]
+    )
 
 
-GOOD = ["The cat sat on the mat today.", "A dog runs in the park.", "We eat bread and cheese.", "It is raining."]
+GOOD = [
+    "The cat sat on the mat today.",
+    "A dog runs in the park.",
+    "We eat bread and cheese.",
+    "It is raining.",
+]
 BAD = ["The cat is there.", "A dog is in a park.", "We have bread.", "Rain."]
 
 
@@ -40,7 +52,9 @@ def test_first_row_of_the_draws_is_the_score_and_documents_are_drawn_whole() -> 
 
 def test_differences_are_paired_and_marked() -> None:
     drawn = Drawn(0)
-    scores = {(one.system, "flores", "de-en"): drawn.scores(one) for one in (piece("a", GOOD), piece("b", BAD))}
+    scores = {
+        (one.system, "flores", "de-en"): drawn.scores(one) for one in (piece("a", GOOD), piece("b", BAD))
+    }
     assert difference(scores, "a", "b", "flores", ["de-en"], "chrf++").endswith("*")
     assert difference(scores, "a", "a", "flores", ["de-en"], "bleu") == "0.00 [0.00, 0.00]"
     assert difference(scores, "a", "c", "flores", ["de-en"], "bleu") == "not measured"
@@ -49,12 +63,15 @@ def test_differences_are_paired_and_marked() -> None:
 def test_the_ladder_has_what_was_measured_and_says_what_was_not() -> None:
     p = load_profile("real", groups="1", only_languages="de", module_languages="1:de")
     scores = {
-        ("stage4", "flores", direction): Drawn(0).scores(piece("stage4", GOOD)) for direction in ("de-en", "en-de")
+        ("stage4", "flores", direction): Drawn(0).scores(piece("stage4", GOOD))
+        for direction in ("de-en", "en-de")
     }
     table = ladder_table(scores, p, "flores", "chrf++")
     assert list(table["group"]) == ["1 Germanic"] * 2 + ["all"] * 2 + ["all, High"] * 2
     assert set(table["base"]) == {"not measured"}
-    assert parsed(table["stage4"][0])[0] == pytest.approx(scores["stage4", "flores", "en-de"]["chrf++"][0], abs=0.01)
+    assert parsed(table["stage4"][0])[0] == pytest.approx(
+        scores["stage4", "flores", "en-de"]["chrf++"][0], abs=0.01
+    )
     assert ladder_steps(table, "chrF++", STAGES) is not None
 
 

@@ -27,7 +27,9 @@ from xalma.runs import results_folder, stage_folder
 
 @pytest.fixture
 def p(tmp_path):
-    return load_profile("tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results"))
+    return load_profile(
+        "tiny", groups="6", run_dir=str(tmp_path / "runs"), results_dir=str(tmp_path / "results")
+    )
 
 
 def file_stage(p, number, group, run, log):
@@ -79,8 +81,13 @@ def test_training_table_and_its_sentence(p):
     assert training_table(p, 1).to_dict("records") == [
         {"group": "base", "updates": 2, "tokens seen": 640, "first logged loss": 5.0, "last logged loss": 4.0}
     ]
-    assert loss_sentence(training_table(p, 1)) == "Loss on training text, nats per token: base from 5.00 to 4.00."
-    assert "held-out" in loss_sentence(training_table(p, 4)) and "3.00 to 1.25" in loss_sentence(training_table(p, 4))
+    assert (
+        loss_sentence(training_table(p, 1))
+        == "Loss on training text, nats per token: base from 5.00 to 4.00."
+    )
+    assert "held-out" in loss_sentence(training_table(p, 4)) and "3.00 to 1.25" in loss_sentence(
+        training_table(p, 4)
+    )
 
 
 def test_change_sentence_counts_what_rose_and_fell():
@@ -125,7 +132,9 @@ def test_a_table_of_sentences_is_set_to_the_left():
 
 
 def test_group_scores_average_one_group():
-    found = group_scores(records(stage4__en_ja=10, stage4__en_zh=20, stage4__en_ru=90), 6, "bleu", {"stage4": "SFT"})
+    found = group_scores(
+        records(stage4__en_ja=10, stage4__en_zh=20, stage4__en_ru=90), 6, "bleu", {"stage4": "SFT"}
+    )
     assert found.to_dict("records") == [{"system": "SFT", "direction": "en-xx", "value": 15.0}]
 
 

@@ -49,7 +49,11 @@ def test_the_exponent_is_of_the_three_upper_points():
 def test_table_and_claims(record, monkeypatch):
     table = scaling_table(record).set_index(["step", "grows"])
     assert table["exponent"].tolist() == pytest.approx([1.0, 2.0, 0.0], abs=1e-9)
-    assert table["claim"].tolist() == ["linear or better", "worse, because: not looked into", "linear or better"]
+    assert table["claim"].tolist() == [
+        "linear or better",
+        "worse, because: not looked into",
+        "linear or better",
+    ]
     assert table.loc[("tokenizer", "languages"), "times the seconds"] == pytest.approx((49 / 5) ** 2)
     monkeypatch.setitem(scaling.WHY_WORSE, ("tokenizer", "languages"), "it is made up")
     assert scaling_table(record)["claim"][1] == "worse, because: it is made up"
@@ -62,8 +66,12 @@ def test_sentence_and_note(record):
         "1.00 times the seconds."
     )
     note = scaling.scaling_note(record)
-    assert note.startswith("Text: NTREX-128; the fastest of 3 runs a point; a CPU, 1 thread; commit 0000000000;")
-    assert "amounts times 0.05" in scaling.scaling_note(record | {"options": record["options"] | {"scale": 0.05}})
+    assert note.startswith(
+        "Text: NTREX-128; the fastest of 3 runs a point; a CPU, 1 thread; commit 0000000000;"
+    )
+    assert "amounts times 0.05" in scaling.scaling_note(
+        record | {"options": record["options"] | {"scale": 0.05}}
+    )
 
 
 def test_figure_has_a_line_and_its_linear_guide_for_each_cost(record):
@@ -73,14 +81,18 @@ def test_figure_has_a_line_and_its_linear_guide_for_each_cost(record):
         line, guide = ax.lines
         factors = [n / AXES[axis][0] for n in AXES[axis]]
         assert line.get_xdata().tolist() == guide.get_xdata().tolist() == factors
-        assert guide.get_ydata().tolist() == pytest.approx([line.get_ydata()[0] * factor for factor in factors])
+        assert guide.get_ydata().tolist() == pytest.approx(
+            [line.get_ydata()[0] * factor for factor in factors]
+        )
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
 def test_without_the_file_it_is_not_measured(tmp_path):
     record = read_scaling(tmp_path / "none.json")
     assert scaling_sentence(record) == f"Not measured here: `{SCALING_COMMAND}` measures it, in minutes."
-    assert scaling_table(record).empty and scaling_figure(record) is None and scaling.scaling_note(record) == ""
+    assert (
+        scaling_table(record).empty and scaling_figure(record) is None and scaling.scaling_note(record) == ""
+    )
 
 
 @pytest.mark.skipif(not COMMITTED.exists(), reason="not measured yet")

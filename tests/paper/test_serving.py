@@ -15,7 +15,14 @@ from xalma.paper.benchmarks import (
     serving_table,
 )
 
-STEPS = {"merged": 20.0, "replayed": 16.0, "in_turn": 40.0, "gated": 30.0, "adapter_names": 45.0, "rebuilt": 300.0}
+STEPS = {
+    "merged": 20.0,
+    "replayed": 16.0,
+    "in_turn": 40.0,
+    "gated": 30.0,
+    "adapter_names": 45.0,
+    "rebuilt": 300.0,
+}
 
 
 @pytest.fixture
@@ -27,7 +34,15 @@ def record():
          "floor_ms": 24.0 * groups if way == "gated" else None, "times_floor": 1.25 if way == "gated" else None}
         for way, ms in STEPS.items() for groups in (1, 8) if way != "replayed"
     ]  # fmt: skip
-    options = {"layers": 6, "hidden": 768, "rank": 512, "dtype": "float32", "batch": 8, "prompt": 64, "threads": 2}
+    options = {
+        "layers": 6,
+        "hidden": 768,
+        "rank": 512,
+        "dtype": "float32",
+        "batch": 8,
+        "prompt": 64,
+        "threads": 2,
+    }
     hardware = {"gpu": None, "cpu": "a CPU"}
     return {
         "rows": rows,
@@ -59,7 +74,11 @@ def test_sentence_gives_the_ratios(record):
 
 def on_a_gpu(record):
     """The same with replays, and steps that are timed in `generate`."""
-    more = [r | {"way": "replayed", "step_ms": 7 * STEPS["replayed"]} for r in record["rows"] if r["way"] == "merged"]
+    more = [
+        r | {"way": "replayed", "step_ms": 7 * STEPS["replayed"]}
+        for r in record["rows"]
+        if r["way"] == "merged"
+    ]
     for row in record["rows"]:
         row |= {"recording_ms": 90.0} if row["way"] == "gated" else {}
         row["prefill_tokens_per_s"] *= 0.85 if row["way"] == "gated" else 1
@@ -81,7 +100,10 @@ def test_figure(record):
     steps, memory = serving_figure(record).axes
     assert len(steps.lines) == len(STEPS) and len(memory.lines) == len(STEPS) - 2
     assert steps.lines[0].get_ydata().tolist() == [20.0, 160.0]
-    assert serving_figure(on_a_gpu(copy.deepcopy(record))).axes[0].lines[0].get_ydata().tolist() == [140.0, 1120.0]
+    assert serving_figure(on_a_gpu(copy.deepcopy(record))).axes[0].lines[0].get_ydata().tolist() == [
+        140.0,
+        1120.0,
+    ]
     assert record == before
 
 

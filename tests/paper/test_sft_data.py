@@ -112,8 +112,13 @@ def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
         assert {facts["updates"] for facts in study.systems.values()} == {3}
     for data in DATA:
         folder = stage_folder(p, 4, 6, f"ablations/seed0/sft-{data}")
-        assert Path(read_run(folder)["previous"]) == start and read_run(folder)["inputs"]["languages"] == ["ja", "zh"]
-    bits = {study.name: next(r.value for r in study.records if r.metric == "bits_per_byte") for study in studies}
+        assert Path(read_run(folder)["previous"]) == start and read_run(folder)["inputs"]["languages"] == [
+            "ja",
+            "zh",
+        ]
+    bits = {
+        study.name: next(r.value for r in study.records if r.metric == "bits_per_byte") for study in studies
+    }
     assert len(set(bits.values())) == 3, "three different test sets"
 
 

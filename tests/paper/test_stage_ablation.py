@@ -83,14 +83,18 @@ def folders_of(p) -> dict:
 def test_chains_are_the_stages_they_say(fake_stages):
     p, made = fake_stages
     study = ablate_stages(p.but(seeds=2), 6)
-    assert {(r.stage, r.seed) for r in study.records} == {(chain, seed) for chain in CHAINS for seed in (0, 1)}
+    assert {(r.stage, r.seed) for r in study.records} == {
+        (chain, seed) for chain in CHAINS for seed in (0, 1)
+    }
     assert not any("ladder" in folder.parts for folder in made)
     folders = folders_of(p)
     assert {chain: stages_of(folder) for chain, folder in folders.items()} == STAGES_OF
     assert {chain: facts["updates"] for chain, facts in study.systems.items()} == {
         c: 10 * len(s) for c, s in STAGES_OF.items()
     }
-    assert n_updates(folders["full"]) == 50 and n_tokens(folders["full"]) == 1 + 2 + 3 + 4  # stage 5 counts no tokens
+    assert (
+        n_updates(folders["full"]) == 50 and n_tokens(folders["full"]) == 1 + 2 + 3 + 4
+    )  # stage 5 counts no tokens
     assert study.labels == CHAINS and study.systems["no-stage5"]["ends with"] == 4
     assert read_run(folders["full"])["tokens"] == p.stage1_tokens // 2
 
@@ -131,7 +135,9 @@ def test_only_a_lack_of_pairs_ends_a_chain_early(fake_stages, monkeypatch):
 
 
 def test_shortened_scales_every_budget_and_keeps_a_batch(micro):
-    p = micro.but(ablation_share=0.25, sft_pairs=80, stage5_pairs=40, stage4_epochs=2.0, stage1_tokens=100_000)
+    p = micro.but(
+        ablation_share=0.25, sft_pairs=80, stage5_pairs=40, stage4_epochs=2.0, stage1_tokens=100_000
+    )
     short = shortened(p, seed=7)
     assert (short.seed, short.stage1_tokens, short.sft_pairs, short.stage5_pairs) == (7, 25_000, 20, 10)
     assert short.stage2_tokens == p.stage2_batch_size * p.block_tokens  # a quarter would be none
@@ -150,7 +156,9 @@ def test_ablation_table_and_findings():
     assert table.loc[("en→xx", CHAINS["no-stage1"]), "paper COMET-22"] == ""  # the paper leaves no stage out
     assert "ends with" not in table
     text = "\n".join(stage_ablation.ablation_findings(study))
-    assert "en→xx, in bits a byte: worst is the recipe without stage 4, SFT.\n" in text  # two others tie for best
+    assert (
+        "en→xx, in bits a byte: worst is the recipe without stage 4, SFT.\n" in text
+    )  # two others tie for best
     assert "xx→en, in bits a byte" not in text
     one_seed = [record for record in study.records if record.seed == 0]
     alone = stage_ablation.ablation_findings(Study("stages", "title", "full", systems, one_seed))
@@ -159,5 +167,7 @@ def test_ablation_table_and_findings():
 
 
 def test_gating_table_has_bits(micro):
-    table = stage_ablation.gating_table(study_records(["own", "other"], {("other", "xx-en", 1): 4.0}), ["own", "other"])
+    table = stage_ablation.gating_table(
+        study_records(["own", "other"], {("other", "xx-en", 1): 4.0}), ["own", "other"]
+    )
     assert table["bits a byte"].round(3).tolist() == [2.0, 2.0, 2.0, 2.667]

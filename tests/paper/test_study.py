@@ -20,7 +20,9 @@ from xalma.paper.studies.study import (
 GIVEN = {"bleu": 5.0, "chrf": 30.0, "off_target": 10.0, "empty": 0.0}
 
 
-def study_records(names, bits: dict[tuple[str, str, int], float], seeds=(0, 1, 2), bleu: float = 5.0) -> list[Record]:
+def study_records(
+    names, bits: dict[tuple[str, str, int], float], seeds=(0, 1, 2), bleu: float = 5.0
+) -> list[Record]:
     """Records of one language in both directions; 2 bits a byte where `bits` (name, class, seed) has no other."""
     made = []
     for name in names:
@@ -28,13 +30,16 @@ def study_records(names, bits: dict[tuple[str, str, int], float], seeds=(0, 1, 2
             for seed in seeds:
                 values = GIVEN | {"bleu": bleu, "bits_per_byte": bits.get((name, side, seed), 2.0)}
                 made += [
-                    Record("tiny", name, direction, metric, value, 10, "sig", seed) for metric, value in values.items()
+                    Record("tiny", name, direction, metric, value, 10, "sig", seed)
+                    for metric, value in values.items()
                 ]
     return made
 
 
 # "b" is worse by 0.1, 0.2, 0.3 bits: mean 0.2, standard deviation 0.1, half 4.303 × 0.1 / √3 = 0.2484
-BITS = {("b", "en-xx", seed): 2.1 + 0.1 * seed for seed in range(3)} | {("a", "en-xx", seed): 2.0 for seed in range(3)}
+BITS = {("b", "en-xx", seed): 2.1 + 0.1 * seed for seed in range(3)} | {
+    ("a", "en-xx", seed): 2.0 for seed in range(3)
+}
 
 
 @pytest.fixture
@@ -57,7 +62,9 @@ def test_table_has_facts_scores_and_paired_differences(study):
     table = study_table(study).set_index(["direction", "system"])
     row = table.loc[("en→xx", "second")]
     assert (row["updates"], row["BLEU"], row["bits a byte"]) == (9, 5.0, pytest.approx(2.2))
-    assert row["bits − baseline"] == pytest.approx(0.2) and row["bits − baseline ±"] == pytest.approx(0.2484, abs=1e-4)
+    assert row["bits − baseline"] == pytest.approx(0.2) and row["bits − baseline ±"] == pytest.approx(
+        0.2484, abs=1e-4
+    )
     assert table.loc[("en→xx", "first"), "bits − baseline"] == 0
     assert "paper COMET-22" not in table
     shown = study_table(study, {("en-xx", "b"): "90.1?"})["paper COMET-22"].tolist()
@@ -83,7 +90,10 @@ def test_findings_judge_by_the_interval(study, shift, said):
     bits = {key: value + shift * (key[0] == "b") for key, value in BITS.items()}
     moved = Study("some", "", "a", study.systems, study_records("ab", bits))
     first = study_findings(moved)[0]
-    assert first == f"en→xx, bits a byte of the reference, less is better: first 2.000; against it second {said}."
+    assert (
+        first
+        == f"en→xx, bits a byte of the reference, less is better: first 2.000; against it second {said}."
+    )
 
 
 def test_findings_say_what_can_not_be_said(study):
@@ -98,4 +108,6 @@ def test_findings_say_what_can_not_be_said(study):
 
 def test_note_names_command_signatures_and_baseline(study):
     note = study_note(study, "xalma run")
-    assert "Made by `xalma run`" in note and "n = 10 segments" in note and note.endswith("the baseline is first")
+    assert (
+        "Made by `xalma run`" in note and "n = 10 segments" in note and note.endswith("the baseline is first")
+    )

@@ -76,17 +76,26 @@ def test_a_seed_that_one_method_lacks_is_left_out_of_the_difference():
 
 def test_sentences_name_who_fell_and_what_seeds_allow():
     fallen = [record for record in records()]
-    fallen += [replace(record, stage="dpo@0.001", value=10.0) for record in fallen if record.stage == "arpo@0.001"]
+    fallen += [
+        replace(record, stage="dpo@0.001", value=10.0) for record in fallen if record.stage == "arpo@0.001"
+    ]
     first, gain, rest, *_ = style_findings(fallen)
     assert first == ("en→xx, learning rate 0.001: SFT 30.0 BLEU; SFT (continued) 41.0, DPO 10.0, ARPO 44.0; "
                      "below half of SFT's: DPO.")  # fmt: skip
-    assert gain == "en→xx, learning rate 0.001: ARPO − SFT, the start: +14.0 ± 2.5 BLEU, significant over the seeds."
+    assert (
+        gain
+        == "en→xx, learning rate 0.001: ARPO − SFT, the start: +14.0 ± 2.5 BLEU, significant over the seeds."
+    )
     assert rest.endswith("ARPO − SFT (continued): +3.0 ± 0.0 BLEU, significant over the seeds.")
 
 
 def test_table_5_has_columns_of_its_own():
     cells = table5().set_index("method")["paper BLEU en→xx"]
-    assert dict(cells[["SFT, the start", "DPO", "SimPO"]]) == {"SFT, the start": "26.5", "DPO": "0.7", "SimPO": "0.0"}
+    assert dict(cells[["SFT, the start", "DPO", "SimPO"]]) == {
+        "SFT, the start": "26.5",
+        "DPO": "0.7",
+        "SimPO": "0.0",
+    }
 
 
 FILED = Path(__file__).parents[2] / "results" / "tiny" / "styles" / "scores.jsonl"
@@ -100,6 +109,8 @@ def test_the_filed_cells_show_the_collapse_and_what_arpo_does_not_reach():
         for method in ("dpo", "simpo"):
             assert values[f"{method}@0.001", direction, "bleu"].max() < start / 2
         assert values["arpo@0.001", direction, "bleu"].min() > start / 2
-        assert values["arpo@0.001", direction, "content"].max() < values[SFT, direction, "content"].iloc[0] / 2
+        assert (
+            values["arpo@0.001", direction, "content"].max() < values[SFT, direction, "content"].iloc[0] / 2
+        )
     gap, half = paired(values, "arpo@0.001", "sft@0.001", "xx-en")
     assert gap < -half

@@ -86,7 +86,19 @@ NAMES = [
     "[x](javascript:alert(1))", "![x](http://x/y.png)", "<!-- ", "&lt;b&gt;", "a & b", "a`b", "%", "{", "}", "~^", "#1",
     "\x00", "a\x1bb", '"', "a,b",
 ]  # fmt: skip
-KEPT = ["+DPO", "+ARPO (Final X-ALMA)", "-0.5", "+1.20", "-", "–", "1e-5", "-1e-05", "ALMA-13B-LoRA", "a_b", "§ 3 <5"]
+KEPT = [
+    "+DPO",
+    "+ARPO (Final X-ALMA)",
+    "-0.5",
+    "+1.20",
+    "-",
+    "–",
+    "1e-5",
+    "-1e-05",
+    "ALMA-13B-LoRA",
+    "a_b",
+    "§ 3 <5",
+]
 
 
 def columns_of(row: str) -> int:
@@ -127,7 +139,9 @@ def test_no_name_breaks_a_table(tmp_path, name):
 
 @pytest.mark.parametrize("name", KEPT)
 def test_plain_names_and_numbers_are_kept(tmp_path, name):
-    sheet, markdown, _ = (path.read_text() for path in write_marked(Table(["x"], [[name]], "t"), tmp_path / "t"))
+    sheet, markdown, _ = (
+        path.read_text() for path in write_marked(Table(["x"], [[name]], "t"), tmp_path / "t")
+    )
     assert sheet == f"x\n{name}\n" and f"| {name} |" in markdown
 
 

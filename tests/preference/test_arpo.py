@@ -56,7 +56,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def tiny_model(seed: int = 0, attention: str = "sdpa", dtype=torch.float32) -> LlamaForCausalLM:
@@ -117,7 +119,9 @@ def pair_at(z: float) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(("preset", "z", "tau"), CLOSED_FORM)
 def test_closed_form(preset, z, tau):
     chosen, rejected, n_chosen, n_rejected = pair_at(z)
-    losses, found_tau, found_z = arpo_loss(chosen, rejected, n_chosen, n_rejected, beta=0.1, **PRESETS[preset])
+    losses, found_tau, found_z = arpo_loss(
+        chosen, rejected, n_chosen, n_rejected, beta=0.1, **PRESETS[preset]
+    )
     assert found_z.item() == pytest.approx(z, rel=1e-12, abs=1e-12)
     assert found_tau.item() == pytest.approx(tau, rel=1e-6, abs=1e-12)
     margin = 0.1 * (chosen.item() - tau * rejected.item())
@@ -161,7 +165,9 @@ def test_gradients_against_finite_differences(preset, clamp_min, detach):
 
     inputs = chosen.requires_grad_(), rejected.requires_grad_()
     assert torch.autograd.gradcheck(loss, inputs)
-    found = torch.autograd.grad(arpo_loss(*inputs, *lengths, **options, detach_penalty=detach)[0].sum(), inputs)
+    found = torch.autograd.grad(
+        arpo_loss(*inputs, *lengths, **options, detach_penalty=detach)[0].sum(), inputs
+    )
     torch.testing.assert_close(found, torch.autograd.grad(loss(*inputs).sum(), inputs))
 
 
@@ -243,7 +249,8 @@ def test_tau_one_is_trls_cpo(tmp_path, efficient):
 def test_packed_equals_plain(tmp_path, preset, attention):
     model, rows = tiny_model(attention=attention), tiny_rows(8)
     plain, packed = (
-        loss_and_grads(trainer_for(tmp_path, model, rows, efficient=e, **PRESETS[preset]), model) for e in (False, True)
+        loss_and_grads(trainer_for(tmp_path, model, rows, efficient=e, **PRESETS[preset]), model)
+        for e in (False, True)
     )
     torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5)
 
@@ -261,7 +268,10 @@ def test_varlen_layout_equals_shared():
         sum(len(r[f"{s}_input_ids"]) for r in rows for s in ("chosen", "rejected")),
     )
     shared = sequence_logps(model, PairCollator(0)(rows))
-    mask, xalma.preference.packed_pairs._attention_mask = xalma.preference.packed_pairs._attention_mask, lambda *_: None
+    mask, xalma.preference.packed_pairs._attention_mask = (
+        xalma.preference.packed_pairs._attention_mask,
+        lambda *_: None,
+    )
     try:
         varlen = sequence_logps(model, batch)
     finally:
@@ -286,7 +296,9 @@ def test_padding_invariance():
             torch.testing.assert_close(together[f"{side}_logps"][i], expected.sum(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("chosen", "rejected"), [("ab", "ab"), ("ab", "abcd"), ("abcd", "ab"), ("", "ab"), ("xy", "")])
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [("ab", "ab"), ("ab", "abcd"), ("abcd", "ab"), ("", "ab"), ("xy", "")]
+)
 def test_packing_of_nested_and_empty_answers(chosen, rejected):
     model, tokenizer = tiny_model(), tiny_tokenizer()
     row = {"prompt": "p:", "chosen": chosen, "rejected": rejected}
@@ -328,7 +340,9 @@ def test_a_chosen_side_that_does_not_fit_drops_the_pair_and_a_rejected_one_is_cu
     rows = [{"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in (
         ("cd", "efghij"), ("cdefg", "h"), ("cdef", "g"),
     )]  # fmt: skip
-    pairs, n_long = tokenize_pairs(rows, tokenizer, 1 + 2 + 5 + 1)  # BOS, prompt, the longest chosen answer, EOS
+    pairs, n_long = tokenize_pairs(
+        rows, tokenizer, 1 + 2 + 5 + 1
+    )  # BOS, prompt, the longest chosen answer, EOS
     assert n_long == 0 and len(pairs[0]["rejected_input_ids"]) == 9
     pairs, n_long = tokenize_pairs(rows, tokenizer, 8)
     assert n_long == 1
@@ -381,7 +395,9 @@ def test_training_lowers_the_loss_and_logs(tmp_path):
     rows = tiny_rows(16)
     trainer = ARPOTrainer(
         model,
-        ARPOConfig(**settings(tmp_path, max_steps=8, learning_rate=1e-2, logging_steps=2, detach_penalty=True)),
+        ARPOConfig(
+            **settings(tmp_path, max_steps=8, learning_rate=1e-2, logging_steps=2, detach_penalty=True)
+        ),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(rows[:4]),
         processing_class=tiny_tokenizer(),
@@ -395,7 +411,9 @@ def test_training_lowers_the_loss_and_logs(tmp_path):
     names |= {f"avg_logps/{name}" for name in ("chosen", "rejected", "margin", "accuracy")}
     first = next(e for e in trainer.state.log_history if "loss" in e)
     assert names <= set(first)
-    assert first["avg_logps/margin"] == pytest.approx(first["avg_logps/chosen"] - first["avg_logps/rejected"], abs=2e-3)
+    assert first["avg_logps/margin"] == pytest.approx(
+        first["avg_logps/chosen"] - first["avg_logps/rejected"], abs=2e-3
+    )
     assert [h["step"] for h in trainer.histograms] == [2, 4, 6, 8]
     for entry in trainer.histograms:
         assert len(entry["tau"]) == len(TAU_EDGES) - 1 and len(entry["z"]) == len(Z_EDGES) - 1

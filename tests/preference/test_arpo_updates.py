@@ -90,13 +90,18 @@ def test_mean_logits_are_trls(tmp_path):
 def test_the_routers_loss_is_added_as_in_trl(tmp_path):
     from test_architectures import model_of
 
-    rows, model = tiny_rows(4), model_of("mixtral", output_router_logits=True, router_aux_loss_coef=0.5).double()
+    rows, model = (
+        tiny_rows(4),
+        model_of("mixtral", output_router_logits=True, router_aux_loss_coef=0.5).double(),
+    )
     options = settings(tmp_path, remove_unused_columns=False)
     trl = TRLCPOTrainer(
         model, CPOConfig(**options), train_dataset=Dataset.from_list(rows), processing_class=tiny_tokenizer()
     )
     ours = trainer_for(tmp_path, model, rows, clamp_min=1.0, efficient=False)
-    losses = [t.get_batch_loss_metrics(model, next(iter(t.get_train_dataloader())))[0].item() for t in (trl, ours)]
+    losses = [
+        t.get_batch_loss_metrics(model, next(iter(t.get_train_dataloader())))[0].item() for t in (trl, ours)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
@@ -104,8 +109,16 @@ def test_the_routers_loss_is_added_as_in_trl(tmp_path):
     ("options", "more", "why"),
     [
         ({}, {"compute_metrics": lambda _: {}}, "compute_metrics: a pair has no single prediction"),
-        ({}, {"preprocess_logits_for_metrics": lambda *_: None}, "compute_metrics: a pair has no single prediction"),
-        ({"generate_during_eval": True, "report_to": ["none"]}, {}, r"generate_during_eval|Comet|Weights and Biases"),
+        (
+            {},
+            {"preprocess_logits_for_metrics": lambda *_: None},
+            "compute_metrics: a pair has no single prediction",
+        ),
+        (
+            {"generate_during_eval": True, "report_to": ["none"]},
+            {},
+            r"generate_during_eval|Comet|Weights and Biases",
+        ),
     ],
 )
 def test_what_has_no_meaning_is_refused_at_construction(tmp_path, options, more, why):

@@ -206,9 +206,14 @@ def test_the_table_of_settings_has_one_switch_for_bc():
     table = method_table().set_index("method")
     assert list(table.index) == [method.label for method in METHODS.values()]
     for name in ("DPO", "SimPO", "KTO"):
-        assert (table.loc[name, "BC weight"], table.loc[f"{name}+BC", "BC weight"]) == (0.0, methods.BC_WEIGHT)
+        assert (table.loc[name, "BC weight"], table.loc[f"{name}+BC", "BC weight"]) == (
+            0.0,
+            methods.BC_WEIGHT,
+        )
         assert table.loc[name, "beta"] == table.loc[f"{name}+BC", "beta"]
-    assert not table["other options"].str.contains("alpha|nll|weights").any()  # the trainers' own names of that switch
+    assert (
+        not table["other options"].str.contains("alpha|nll|weights").any()
+    )  # the trainers' own names of that switch
     assert table.loc["SimPO", "other options"] == "loss_type=simpo, simpo_gamma=1.0"
     assert set(table.index[table["reference model"]]) == {"DPO", "DPO+BC", "KTO", "KTO+BC"}
 

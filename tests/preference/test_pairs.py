@@ -85,7 +85,9 @@ def test_several_outputs_each_lose_to_the_reference():
 def test_best_and_worst_by_a_callable_and_by_chrf():
     outputs = [["vor 5 Tagen", "vor 6 Jahren", "vor 5 Tage"]]
     for metric in ("chrf", lambda text, reference: -abs(len(text) - len(reference))):
-        rows, report = build_pairs(["p"], ["vor 5 Tagen"], outputs, "en-de", rule="best-worst", metric=metric, **ALWAYS)
+        rows, report = build_pairs(
+            ["p"], ["vor 5 Tagen"], outputs, "en-de", rule="best-worst", metric=metric, **ALWAYS
+        )
         assert rows[0]["chosen"] == " vor 5 Tagen" and counts(report) == {"kept": 1}
     assert rows[0]["rejected"] == " vor 6 Jahren"
     assert chrf("vor 5 Tagen", "vor 5 Tagen") == 100.0

@@ -91,7 +91,9 @@ def test_readers_name_what_is_wrong(tmp_path):
         read_preference(tmp_path / "nowhere.parquet")
     path = tmp_path / "other.jsonl"
     path.write_text('{"text": "x"}')
-    with pytest.raises(ValueError, match="has the columns text: give one of: translation; source, chosen, reject"):
+    with pytest.raises(
+        ValueError, match="has the columns text: give one of: translation; source, chosen, reject"
+    ):
         read_preference(path)
     with pytest.raises(ValueError, match="kiwi, xcomet"):
         read_preference(path, score="bleu")
@@ -100,7 +102,13 @@ def test_readers_name_what_is_wrong(tmp_path):
         read_preference(tmp_path / "empty")
 
 
-OWN = {"source": "five days ago", "chosen": "vor fünf Tagen", "rejected": "vor 5 Tagen", "src": "en", "tgt": "de"}
+OWN = {
+    "source": "five days ago",
+    "chosen": "vor fünf Tagen",
+    "rejected": "vor 5 Tagen",
+    "src": "en",
+    "tgt": "de",
+}
 PROMPT = {"prompt": "Say it in German: five days ago", "chosen": "vor fünf Tagen", "rejected": "vor 5 Tagen"}
 
 
@@ -112,7 +120,12 @@ def written(path, *records):
 def test_a_users_pairs_are_asked_in_the_profiles_style_or_as_they_are(tmp_path):
     (row,), _ = read_preference(written(tmp_path / "own.jsonl", OWN), prompt_style="alma")
     assert row["prompt"] == "Translate this from English to German:\nEnglish: five days ago\nGerman:"
-    assert (row["chosen"], row["rejected"], row["src"], row["tgt"]) == (" vor fünf Tagen", " vor 5 Tagen", "en", "de")
+    assert (row["chosen"], row["rejected"], row["src"], row["tgt"]) == (
+        " vor fünf Tagen",
+        " vor 5 Tagen",
+        "en",
+        "de",
+    )
     path = written(tmp_path / "prompts.jsonl", PROMPT)
     (row,), _ = read_preference(path, directions=["en-fi"])
     assert (row["prompt"], row["tgt"]) == (PROMPT["prompt"], ""), "pairs that name no language are all taken"

@@ -174,7 +174,9 @@ def test_nothing_is_lost_and_nothing_paid_twice(serve, tmp_path, faults):
 
 def test_the_request_is_what_the_row_says(serve, tmp_path):
     server = serve()
-    endpoint(server, tmp_path, body={"max_tokens": None, "seed": 7}).translate(["Hello"], "en", "de", progress=False)
+    endpoint(server, tmp_path, body={"max_tokens": None, "seed": 7}).translate(
+        ["Hello"], "en", "de", progress=False
+    )
     (body,) = server.seen
     assert body == {
         "model": SYSTEMS["gpt-4"].hub, "temperature": 0, "seed": 7,
@@ -186,7 +188,11 @@ def test_the_request_is_what_the_row_says(serve, tmp_path):
 @pytest.mark.parametrize(("form", "waits"), [("seconds", 300), ("date", 300), ("past", 0.01)])
 def test_retry_after_is_kept_to_by_all(serve, tmp_path, form, waits):
     clock = Hands()
-    asked = {"seconds": "300", "date": formatdate(clock.now + 300, usegmt=True), "past": formatdate(0, usegmt=True)}
+    asked = {
+        "seconds": "300",
+        "date": formatdate(clock.now + 300, usegmt=True),
+        "past": formatdate(0, usegmt=True),
+    }
     server = serve({0: f"429 {asked[form]}"})
     system = endpoint(server, tmp_path, workers=1, clock=clock)
     system.translate(TEXTS[:3], "en", "de", progress=False)
@@ -196,7 +202,9 @@ def test_retry_after_is_kept_to_by_all(serve, tmp_path, form, waits):
 def test_waits_double_and_end(serve, tmp_path):
     server, clock = serve(always="500"), Hands()
     system = endpoint(server, tmp_path, attempts=5, first_wait_s=20, workers=1, clock=clock)
-    with pytest.raises(RuntimeError, match=r"failed 5 times, last with status 500 \(some_code\).*goes on from there"):
+    with pytest.raises(
+        RuntimeError, match=r"failed 5 times, last with status 500 \(some_code\).*goes on from there"
+    ):
         system.translate(TEXTS, "en", "de", progress=False)
     assert len(server.seen) == 5, "the first failure for good stops the run"
     first = clock.waits[0]  # nothing is waited for after the last
@@ -239,7 +247,9 @@ system.translate([f"Sentence number {i}." for i in range(12)], "en", "de", progr
 def test_a_killed_process_goes_on(serve, tmp_path):
     server = serve({4: "hold", 5: "hold"})  # its two workers stop there until it is dead
     journal = tmp_path / "j.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(journal), server.url], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(journal), server.url], stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and (len(server.seen) < 6 or journal.read_bytes().count(b"\n") < 4):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -286,7 +296,9 @@ def test_the_cost_is_said_before_the_first_request(serve, tmp_path, capsys):
     system.translate(TEXTS, "en", "de", progress=False)
     assert f"12 requests (0 more are in the journal), about {given} tokens in" in capsys.readouterr().err
     assert system.estimate(TEXTS, "en", "de").cost == 0
-    assert endpoint(server, tmp_path / "other").estimate(TEXTS, "en", "de").cost is None, "prices are not guessed"
+    assert endpoint(server, tmp_path / "other").estimate(TEXTS, "en", "de").cost is None, (
+        "prices are not guessed"
+    )
 
 
 def test_max_cost(serve, tmp_path):
@@ -351,7 +363,15 @@ def test_outputs_of_a_test_set_say_the_whole_cost_first(serve, tmp_path, capsys)
         (tmp_path / "set" / direction).mkdir(parents=True)
         for side in ("src", "ref"):
             (tmp_path / "set" / direction / f"{side}.txt").write_text("".join(f"{text}\n" for text in TEXTS))
-    argv = ["outputs", "--system", "gpt-4", "--testset", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    argv = [
+        "outputs",
+        "--system",
+        "gpt-4",
+        "--testset",
+        str(tmp_path / "set"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     argv += ["--base-url", server.url, "--prices", "10", "30"]
     assert cli.main([*argv, "--max-cost", "0.001"]) == 2
     assert "estimated are above 0.001" in capsys.readouterr().err and not server.seen

@@ -32,13 +32,25 @@ class Fake:
 
 def write(out: Path, fake: Fake, directions=tuple(SOURCES), given=None):
     return write_outputs(
-        lambda: fake, output_settings(fake.row, given or {}), SOURCES.__getitem__, directions, out, fake.row.supports
+        lambda: fake,
+        output_settings(fake.row, given or {}),
+        SOURCES.__getitem__,
+        directions,
+        out,
+        fake.row.supports,
     )
 
 
 @pytest.mark.parametrize(
     ("output", "line"),
-    [("a", "a"), ("a\nb", "a b"), ("a \r\n\n b", "a b"), ("a\rb", "a b"), ("\n", ""), ("a\u2028b", "a\u2028b")],
+    [
+        ("a", "a"),
+        ("a\nb", "a b"),
+        ("a \r\n\n b", "a b"),
+        ("a\rb", "a b"),
+        ("\n", ""),
+        ("a\u2028b", "a\u2028b"),
+    ],
 )
 def test_line_breaks_become_one_blank(output, line):
     assert single_lines([output]) == ([line], int(output != line))
@@ -49,7 +61,9 @@ def test_one_line_a_segment_and_counts(tmp_path):
     assert (tmp_path / "de-en.txt").read_text() == "de en: Eins.\nde en: Zwei.\nde en: Drei.\n"
     assert records["de-en"]["line_breaks_replaced"] == records["de-en"]["segments"] == 3
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["settings"]["system"]["name"] == "alma-7b" and {"commit", "versions"} <= run["provenance"].keys()
+    assert (
+        run["settings"]["system"]["name"] == "alma-7b" and {"commit", "versions"} <= run["provenance"].keys()
+    )
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
@@ -123,7 +137,17 @@ def test_existing_files_are_a_system(released):
 
 
 def test_outputs_from_the_shell(testset, released, tmp_path, capsys):
-    argv = ["outputs", "--system", "files", "--path", released, "--testset", testset, "--out", tmp_path / "out"]
+    argv = [
+        "outputs",
+        "--system",
+        "files",
+        "--path",
+        released,
+        "--testset",
+        testset,
+        "--out",
+        tmp_path / "out",
+    ]
     assert cli.main([str(word) for word in argv]) == 2
     assert "de-en.txt has 2 lines for 3 segments" in capsys.readouterr().err
     (released / "de-en.txt").write_text("One.\nTwo.\n\n")
@@ -189,13 +213,18 @@ def test_seconds_add_up_over_starts(tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, Fake(fails_at="en-de"), ["en-de"])
-    assert json.loads((tmp_path / "run.json").read_text())["directions"]["en-de"] == {"status": "stopped", "seconds": 2}
+    assert json.loads((tmp_path / "run.json").read_text())["directions"]["en-de"] == {
+        "status": "stopped",
+        "seconds": 2,
+    }
     assert write(tmp_path, Fake(), ["en-de"])["en-de"]["seconds"] == 3
     (tmp_path / "en-de.txt").unlink()
     assert write(tmp_path, Fake(), ["en-de"])["en-de"]["seconds"] == 1, "what is made anew does not go on"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {"system": {"name": "a"}}, "directions": [1]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"settings": {"system": {"name": "a"}}, "directions": [1]}']
+)
 def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json .*: remove it, or choose another folder"):

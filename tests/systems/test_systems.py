@@ -77,7 +77,10 @@ def test_rows_say_where_things_were_read(name):
 def test_the_listing_has_a_line_for_each():
     frame = registry.listing().set_index("name")
     assert list(frame.index) == list(SYSTEMS)
-    assert frame.loc["alma-13b-lora", "weights"] == "haoranxu/ALMA-13B-Pretrain + haoranxu/ALMA-13B-Pretrain-LoRA"
+    assert (
+        frame.loc["alma-13b-lora", "weights"]
+        == "haoranxu/ALMA-13B-Pretrain + haoranxu/ALMA-13B-Pretrain-LoRA"
+    )
     assert frame.loc["bayling-13b", "prompt"] == "unsure"
 
 
@@ -211,7 +214,9 @@ CAUSAL = {
 def test_decoder_only(tiny, name):
     kind, template, ids_of, decoding = CAUSAL[name]
     system = opened(name, decoding, path=str(tiny[kind]))
-    tokenizer = (LlamaTokenizer if SYSTEMS[name].tokenizer == "llama" else AutoTokenizer).from_pretrained(tiny[kind])
+    tokenizer = (LlamaTokenizer if SYSTEMS[name].tokenizer == "llama" else AutoTokenizer).from_pretrained(
+        tiny[kind]
+    )
     model = AutoModelForCausalLM.from_pretrained(tiny[kind], dtype=torch.float32).eval()
     options = {"num_beams": decoding.num_beams, "max_new_tokens": decoding.max_new_tokens}
     options |= {"no_repeat_ngram_size": decoding.no_repeat_ngram_size}
@@ -269,7 +274,9 @@ def test_adapters_that_do_not_fit_are_refused(tiny, lora, tmp_path, damage):
         opened("alma-7b-lora", path=str(tiny["llama"]), adapter=str(folder))
 
 
-@pytest.mark.parametrize(("system", "kind"), [("alma-7b", "llama"), ("nllb-3.3b", "nllb"), ("xalma-merged", "llama")])
+@pytest.mark.parametrize(
+    ("system", "kind"), [("alma-7b", "llama"), ("nllb-3.3b", "nllb"), ("xalma-merged", "llama")]
+)
 def test_a_tokenizer_with_more_ids_than_the_model_has_rows(tiny, tmp_path, system, kind):
     folder = tmp_path / "model"
     shutil.copytree(tiny[kind], folder)
@@ -283,7 +290,9 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_rows(tiny, tmp_path, syste
 
 
 @pytest.mark.parametrize("text", ["a{b}", "a{}", "{0}/x", "a{b}{group}", "{direction}{x}"])
-@pytest.mark.parametrize("system", ["alma-7b", "xalma-merged", "xalma-modules", "xalma-all", "nllb-3.3b", "files"])
+@pytest.mark.parametrize(
+    "system", ["alma-7b", "xalma-merged", "xalma-modules", "xalma-all", "nllb-3.3b", "files"]
+)
 def test_braces_in_a_path_are_part_of_it(capsys, tmp_path, monkeypatch, system, text):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "in.txt").write_text("Hello.\n")
@@ -312,7 +321,9 @@ def test_a_lora_adapter_is_folded_in(tiny, tmp_path):
 
     base = AutoModelForCausalLM.from_pretrained(tiny["llama"], dtype=torch.float32)
     torch.manual_seed(1)
-    peft = get_peft_model(base, LoraConfig(r=2, lora_alpha=8, target_modules=["down_proj"], init_lora_weights=False))
+    peft = get_peft_model(
+        base, LoraConfig(r=2, lora_alpha=8, target_modules=["down_proj"], init_lora_weights=False)
+    )
     peft.save_pretrained(tmp_path / "lora")
     system = opened("alma-7b-lora", path=str(tiny["llama"]), adapter=str(tmp_path / "lora"))
     ids = torch.tensor([llama_ids(system.tokenizer, "Hello")])
@@ -506,7 +517,9 @@ def swie(request, tmp_path_factory):
         "selected_layer": ["0", "1"], "ins_hidden_size": 4, "seg_id": mark, "ins_pool_method": "max",
         "ins_fuse_method": "add", "cat_post_ins": "seg_sin" if is_llama else "seg_tri",
     }  # fmt: skip
-    model = SwieLlama(llama_config(tokenizer, **more)) if is_llama else SwieBloom(bloom_config(tokenizer, **more))
+    model = (
+        SwieLlama(llama_config(tokenizer, **more)) if is_llama else SwieBloom(bloom_config(tokenizer, **more))
+    )
     lively(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return request.param, folder
@@ -530,7 +543,9 @@ def swie_by_hand(model, instruction: torch.Tensor, ids: list[int]) -> torch.Tens
         first, _, last = inner.ins_transforms[str(i)]
         vector = last(torch.tanh(first(states[i][0]))).max(0).values
         shift = 10.0 * factor[:, None] * vector[None]
-        hooks.append(layer.register_forward_pre_hook(lambda module, args, shift=shift: (args[0] + shift, *args[1:])))
+        hooks.append(
+            layer.register_forward_pre_hook(lambda module, args, shift=shift: (args[0] + shift, *args[1:]))
+        )
     logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
     for hook in hooks:
         hook.remove()

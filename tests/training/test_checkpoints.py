@@ -149,7 +149,12 @@ def test_only_the_newest_two_are_kept(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
 
 
-FILES = ("tensors/shard-00001-model-00001-of-00001.safetensors", "random-0.json", "state.json", "manifest.json")
+FILES = (
+    "tensors/shard-00001-model-00001-of-00001.safetensors",
+    "random-0.json",
+    "state.json",
+    "manifest.json",
+)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -183,7 +188,9 @@ def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert loaded(kept) == 1
     assert not (tmp_path / "ran").exists()
-    assert pickle.loads((folder / "random-0.pt").read_bytes()) is None and (tmp_path / "ran").exists(), "it would have"
+    assert pickle.loads((folder / "random-0.pt").read_bytes()) is None and (tmp_path / "ran").exists(), (
+        "it would have"
+    )
 
 
 class Planted:

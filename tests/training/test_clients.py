@@ -36,7 +36,9 @@ def merged(micro, finished, tmp_path_factory):
 @pytest.fixture(scope="module")
 def adapter(micro, finished, tmp_path_factory):
     """With its base beside it."""
-    return export(micro, 6, tmp_path_factory.mktemp("clients") / "adapter", what="adapter", with_base=True, sentences=4)
+    return export(
+        micro, 6, tmp_path_factory.mktemp("clients") / "adapter", what="adapter", with_base=True, sentences=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,9 @@ def run(code: str, folder: Path, **more: str) -> str:
 def test_the_cards_snippet_in_plain_transformers(merged, expected):
     code = snippets(merged)[0]
     assert run(code, merged) == expected
-    assert run(code.replace(", **options", ""), merged).startswith(expected)  # the pipeline alone samples, up to 256
+    assert run(code.replace(", **options", ""), merged).startswith(
+        expected
+    )  # the pipeline alone samples, up to 256
 
 
 def test_the_cards_snippet_in_plain_peft(adapter, expected):
@@ -77,7 +81,9 @@ def test_the_cards_snippet_in_plain_peft(adapter, expected):
 def test_the_cards_snippet_in_ctranslate2(merged, expected, tmp_path):
     site = os.environ.get("XALMA_CTRANSLATE2", "")  # a folder it is installed in
     if not site and find_spec("ctranslate2") is None:
-        pytest.skip("ctranslate2 is not installed: pip install ctranslate2, or name its folder in XALMA_CTRANSLATE2")
+        pytest.skip(
+            "ctranslate2 is not installed: pip install ctranslate2, or name its folder in XALMA_CTRANSLATE2"
+        )
     code = snippets(merged)[1].replace('"ct2"', repr(str(tmp_path / "ct2")))
     assert run(code, merged, PYTHONPATH=site) == expected
 
@@ -115,7 +121,10 @@ def test_tokenizers_of_all_kinds_begin_with_bos_once(kind, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     save_tokenizer(tokenizer, "xalma", tmp_path / "out")
     found, text = AutoTokenizer.from_pretrained(tmp_path / "out"), "Good morning.\nThe cat: 12 days"
-    assert found(text)["input_ids"] == [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert found(text)["input_ids"] == [
+        tokenizer.bos_token_id,
+        *tokenizer(text, add_special_tokens=False)["input_ids"],
+    ]
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["add_bos_token"] is True
     assert found.decode(found(text)["input_ids"], skip_special_tokens=True) == text
 
@@ -126,13 +135,18 @@ def test_an_adapter_names_a_base_that_can_be_loaded(micro, finished, ladder, ada
     named = json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert not Path(named).is_absolute() and (out / named).resolve() == ladder[1].resolve()
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
-    a, b = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (adapter / "base", ladder[1]))
+    a, b = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (adapter / "base", ladder[1])
+    )
     assert all(torch.equal(a[name], b[name]) for name in b) and a.keys() == b.keys()
     assert load_modules({6: adapter}).groups == (6,)
 
 
 def test_bad_requests(micro, tmp_path):
-    for options, why in (({"sentences": 0}, "can't compare 0 sentences"), ({"with_base": True}, "base goes beside an")):
+    for options, why in (
+        ({"sentences": 0}, "can't compare 0 sentences"),
+        ({"with_base": True}, "base goes beside an"),
+    ):
         with pytest.raises(ValueError, match=why):
             export(micro, 6, tmp_path / "out", **options)
 
@@ -140,9 +154,13 @@ def test_bad_requests(micro, tmp_path):
 def test_prompt_style_chat_is_the_bases_own_form(tmp_path):
     KINDS["llama3"](tmp_path)
     p = load_profile("tiny", base=str(tmp_path), prompt_style="chat")
-    assert p.prompt_style == chat_style(AutoTokenizer.from_pretrained(tmp_path)) and "{prompt}" in p.prompt_style
+    assert (
+        p.prompt_style == chat_style(AutoTokenizer.from_pretrained(tmp_path)) and "{prompt}" in p.prompt_style
+    )
     assert load_profile("tiny", prompt_style="chat", base=str(tmp_path)) == p == p.but(prompt_style="chat")
-    with pytest.raises(ValueError, match="prompt_style=chat takes the chat template of a base: give --set base="):
+    with pytest.raises(
+        ValueError, match="prompt_style=chat takes the chat template of a base: give --set base="
+    ):
         load_profile("ntrex", prompt_style="chat")
     KINDS["llama"](tmp_path)
     (tmp_path / "chat_template.jinja").unlink()

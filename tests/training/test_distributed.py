@@ -44,12 +44,17 @@ def test_a_launched_stage_is_the_stage(micro, ladder, tmp_path):
     for launch in ("", "2cpu"):
         shutil.copytree(Path(micro.run_dir), tmp_path / f"runs{launch}")
         p = micro.but(run_dir=str(tmp_path / f"runs{launch}"), launch=launch)
-        p = p.but(stage1_batch_size=32, stage2_batch_size=32, stage2_tokens=4096, **SMOOTH)  # two micro-batches each
+        p = p.but(
+            stage1_batch_size=32, stage2_batch_size=32, stage2_tokens=4096, **SMOOTH
+        )  # two micro-batches each
         stages.stage0_backbone(p)
         one, two = stages.stage1_monolingual_base(p), stages.stage2_monolingual_modules(p, 6)
         assert stages.read_run(one)["steps"] == 20 and stages.read_run(two)["group"] == 6
         found[launch] = load_file(one / "model.safetensors"), load_file(two / "adapter_model.safetensors")
-        assert not [*one.parent.glob(".*"), *two.parent.glob(".*")]  # what is begun elsewhere is other tests' own
+        assert not [
+            *one.parent.glob(".*"),
+            *two.parent.glob(".*"),
+        ]  # what is begun elsewhere is other tests' own
     (base, module), (base_two, module_two) = found.values()
     assert_same_training(base, base_two, load_file(ladder[0] / "model.safetensors"))
     assert_same_training(module, module_two, as_attached(module))
@@ -69,7 +74,9 @@ def test_a_launched_stage_5_is_the_stage(micro, finished, tmp_path):
     found = {}
     for launch in ("", "2cpu"):
         shutil.copytree(Path(micro.run_dir), tmp_path / f"runs{launch}")
-        p = micro.but(run_dir=str(tmp_path / f"runs{launch}"), launch=launch, micro_batch=4, generation_batch=16)
+        p = micro.but(
+            run_dir=str(tmp_path / f"runs{launch}"), launch=launch, micro_batch=4, generation_batch=16
+        )
         folder = stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6))
         found[launch] = (
             stages.read_run(folder),
@@ -95,7 +102,12 @@ def test_a_launched_stage_is_told_the_whole_profile(micro):
     """The child parses what the parent gives and gets the same profile, but runs in its own process."""
     p = micro.but(launch="8x", stage2_schedule="linear", lora_dropout=0.25)
     arguments = cli._parser().parse_args(workers.stage_arguments(p, 2, 6, Path("some/where"), "ablation"))
-    assert (arguments.number, arguments.group, arguments.branch, arguments.previous) == (2, 6, "ablation", "some/where")
+    assert (arguments.number, arguments.group, arguments.branch, arguments.previous) == (
+        2,
+        6,
+        "ablation",
+        "some/where",
+    )
     assert load_profile(arguments.profile, **options.overrides(arguments.set)) == p.but(launch="")
 
 
@@ -155,7 +167,9 @@ def test_configurations_are_accelerates(name, processes):
 
 
 def test_the_sbatch_file_is_bash():
-    done = subprocess.run(["bash", "-n", str(workers.CONFIGURATIONS / "stage.sbatch")], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-n", str(workers.CONFIGURATIONS / "stage.sbatch")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

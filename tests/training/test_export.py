@@ -49,10 +49,17 @@ def adapter(micro, finished, tmp_path_factory):
 
 def test_a_merged_model_is_a_plain_one(merged, finished):
     """transformers alone reads it, tokenizer and all, and it says what the stage says."""
-    model = AutoModelForCausalLM.from_pretrained(merged, attn_implementation="eager")  # as `load_base` on a CPU
+    model = AutoModelForCausalLM.from_pretrained(
+        merged, attn_implementation="eager"
+    )  # as `load_base` on a CPU
     assert torch.equal(logits(model), logits(open_merged(finished[5])[0]))
-    assert AutoTokenizer.from_pretrained(merged).get_vocab() == AutoTokenizer.from_pretrained(finished[0]).get_vocab()
-    assert {"README.md", "export.json", "model.safetensors", "config.json"} <= {file.name for file in merged.iterdir()}
+    assert (
+        AutoTokenizer.from_pretrained(merged).get_vocab()
+        == AutoTokenizer.from_pretrained(finished[0]).get_vocab()
+    )
+    assert {"README.md", "export.json", "model.safetensors", "config.json"} <= {
+        file.name for file in merged.iterdir()
+    }
     assert not [file for file in merged.parent.iterdir() if "partial" in file.name]
 
 
@@ -60,7 +67,9 @@ def test_an_adapter_is_a_plain_one(adapter, finished, ladder):
     assert (adapter / "adapter_model.safetensors").read_bytes() == (
         finished[5] / "adapter_model.safetensors"
     ).read_bytes()
-    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/tiny-base"
+    assert (
+        json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/tiny-base"
+    )
     model = PeftModel.from_pretrained(load_base(ladder[1])[0], adapter)
     torch.testing.assert_close(logits(model), logits(open_merged(finished[5])[0]), atol=1e-5, rtol=1e-5)
 
@@ -70,7 +79,17 @@ def test_translate_takes_an_export(merged, adapter, finished, ladder, tmp_path, 
     expected = logits(open_merged(finished[5])[0])
     assert torch.equal(logits(open_exported(merged, 6)[0]), expected)
     (tmp_path / "in.txt").write_text("in 3 weeks\nJapan\n")
-    words = ["translate", "--from", "en", "--to", "et", str(tmp_path / "in.txt"), "--dtype", "fp32", "--model"]
+    words = [
+        "translate",
+        "--from",
+        "en",
+        "--to",
+        "et",
+        str(tmp_path / "in.txt"),
+        "--dtype",
+        "fp32",
+        "--model",
+    ]
     printed = []
     for folder in (finished[5], merged):
         assert main([*words, str(folder)]) == 0
@@ -93,12 +112,19 @@ def test_the_card_holds_what_was_measured(merged, micro, finished):
     """Read back by the hub's own class: every score with its signature, every stage with its numbers."""
     card = ModelCard.load(merged / "README.md")
     records = evaluate_folder(micro, finished[5], 6, "stage5")
-    told = {(r.dataset_config, r.metric_type): (r.metric_value, r.metric_args) for r in card.data.eval_results}
+    told = {
+        (r.dataset_config, r.metric_type): (r.metric_value, r.metric_args) for r in card.data.eval_results
+    }
     assert told == {
-        (r.direction, r.metric): (r.value, {"signature": r.signature, "n": r.n, "seed": r.seed}) for r in records
+        (r.direction, r.metric): (r.value, {"signature": r.signature, "n": r.n, "seed": r.seed})
+        for r in records
     }
     assert card.data.language == ["en", *GROUPS[6]]
-    assert (card.data.license, card.data.library_name, card.data.base_model) == ("other", "transformers", None)
+    assert (card.data.license, card.data.library_name, card.data.base_model) == (
+        "other",
+        "transformers",
+        None,
+    )
     for number in range(6):
         run = read_run(finished[number])
         row = next(line for line in card.text.splitlines() if line.startswith(f"| {number} {run['stage']} "))
@@ -118,7 +144,11 @@ def test_the_card_holds_what_was_measured(merged, micro, finished):
 
 def test_the_card_of_an_adapter_names_its_base(adapter):
     card = ModelCard.load(adapter / "README.md")
-    assert (card.data.license, card.data.library_name, card.data.base_model) == ("mit", "peft", "me/tiny-base")
+    assert (card.data.license, card.data.library_name, card.data.base_model) == (
+        "mit",
+        "peft",
+        "me/tiny-base",
+    )
     assert 'AutoPeftModelForCausalLM.from_pretrained(".")' in card.text
 
 
@@ -147,7 +177,10 @@ def test_equal_within_the_tolerance(change):
         (answers(1.1e-4), r"logits differ by 0\.00011 in float32, 0\.0001 is allowed; .* number 2, fi-en"),
         (answers(-7.0), "logits differ by 7 in float32"),
         (answers(float("nan")), "logits differ by nan in float32, .* number 2, fi-en"),
-        (answers(0.0, ("a", "b", "d")), "1 of 3 greedy outputs .* differ, the first is number 3, en-zh: 'd' for 'c'"),
+        (
+            answers(0.0, ("a", "b", "d")),
+            "1 of 3 greedy outputs .* differ, the first is number 3, en-zh: 'd' for 'c'",
+        ),
         (answers(0.0, ("a", "", "d")), "2 of 3 greedy outputs .* number 2, fi-en: '' for 'b'"),
     ],
 )
@@ -219,7 +252,9 @@ def filed(micro, finished, tmp_path):
 def test_scores_of_other_weights_are_refused(micro, finished, filed, tmp_path):
     record = next(r for r in evaluate_folder(micro, finished[5], 6, "stage5") if r.metric == "chrf")
     p = filed(Record(**asdict(record) | {"value": record.value + 1}))
-    with pytest.raises(ValueError, match=r"stage5\.jsonl has chrf .* for .*, these weights score .* other weights"):
+    with pytest.raises(
+        ValueError, match=r"stage5\.jsonl has chrf .* for .*, these weights score .* other weights"
+    ):
         export(p, 6, tmp_path / "out", sentences=4)
     assert not (tmp_path / "out").exists()
 
@@ -228,7 +263,10 @@ def test_filed_scores_of_these_weights_go_along(micro, finished, filed, tmp_path
     """COMET can't be computed again here; it stands in the card once BLEU and chrF are those of the weights."""
     records = evaluate_folder(micro, finished[5], 6, "stage5")
     comet = Record("tiny", "stage5", "en-fi", "comet22", 71.25, 2, "Unbabel/wmt22-comet-da", micro.seed)
-    others = [Record("tiny", "stage5", "en-ru", "comet22", 1.0, 2, "x"), Record(**asdict(comet) | {"seed": 9})]
+    others = [
+        Record("tiny", "stage5", "en-ru", "comet22", 1.0, 2, "x"),
+        Record(**asdict(comet) | {"seed": 9}),
+    ]
     found = exporting.measured_scores(filed(*records, comet, *others), finished[5], 6)
     assert found == [*records, comet]
 
@@ -272,7 +310,18 @@ def test_bad_requests_are_one_sentence(micro, micro_values, finished, tmp_path, 
 def test_on_the_command_line(micro, micro_values, finished, tmp_path, capsys):
     values = micro_values | {"run_dir": micro.run_dir, "results_dir": micro.results_dir}
     sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    request = ["export", "--group", "6", "--to", str(tmp_path / "out"), "--licence", "mit", *sets, "--sentences", "24"]
+    request = [
+        "export",
+        "--group",
+        "6",
+        "--to",
+        str(tmp_path / "out"),
+        "--licence",
+        "mit",
+        *sets,
+        "--sentences",
+        "24",
+    ]
     assert main(request) == 0
     assert "compares gated and merged model on 24 sentences" in capsys.readouterr().out
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "mit"

@@ -68,7 +68,10 @@ def test_each_group_gets_its_own_folder(micro):
         seen.append((group, p.threads))
         return Path(f"g{group}")
 
-    assert for_each_group(stage, micro.but(groups="3,6", threads=4, workers=1)) == {3: Path("g3"), 6: Path("g6")}
+    assert for_each_group(stage, micro.but(groups="3,6", threads=4, workers=1)) == {
+        3: Path("g3"),
+        6: Path("g6"),
+    }
     assert seen == [(3, 4), (6, 4)]
 
 
@@ -102,7 +105,10 @@ def test_scores_are_sacrebleus(micro):
 
 def test_bits_a_byte_count_the_references_bytes(micro):
     """Two answers of 8 ln 2 nats in all on 2 + 2 bytes ("é" has two): 2 bits a byte."""
-    rows = [{"direction": "en-fr", "output": "", "reference": text, "nats": 4 * math.log(2)} for text in ("ab", "é")]
+    rows = [
+        {"direction": "en-fr", "output": "", "reference": text, "nats": 4 * math.log(2)}
+        for text in ("ab", "é")
+    ]
     (bits,) = [r for r in score_rows(rows, micro, "stage4", 0) if r.metric == "bits_per_byte"]
     assert (bits.value, bits.n) == (2.0, 2)
 
@@ -128,10 +134,14 @@ def test_evaluate_stage_files_its_records(own_results, finished):
     }  # fmt: skip
     assert len(records) == 12 * 6
     assert {r.stage for r in records} == {"stage4"}
-    assert sorted(ladder_records(own_results, ["stage4"]), key=lambda r: r.key) == sorted(records, key=lambda r: r.key)
+    assert sorted(ladder_records(own_results, ["stage4"]), key=lambda r: r.key) == sorted(
+        records, key=lambda r: r.key
+    )
     rows = [row for row in translate_test(own_results, finished[4], 6) if row["direction"] == "en-fi"]
     (bleu,) = [r.value for r in records if r.direction == "en-fi" and r.metric == "bleu"]
-    assert bleu == round(BLEU().corpus_score([r["output"] for r in rows], [[r["reference"] for r in rows]]).score, 2)
+    assert bleu == round(
+        BLEU().corpus_score([r["output"] for r in rows], [[r["reference"] for r in rows]]).score, 2
+    )
 
 
 def test_the_base_is_scored_under_its_name(own_results, ladder):
@@ -158,7 +168,11 @@ def test_outputs_are_kept_and_read_back(micro, finished, monkeypatch):
     assert translate_test(micro.but(workers=2, seeds=3, comparison_steps=9), finished[4], 6) == first
     with pytest.raises(AssertionError, match="second time"):
         translate_test(micro.but(max_new_tokens=5), finished[4], 6)
-    kept = [f for f in finished[4].glob("outputs-group6-*.json") if json.loads(f.read_text(encoding="utf-8")) == first]
+    kept = [
+        f
+        for f in finished[4].glob("outputs-group6-*.json")
+        if json.loads(f.read_text(encoding="utf-8")) == first
+    ]
     assert len(kept) == 1
 
 
@@ -181,7 +195,9 @@ def test_outputs_of_other_weights_are_others(micro, finished, tmp_path):
 
 def test_newest_stage(micro, finished, tmp_path):
     assert newest_stage(micro, 6) == finished[5]
-    with pytest.raises(FileNotFoundError, match=r"no module of group 3 .*xalma run --profile tiny --set groups=3"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no module of group 3 .*xalma run --profile tiny --set groups=3"
+    ):
         newest_stage(micro, 3)
 
 

@@ -101,7 +101,9 @@ def test_a_training_is_shown_while_it_runs_and_nothing_stays(micro, shown, tmp_p
     p = micro.but(run_dir=str(tmp_path))
     old, folder = (checkpoint_folder(stage_folder(p, number, 6)) for number in (3, 2))
     old.mkdir(parents=True)
-    (old / PROGRESS_FILE).write_text(json.dumps({"at": time.time() - 9}))  # of a killed run: it could not be drawn
+    (old / PROGRESS_FILE).write_text(
+        json.dumps({"at": time.time() - 9})
+    )  # of a killed run: it could not be drawn
     with monitor.view(p):
         with Meter("stage 2, group 6", 10, 0, p, 1e6, folder) as meter:
             meter.step(100, lambda: 2.5)

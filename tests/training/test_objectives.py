@@ -57,7 +57,9 @@ def test_an_update_is_arpo_trainers(tmp_path, options, dtype):
     model = adapted(dtype=dtype)
     expected, theirs = loss_and_grads(trainer_for(tmp_path, model, tiny_rows(8), **options), model)
     loss, ours, _ = update(Arpo(beta=BETA, **options), model, [pairs()])
-    close = {torch.float32: 1e-4, torch.float64: 1e-6}[dtype]  # of the largest element: float32 rounds at 6e-8
+    close = {torch.float32: 1e-4, torch.float64: 1e-6}[
+        dtype
+    ]  # of the largest element: float32 rounds at 6e-8
     torch.testing.assert_close(loss, expected.detach(), rtol=close, atol=0)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=close * largest(theirs))
 
@@ -145,7 +147,9 @@ def test_no_unit_is_dropped_in_preference_training():
     trained(model)
     assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}, "as it was"
     with dropout(model, Labelled.dropout):
-        assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}, "stages 1 to 4 have it"
+        assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}, (
+            "stages 1 to 4 have it"
+        )
 
 
 def test_bfloat16_products_and_a_float32_loss():
@@ -190,7 +194,9 @@ def test_probes_are_before_eight_times_during_and_after():
     first = objective.measures(update(objective, model, [pairs()[:5]])[2])
     assert plain({key: probes[0][key] for key in first}) == pytest.approx(plain(first), rel=1e-5)
     assert probes[-1]["margin"] > probes[0]["margin"]
-    assert "loss" in log[-1] and "kind" not in log[-1], "the last row is a training row: `seconds` is filed there"
+    assert "loss" in log[-1] and "kind" not in log[-1], (
+        "the last row is a training row: `seconds` is filed there"
+    )
 
 
 def test_probing_changes_nothing():

@@ -59,13 +59,17 @@ def test_grouped_query_attention_is_counted(tmp_path, kind, more):
     assert shape.module(5) == trained
     sequences = FULL.generation_batch * FULL.beams * (plan.ASSUMED_ROW_TOKENS + FULL.max_new_tokens)
     kept = 2 * config.num_key_value_heads * model.model.layers[0].self_attn.head_dim * (3 + 1) * 2 * sequences
-    assert plan.decoding_memory(FULL.but(base=str(tmp_path)))["keys and values"] == pytest.approx(kept / 2**30)
+    assert plan.decoding_memory(FULL.but(base=str(tmp_path)))["keys and values"] == pytest.approx(
+        kept / 2**30
+    )
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_planned_as_it_is(profile, monkeypatch, capsys):
     """Without a number of GPUs it takes as many as can share its batches."""
-    monkeypatch.setattr(plan, "shape_of", lambda p, known=plan.shape_of: known(p if p.base == FULL.base else TINY))
+    monkeypatch.setattr(
+        plan, "shape_of", lambda p, known=plan.shape_of: known(p if p.base == FULL.base else TINY)
+    )
     assert main(["plan", "--profile", profile]) == 0
     assert f"on {plan.shareable(PROFILES[profile])} × h200" in capsys.readouterr().out
 
@@ -131,7 +135,9 @@ def test_memory_of_decoding():
     """Twenty sentences, five beams, 128 + 256 tokens; 40 layers and one copied, 5120 keys and values of 2 bytes."""
     found = plan.decoding_memory(FULL.but(generation_batch=20))
     assert found["keys and values"] == pytest.approx(20 * 5 * 384 * 41 * 2 * 5120 * 2 / 2**30)
-    assert found["base"] == pytest.approx(2 * N / 2**30) and found["module"] == pytest.approx(4 * MODULE / 2**30)
+    assert found["base"] == pytest.approx(2 * N / 2**30) and found["module"] == pytest.approx(
+        4 * MODULE / 2**30
+    )
 
 
 def test_a_plan_that_fits(unmeasured):
@@ -152,11 +158,21 @@ def test_a_plan_that_fits(unmeasured):
         ({"stage5_batch_size": 2, "sharding": "none"}, 8, "h100", "it fits with micro_batch=1 sharding=full"),
         ({"gradient_checkpointing": False}, 8, "h200", "it fits with gradient_checkpointing=true"),
         # no batch of the other stages is too small for sixteen
-        ({"micro_batch": 8, "stage5_batch_size": 64}, 16, "h200", "stage 5: 16 GPUs can't share a batch of 64 evenly"),
+        (
+            {"micro_batch": 8, "stage5_batch_size": 64},
+            16,
+            "h200",
+            "stage 5: 16 GPUs can't share a batch of 64 evenly",
+        ),
         ({"micro_batch": 8}, 8, "h100", "it fits with generation_batch=16"),
         ({"micro_batch": 8, "beams": 400}, 8, "h100", "take larger GPUs, fewer beams"),
         ({}, 7, "h200", "7 GPUs can't share a batch of 256 evenly: take a number of GPUs that divides 256"),
-        ({"micro_batch": 32}, 16, "h200", "stage 1: 16 GPUs can't share a batch of 256 evenly: set micro_batch=16"),
+        (
+            {"micro_batch": 32},
+            16,
+            "h200",
+            "stage 1: 16 GPUs can't share a batch of 256 evenly: set micro_batch=16",
+        ),
     ],
 )
 def test_a_plan_that_can_not_work_says_what_would(changes, gpus, gpu, advice):
@@ -166,7 +182,9 @@ def test_a_plan_that_can_not_work_says_what_would(changes, gpus, gpu, advice):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("gpus", "gpu", "message"), [(8, "h300", "unknown GPU 'h300'"), (0, "h200", "at least one")])
+@pytest.mark.parametrize(
+    ("gpus", "gpu", "message"), [(8, "h300", "unknown GPU 'h300'"), (0, "h200", "at least one")]
+)
 def test_bad_requests(gpus, gpu, message):
     with pytest.raises(ValueError, match=message):
         plan.plan_text(SMALL, gpus, gpu)
@@ -214,7 +232,9 @@ def test_the_command(unmeasured, capsys):
 
 def test_the_memory_is_what_an_h200_took():
     """The committed measurement of a module at 13B's shape, and the formula for the same batch."""
-    found = json.loads((REPOSITORY / "results/benchmarks/training_throughput_h200.json").read_text(encoding="utf-8"))
+    found = json.loads(
+        (REPOSITORY / "results/benchmarks/training_throughput_h200.json").read_text(encoding="utf-8")
+    )
     (row,), o = found["rows"], found["options"]
     p = FULL.but(micro_batch=o["micro"], block_tokens=row["length"], gradient_checkpointing=True)
     assert sum(plan.memory(p, 2, 1).values()) == pytest.approx(row["peak_mib"] / 1024, rel=0.02)

@@ -75,7 +75,11 @@ def test_every_stage_leaves_weights_log_and_run(finished):
 @pytest.mark.parametrize("number", range(6))
 def test_run_json(finished, micro, number):
     run = run_of(finished[number])
-    assert (run["stage"], run["number"], run["group"]) == (runs.STAGE_NAMES[number], number, 0 if number < 2 else 6)
+    assert (run["stage"], run["number"], run["group"]) == (
+        runs.STAGE_NAMES[number],
+        number,
+        0 if number < 2 else 6,
+    )
     found = stages.read_run(finished[number])
     assert found["base"] == str(finished[min(number, 1)])
     assert found["previous"] == (str(finished[number - 1]) if number else None)
@@ -98,7 +102,11 @@ def test_run_json(finished, micro, number):
         pairs = run["pairs"]
         assert run["rows_too_long"] == 0
         assert pairs["considered"] == 2 * 6 * micro.stage5_pairs
-        assert pairs["kept"] == run["rows"] == pairs["considered"] - sum(v for k, v in pairs.items() if "dropped" in k)
+        assert (
+            pairs["kept"]
+            == run["rows"]
+            == pairs["considered"] - sum(v for k, v in pairs.items() if "dropped" in k)
+        )
 
 
 @pytest.mark.parametrize("number", range(1, 6))
@@ -127,7 +135,10 @@ def test_a_finished_stage_is_not_run_again(copied, counted):
     ("changes", "redone"),
     [
         ({"stage3_learning_rate": 1e-4}, ["stage3", "stage4"]),
-        ({"prompt_style": "alma"}, ["stage1", "stage2", "stage3", "stage4"]),  # its words are in the tokenizer's text
+        (
+            {"prompt_style": "alma"},
+            ["stage1", "stage2", "stage3", "stage4"],
+        ),  # its words are in the tokenizer's text
         ({"seed": 1}, ["stage1", "stage2", "stage3", "stage4"]),
         ({"lora_rank": 8}, ["stage2", "stage3", "stage4"]),
         ({"stage4_epochs": 0.5}, ["stage4"]),
@@ -261,7 +272,9 @@ def test_moved_stages_stay_whole(copied, finished, micro, counted, tmp_path):
     p = copied.but(run_dir=str(tmp_path / "elsewhere" / "runs"))
     folder = stages.stage4_sft(p, 6)
     assert counted == []
-    assert not [value for value in run_of(folder).values() if isinstance(value, str) and value.startswith("/")]
+    assert not [
+        value for value in run_of(folder).values() if isinstance(value, str) and value.startswith("/")
+    ]
     assert stages.read_run(folder)["base"] == str(stages.stage_folder(p, 1))
     assert stages.read_run(folder)["previous"] == str(stages.stage_folder(p, 3, 6))
     stages.open_merged(folder)
@@ -304,7 +317,10 @@ def test_stage_5_killed_while_it_decodes_and_trains(micro, finished, tmp_path, s
 
 
 def test_damaged_pairs_are_named_and_not_used(tmp_path):
-    path, value = tmp_path / stages.PAIRS_FILE, {"rows": [{"prompt": "ü", "chosen": " a"}], "report": {"kept": 1}}
+    path, value = (
+        tmp_path / stages.PAIRS_FILE,
+        {"rows": [{"prompt": "ü", "chosen": " a"}], "report": {"kept": 1}},
+    )
     assert stages._read_pairs(path) is None, "there are none yet"
     files.write_json(path, value | {"fingerprint": files.fingerprint(value)})
     assert stages._read_pairs(path) == value
@@ -332,7 +348,10 @@ def test_preference_pairs_are_reference_over_output(micro, finished):
     """With identical and unusable outputs dropped, each row's answers are a reference and what stage 4 says."""
     rows, report = stages.preference_pairs(micro, 6, finished[4], micro.stage5_pairs)
     references = {
-        text for code in GROUPS[6] for pair in open_corpus(micro).sft(code)[: micro.stage5_pairs] for text in pair
+        text
+        for code in GROUPS[6]
+        for pair in open_corpus(micro).sft(code)[: micro.stage5_pairs]
+        for text in pair
     }
     assert len(rows) == report["kept"] > 0
     for row in rows:
@@ -368,7 +387,9 @@ PAIRS = [f"this is sentence number {i} of all\ttämä on lause numero {i} kaikis
 def test_the_guard_looks_for_the_whole_test_set(micro, finished, tmp_path):
     """Not for the `test_pairs` that are scored: a stage is kept when more of them are scored later."""
     own = own_text(tmp_path / "own", sft=PAIRS[5:], dev=PAIRS[:2], test=PAIRS[:6])
-    p = micro.but(run_dir=str(tmp_path), corpus="own", corpus_path=str(own), module_languages="6:fi", test_pairs=2)
+    p = micro.but(
+        run_dir=str(tmp_path), corpus="own", corpus_path=str(own), module_languages="6:fi", test_pairs=2
+    )
     p = p.but(contamination="stop")
     with pytest.raises(ValueError, match=r"SFT pairs, en-fi, row 1, is a test sentence .*line 6 of"):
         stages.stage4_sft(p, 6, finished[3])
@@ -377,7 +398,9 @@ def test_the_guard_looks_for_the_whole_test_set(micro, finished, tmp_path):
 def test_a_guard_with_nothing_to_look_for_is_refused(micro, finished, tmp_path, counted):
     own = own_text(tmp_path / "own", sft=PAIRS, dev=PAIRS[:2])
     p = micro.but(run_dir=str(tmp_path), corpus="own", corpus_path=str(own), module_languages="6:fi")
-    with pytest.raises(ValueError, match="corpus=own has no test sentences in fi to keep out of training: add some"):
+    with pytest.raises(
+        ValueError, match="corpus=own has no test sentences in fi to keep out of training: add some"
+    ):
         stages.stage4_sft(p, 6, finished[3])
     assert not stages.stage_folder(p, 4, 6).exists() and counted == []
 
@@ -419,7 +442,9 @@ def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch
     """Every file and folder of the new one, then the rename, then the folder it stands in."""
     told, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (told.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b, replace=os.replace: (told.append("rename"), replace(a, b)))
+    monkeypatch.setattr(
+        os, "replace", lambda a, b, replace=os.replace: (told.append("rename"), replace(a, b))
+    )
     with files.new_directory(tmp_path / "new") as folder:
         (folder / "a").mkdir()
         (folder / "a" / "b").write_text("x")
@@ -450,7 +475,9 @@ def test_a_lock_dies_with_its_process_and_is_gone_after(tmp_path):
     code = f"import time, xalma.files as files\nwith files.locked({place!r}):\n print('in', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "in\n"
-    with pytest.raises(BlockingIOError, match=rf"another run \(process {child.pid}\) is making .*x: wait for its end"):
+    with pytest.raises(
+        BlockingIOError, match=rf"another run \(process {child.pid}\) is making .*x: wait for its end"
+    ):
         files.locked(tmp_path / "x").__enter__()
     child.kill()
     child.wait()
@@ -477,7 +504,9 @@ def test_stage_5_trains_on_pairs_that_others_made(copied, finished, tmp_path):
     run = run_of(stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6), branch="released"))
     assert (run["rows"], run["pairs"]["kept"], run["pairs"]["dropped_identical"]) == (1, 1, 1)
     assert run["contamination"]["rows"] == 3 and run["contamination"]["exact"] == 1
-    assert run["inputs"]["preference_id"] == str(path) and list(run["inputs"]["preference_files"]) == ["pairs.jsonl"]
+    assert run["inputs"]["preference_id"] == str(path) and list(run["inputs"]["preference_files"]) == [
+        "pairs.jsonl"
+    ]
     assert not {"preference_id", "preference_files"} & run_of(finished[5])["inputs"].keys()
     released(path, PAIR, (PAIR[0], "toinen kaikista", PAIR[2]))
     assert run_of(stages.stage5_arpo(p, 6, stages.stage_folder(p, 4, 6), branch="released"))["rows"] == 2
@@ -486,8 +515,12 @@ def test_stage_5_trains_on_pairs_that_others_made(copied, finished, tmp_path):
 def test_stage_5_without_released_pairs_is_one_sentence(copied, tmp_path, counted):
     start = stages.stage_folder(copied, 4, 6)
     with pytest.raises(FileNotFoundError, match=r"no preference pairs at .*nowhere.jsonl: give a file"):
-        stages.stage5_arpo(copied.but(preference_id=str(tmp_path / "nowhere.jsonl")), 6, start, branch="released")
+        stages.stage5_arpo(
+            copied.but(preference_id=str(tmp_path / "nowhere.jsonl")), 6, start, branch="released"
+        )
     path = released(tmp_path / "pairs.jsonl", (PAIR[0], PAIR[1], PAIR[1]))
-    with pytest.raises(ValueError, match=r"no preference pairs: of 1 considered, 1 identical; .* has none for en-"):
+    with pytest.raises(
+        ValueError, match=r"no preference pairs: of 1 considered, 1 identical; .* has none for en-"
+    ):
         stages.stage5_arpo(copied.but(preference_id=str(path)), 6, start, branch="released")
     assert not stages.stage_folder(copied, 5, 6, "released").exists() and counted == []

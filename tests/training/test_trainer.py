@@ -57,7 +57,9 @@ def test_loss_and_gradients_are_transformers_own(base, adapter):
 def test_the_divisor_can_be_given(base):
     batch = PadCollator(0)(rows(4))
     n = int((batch["labels"][:, 1:] != IGNORE).sum())
-    assert labelled_loss(base, batch, 2 * n).item() == pytest.approx(labelled_loss(base, batch).item() / 2, rel=1e-6)
+    assert labelled_loss(base, batch, 2 * n).item() == pytest.approx(
+        labelled_loss(base, batch).item() / 2, rel=1e-6
+    )
 
 
 def test_bfloat16_is_near_float32(base):
@@ -68,7 +70,9 @@ def test_bfloat16_is_near_float32(base):
     assert mixed.item() != labelled_loss(base, batch).item()
 
 
-def trained(base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: int = 0, compiled=False, data=None):
+def trained(
+    base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: int = 0, compiled=False, data=None
+):
     model = copy.deepcopy(base)
     p = micro.but(stage4_batch_size=batch, micro_batch=micro_batch, stage4_schedule="constant", warmup_ratio=0.0,
                   torch_compile=compiled)  # fmt: skip
@@ -121,7 +125,9 @@ def test_same_seed_same_losses_and_weights(base, micro):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with a C++ compiler: g++ is not here")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch compiles for a CPU with a C++ compiler: g++ is not here"
+)
 def test_compiled_layers_are_the_same_training(base, micro):
     """To rounding; twice compiled, to the last bit; and afterwards the model is as it was before, not compiled."""
     p = micro.but(**SMOOTH)
@@ -148,12 +154,16 @@ def test_the_loss_falls(base, micro):
 @torch.no_grad()
 def summed_by_hand(model, row: dict) -> float:
     ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
-    return cross_entropy(model(ids).logits[0, :-1], labels[0, 1:], ignore_index=IGNORE, reduction="sum").item()
+    return cross_entropy(
+        model(ids).logits[0, :-1], labels[0, 1:], ignore_index=IGNORE, reduction="sum"
+    ).item()
 
 
 def test_what_an_answer_costs_is_its_rows_own_sum(base):
     """Rows of unequal length, in the order given, whatever they are batched with."""
-    assert answer_nats(base, rows(7), 0, batch_size=3) == pytest.approx([summed_by_hand(base, r) for r in rows(7)])
+    assert answer_nats(base, rows(7), 0, batch_size=3) == pytest.approx(
+        [summed_by_hand(base, r) for r in rows(7)]
+    )
 
 
 def test_evaluate_loss_is_the_mean_over_tokens_not_batches(base):
@@ -169,7 +179,10 @@ def test_evaluate_loss_is_the_mean_over_tokens_not_batches(base):
     ("changes", "message"),
     [
         ({"stage2_batch_size": 20}, "stage2_batch_size=20 is no multiple of micro_batch=16"),
-        ({"stage2_batch_size": 16}, "which 2 processes can't share evenly: set micro_batch to a divisor of 8"),
+        (
+            {"stage2_batch_size": 16},
+            "which 2 processes can't share evenly: set micro_batch to a divisor of 8",
+        ),
     ],
 )
 def test_a_batch_that_can_not_be_shared_is_one_sentence(micro, changes, message):
@@ -180,7 +193,9 @@ def test_a_batch_that_can_not_be_shared_is_one_sentence(micro, changes, message)
 
 def test_the_optimizer_is_the_profiles(base, micro):
     """Rates at given updates against the schedule's formula; vectors do not decay."""
-    p = micro.but(stage2_learning_rate=0.5, stage2_schedule="linear", warmup_ratio=0.2, weight_decay=0.3, threads=1)
+    p = micro.but(
+        stage2_learning_rate=0.5, stage2_schedule="linear", warmup_ratio=0.2, weight_decay=0.3, threads=1
+    )
     run = Run(base, p, p.stage(2), 10, Labelled())
     decayed, free = run.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
@@ -243,7 +258,9 @@ def layer_products(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "module"])
-def test_layers_that_keep_their_products_change_nothing_and_multiply_less(base, micro, adapter, layer_products):
+def test_layers_that_keep_their_products_change_nothing_and_multiply_less(
+    base, micro, adapter, layer_products
+):
     """Weights and losses to the last bit; a layer's 7 products (21 with a module) but its last, which no gradient
     needs, are computed again, or kept."""
     base = attach_adapter(base, 6, rank=4, alpha=8, dropout=0.1) if adapter else base
@@ -269,7 +286,10 @@ def test_only_every_nth_layer_keeps_its_products():
                                          num_attention_heads=1))  # fmt: skip
     layers = model.model.layers
     with settings(model, TINY.but(gradient_checkpointing=True, selective_checkpointing=2)):
-        assert [layer._gradient_checkpointing_func is keep_products for layer in layers] == [True, False] * 2 + [True]
+        assert [layer._gradient_checkpointing_func is keep_products for layer in layers] == [
+            True,
+            False,
+        ] * 2 + [True]
         assert all(layer.gradient_checkpointing for layer in layers)
     assert not any(layer.gradient_checkpointing for layer in layers)
 
@@ -323,7 +343,9 @@ def test_a_stage_can_isolate_its_documents(base, tokenizer, micro, tmp_path):
     corpus = open_corpus(p)
     blocks = stages.packed({"fi": lambda: corpus.monolingual("fi")}, tokenizer, p, 1)
     rows_ = [{key: row[key] for key in ("input_ids", "labels")} for row in blocks]
-    expected = labelled_loss(base, IsolatedDocuments(tokenizer.bos_token_id, tokenizer.eos_token_id)(rows_)).item()
+    expected = labelled_loss(
+        base, IsolatedDocuments(tokenizer.bos_token_id, tokenizer.eos_token_id)(rows_)
+    ).item()
     blocks = stages.packed({"fi": lambda: corpus.monolingual("fi")}, tokenizer, p, 1)
     log = stages.train_blocks(base, blocks, tokenizer, p, 1, "test", tmp_path)["log"]
     assert log[0]["loss"] == pytest.approx(expected, abs=1e-4)

@@ -20,7 +20,9 @@ from typing import Any
 
 from xalma.runtime import REPOSITORY
 
-WITH_RECORDS = {"tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")}  # profile -> notebooks
+WITH_RECORDS = {
+    "tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")
+}  # profile -> notebooks
 SUFFIXES = (".csv", ".md", ".tex")
 
 
@@ -42,7 +44,9 @@ def differing(results: Path, profile: str, notebooks: Sequence[Path]) -> tuple[l
     """(tables that were made again, those of them that are not what lies in `results`), paths below `results`."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "results" / profile
-        shutil.copytree(results / profile, copy, ignore=shutil.ignore_patterns("tables", "figures", "notebooks"))
+        shutil.copytree(
+            results / profile, copy, ignore=shutil.ignore_patterns("tables", "figures", "notebooks")
+        )
         values = {"profile": profile, "run_dir": f"{folder}/runs", "results_dir": f"{folder}/results"}
         for notebook in notebooks:
             run_cells(notebook, values)
@@ -65,7 +69,9 @@ def main(results: Path = REPOSITORY / "results") -> int:
         with contextlib.redirect_stdout(io.StringIO()):
             made, changed = differing(results, profile, notebooks)
         for name in changed:
-            print(f"results/{name} is not what its records say: make it again, `xalma run --profile {profile}`")
+            print(
+                f"results/{name} is not what its records say: make it again, `xalma run --profile {profile}`"
+            )
         print(f"{profile}: {len(made)} tables made again from their records, {len(changed)} differ")
         status |= bool(changed) or not made
     return status

@@ -10,25 +10,33 @@ from xalma.cli.systems import add_options
 
 
 def add_score(commands: Any) -> None:
-    score = commands.add_parser("score", help="scores with signatures: an output file, or systems over a test set")
-    score.add_argument("--output", help="the system's output, one segment a line; with --reference and --to")
+    score = commands.add_parser(
+        "score", help="scores with signatures: an output file, or systems over a test set"
+    )
+    score.add_argument(
+        "--output", help="the system's output, one segment per line; with --reference and --to"
+    )
     score.add_argument("--reference")
     score.add_argument("--source", help="for the rate of copied segments")
     score.add_argument("--to", dest="tgt", metavar="LANG")
     score.add_argument("--system-outputs", metavar="DIR", help="one or more systems' outputs; with --testset")
     score.add_argument("--systems", help="some of them, separated by commas; default: all")
     score.add_argument("--partial", action="store_true", help="score each system in the directions it has")
-    score.add_argument("--results", metavar="DIR", help="write records, intervals, tests and tables to DIR/<testset>")
+    score.add_argument(
+        "--results", metavar="DIR", help="write records, intervals, tests and tables to DIR/<testset>"
+    )
     add_testset(score)
     score.add_argument(
         "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, "
         "cometkiwi, cometkiwi-xl; default: bleu,chrf; of systems: bleu,chrf++",
     )  # fmt: skip
     score.add_argument(
-        "--checkpoint", action="append", default=[], metavar="METRIC=PLACE",
+        "--checkpoint", action="append", default=[], metavar="METRIC=PATH_OR_ID",
         help="another hub id or a local path for a neural metric; repeatable",
     )  # fmt: skip
-    score.add_argument("--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them")
+    score.add_argument(
+        "--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them"
+    )
     score.set_defaults(run=_score)
 
 
@@ -52,12 +60,16 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def add_compare(commands: Any) -> None:
-    compare = commands.add_parser("compare", help="is one system better than another: paired tests over all directions")
+    compare = commands.add_parser(
+        "compare", help="is one system better than another: paired tests over all directions"
+    )
     compare.add_argument("a", help="folder of <direction>.txt, or a path with {direction} in it")
     compare.add_argument("b")
     compare.add_argument("--metric", default="bleu,chrf++", help="default: bleu,chrf++")
     compare.add_argument("--test", default="bootstrap", choices=("bootstrap", "randomisation"))
-    compare.add_argument("--correction", default="holm", choices=("holm", "bh"), help="over directions; default: holm")
+    compare.add_argument(
+        "--correction", default="holm", choices=("holm", "bh"), help="over directions; default: holm"
+    )
     compare.add_argument("--alpha", type=float, default=0.05)
     add_testset(compare)
     compare.set_defaults(run=_compare)
@@ -66,7 +78,9 @@ def add_compare(commands: Any) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     at_least_one("--workers", arguments.workers or None)
     if not 0 < arguments.alpha < 1:
-        raise ValueError(f"--alpha {arguments.alpha:g} is no level of significance: give a number between 0 and 1")
+        raise ValueError(
+            f"--alpha {arguments.alpha:g} is no level of significance: give a number between 0 and 1"
+        )
     from xalma.cli.score import compare_systems
 
     require(arguments, "testset", "testset NAME and both systems")
@@ -74,7 +88,9 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def add_contamination(commands: Any) -> None:
-    contamination = commands.add_parser("contamination", help="test sentences in the training texts of XALMA_DATA")
+    contamination = commands.add_parser(
+        "contamination", help="test sentences in the training texts of XALMA_DATA"
+    )
     contamination.set_defaults(run=_contamination)
 
 
@@ -85,7 +101,9 @@ def _contamination(arguments: argparse.Namespace) -> None:
 
 
 def add_systems(commands: Any) -> None:
-    systems = commands.add_parser("systems", help="the systems of the papers: weights, prompt, languages, licence")
+    systems = commands.add_parser(
+        "systems", help="the systems of the papers: weights, prompt, languages, licence"
+    )
     systems.set_defaults(run=_systems)
 
 
@@ -96,9 +114,13 @@ def _systems(arguments: argparse.Namespace) -> None:
 
 
 def add_outputs(commands: Any) -> None:
-    outputs = commands.add_parser("outputs", help="a system's outputs for a test set, one line a segment, resumable")
+    outputs = commands.add_parser(
+        "outputs", help="a system's outputs for a test set, one line per segment, resumable"
+    )
     outputs.add_argument("--system", required=True, help="name in `xalma systems`")
-    outputs.add_argument("--testset", required=True, help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder")
+    outputs.add_argument(
+        "--testset", required=True, help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder"
+    )
     outputs.add_argument("--origin", default="data", help="data (default), sacrebleu or hub")
     outputs.add_argument("--directions", help="en-de,de-en,…; default: all of the test set")
     outputs.add_argument("--out", required=True, metavar="DIR")
@@ -120,7 +142,9 @@ def add_languages(commands: Any) -> None:
 def _languages(arguments: argparse.Namespace) -> None:
     from xalma.languages import GROUP_NAMES, known_languages
 
-    print(f"{'code':5}{'language':14}{'script':8}{'group':7}{'FLORES':11}{'OSCAR':7}{'NTREX':10}BLEU tokenizer")
+    print(
+        f"{'code':5}{'language':14}{'script':8}{'group':7}{'FLORES':11}{'OSCAR':7}{'NTREX':10}BLEU tokenizer"
+    )
     for row in known_languages().values():
         place = row.group or "all"
         print(

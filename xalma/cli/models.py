@@ -12,11 +12,15 @@ from xalma.cli.systems import add_options
 
 
 def add_translate(commands: Any) -> None:
-    translate = commands.add_parser("translate", help="translate a file or standard input, one segment a line")
+    translate = commands.add_parser(
+        "translate", help="translate a file or standard input, one segment per line"
+    )
     translate.add_argument("--from", dest="src", required=True, metavar="LANG")
     translate.add_argument("--to", dest="tgt", required=True, metavar="LANG")
     translate.add_argument("--profile", default="tiny")
-    translate.add_argument("--model", help="folder of a stage or an export; default: the profile's newest stage")
+    translate.add_argument(
+        "--model", help="folder of a stage or an export; default: the profile's newest stage"
+    )
     translate.add_argument("--system", help="another system than ours, by its name in `xalma systems`")
     translate.add_argument("file", nargs="?", help="UTF-8 text; default: standard input")
     add_options(translate)
@@ -46,7 +50,9 @@ def _translate(arguments: argparse.Namespace) -> None:
     place = usable_device(arguments.device)
     dtype = usable_dtype(arguments.dtype or "float32", place)
     folder = arguments.model or newest_stage(p, group)
-    model, tokenizer = open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
+    model, tokenizer = (
+        open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
+    )
     outputs = translate(
         model.to(place), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch, counts=(counts := Counter()),
@@ -60,12 +66,18 @@ def _translate(arguments: argparse.Namespace) -> None:
 
 
 def add_convert(commands: Any) -> None:
-    convert = commands.add_parser("convert", help="adapters to the all-modules checkpoint and back; a GGUF to a base")
+    convert = commands.add_parser(
+        "convert", help="adapters to the all-modules checkpoint and back; a GGUF to a base"
+    )
     convert.add_argument("--from", dest="source", required=True, nargs="+", metavar="PATH_OR_ID",
                          help="a checkpoint of either layout, adapter folders of groups, or one GGUF file")  # fmt: skip
     convert.add_argument("--to", dest="out", required=True, metavar="DIR", help="a new folder")
-    convert.add_argument("--layout", choices=("adapters", "all-modules"), help="default: the one it is not in")
-    convert.add_argument("--base", help="folder or hub id of the adapters' base, where they do not lead to it")
+    convert.add_argument(
+        "--layout", choices=("adapters", "all-modules"), help="default: the one it is not in"
+    )
+    convert.add_argument(
+        "--base", help="folder or hub id of the adapters' base, where they do not lead to it"
+    )
     convert.add_argument("--groups", help="default: all eight")
     convert.add_argument("--max-shard-size", default="5GB")
     convert.set_defaults(run=_convert)
@@ -76,7 +88,9 @@ def _convert(arguments: argparse.Namespace) -> None:
         from xalma.models.bases.gguf_files import convert_gguf
 
         if len(arguments.source) > 1 or arguments.layout or arguments.base or arguments.groups:
-            raise ValueError("a GGUF file is converted alone, into a base: give --from FILE.gguf and --to DIR only")
+            raise ValueError(
+                "a GGUF file is converted alone, into a base: give --from FILE.gguf and --to DIR only"
+            )
         print(convert_gguf(arguments.source[0], arguments.out))
         return
     from xalma.languages import parse_groups
@@ -90,17 +104,27 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     source = arguments.source[0] if len(arguments.source) == 1 else arguments.source
     checkpoint = open_checkpoint(source, arguments.base)
-    print(f"{checkpoint.layout}: groups {checkpoint.groups}, rank {checkpoint.rank}, {checkpoint.nbytes / 1e9:.2f} GB")
+    print(
+        f"{checkpoint.layout}: groups {checkpoint.groups}, rank {checkpoint.rank}, {checkpoint.nbytes / 1e9:.2f} GB"
+    )
     print(convert(checkpoint, arguments.out, arguments.layout, groups, limit))
 
 
 def add_trim(commands: Any) -> None:
     trim = commands.add_parser("trim", help="a base with the vocabulary that texts use, and the way back")
-    trim.add_argument("--from", dest="source", required=True, metavar="BASE", help="a folder, a hub id or a name")
+    trim.add_argument(
+        "--from", dest="source", required=True, metavar="BASE", help="a folder, a hub id or a name"
+    )
     trim.add_argument("--to", dest="out", required=True, metavar="DIR", help="a new folder")
-    trim.add_argument("--texts", nargs="+", default=[], metavar="FILE", help="one text a line; a .gz is read, too")
-    trim.add_argument("--limit", type=int, default=0, help="most tokens, the frequent ones; default: all that are used")
-    trim.add_argument("--restore", metavar="BASE", help="the whole base: give the model in --from its vocabulary back")
+    trim.add_argument(
+        "--texts", nargs="+", default=[], metavar="FILE", help="one text a line; a .gz is read, too"
+    )
+    trim.add_argument(
+        "--limit", type=int, default=0, help="most tokens, the frequent ones; default: all that are used"
+    )
+    trim.add_argument(
+        "--restore", metavar="BASE", help="the whole base: give the model in --from its vocabulary back"
+    )
     trim.set_defaults(run=_trim)
 
 
@@ -123,9 +147,15 @@ def add_export(commands: Any) -> None:
     export.add_argument("--what", choices=("merged", "adapter"), default="merged")
     export.add_argument("--model", help="folder of a stage; default: the newest stage of the profile")
     export.add_argument("--base-id", default="", help="hub id of the base, for the card and the adapter")
-    export.add_argument("--with-base", action="store_true", help="write the adapter's base beside it, as DIR/base")
-    export.add_argument("--gguf", action="store_true", help="write DIR/model.gguf too, for llama.cpp and Ollama")
-    export.add_argument("--sentences", type=int, default=200, help="how many are compared before anything is written")
+    export.add_argument(
+        "--with-base", action="store_true", help="write the adapter's base beside it, as DIR/base"
+    )
+    export.add_argument(
+        "--gguf", action="store_true", help="write DIR/model.gguf too, for llama.cpp and Ollama"
+    )
+    export.add_argument(
+        "--sentences", type=int, default=200, help="how many are compared before anything is written"
+    )
     export.add_argument("--licence", default="other", help="the hub's identifier of a licence")
     add_set(export)
     export.set_defaults(run=_export)

@@ -55,7 +55,9 @@ def notebook_sources() -> list[Path]:
     """The numbered notebooks in order. Raises FileNotFoundError outside a checkout of the repository."""
     found = sorted((home() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise FileNotFoundError(f"no notebooks under {home() / 'notebooks'}: run from a checkout of the repository")
+        raise FileNotFoundError(
+            f"no notebooks under {home() / 'notebooks'}: run from a checkout of the repository"
+        )
     return found
 
 
@@ -113,7 +115,9 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     make_writable(task.executed.parent)  # found out before the notebook runs, not after
     logging.getLogger("papermill").setLevel(logging.ERROR)  # warns of unknown parameters; profiles check them
     started, before = time.perf_counter(), _files(task.executed.parent.parent)
-    for_kernels = {STATUS_VARIABLE: status} | {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
+    for_kernels = {STATUS_VARIABLE: status} | {
+        name: os.environ.get(name, value) for name, value in ALLOCATOR.items()
+    }
     try:
         papermill.execute_notebook(
             task.source,
@@ -133,7 +137,9 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     notebook = nbformat.read(failed, as_version=4)
     write_atomically(task.executed, nbformat.writes(_without_timings(notebook)))
     failed.unlink()
-    made = sorted(path for path, time in _files(task.executed.parent.parent).items() if before.get(path) != time)
+    made = sorted(
+        path for path, time in _files(task.executed.parent.parent).items() if before.get(path) != time
+    )
     write_atomically(task.done, "\n".join([task.key, *(os.path.relpath(path, home()) for path in made)]))
     return time.perf_counter() - started
 
@@ -152,13 +158,19 @@ class _WithEnvironment:
 
 def _files(results: Path) -> dict[Path, int]:
     """Time of every table, figure and score of a profile, executed notebooks and what they cost aside."""
-    paths = (path for path in results.glob("[!.]*/**/*") if path.parent.name != "notebooks" and path.is_file())
+    paths = (
+        path for path in results.glob("[!.]*/**/*") if path.parent.name != "notebooks" and path.is_file()
+    )
     return {path: path.stat().st_mtime_ns for path in paths if not path.name.startswith(".")}
 
 
 def _own_profile(source: Path) -> str | None:
     """The profile a notebook has without parameters; none are passed then, so that its source stays as it is."""
-    cells = [c.source for c in nbformat.read(source, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    cells = [
+        c.source
+        for c in nbformat.read(source, as_version=4).cells
+        if "parameters" in c.metadata.get("tags", [])
+    ]
     named = re.search(r"""^profile\b[^=]*= ["']([^"']+)""", cells[0], re.MULTILINE) if cells else None
     return named and named[1]
 
@@ -173,7 +185,11 @@ def _without_timings(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def run(
-    profile: str, overrides: dict[str, Any], only: str | None = None, force: bool = False, overwrite: bool = False
+    profile: str,
+    overrides: dict[str, Any],
+    only: str | None = None,
+    force: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Run the notebooks that are due, in order, with progress on the terminal; returns the results folder.
 
@@ -184,7 +200,9 @@ def run(
         _ask_before_overwriting(p)
     due = [task for task in found if force or not task.is_done]
     due.sort(key=lambda task: task.source.stem.startswith("00_start"))  # it translates with what they train
-    print(f"profile {p.name}: {len(found)} notebooks, {len(found) - len(due)} already done, {len(due)} to run")
+    print(
+        f"profile {p.name}: {len(found)} notebooks, {len(found) - len(due)} already done, {len(due)} to run"
+    )
     cost = _measured_seconds(p)
     if due and cost:
         known = sum(cost.get(task.source.stem, 0) for task in due)
@@ -206,7 +224,11 @@ def _ask_before_overwriting(p: Profile) -> None:
     folder, made = results_folder(p), _read_cost(p).get("command")
     if not made or made == p.command() or not p.changes().keys() - UNDECISIVE:
         return
-    if os.isatty(0) and os.isatty(1) and input(f"{folder} holds results of `{made}`: write over them? [y/N] ") == "y":
+    if (
+        os.isatty(0)
+        and os.isatty(1)
+        and input(f"{folder} holds results of `{made}`: write over them? [y/N] ") == "y"
+    ):
         return
     raise ValueError(
         f"{folder} holds results of `{made}`, and this is `{p.command()}`: add --set results_dir=DIR for another "
@@ -237,7 +259,9 @@ class _ticker:
     def _watch(self) -> None:
         started, last = time.perf_counter(), 0.0
         while not self.stop.wait(1.0):
-            lines = [f.read_text(encoding="utf-8") for f in sorted(self.folder.glob("status.*")) if f.exists()]
+            lines = [
+                f.read_text(encoding="utf-8") for f in sorted(self.folder.glob("status.*")) if f.exists()
+            ]
             elapsed = time.perf_counter() - started
             text = f"    {elapsed:4.0f} s  {'  |  '.join(lines)}"
             if self.live:
@@ -257,7 +281,9 @@ def _measured_seconds(p: Profile) -> dict[str, Any]:
     if not cost:
         return {}
     hardware = cost["provenance"]["hardware"]
-    return cost["seconds"] | {"hardware": hardware.get("gpu") or f"{hardware['cores']} cores, {hardware['cpu']}"}
+    return cost["seconds"] | {
+        "hardware": hardware.get("gpu") or f"{hardware['cores']} cores, {hardware['cpu']}"
+    }
 
 
 def _read_cost(p: Profile) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 
 def add_testset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--testset", help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder of <direction>/src.txt and ref.txt"
+        "--testset",
+        help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder of <direction>/src.txt and ref.txt",
     )
     parser.add_argument("--origin", default="data", help="of the test set: data (default), sacrebleu or hub")
     parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are outputs for")
-    parser.add_argument("--workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("--workers", type=int, default=0, help="processes; default: one per core")
     parser.add_argument("--resample", choices=("segments", "documents"), default="segments",
                         help="what intervals and paired tests draw; documents where the set has them")  # fmt: skip
 
@@ -30,7 +31,9 @@ def overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return key_values("--set", pairs, "seeds=3")
 
 
-def key_values(option: str, pairs: Sequence[str], example: str = "comet22=/models/wmt22-comet-da") -> dict[str, str]:
+def key_values(
+    option: str, pairs: Sequence[str], example: str = "comet22=/models/wmt22-comet-da"
+) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"bad {option} {pair!r}: write it as key=value, for example {example}")

@@ -44,7 +44,9 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
             print(f"  {row[0]} against {row[1]}: {row[2]}")
     if "bleu" in metrics and "ALMA-13B-LoRA" in outputs and Path(arguments.testset).name == "wmt22":
         direction, gap, n = largest_gap(scores)
-        print(f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions")
+        print(
+            f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions"
+        )
     if arguments.results:
         facts = {"origin": arguments.origin, "resample": arguments.resample}
         paths = write_scores(scores, arguments.results, arguments.testset, _command(), **facts)
@@ -64,10 +66,14 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
         shown = part.assign(shown=[f"{r.value:.2f} ± {r.half_width:.2f}" for r in part.itertuples()])
         wide = shown.pivot(index="direction", columns="system", values="shown")
         wide = wide.loc[part["direction"].unique(), part["system"].unique()].rename_axis(columns=None)
-        print(f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}")
+        print(
+            f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}"
+        )
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
-            print(f"  {signature}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
+            print(
+                f"  {signature}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}"
+            )
     print(f"\n{coverage_sentence(list(scores.table['direction'].unique()), testset, origin)}")
 
 
@@ -96,7 +102,9 @@ def compare_systems(arguments: Namespace) -> None:
             continue
         frame = compare(sides[a], sides[b], metric, arguments.test, arguments.correction, arguments.alpha)
         if metric in THRESHOLDS:
-            frame["people notice"] = ["yes" if is_noticed(metric, delta) else "no" for delta in frame["delta"]]
+            frame["people notice"] = [
+                "yes" if is_noticed(metric, delta) else "no" for delta in frame["delta"]
+            ]
         shown = frame.rename(columns=_HEADS)
         print(f"\n{METRIC_NAMES.get(metric, metric)}\n{_plain(shown.round(4).set_index('direction'))}")
         mean = paired_mean(sides[a], sides[b], metric)
@@ -127,7 +135,9 @@ def contamination() -> None:
     report = write_report(root)
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_colwidth", None):
         print(f"Test sentences in training texts:\n{_plain(report['table'].set_index('training text'))}")
-        print(f"\nEnglish lines shared by files of several pairs:\n{_plain(report['blocks'].set_index('files'))}")
+        print(
+            f"\nEnglish lines shared by files of several pairs:\n{_plain(report['blocks'].set_index('files'))}"
+        )
     print(f"\nwritten: {home() / 'results' / 'contamination.json'} and .md")
 
 
@@ -143,7 +153,9 @@ def _of_systems(outputs: Outputs, chosen: str | None) -> Outputs:
 def _one_system(place: str) -> tuple[str, dict[str, Path]]:
     found = find_outputs(place)
     if len(found) > 1:
-        raise ValueError(f"{place} holds {len(found)} systems ({', '.join(found)}): name one of them, not the folder")
+        raise ValueError(
+            f"{place} holds {len(found)} systems ({', '.join(found)}): name one of them, not the folder"
+        )
     return next(iter(found.items()))
 
 

@@ -17,26 +17,46 @@ from xalma.systems.registry import Translator, listing, open_system, supports, s
 if TYPE_CHECKING:
     from xalma.systems.chat.endpoint import Endpoint
 
-_NO_MATTER = ("journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s")  # for outputs
+_NO_MATTER = (
+    "journal",
+    "max_cost",
+    "prices",
+    "device",
+    "key_variable",
+    "timeout_s",
+    "deadline_s",
+)  # for outputs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a system, for any command that runs one."""
-    parser.add_argument("--path", help="folder or hub id in place of the table's; an endpoint's model; files' folder")
+    parser.add_argument(
+        "--path", help="folder or hub id in place of the table's; an endpoint's model; files' folder"
+    )
     parser.add_argument("--adapter", help="folder or hub id of the LoRA module; {group} for X-ALMA")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, or auto for one model over all GPUs")
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16; default: bfloat16 on a GPU, float32 on a CPU")
+    parser.add_argument(
+        "--dtype", help="float32, bfloat16 or float16; default: bfloat16 on a GPU, float32 on a CPU"
+    )
     parser.add_argument("--force", action="store_true", help="run directions its authors do not name too")
-    parser.add_argument("--shots", metavar="FOLDER", help="examples of few-shot systems: shots.<src>-<tgt>.json")
+    parser.add_argument(
+        "--shots", metavar="FOLDER", help="examples of few-shot systems: shots.<src>-<tgt>.json"
+    )
     parser.add_argument("--base-url", help="an endpoint's address; default: OpenAI's")
     parser.add_argument("--key-variable", help="environment variable with the key; default: OPENAI_API_KEY")
     parser.add_argument(
         "--prices", nargs=2, type=float, metavar=("IN", "OUT"), help="per million tokens, to show the cost"
     )
-    parser.add_argument("--max-cost", type=float, help="stop before the journal's answers and new ones cost more")
-    parser.add_argument("--timeout", type=float, dest="timeout_s", metavar="S", help="for one answer; default: 120")
+    parser.add_argument(
+        "--max-cost", type=float, help="stop before the journal's answers and new ones cost more"
+    )
+    parser.add_argument(
+        "--timeout", type=float, dest="timeout_s", metavar="S", help="for one answer; default: 120"
+    )
     parser.add_argument("--deadline", type=float, dest="deadline_s", metavar="S", help="for the whole run")
-    parser.add_argument("--journal", help="file of an endpoint's paid answers; default: in --out, else in this folder")
+    parser.add_argument(
+        "--journal", help="file of an endpoint's paid answers; default: in --out, else in this folder"
+    )
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:

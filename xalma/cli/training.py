@@ -15,7 +15,9 @@ def add_run(commands: Any) -> None:
     run.add_argument("--profile", default="tiny", help=f"{', '.join(PROFILES)}; default: tiny")
     run.add_argument("--only", help="some notebooks, by number, name or range: 08, 00,03-07")
     run.add_argument("--force", action="store_true", help="run notebooks again that are done")
-    run.add_argument("--overwrite", action="store_true", help="values set may replace results of others in the folder")
+    run.add_argument(
+        "--overwrite", action="store_true", help="values set may replace results of others in the folder"
+    )
     run.add_argument("--launch", help="accelerate configuration for stages 1 to 5: 1x, 8x, 2x8 or a file")
     add_set(run)
     run.set_defaults(run=_run)
@@ -32,7 +34,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def add_stage(commands: Any) -> None:
-    stage = commands.add_parser("stage", help="run one stage: what accelerate launch, torchrun or sbatch start")
+    stage = commands.add_parser(
+        "stage", help="run one stage: what accelerate launch, torchrun or sbatch start"
+    )
     stage.add_argument("number", type=int, choices=range(6))
     stage.add_argument("--profile", default="tiny")
     stage.add_argument("--group", type=int, default=0, help="1 to 8; 0, the base: all weights, all languages")
@@ -53,7 +57,9 @@ def _stage(arguments: argparse.Namespace) -> None:
     body = {0: stages.stage0_backbone, 1: stages.stage1_monolingual_base, **MODULE_STAGES}[arguments.number]
     distributed.start()
     if distributed.world_size() > 1 and arguments.number not in workers_.LAUNCHED_STAGES:
-        raise ValueError(f"stage {arguments.number} runs in one process: start it without a launcher, or with one GPU")
+        raise ValueError(
+            f"stage {arguments.number} runs in one process: start it without a launcher, or with one GPU"
+        )
     try:
         folder = body(p, arguments.group, arguments.previous, branch=arguments.branch)
     except NoPairs as error:
@@ -67,9 +73,13 @@ def _stage(arguments: argparse.Namespace) -> None:
 def add_plan(commands: Any) -> None:
     plan = commands.add_parser("plan", help="what a run costs: tokens, FLOPs, memory, days, disk")
     plan.add_argument("--profile", default="full")
-    plan.add_argument("--gpus", type=int, help="that train one stage together; default: 8, or fewer that share evenly")
+    plan.add_argument(
+        "--gpus", type=int, help="that train one stage together; default: 8, or fewer that share evenly"
+    )
     plan.add_argument("--gpu", default="h200", help="h200 (default), h100, b200, a100 or l40s")
-    plan.add_argument("--slurm", action="store_true", help="print the sbatch commands of the whole graph instead")
+    plan.add_argument(
+        "--slurm", action="store_true", help="print the sbatch commands of the whole graph instead"
+    )
     add_set(plan)
     plan.set_defaults(run=_plan)
 
@@ -82,7 +92,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     p = load_profile(arguments.profile, **overrides(arguments.set))
     gpus = shareable(p) if arguments.gpus is None else arguments.gpus
     text = plan_text(p, gpus, arguments.gpu)
-    same = " ".join([f"--profile {arguments.profile}", *(f"--set {shlex.quote(pair)}" for pair in arguments.set)])
+    same = " ".join(
+        [f"--profile {arguments.profile}", *(f"--set {shlex.quote(pair)}" for pair in arguments.set)]
+    )
     print(slurm_lines(p, gpus, CONFIGURATIONS / "stage.sbatch", same) if arguments.slurm else text)
 
 
@@ -101,14 +113,24 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def add_prepare(commands: Any) -> None:
-    prepare = commands.add_parser("prepare", help="clean, tokenise and pack a corpus into files for mixing_blocks")
+    prepare = commands.add_parser(
+        "prepare", help="clean, tokenise and pack a corpus into files for mixing_blocks"
+    )
     prepare.add_argument("--profile", default="full", help="whose corpus and base; default: full")
-    prepare.add_argument("--kind", choices=("monolingual", "bitext"), default="monolingual", help="stages 1, 2 | 3")
-    prepare.add_argument("--languages", help="separated by commas; default: those of the profile, and English")
-    prepare.add_argument("--to", dest="out", required=True, metavar="DIR", help="the folder mixing_blocks then names")
+    prepare.add_argument(
+        "--kind", choices=("monolingual", "bitext"), default="monolingual", help="stages 1, 2 | 3"
+    )
+    prepare.add_argument(
+        "--languages", help="separated by commas; default: those of the profile, and English"
+    )
+    prepare.add_argument(
+        "--to", dest="out", required=True, metavar="DIR", help="the folder mixing_blocks then names"
+    )
     prepare.add_argument("--tokens", type=float, help="at most this many of each language, such as 1e9")
-    prepare.add_argument("--processes", type=int, help="default: one a core")
-    prepare.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="on a Ray cluster; no address: here")
+    prepare.add_argument("--processes", type=int, help="default: one per core")
+    prepare.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS", help="on a Ray cluster; no address: here"
+    )
     add_set(prepare)
     prepare.set_defaults(run=_prepare)
 

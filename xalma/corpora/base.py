@@ -35,8 +35,12 @@ class Corpus:
     """A source. A family overrides what it has; the rest is empty."""
 
     NAME: ClassVar[str] = ""
-    HUMAN: ClassVar[bool] = False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
-    AS_BITEXT: ClassVar[bool] = False  # human-written, yet bitext beside web pairs too: where there is little of these
+    HUMAN: ClassVar[bool] = (
+        False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
+    )
+    AS_BITEXT: ClassVar[bool] = (
+        False  # human-written, yet bitext beside web pairs too: where there is little of these
+    )
     SMALL: ClassVar[bool] = False  # its text is read whole in a second
 
     def __init__(self, p: Profile) -> None:
@@ -203,7 +207,9 @@ class Together(Corpus):
             if held_out.isdisjoint(_lines(content)):
                 yield content
         if not n:
-            raise ValueError(f"no {what} for {lang} in corpus {self.p.corpus!r}: join a corpus that has some, with +")
+            raise ValueError(
+                f"no {what} for {lang} in corpus {self.p.corpus!r}: join a corpus that has some, with +"
+            )
 
     def monolingual(self, lang: str) -> Iterator[str]:
         return self._drawn([part.monolingual(lang) for part in self.parts], lang, "monolingual text")
@@ -230,7 +236,9 @@ class Together(Corpus):
         for part in self.parts:
             own, sets = part.sft(lang), part.sets(lang)
             if part not in once:
-                notes += _left_out(part, len(own), f"are of {', '.join(sorted(sets))}, which another corpus has")
+                notes += _left_out(
+                    part, len(own), f"are of {', '.join(sorted(sets))}, which another corpus has"
+                )
                 continue
             found = [pair for pair in own if held_out.isdisjoint(_lines(pair))]
             doubles = set(pairs).intersection(found) if have & sets else set()

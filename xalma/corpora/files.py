@@ -66,7 +66,11 @@ def resumed(opened: Callable[[int], Iterator], what: str, start: int = 0) -> Ite
         except Unreadable:
             raise
         except Exception as error:  # the clients have a dozen kinds; the user needs one sentence
-            if isinstance(error, _DAMAGED) and not isinstance(error, PermissionError) and Path(what).is_file():
+            if (
+                isinstance(error, _DAMAGED)
+                and not isinstance(error, PermissionError)
+                and Path(what).is_file()
+            ):
                 raise Unreadable(f"{what} is cut or damaged ({error}): make it or fetch it again") from error
             if not left or type(error).__name__ in _FINAL:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -87,7 +91,9 @@ def text_lines(url: str, start: int = 0) -> Iterator[tuple[int, str]]:
                 if number == 0:
                     line = _without_mark(line, url)
                 end = len(line) - (2 if line.endswith(b"\r\n") else 1 if line.endswith((b"\n", b"\r")) else 0)
-                text = str(memoryview(line)[:end], "utf-8", "surrogateescape")  # no second copy of a line of a GB
+                text = str(
+                    memoryview(line)[:end], "utf-8", "surrogateescape"
+                )  # no second copy of a line of a GB
                 line = b""
                 if number >= row:
                     yield text

@@ -59,6 +59,7 @@ class HubCorpus(Corpus):
     def fingerprint(self) -> str:
         return "hub, newest revision of each id"
 
+
 BUCKET = "https://storage.googleapis.com/allennlp-data-bucket/nllb"
 CCMATRIX = "https://data.statmt.org/cc-matrix"
 IN_BUCKET = ("af", "az", "gu", "hi", "ka", "kk", "ky", "mg", "mr", "ms", "ne", "ur", "uz")

@@ -74,7 +74,9 @@ class OwnCorpus(Corpus):
     def _file(self, kind: str, stem: str) -> Path | None:
         found = [path for name in _names(stem) if (path := self.folder / kind / name).is_file()]
         if len(found) > 1:
-            raise ValueError(f"{self.folder / kind} has {found[0].name} and {found[1].name}: keep one of them")
+            raise ValueError(
+                f"{self.folder / kind} has {found[0].name} and {found[1].name}: keep one of them"
+            )
         return found[0] if found else None
 
     def _check_ignored(self, kind: str, lang: str, stem: str) -> None:
@@ -93,7 +95,9 @@ class OwnCorpus(Corpus):
     def _files_like(self, kind: str) -> list[Path]:
         """Files of the folder, and of folders whose name differs in capitals alone."""
         folders = [path for path in self.folder.iterdir() if path.is_dir() and path.name.lower() == kind]
-        return sorted(path for folder in folders for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+        return sorted(
+            path for folder in folders for path in folder.iterdir() if path.is_file() and path.name[0] != "."
+        )
 
     def _is_read(self, kind: str, name: str) -> bool:
         """Whether a file of that name is read for any language."""
@@ -101,7 +105,9 @@ class OwnCorpus(Corpus):
         code = re.split("[.-]", name)[0]
         stem = code if kind == "monolingual" else f"{code}-{ENGLISH}"
         stems = [stem, *(() if kind == "monolingual" else (f"{stem}.{side}" for side in (ENGLISH, code)))]
-        return code in codes and (self.folder / kind / name).is_file() and any(name in _names(s) for s in stems)
+        return (
+            code in codes and (self.folder / kind / name).is_file() and any(name in _names(s) for s in stems)
+        )
 
     def monolingual(self, lang: str) -> Iterator[str]:
         return (text for text in strict(self.rows("monolingual", lang)) if text.strip())
@@ -155,7 +161,9 @@ def _two_files(english: str, other: str) -> Iterator[Row]:
     for first, second in zip_longest(text_lines(english), text_lines(other)):
         if first is None or second is None:
             short = english if first is None else other
-            raise ValueError(f"{short} has fewer lines than its other side: line n of one must translate the other's")
+            raise ValueError(
+                f"{short} has fewer lines than its other side: line n of one must translate the other's"
+            )
         yield f"{other}:{second[0] + 1}", (first[1], second[1])
 
 
@@ -163,7 +171,9 @@ def _table(file: Path, monolingual: bool, lang: str) -> Iterator[Row]:
     form = file.suffixes[-2] if file.suffix in (".gz", ".zst") else file.suffix
     if form == ".txt":
         if not monolingual:
-            raise ValueError(f"{file} holds one side only: name the two files as data_cards/own.md says, or use .tsv")
+            raise ValueError(
+                f"{file} holds one side only: name the two files as data_cards/own.md says, or use .tsv"
+            )
         yield from ((f"{file}:{n + 1}", line) for n, line in text_lines(str(file)))
         return
     read = {".tsv": _tsv, ".jsonl": json_lines, ".parquet": parquet_rows}[form]

@@ -110,7 +110,9 @@ class _Read:
     left_out: frozenset[int] = frozenset()
 
 
-def load(name: str, direction: str, origin: str = "data", unicode: str = "none", reference: str = "") -> TestSet:
+def load(
+    name: str, direction: str, origin: str = "data", unicode: str = "none", reference: str = ""
+) -> TestSet:
     """The test set `name` (of NAMES, or a folder of one's own) in one direction such as "en-de".
 
     origin: "data", "sacrebleu" or "hub"; unicode: "none", "NFC" or "NFKC", applied to both sides; reference: "" or the
@@ -122,7 +124,9 @@ def load(name: str, direction: str, origin: str = "data", unicode: str = "none",
     if unicode not in NORMALISATIONS:
         raise ValueError(f"unknown Unicode form {unicode!r}: choose {', '.join(NORMALISATIONS)}")
     if reference and not (origin == "data" and (name in WMT or name not in NAMES)):
-        raise ValueError(f"no reference {reference} of {name} from {origin}: only sets of files have a second one")
+        raise ValueError(
+            f"no reference {reference} of {name} from {origin}: only sets of files have a second one"
+        )
     if name not in NAMES:
         read = _from_folder(name, direction, reference)
     elif origin not in ORIGINS:
@@ -201,7 +205,9 @@ def _from_data(name: str, src: str, tgt: str, reference: str) -> _Read:
     root = _root(name)
     if name == "ntrex":
         sides = check_parallel([root / "ntrex" / f"{code}.txt" for code in (src, tgt)])
-        return _Read(*sides, "XALMA_DATA ntrex/", _documents(root / "ntrex" / "DOCUMENT_IDS.tsv", len(sides[0])))
+        return _Read(
+            *sides, "XALMA_DATA ntrex/", _documents(root / "ntrex" / "DOCUMENT_IDS.tsv", len(sides[0]))
+        )
     if name == WMT24PP:
         return _wmt24pp(root / name, src, tgt)
     if name.startswith("wmt"):
@@ -210,7 +216,9 @@ def _from_data(name: str, src: str, tgt: str, reference: str) -> _Read:
     if folder.is_dir():
         sides = check_parallel([folder / f"{language(code).flores}.devtest" for code in (src, tgt)])
         return _Read(*sides, "XALMA_DATA flores200/", _flores_documents(root / "flores200", len(sides[0])))
-    return _Read(*_flores_in_alma(root, src, tgt), "the end of ALMA's training files, taken for FLORES-200 devtest")
+    return _Read(
+        *_flores_in_alma(root, src, tgt), "the end of ALMA's training files, taken for FLORES-200 devtest"
+    )
 
 
 def _wmt24pp(folder: Path, src: str, tgt: str) -> _Read:
@@ -232,7 +240,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
     rows = [line.split("\t") for line in read_lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(columns):
-            raise ValueError(f"{path}, line {number}, has {len(row)} columns: they are {', '.join(columns)}, with tabs")
+            raise ValueError(
+                f"{path}, line {number}, has {len(row)} columns: they are {', '.join(columns)}, with tabs"
+            )
     return rows
 
 
@@ -242,7 +252,9 @@ def _documents(path: Path, n: int) -> list[str] | None:
         return None
     names = [line.rpartition("\t")[2] for line in read_lines(path)]
     if len(names) != n:
-        raise ValueError(f"{path} has {len(names)} lines, the segments are {n}: line n names the document of segment n")
+        raise ValueError(
+            f"{path} has {len(names)} lines, the segments are {n}: line n names the document of segment n"
+        )
     return names
 
 
@@ -291,7 +303,9 @@ def _folders(folder: Path) -> dict[str, Path]:
     """Direction -> its folder. Raises FileNotFoundError, naming the sets there are, where none has a reference."""
     found = {path.parent.name: path.parent for path in folder.glob("*/ref.txt") if _is_ours(path.parent.name)}
     if not found and any(folder.glob("*.tsv*")):
-        raise FileNotFoundError(f"{folder} has training pairs only, no test set: take origin sacrebleu or hub")
+        raise FileNotFoundError(
+            f"{folder} has training pairs only, no test set: take origin sacrebleu or hub"
+        )
     if not found:
         raise FileNotFoundError(
             f"no test set {folder}: name one of {', '.join(NAMES)}, or a folder of <direction>/src.txt and ref.txt"
@@ -320,7 +334,9 @@ def _from_sacrebleu(name: str, src: str, tgt: str) -> tuple[list[str], list[str]
 
 def _from_hub(name: str, src: str, tgt: str) -> tuple[list[str], list[str], str]:
     if name not in _HUB:
-        raise ValueError(f"no hub id is known for {name}: take origin sacrebleu; the hub has {', '.join(_HUB)}")
+        raise ValueError(
+            f"no hub id is known for {name}: take origin sacrebleu; the hub has {', '.join(_HUB)}"
+        )
     path = _HUB[name]
     if name == "ntrex":
         return _ntrex_column(path, src), _ntrex_column(path, tgt), f"hub {path}"
@@ -353,7 +369,9 @@ def _hub_rows(path: str, config: str) -> list[dict]:
 def _root(name: str) -> Path:
     root = data_root()
     if root is None:
-        raise FileNotFoundError(f"{name} is not here: set XALMA_DATA to the folder that holds it (docs/data.md)")
+        raise FileNotFoundError(
+            f"{name} is not here: set XALMA_DATA to the folder that holds it (docs/data.md)"
+        )
     return root
 
 

@@ -73,7 +73,9 @@ class WmtCorpus(Corpus):
         return self._test(lang)
 
     def fingerprint(self) -> str:
-        names = [f"{year}/{files}" for year in (*self.YEARS, self.TEST) for files in ("*.tsv*", "*/[sr]*.txt")]
+        names = [
+            f"{year}/{files}" for year in (*self.YEARS, self.TEST) for files in ("*.tsv*", "*/[sr]*.txt")
+        ]
         return hash_files(path for name in names for path in self.folder.glob(name))
 
 
@@ -123,6 +125,8 @@ def _directions(folder: Path, lang: str) -> tuple[Pair, ...]:
         return ()
     for direction in sorted({f"{ENGLISH}-{lang}", f"{lang}-{ENGLISH}"} & set(directions_of(str(folder)))):
         one = load(str(folder), direction)
-        sides = (one.sources, one.references) if direction.startswith(ENGLISH) else (one.references, one.sources)
+        sides = (
+            (one.sources, one.references) if direction.startswith(ENGLISH) else (one.references, one.sources)
+        )
         found += zip(*sides, strict=True)
     return tuple(dict.fromkeys(found))

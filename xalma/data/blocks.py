@@ -51,7 +51,9 @@ class MixedBlocks(torch.utils.data.IterableDataset):
     ) -> None:
         sizes = {code: one.block_tokens for code, one in files.items()}
         if len(set(sizes.values())) != 1:
-            raise ValueError(f"prepared text of unequal blocks: {sizes} tokens; prepare all with one block_tokens")
+            raise ValueError(
+                f"prepared text of unequal blocks: {sizes} tokens; prepare all with one block_tokens"
+            )
         self.files, self.probabilities = files, dict(probabilities)
         self.n_blocks, self.seed, self.exhausted = n_blocks, seed, exhausted
         self.block_tokens = next(iter(sizes.values()))
@@ -95,7 +97,9 @@ class MixedBlocks(torch.utils.data.IterableDataset):
                 f"tokens: prepare more, take a smaller token budget, or mixing_exhausted=repeat"
             )
         ends = np.cumsum([self.probabilities[code] for code in live])
-        return live[min(int(np.searchsorted(ends, self._rng.random() * ends[-1], side="right")), len(live) - 1)]
+        return live[
+            min(int(np.searchsorted(ends, self._rng.random() * ends[-1], side="right")), len(live) - 1)
+        ]
 
     def _place(self, code: str) -> int:
         n = len(self.files[code])
@@ -133,7 +137,9 @@ def mixing_plan(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("language")
 
 
-def _filled(sizes: Mapping[str, float], probabilities: Mapping[str, float], budget: float) -> dict[str, float]:
+def _filled(
+    sizes: Mapping[str, float], probabilities: Mapping[str, float], budget: float
+) -> dict[str, float]:
     """Water filling: what a stopped language leaves goes to the others by their chances."""
     tokens, live, left = dict.fromkeys(probabilities, 0.0), dict(probabilities), budget
     while live and left > 1e-9 * budget:
@@ -142,7 +148,9 @@ def _filled(sizes: Mapping[str, float], probabilities: Mapping[str, float], budg
         for code, share in live.items():
             tokens[code] += step * share / total
         left -= step
-        live = {code: share for code, share in live.items() if sizes[code] - tokens[code] > 1e-9 * sizes[code]}
+        live = {
+            code: share for code, share in live.items() if sizes[code] - tokens[code] > 1e-9 * sizes[code]
+        }
     return tokens
 
 
@@ -152,7 +160,9 @@ def mixing_text(plan: pd.DataFrame) -> str:
     repeated = plan[plan["epochs"] > 1].sort_values("epochs", ascending=False)
     cut = plan[plan["epochs"] <= 1].sort_values("epochs")
     if len(repeated):
-        said.append("repeated: " + ", ".join(f"{code} {row.epochs:.3g}×" for code, row in repeated.iterrows()))
+        said.append(
+            "repeated: " + ", ".join(f"{code} {row.epochs:.3g}×" for code, row in repeated.iterrows())
+        )
     if len(cut):
         said.append("read in part: " + ", ".join(f"{code} {row.epochs:.0%}" for code, row in cut.iterrows()))
     return "; ".join(said)
@@ -188,7 +198,10 @@ def leaves_out(files: TokenFiles, p: Profile, code: str) -> bool:
     """Whether prepared text was made without the held-out sentences of the profile's corpus, and there are some."""
     corpus, index = open_corpus(p), files.index
     if "left_out" not in index:  # of a version that filed no hash of them: the same text holds out the same
-        return index.get("source") == corpus.fingerprint() and index.get("rules", {}).get("test_sentences", 0) > 0
+        return (
+            index.get("source") == corpus.fingerprint()
+            and index.get("rules", {}).get("test_sentences", 0) > 0
+        )
     held_out = sorted(corpus.held_out(code))
     return bool(held_out) and index["left_out"] == fingerprint(held_out)
 
@@ -257,7 +270,9 @@ class PackedBlocks(torch.utils.data.IterableDataset):
             document = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
             self._ids += document
             self._langs += [code] * len(document)
-        self._place = self.documents.state_dict()  # later it may be asked for before a resumed stream has begun
+        self._place = (
+            self.documents.state_dict()
+        )  # later it may be asked for before a resumed stream has begun
 
     def _cut(self) -> dict[str, torch.Tensor]:
         size = self.block_tokens

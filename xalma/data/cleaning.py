@@ -42,7 +42,9 @@ REASONS = (
 EXPECTED_RATIO = {"zh": 0.34, "ja": 0.45, "ko": 0.54}
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab, line feed, carriage return
 # NEL ends a line; the others of 0x80-0x9f are cp1252 read as latin-1 ("l\x92été"), five of which it leaves undefined.
-_MEANT = {chr(code): bytes([code]).decode("cp1252", "replace").replace("\ufffd", " ") for code in range(0x80, 0xA0)}
+_MEANT = {
+    chr(code): bytes([code]).decode("cp1252", "replace").replace("\ufffd", " ") for code in range(0x80, 0xA0)
+}
 _MEANT["\x85"] = " "
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f ]\d+)*")
 PIECE = 1 << 20  # characters of a row worked on at once: a line of 1 GB fits too
@@ -60,7 +62,9 @@ OLD_LABELS = {"xalma.identify.wrong_language": WRONG_LANGUAGE}
 class Rules:
     """Which rules are on, and their limits; None or False switches one off."""
 
-    language: Callable[[str, str], bool] | None = wrong_language  # (text, code) -> True if it is in another language
+    language: Callable[[str, str], bool] | None = (
+        wrong_language  # (text, code) -> True if it is in another language
+    )
     max_ratio: float | None = 2.5  # times off the language's expected length, for pairs of more than `short`
     short: int = 20  # characters (of the longer side) up to which lengths and languages say little
     numbers: bool = True
@@ -221,7 +225,8 @@ class Seen:
         A dropped row leaves nothing behind: rows are compared with kept ones only.
         """
         found = self._base.execute(
-            f"SELECT key FROM seen WHERE key IN ({','.join('?' * len(row))})", signed := row.view(np.int64).tolist()
+            f"SELECT key FROM seen WHERE key IN ({','.join('?' * len(row))})",
+            signed := row.view(np.int64).tolist(),
         ).fetchall()
         if found:
             return "duplicate" if (signed[0],) in found else "near_duplicate"

@@ -47,9 +47,13 @@ def tokenize_rows(
         n_prompt = next((i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), len(prompt))
         input_ids = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
         if len(input_ids) <= max_length:
-            kept.append({"input_ids": input_ids, "labels": [IGNORE] * (n_prompt + 1) + input_ids[n_prompt + 1 :]})
+            kept.append(
+                {"input_ids": input_ids, "labels": [IGNORE] * (n_prompt + 1) + input_ids[n_prompt + 1 :]}
+            )
     if not kept:
-        raise ValueError(f"all {len(rows)} rows are longer than max_length={max_length} tokens: raise max_length")
+        raise ValueError(
+            f"all {len(rows)} rows are longer than max_length={max_length} tokens: raise max_length"
+        )
     return kept, len(rows) - len(kept)
 
 
@@ -63,7 +67,9 @@ class PadCollator:
         fills = {"input_ids": self.pad_token_id, "labels": IGNORE, "attention_mask": 0}
         lengths = [len(row["input_ids"]) for row in rows]
         longest = max(lengths)
-        if isinstance(rows[0]["input_ids"], torch.Tensor) and min(lengths) == longest:  # packed blocks: nothing to pad
+        if (
+            isinstance(rows[0]["input_ids"], torch.Tensor) and min(lengths) == longest
+        ):  # packed blocks: nothing to pad
             return {key: torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels")}
         rows = [{**row, "attention_mask": [1] * n} for row, n in zip(rows, lengths, strict=True)]
         batch = {}
@@ -89,7 +95,9 @@ class IsolatedDocuments:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids, labels = (torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels"))
         starts = torch.ones_like(ids, dtype=torch.bool)
-        starts[:, 1:] = (ids[:, 1:] == self.bos_token_id) & (ids[:, :-1] == self.eos_token_id)  # in Qwen both are one
+        starts[:, 1:] = (ids[:, 1:] == self.bos_token_id) & (
+            ids[:, :-1] == self.eos_token_id
+        )  # in Qwen both are one
         at = torch.arange(ids.shape[1]).expand_as(ids)
         positions = at - torch.where(starts, at, 0).cummax(dim=1).values
         return {"input_ids": ids, "labels": labels.masked_fill(starts, IGNORE), "position_ids": positions}

@@ -99,7 +99,9 @@ def _folded(char: str) -> list[int]:
     """What a character counts as. It depends on its decomposition alone, so that normal forms fold alike."""
     found: list[int] = []
     for part in unicodedata.normalize("NFKD", char):
-        for small in unicodedata.normalize("NFKD", part.casefold()) if _counts(part) or part == "\u0345" else "":
+        for small in (
+            unicodedata.normalize("NFKD", part.casefold()) if _counts(part) or part == "\u0345" else ""
+        ):
             if _counts(small):
                 found += _alike(small)
     return found
@@ -120,4 +122,8 @@ def _alike(char: str) -> list[int]:
     code = ord(char)
     if any(code in block for block in _KANA):
         return [code, _FILLERS[0]]
-    return [code, *_FILLERS] if any(code in block for block in _IDEOGRAPHS) else [*map(ord, _ALIKE.get(char, char))]
+    return (
+        [code, *_FILLERS]
+        if any(code in block for block in _IDEOGRAPHS)
+        else [*map(ord, _ALIKE.get(char, char))]
+    )

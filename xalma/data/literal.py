@@ -40,7 +40,11 @@ def special_names_in(tokenizer: Any, prompt: str, *answers: str) -> list[str]:
     """Names of special tokens in the text of a prompt and its answers, the form's own left out."""
     names = _names(tokenizer)
     form = _PROMPT.fullmatch(prompt)
-    return [name for text in (form[2] if form else prompt, *answers) for name in names.findall(text)] if names else []
+    return (
+        [name for text in (form[2] if form else prompt, *answers) for name in names.findall(text)]
+        if names
+        else []
+    )
 
 
 def _special(tokenizer: Any) -> dict[str, int]:
@@ -76,11 +80,16 @@ def _plain(tokenizer: Any, names: re.Pattern, text: str, add_special_tokens: boo
     around = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
     if len(set(_special(tokenizer).values()).intersection(ids)) <= around:
         return ids
-    parts, done = [], 0  # a vocabulary of pieces may hold the names themselves: their first character goes apart
+    parts, done = (
+        [],
+        0,
+    )  # a vocabulary of pieces may hold the names themselves: their first character goes apart
     for match in names.finditer(text):
         parts += [text[done : match.start() + 1]]
         done = match.start() + 1
-    split = [tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] for part in parts]
+    split = [
+        tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"] for part in parts
+    ]
     rest = tokenizer(text[done:], add_special_tokens=False, split_special_tokens=True)["input_ids"]
     body = [i for part in split for i in part] + rest
     return tokenizer.build_inputs_with_special_tokens(body) if add_special_tokens else body

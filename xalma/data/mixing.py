@@ -36,7 +36,9 @@ def sampling_probabilities(
     Raises ValueError for an unknown method, no languages, sizes that are not positive, or unimax without a budget.
     """
     if not sizes or min(sizes.values()) <= 0:
-        raise ValueError(f"sizes must name at least one language, each with a positive amount: got {dict(sizes)}")
+        raise ValueError(
+            f"sizes must name at least one language, each with a positive amount: got {dict(sizes)}"
+        )
     if method == "uniform":
         weights = {code: 1.0 for code in sizes}
     elif method == "temperature":
@@ -50,7 +52,9 @@ def sampling_probabilities(
     elif method == "groups":
         weights = _by_group(sizes, temperature)
     else:
-        raise ValueError(f"unknown mixing method {method!r}: choose uniform, temperature, given, unimax or groups")
+        raise ValueError(
+            f"unknown mixing method {method!r}: choose uniform, temperature, given, unimax or groups"
+        )
     total = sum(weights.values())
     return {code: weight / total for code, weight in weights.items()}
 
@@ -58,7 +62,9 @@ def sampling_probabilities(
 def _unimax(sizes: Mapping[str, float], budget: float | None, cap: float) -> dict[str, float]:
     """Tokens of each language: from the smallest on, an equal share of what is left, or cap * size if that is less."""
     if not budget:
-        raise ValueError("mixing method unimax needs a budget, in the unit of the sizes: its caps depend on it")
+        raise ValueError(
+            "mixing method unimax needs a budget, in the unit of the sizes: its caps depend on it"
+        )
     left, weights = budget, {}
     for n, code in enumerate(sorted(sizes, key=lambda code: sizes[code])):
         weights[code] = min(left / (len(sizes) - n), cap * sizes[code])
@@ -70,7 +76,9 @@ def _by_group(sizes: Mapping[str, float], temperature: float) -> dict[str, float
     groups: dict[int, dict[str, float]] = {}
     for code, size in sizes.items():
         groups.setdefault(language(code).group, {})[code] = size
-    shares = [sampling_probabilities(group, "temperature", temperature=temperature) for group in groups.values()]
+    shares = [
+        sampling_probabilities(group, "temperature", temperature=temperature) for group in groups.values()
+    ]
     weights = {code: share for group in shares for code, share in group.items()}
     return {code: weights[code] for code in sizes}
 
@@ -99,13 +107,19 @@ def profile_shares(
     if p.mixing == "given":
         given = parse_shares(p.mixing_shares)
         if missing := [code for code in codes if code not in given]:
-            raise ValueError(f"mixing_shares={p.mixing_shares!r} has no share for {', '.join(missing)}: add them")
+            raise ValueError(
+                f"mixing_shares={p.mixing_shares!r} has no share for {', '.join(missing)}: add them"
+            )
         sizes = {code: given[code] for code in codes}
     elif sizes is None:
         if p.mixing == "unimax":
-            raise ValueError("mixing=unimax caps repeats, so it must know sizes: prepare the text, set mixing_blocks")
+            raise ValueError(
+                "mixing=unimax caps repeats, so it must know sizes: prepare the text, set mixing_blocks"
+            )
         sizes = dict.fromkeys(codes, 1.0)  # the split inside a group is not stated in the paper
-    return sampling_probabilities(sizes, p.mixing, temperature=p.mixing_temperature, budget=budget, cap=p.mixing_cap)
+    return sampling_probabilities(
+        sizes, p.mixing, temperature=p.mixing_temperature, budget=budget, cap=p.mixing_cap
+    )
 
 
 def mixture(

@@ -59,7 +59,9 @@ def write_tokens(
                 if limit and blocks.tokens >= limit:
                     break
         if not blocks.tokens:
-            raise ValueError(f"{source or 'the corpus'} fills not one block of {block_tokens} tokens in {job.lang}")
+            raise ValueError(
+                f"{source or 'the corpus'} fills not one block of {block_tokens} tokens in {job.lang}"
+            )
         index = {
             "lang": job.lang, "source": source, "left_out": left_out, "block_tokens": block_tokens, "dtype": job.dtype,
             "blocks": blocks.tokens // block_tokens, "tokens": blocks.tokens, "left_over": len(blocks.rest),
@@ -171,7 +173,13 @@ def dropped(indices: Mapping[str, Mapping[str, Any]]) -> Counter[str]:
 
 
 def prepare_profile(
-    p: Profile, folder: str | Path, kind: str, codes: tuple[str, ...], engine: Engine, limit: int | None, workers: int
+    p: Profile,
+    folder: str | Path,
+    kind: str,
+    codes: tuple[str, ...],
+    engine: Engine,
+    limit: int | None,
+    workers: int,
 ) -> None:
     """`xalma prepare`: prints what it will take, then each language's counts. codes: () for all of the profile.
 
@@ -184,16 +192,24 @@ def prepare_profile(
     if not p.base:
         read_run(stage_folder(p, 0))
     if limit is None and open_corpus(p).endless:
-        raise ValueError(f"corpus {p.corpus} makes text without end: say how much with --tokens, for example 1e6")
+        raise ValueError(
+            f"corpus {p.corpus} makes text without end: say how much with --tokens, for example 1e6"
+        )
     tokenizer = load_tokenizer(find_base(p.base) if p.base else stage_folder(p, 0))
     codes = codes or ((ENGLISH,) if kind == "monolingual" else ()) + p.languages
-    print(f"{kind} text of {p.corpus} in {len(codes)} languages -> {folder}: {_cost(limit, len(codes), workers)}")
+    print(
+        f"{kind} text of {p.corpus} in {len(codes)} languages -> {folder}: {_cost(limit, len(codes), workers)}"
+    )
     for code in codes:
         options = {"seed": p.seed, "limit": limit}
-        (index,) = prepare(open_corpus(p), folder, tokenizer, (code,), kind, p.block_tokens, engine, **options).values()
+        (index,) = prepare(
+            open_corpus(p), folder, tokenizer, (code,), kind, p.block_tokens, engine, **options
+        ).values()
         rows = index["rows"]
         said = ", ".join(f"{reason} {n:,}" for reason, n in rows["dropped"].items()) or "none"
-        print(f"{code}: {index['tokens']:,} tokens; {rows['kept']:,} of {rows['read']:,} rows kept; dropped: {said}")
+        print(
+            f"{code}: {index['tokens']:,} tokens; {rows['kept']:,} of {rows['read']:,} rows kept; dropped: {said}"
+        )
     print(f"train on it with --set mixing_blocks={folder}")
 
 
@@ -201,9 +217,15 @@ def _cost(limit: int | None, n: int, workers: int) -> str:
     """Time and disk for the tokens asked for, at the rate measured for this many processes where there is one."""
     path = home() / "results" / "benchmarks" / "packing_throughput.json"
     runs = read_json(path, "remove it", keys=("runs",))["runs"] if path.is_file() else []
-    rates = [run["tokens_per_second"] for run in runs if run["processes"] == workers and run["hygiene"] == "full"]
+    rates = [
+        run["tokens_per_second"] for run in runs if run["processes"] == workers and run["hygiene"] == "full"
+    ]
     if not limit:
         return "all of it, so time and disk are not known before"
     disk = f"at most {2 * limit * n / 1e9:.2g} GB on disk, twice that for vocabularies above 65,536"
-    time = f"some {limit * n / max(rates) / 60:.2g} minutes at the measured rate" if rates else "time not measured here"
+    time = (
+        f"some {limit * n / max(rates) / 60:.2g} minutes at the measured rate"
+        if rates
+        else "time not measured here"
+    )
     return f"{limit:,} tokens each, {time}, {disk}"

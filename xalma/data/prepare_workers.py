@@ -81,7 +81,9 @@ def prepare_chunk(job: Job, chunk: Chunk) -> Prepared:
             texts.append(_joined(kept, job.seed, number))
     documents = _encoded(_tokenizer(job.tokenizer), texts, job)
     ids = np.concatenate([np.zeros(0, job.dtype), *documents])
-    return Prepared(order, np.array(row_keys), ids, np.array([len(document) for document in documents], dtype=np.int64))
+    return Prepared(
+        order, np.array(row_keys), ids, np.array([len(document) for document in documents], dtype=np.int64)
+    )
 
 
 def _encoded(tokenizer: Tokenizer, texts: list[str], job: Job) -> list[np.ndarray]:
@@ -93,7 +95,9 @@ def _encoded(tokenizer: Tokenizer, texts: list[str], job: Job) -> list[np.ndarra
     ids = [np.array(one.ids, job.dtype) for batch in batches for one in encode(batch)]
     ends = np.cumsum([len(one) for one in pieces], dtype=int)
     start, end = (np.array([i], job.dtype) for i in (job.bos, job.eos))
-    return [np.concatenate([start, *ids[to - len(one) : to], end]) for one, to in zip(pieces, ends, strict=True)]
+    return [
+        np.concatenate([start, *ids[to - len(one) : to], end]) for one, to in zip(pieces, ends, strict=True)
+    ]
 
 
 def _pieces(text: str) -> list[str]:
@@ -109,7 +113,9 @@ def _pieces(text: str) -> list[str]:
 def _joined(content: str | tuple[str, str], seed: int, number: int) -> str:
     if isinstance(content, str):
         return content
-    draw = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=1).digest()[0]  # the row's own: no shared stream
+    draw = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=1).digest()[
+        0
+    ]  # the row's own: no shared stream
     return " ".join(content if draw < 128 else content[::-1])
 
 
@@ -138,7 +144,9 @@ def processes(n: int, job: Job) -> Iterator[Callable[[Iterable], Iterator[Prepar
     if n <= 1:
         yield lambda chunks: (prepare_chunk(job, chunk) for chunk in chunks)
         return
-    context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch and pyarrow half-way
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # fork would copy the threads of torch and pyarrow half-way
     with ProcessPoolExecutor(n, context, initializer=_set_job, initargs=(job,)) as pool:
         yield lambda chunks: _in_order(
             lambda chunk: pool.submit(_prepare_here, chunk), lambda future: future.result(), chunks, 2 * n

@@ -18,7 +18,9 @@ def tokenizer_json(tokenizer) -> str:
     """A transformers tokenizer's JSON form. Raises ValueError for a slow one, which has none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ValueError(f"{type(tokenizer).__name__} is a slow tokenizer: load the model's fast one (tokenizer.json)")
+        raise ValueError(
+            f"{type(tokenizer).__name__} is a slow tokenizer: load the model's fast one (tokenizer.json)"
+        )
     return backend.to_str()
 
 
@@ -46,7 +48,9 @@ class TokenFiles:
         for file in self.index["files"]:
             path, size = self.folder / file["name"], file["tokens"] * self._dtype.itemsize
             if not path.is_file() or path.stat().st_size != size:
-                raise ValueError(f"{path} is not the {size:,} bytes its index.json says: prepare the text again")
+                raise ValueError(
+                    f"{path} is not the {size:,} bytes its index.json says: prepare the text again"
+                )
 
     def __len__(self) -> int:
         return int(self._starts[-1])

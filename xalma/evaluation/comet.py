@@ -100,7 +100,9 @@ def find_checkpoint(where: str) -> Path:
     if path.is_dir():
         path = path / "checkpoints" / "model.ckpt"
     if not path.is_file() or not (path.parents[1] / "hparams.yaml").is_file():
-        raise NotAvailable(f"checkpoint {where} not available: no checkpoints/model.ckpt beside a hparams.yaml")
+        raise NotAvailable(
+            f"checkpoint {where} not available: no checkpoints/model.ckpt beside a hparams.yaml"
+        )
     return path
 
 
@@ -137,7 +139,8 @@ def _by_checkpoint(
             known |= _score_missing(missing, path, checkpoint, device, bf16, kept)
     values = np.array([known[key] for key in keys]).reshape(len(samples), len(names))
     return {
-        name: SegmentScores(name, values[:, i], _signature(name, checkpoint, origin)) for i, name in enumerate(names)
+        name: SegmentScores(name, values[:, i], _signature(name, checkpoint, origin))
+        for i, name in enumerate(names)
     }
 
 
@@ -180,12 +183,16 @@ def load_model(path: Path, checkpoint: str | None = None):
         ) from error
     except OSError as error:  # transformers: the encoder's configuration or tokenizer is not on this machine
         reason = str(error).split("\n")[0]
-        raise NotAvailable(f"checkpoint {name} not available: its encoder can't be loaded ({reason})") from error
+        raise NotAvailable(
+            f"checkpoint {name} not available: its encoder can't be loaded ({reason})"
+        ) from error
 
 
 def _signature(name: str, checkpoint: str, origin: str) -> str:
     sides = "+".join(COMET_METRICS[name].sides)
-    return f"{COMET_METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
+    return (
+        f"{COMET_METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
+    )
 
 
 def _comet_version() -> str:
@@ -202,5 +209,7 @@ def _check(samples: Sequence[Sample], metrics: Sequence[str]) -> None:
         if name not in COMET_METRICS:
             raise ValueError(f"unknown metric {name!r}: use one of {', '.join(COMET_METRICS)}")
         for number, sample in enumerate(samples):
-            if lacking := [side for side in COMET_METRICS[name].sides if not isinstance(sample.get(side), str)]:
+            if lacking := [
+                side for side in COMET_METRICS[name].sides if not isinstance(sample.get(side), str)
+            ]:
                 raise ValueError(f"{name} reads {', '.join(lacking)}, which sample {number} does not have")

@@ -35,7 +35,9 @@ COMBINED_AT_ONCE = 256
 class Scorer:
     """A COMET model on a device; `bf16` runs its encoder in bfloat16, the rest stays float32."""
 
-    def __init__(self, model: Any, device: str = "cpu", bf16: bool = False, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: Any, device: str = "cpu", bf16: bool = False, batch_tokens: int | None = None
+    ) -> None:
         if not isinstance(model, (RegressionMetric, UnifiedMetric)):
             raise ValueError(
                 f"{type(model).__name__} is no model that scores segments: take a regression or unified one"
@@ -83,11 +85,15 @@ class Scorer:
     def _encode(self, keys: Sequence[Any]) -> Iterator[dict[Any, Any]]:
         """The encoder's passes over `keys`, of one number of texts each, longest first, a batch at a time."""
         tokens = self._tokens({text for key in keys for text in ((key,) if isinstance(key, str) else key)})
-        lengths = [len(tokens[key]) if isinstance(key, str) else sum(len(tokens[t]) for t in key) for key in keys]
+        lengths = [
+            len(tokens[key]) if isinstance(key, str) else sum(len(tokens[t]) for t in key) for key in keys
+        ]
         for batch in token_batches(lengths, self.batch_tokens):
             chosen = [keys[i] for i in batch]
             with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.bf16):
-                found = self._joint(chosen) if self.unified else self._separate([tokens[key] for key in chosen])
+                found = (
+                    self._joint(chosen) if self.unified else self._separate([tokens[key] for key in chosen])
+                )
             yield dict(zip(chosen, found, strict=True))
 
     def _tokens(self, texts: set[str]) -> dict[str, list[int]]:
@@ -100,7 +106,9 @@ class Scorer:
         """A vector (D,) for each text."""
         lengths = torch.tensor([len(text) for text in ids])
         padding = self.model.encoder.tokenizer.pad_token_id
-        padded = pad_sequence([torch.tensor(text) for text in ids], batch_first=True, padding_value=padding)  # (B, T)
+        padded = pad_sequence(
+            [torch.tensor(text) for text in ids], batch_first=True, padding_value=padding
+        )  # (B, T)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         vectors = self.model.compute_sentence_embedding(padded.to(self.device), mask.to(self.device))
         return [vector.clone() for vector in vectors.float().cpu()]  # a view would keep its whole batch alive
@@ -117,9 +125,13 @@ class Scorer:
         if not word_level:
             return [Prediction(score=score) for score in scores]
         logits, counts = found.logits.float().cpu(), [len(offsets) for offsets in batch["mt_offsets"]]
-        return [Prediction(score=s, logits=x[:n].clone()) for s, x, n in zip(scores, logits, counts, strict=True)]
+        return [
+            Prediction(score=s, logits=x[:n].clone()) for s, x, n in zip(scores, logits, counts, strict=True)
+        ]
 
-    def _combine(self, samples: Sequence[Sample], wanted: Sequence[list[Any]], passes: Mapping[Any, Any]) -> np.ndarray:
+    def _combine(
+        self, samples: Sequence[Sample], wanted: Sequence[list[Any]], passes: Mapping[Any, Any]
+    ) -> np.ndarray:
         """Scores (n,) that the library's `predict_step` makes of the passes."""
         step = self._combine_joint if self.unified else self._combine_separate
         scores = np.empty(len(samples))
@@ -127,14 +139,21 @@ class Scorer:
             chosen = [i for i, keys in enumerate(wanted) if len(keys) == width]
             for start in range(0, len(chosen), COMBINED_AT_ONCE):
                 rows = chosen[start : start + COMBINED_AT_ONCE]
-                scores[rows] = step([samples[i] for i in rows], [[passes[key] for key in wanted[i]] for i in rows])
+                scores[rows] = step(
+                    [samples[i] for i in rows], [[passes[key] for key in wanted[i]] for i in rows]
+                )
         return scores
 
-    def _combine_separate(self, _samples: Sequence[Sample], vectors: Sequence[list[torch.Tensor]]) -> np.ndarray:
+    def _combine_separate(
+        self, _samples: Sequence[Sample], vectors: Sequence[list[torch.Tensor]]
+    ) -> np.ndarray:
         sides = zip(self._sides(), zip(*vectors, strict=True), strict=True)
         batch = {}
         for side, column in sides:
-            batch |= {f"{side}_input_ids": torch.stack(column).to(self.device), f"{side}_attention_mask": None}
+            batch |= {
+                f"{side}_input_ids": torch.stack(column).to(self.device),
+                f"{side}_attention_mask": None,
+            }
         return self.combiner.predict_step(batch).scores.cpu().numpy()
 
     def _combine_joint(self, samples: Sequence[Sample], found: Sequence[list[Prediction]]) -> np.ndarray:

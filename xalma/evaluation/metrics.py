@@ -193,7 +193,9 @@ def check_counts(**columns: Sequence[str]) -> None:
     if not all(counts.values()):
         raise ValueError(f"no segments to score: {' and '.join(counts)} are empty lists")
     for name, column in columns.items():
-        if long := [i for i, text in enumerate(column, 1) if isinstance(text, str) and len(text) > LONGEST_SEGMENT]:
+        if long := [
+            i for i, text in enumerate(column, 1) if isinstance(text, str) and len(text) > LONGEST_SEGMENT
+        ]:
             raise ValueError(
                 f"segment {long[0]} of {name} has {len(column[long[0] - 1]):,} characters, at most {LONGEST_SEGMENT:,} "
                 f"are scored: write one segment per line"

@@ -21,7 +21,6 @@ from xalma.files import write_atomically, write_json
 from xalma.runtime import provenance
 
 if TYPE_CHECKING:
-
     from xalma.evaluation.metrics import Score
 from typing import TYPE_CHECKING
 
@@ -53,7 +52,9 @@ class Record:
         return (self.profile, self.stage, self.direction, self.metric, self.seed)
 
 
-def records_of(scores: Iterable[Score], profile: str, stage: str, direction: str, seed: int = 0) -> list[Record]:
+def records_of(
+    scores: Iterable[Score], profile: str, stage: str, direction: str, seed: int = 0
+) -> list[Record]:
     """The scores of one system in one direction as records."""
     return [Record(profile, stage, direction, s.metric, s.value, s.n, s.signature, seed) for s in scores]
 
@@ -63,7 +64,9 @@ def write_records(path: str | Path, records: Iterable[Record]) -> Path:
     records = sorted(records, key=lambda record: record.key)
     for record, following in pairwise(records):
         if record.key == following.key:
-            raise ValueError(f"two records for {record.key} on the way to {path}: write each measurement once")
+            raise ValueError(
+                f"two records for {record.key} on the way to {path}: write each measurement once"
+            )
     return write_atomically(path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in records))
 
 
@@ -79,7 +82,9 @@ def read_records(path: str | Path) -> list[Record]:
             records.append(Record(**json.loads(line.decode("utf-8"))))
         except (TypeError, ValueError, RecursionError) as error:
             names = ", ".join(field.name for field in fields(Record))
-            raise ValueError(f"{path}, line {number} is no record ({names}): run the notebook again") from error
+            raise ValueError(
+                f"{path}, line {number} is no record ({names}): run the notebook again"
+            ) from error
     return records
 
 

@@ -38,7 +38,9 @@ class ScoreCache:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._database = sqlite3.connect(self.path, timeout=60)
             except (OSError, sqlite3.OperationalError) as error:
-                raise OSError(f"can't open the score cache {self.path} ({error}): name another file") from error
+                raise OSError(
+                    f"can't open the score cache {self.path} ({error}): name another file"
+                ) from error
             with self._said():
                 self._database.executescript(_TABLES)
         return self
@@ -85,7 +87,9 @@ class ScoreCache:
         digest = checkpoint_hash(path)
         row = (place, *seen, digest)
         with self._said(), self._database:
-            self._database.execute("INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?)", (*row, _seal(*row)))
+            self._database.execute(
+                "INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?)", (*row, _seal(*row))
+            )
         return digest
 
     @contextmanager
@@ -93,7 +97,9 @@ class ScoreCache:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            raise OSError(f"{self.path} can't be used as a score cache ({error}): move it or name another") from error
+            raise OSError(
+                f"{self.path} can't be used as a score cache ({error}): move it or name another"
+            ) from error
 
 
 def _seal(*values: Any) -> bytes:

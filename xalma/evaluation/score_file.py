@@ -11,7 +11,12 @@ from xalma.evaluation import metrics as evaluate
 from xalma.evaluation.metrics import NotScored, Score
 from xalma.languages import language
 
-DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}  # as sacreBLEU prints them
+DISPLAY = {
+    "bleu": "BLEU",
+    "chrf": "chrF2",
+    "chrf++": "chrF2++",
+    "spbleu": "spBLEU",
+}  # as sacreBLEU prints them
 FILE_METRICS = (*evaluate.METRICS, *comet.COMET_METRICS)
 
 
@@ -73,7 +78,9 @@ def score_files(
     """
     language(tgt)  # a wrong code or metric should fail before the files are read
     check_metrics(metrics, src is not None)
-    outputs, references, *rest = text_files.check_parallel([path for path in (sys, ref, src) if path is not None])
+    outputs, references, *rest = text_files.check_parallel(
+        [path for path in (sys, ref, src) if path is not None]
+    )
     sources = rest[0] if rest else None
     scores = score_texts(outputs, references, sources, tgt, metrics, checkpoints, cache)
     return "\n".join([*map(line_of, scores), checks_line(outputs, references, sources, tgt)])
@@ -83,11 +90,15 @@ def line_of(score: Score | NotScored) -> str:
     """A score as sacreBLEU prints it, or why there is none."""
     if isinstance(score, NotScored):
         return f"{score.metric}: {score.reason}"
-    name = f"{DISPLAY[score.metric]}|" if score.metric in DISPLAY else ""  # a neural signature begins with its name
+    name = (
+        f"{DISPLAY[score.metric]}|" if score.metric in DISPLAY else ""
+    )  # a neural signature begins with its name
     return f"{name}{score.signature} = {score.value:.2f} (n = {score.n})"
 
 
-def checks_line(outputs: Sequence[str], references: Sequence[str], sources: Sequence[str] | None, tgt: str) -> str:
+def checks_line(
+    outputs: Sequence[str], references: Sequence[str], sources: Sequence[str] | None, tgt: str
+) -> str:
     """Rates of outputs in another language, empty, over-long or copied, and the length ratio."""
     copied = [] if sources is None else [f"copies of the source {evaluate.copy_rate(outputs, sources):.2%}"]
     return ", ".join(

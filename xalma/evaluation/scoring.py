@@ -107,7 +107,9 @@ def _pattern_name(pattern: str) -> str:
     return path.stem if "{direction}" not in path.name else path.parent.name
 
 
-def chosen_directions(outputs: Outputs, wanted: Sequence[str] | None = None, partial: bool = False) -> list[str]:
+def chosen_directions(
+    outputs: Outputs, wanted: Sequence[str] | None = None, partial: bool = False
+) -> list[str]:
     """The directions to score: `wanted`, or all that any system has, English sources first.
 
     Raises ValueError, naming the system and what it lacks, unless every system has every one of them; with `partial`
@@ -178,7 +180,9 @@ def score_all(
     if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
         rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options)
     systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
-    rows.sort(key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"])))
+    rows.sort(
+        key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"]))
+    )
     return Scores(pd.DataFrame(rows, columns=list(COLUMNS)), statistics)
 
 
@@ -202,7 +206,9 @@ def score_direction(job: ScoringJob) -> tuple[list[dict[str, Any]], dict[tuple[s
     texts = {system: read_outputs(file, test) for system, file in job.files.items()}
     rows, found = [], {}
     for metric in job.metrics:
-        signature = str(sacrebleu_metric(metric, tgt, test.references[:1]).get_signature())  # nrefs is known then
+        signature = str(
+            sacrebleu_metric(metric, tgt, test.references[:1]).get_signature()
+        )  # nrefs is known then
         for system, outputs in texts.items():
             counts = kept_statistics(outputs, test.references, tgt, metric, signature, job.cache)
             found[metric, system] = drawn = resampled(counts, test, job.resample)
@@ -240,7 +246,12 @@ def read_outputs(file: str | Path, test: TestSet) -> list[str]:
 
 
 def kept_statistics(
-    outputs: Sequence[str], references: Sequence[str], tgt: str, metric: str, signature: str, folder: str | None
+    outputs: Sequence[str],
+    references: Sequence[str],
+    tgt: str,
+    metric: str,
+    signature: str,
+    folder: str | None,
 ) -> np.ndarray:
     """`segment_statistics`, read from `folder` where these texts were counted before."""
     if folder is None:
@@ -298,7 +309,11 @@ def _in_processes(jobs: Sequence[ScoringJob], workers: int) -> list:
 
 
 def _neural_rows(
-    jobs: Sequence[ScoringJob], metrics: Sequence[str], statistics: dict, n_samples: int, options: Mapping[str, Any]
+    jobs: Sequence[ScoringJob],
+    metrics: Sequence[str],
+    statistics: dict,
+    n_samples: int,
+    options: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Rows of COMET and its kin: all systems and directions in one call, which encodes each text once."""
     samples, spans = [], []

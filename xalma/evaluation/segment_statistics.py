@@ -21,7 +21,9 @@ CHRF_BETA = 2
 ROWS_AT_ONCE = 500  # resamples in one matrix product: a block of 500 x 2,000 segments is 8 MB
 
 
-def segment_statistics(outputs: Sequence[str], references: Sequence[str], tgt: str, metric: str) -> np.ndarray:
+def segment_statistics(
+    outputs: Sequence[str], references: Sequence[str], tgt: str, metric: str
+) -> np.ndarray:
     """sacreBLEU's counts of each segment, (n_segments, k) int32, whose sums decide the corpus score.
 
     k is 10 for "bleu" and "spbleu" (two lengths, matches and n-grams of four orders), 18 for "chrf",
@@ -50,12 +52,16 @@ def by_document(statistics: np.ndarray, documents: Sequence[str]) -> np.ndarray:
     Raises ValueError unless each segment has a document, and for fewer than two documents.
     """
     if len(documents) != len(statistics):
-        raise ValueError(f"{len(documents)} documents named for {len(statistics)} segments: name one for each segment")
+        raise ValueError(
+            f"{len(documents)} documents named for {len(statistics)} segments: name one for each segment"
+        )
     place: dict[str, int] = {}
     rows = np.array([place.setdefault(name, len(place)) for name in documents])
     if len(place) < 2:
         raise ValueError(f"{len(place)} document: an interval over documents needs two or more")
-    counted = np.hstack([statistics, np.ones((len(statistics), 1))]) if statistics.shape[1] == 1 else statistics
+    counted = (
+        np.hstack([statistics, np.ones((len(statistics), 1))]) if statistics.shape[1] == 1 else statistics
+    )
     totals = np.zeros((len(place), counted.shape[1]), dtype=counted.dtype)
     np.add.at(totals, rows, counted)
     return totals

@@ -120,7 +120,18 @@ def randomisation(
     trials = np.abs(np.concatenate(differences))
     p, p_sacrebleu = _p_value(trials, delta, differing_segments(a, b)), _p_sacrebleu(trials, delta)
     return Paired(
-        metric, value_a, value_b, delta, math.nan, math.nan, p, p_sacrebleu, len(a), "randomisation", n_samples, seed
+        metric,
+        value_a,
+        value_b,
+        delta,
+        math.nan,
+        math.nan,
+        p,
+        p_sacrebleu,
+        len(a),
+        "randomisation",
+        n_samples,
+        seed,
     )
 
 
@@ -172,6 +183,7 @@ def check_paired(a: np.ndarray, b: np.ndarray, n_samples: int) -> None:
         )
     if n_samples < 1:
         raise ValueError(f"{n_samples} samples: take 1 or more")
+
 
 # One import does for a comparison: `from xalma import significance`.
 __all__ = ["bootstrap", "corpus_score", "segment_statistics", "statistics_of"]
@@ -225,14 +237,26 @@ def compare(
     results = [TESTS[test](a[d], b[d], metric, n_samples, seed) for d in common]
     frame = pd.DataFrame(
         [
-            {"direction": d, "value_a": r.value_a, "value_b": r.value_b, "delta": r.delta, "p_value": r.p_value}
+            {
+                "direction": d,
+                "value_a": r.value_a,
+                "value_b": r.value_b,
+                "delta": r.delta,
+                "p_value": r.p_value,
+            }
             for d, r in zip(common, results, strict=True)
         ]
     )
     frame["p_adjusted"] = CORRECTIONS[correction](frame["p_value"])
     sign = np.where(frame["p_adjusted"] < alpha, np.sign(frame["delta"]), 0)
     frame["verdict"] = [{1: "win", 0: "tie", -1: "loss"}[int(s)] for s in sign]
-    frame.attrs |= {"test": test, "correction": correction, "alpha": alpha, "n_samples": n_samples, "seed": seed}
+    frame.attrs |= {
+        "test": test,
+        "correction": correction,
+        "alpha": alpha,
+        "n_samples": n_samples,
+        "seed": seed,
+    }
     return frame
 
 
@@ -246,7 +270,11 @@ def sentence(frame: pd.DataFrame) -> str:
     """ "61 wins, 30 ties, 7 losses over 98 directions (…)", with the test, its samples and its correction."""
     counts, how = win_tie_loss(frame), frame.attrs
     correction = {"holm": "Holm", "bh": "Benjamini-Hochberg"}[how["correction"]]
-    words = [(counts["win"], "win", "wins"), (counts["tie"], "tie", "ties"), (counts["loss"], "loss", "losses")]
+    words = [
+        (counts["win"], "win", "wins"),
+        (counts["tie"], "tie", "ties"),
+        (counts["loss"], "loss", "losses"),
+    ]
     parts = [f"{n} {one if n == 1 else many}" for n, one, many in words]
     return (
         f"{', '.join(parts)} over {counts['directions']} directions "
@@ -255,7 +283,11 @@ def sentence(frame: pd.DataFrame) -> str:
 
 
 def mean_interval(
-    statistics: Statistics, metric: str, n_samples: int = 1000, seed: int = SEED, shared_segments: bool = False
+    statistics: Statistics,
+    metric: str,
+    n_samples: int = 1000,
+    seed: int = SEED,
+    shared_segments: bool = False,
 ) -> Interval:
     """The mean over directions with its interval, each direction's segments resampled on their own.
 
@@ -269,7 +301,12 @@ def mean_interval(
 
 
 def paired_mean(
-    a: Statistics, b: Statistics, metric: str, n_samples: int = 1000, seed: int = SEED, shared_segments: bool = False
+    a: Statistics,
+    b: Statistics,
+    metric: str,
+    n_samples: int = 1000,
+    seed: int = SEED,
+    shared_segments: bool = False,
 ) -> Paired:
     """Paired bootstrap of the difference of two systems' means over the directions both have."""
     common = [direction for direction in a if direction in b]
@@ -282,7 +319,9 @@ def paired_mean(
     return paired_of(metric, values, samples, n_differing, sum(len(a[d]) for d in common), seed)
 
 
-def _mean_samples(statistics: Statistics, metric: str, n_samples: int, seed: int, shared_segments: bool) -> np.ndarray:
+def _mean_samples(
+    statistics: Statistics, metric: str, n_samples: int, seed: int, shared_segments: bool
+) -> np.ndarray:
     if not statistics:
         raise ValueError("no directions to average: give the statistics of one direction or more")
     counts = {len(s) for s in statistics.values()}

@@ -42,7 +42,9 @@ def is_noticed(metric: str, difference: float) -> bool | None:
 def marks(metric: str, values: Sequence[float]) -> list[str]:
     """The mark beside each of several systems' scores, where the best is ahead of it by less than people notice."""
     top = max((value for value in values if value == value), default=math.nan)
-    return [UNNOTICED if top - value > 0 and is_noticed(metric, top - value) is False else "" for value in values]
+    return [
+        UNNOTICED if top - value > 0 and is_noticed(metric, top - value) is False else "" for value in values
+    ]
 
 
 def explained(metric: str) -> str:

@@ -21,7 +21,10 @@ from xalma.languages import adapter_name, gated_group
 from xalma.models.layouts import PROJECTIONS, check_adapter, lora_config
 from xalma.runtime import all_finite
 
-FUSED = ("qkv_proj", "gate_up_proj")  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
+FUSED = (
+    "qkv_proj",
+    "gate_up_proj",
+)  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
 
 
 def projections(base: PreTrainedModel) -> tuple[str, ...]:
@@ -110,7 +113,9 @@ def gate(model: PeftModel, language_or_group: str | int) -> int:
     name = adapter_name(group)
     if name not in model.peft_config:
         loaded = ", ".join(model.peft_config)
-        raise ValueError(f"the module of group {group} is not loaded (loaded: {loaded}): train it or load its folder")
+        raise ValueError(
+            f"the module of group {group} is not loaded (loaded: {loaded}): train it or load its folder"
+        )
     frozen = {n for n, parameter in model.named_parameters() if not parameter.requires_grad}
     model.set_adapter(name)
     for n, parameter in model.named_parameters():  # peft makes the active adapter trainable: gating must not
@@ -130,7 +135,9 @@ def save_adapter(model: PeftModel, group: int, out: Path) -> None:
     path = out / "adapter_config.json"
     config = read_json(path, "train the stage again")
     config["target_modules"] = sorted(config["target_modules"])  # peft writes a set in any order
-    if os.path.isdir(config["base_model_name_or_path"] or ""):  # a hub id stays; a path of this machine does not
+    if os.path.isdir(
+        config["base_model_name_or_path"] or ""
+    ):  # a hub id stays; a path of this machine does not
         final = out.parent / out.name.removeprefix(".partial-")
         config["base_model_name_or_path"] = os.path.relpath(config["base_model_name_or_path"], final)
     write_json(path, config)

@@ -43,12 +43,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
     )
 
 
 def build_llama(
-    tokenizer: PreTrainedTokenizerBase, *, hidden_size: int, layers: int, heads: int, max_positions: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    max_positions: int,
+    seed: int,
 ) -> LlamaForCausalLM:
     """A randomly initialised small LLaMA (float32) for `tokenizer`'s vocabulary."""
     torch.manual_seed(seed)
@@ -84,7 +94,9 @@ def load_base(
     return model, tokenizer
 
 
-def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()) -> PreTrainedModel:
+def load_weights(
+    path_or_id: str | Path, dtype: str = "float32", besides: Collection[str] = ()
+) -> PreTrainedModel:
     """The model without its tokenizer. besides, raises: as `load_base`."""
     path_or_id = find_base(path_or_id)
     check_folder(path_or_id)
@@ -103,7 +115,9 @@ def load_weights(path_or_id: str | Path, dtype: str = "float32", besides: Collec
             raise ValueError(f"the base in {path_or_id} {fault} {names[0]}: copy or download it again")
     for name, tensor in model.state_dict().items():
         if not all_finite(tensor):
-            raise ValueError(f"the base in {path_or_id} holds {name}, which is not finite: copy or download it again")
+            raise ValueError(
+                f"the base in {path_or_id} holds {name}, which is not finite: copy or download it again"
+            )
     own = model.generation_config  # transformers lets a base's sampling and penalties into a greedy request
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id

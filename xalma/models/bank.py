@@ -154,9 +154,13 @@ class ModuleBank(nn.Module):
         shape; the bank then is as it was.
         """
         if there := sorted(set(groups) & set(self.groups)):
-            raise ValueError(f"the module of group {there[0]} is loaded already: bank.unload({there[0]}) first")
+            raise ValueError(
+                f"the module of group {there[0]} is loaded already: bank.unload({there[0]}) first"
+            )
         if missing := sorted(set(groups) - set(checkpoint.groups)):
-            raise ValueError(f"there is no module of group {missing[0]}, only of {_listed(checkpoint.groups)}")
+            raise ValueError(
+                f"there is no module of group {missing[0]}, only of {_listed(checkpoint.groups)}"
+            )
         for shared in self.inputs:
             shared.add(dict.fromkeys(groups, checkpoint.rank), checkpoint.scale)
         try:
@@ -260,7 +264,9 @@ class ModuleBank(nn.Module):
 
     # -- what transformers does, with a language per row ---------------------------------------------------------------
 
-    def forward(self, input_ids: Tensor | None = None, *, languages: Sequence[str | int], **inputs: Any) -> Any:
+    def forward(
+        self, input_ids: Tensor | None = None, *, languages: Sequence[str | int], **inputs: Any
+    ) -> Any:
         """What the base gives for these inputs (logits (B, T, V), …), each row through its own module.
 
         languages: for each row its language, direction or group. `inputs` as for the base, with labels its mean loss.
@@ -333,7 +339,13 @@ class ModuleBank(nn.Module):
             return self.generate(**batch, languages=[rows[i][1] for i in index], generation_config=config)
 
         outputs = decode_batches(
-            continued, tokenizer, ids, cut_in_batches(order, batch_size), config, self.base.device, counts=counts
+            continued,
+            tokenizer,
+            ids,
+            cut_in_batches(order, batch_size),
+            config,
+            self.base.device,
+            counts=counts,
         )
         return [extract_translation(text) for text in outputs]
 
@@ -350,7 +362,9 @@ class ModuleBank(nn.Module):
         outputs, asked = [""] * len(rows), [i for i, text in enumerate(texts) if not is_blank(text)]
         for group in sorted({rows[i][1] for i in asked}):
             index = [i for i in asked if rows[i][1] == group]
-            found = generate_plain(self.merge(group), self._tokenizer(), [rows[i][0] for i in index], **decoding)
+            found = generate_plain(
+                self.merge(group), self._tokenizer(), [rows[i][0] for i in index], **decoding
+            )
             for i, text in zip(index, found, strict=True):
                 outputs[i] = extract_translation(text)
         return outputs
@@ -361,7 +375,9 @@ class ModuleBank(nn.Module):
         """(prompt, group) of each text, all of them checked before any is translated."""
         sides = [[code] * len(texts) if isinstance(code, str) else list(code) for code in (src, tgt)]
         if {len(side) for side in sides} != {len(texts)}:
-            raise ValueError(f"{len(texts)} texts, {len(sides[0])} sources, {len(sides[1])} targets: give one for each")
+            raise ValueError(
+                f"{len(texts)} texts, {len(sides[0])} sources, {len(sides[1])} targets: give one for each"
+            )
         groups = [group_of(other_side(*pair)) for pair in zip(*sides, strict=True)]
         self._check(groups)
         prompts = [translation_prompt(text, *pair, style) for text, *pair in zip(texts, *sides, strict=True)]

@@ -52,7 +52,9 @@ def convert(
     needed = conversion_bytes(checkpoint, groups)
     free = shutil.disk_usage(next(path for path in out.absolute().parents if path.exists())).free
     if needed > free:
-        raise OSError(f"{out} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left: choose another")
+        raise OSError(
+            f"{out} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB left: choose another"
+        )
     write = write_all_modules if layout == ALL_MODULES else write_adapters
     with new_directory(out, TO) as folder, progress(needed // 10**6, f"convert to {layout}, MB") as bar:
         write(checkpoint, folder, groups, max_shard_size, bar.update)
@@ -73,7 +75,9 @@ def _check_all_modules(checkpoint: Checkpoint) -> None:
             f"the all-modules layout holds modules on {', '.join(PROJECTIONS)}; "
             f"those beside {checkpoint.base} are on {', '.join(sorted(names)) or 'nothing'}"
         )
-    layers = [name for name in checkpoint.base_entries if name.endswith(tuple(f"{p}.weight" for p in PROJECTIONS))]
+    layers = [
+        name for name in checkpoint.base_entries if name.endswith(tuple(f"{p}.weight" for p in PROJECTIONS))
+    ]
     if len(layers) != len(checkpoint.layers):
         raise ValueError(
             f"the all-modules layout holds modules on every layer; those beside {checkpoint.base} are on "
@@ -86,7 +90,9 @@ def _check_all_modules(checkpoint: Checkpoint) -> None:
         )
 
 
-def write_all_modules(checkpoint: Checkpoint, folder: Path, groups: Sequence[int], max_shard_size: int, done) -> None:
+def write_all_modules(
+    checkpoint: Checkpoint, folder: Path, groups: Sequence[int], max_shard_size: int, done
+) -> None:
     """One checkpoint of base and modules into `folder`; done: called with the MB written so far a tensor."""
     plan = dict(checkpoint.base_entries)
     for group in groups:
@@ -102,7 +108,9 @@ def write_all_modules(checkpoint: Checkpoint, folder: Path, groups: Sequence[int
     _write_model_files(checkpoint, folder)
 
 
-def write_adapters(checkpoint: Checkpoint, folder: Path, groups: Sequence[int], max_shard_size: int, done) -> None:
+def write_adapters(
+    checkpoint: Checkpoint, folder: Path, groups: Sequence[int], max_shard_size: int, done
+) -> None:
     """base/ and a PEFT adapter a group into `folder`."""
     base = folder / "base"
     base.mkdir()
@@ -113,7 +121,9 @@ def write_adapters(checkpoint: Checkpoint, folder: Path, groups: Sequence[int], 
         adapter = folder / adapter_name(group)
         adapter.mkdir()
         plan = {adapter_key(*side): entry for side, (_, entry) in checkpoint.modules[group].items()}
-        tensors = ((adapter_key(layer, side), tensor) for layer, side, tensor in checkpoint.module_tensors(group))
+        tensors = (
+            (adapter_key(layer, side), tensor) for layer, side, tensor in checkpoint.module_tensors(group)
+        )
         # peft reads one file only
         write_tensors(adapter, plan, _counted(tensors, done), stem="adapter_model", max_shard_size=2**62)
         stems = [name.removesuffix(".weight") for name in checkpoint.base_entries]
@@ -130,7 +140,9 @@ def adapter_key(layer: str, side: str) -> str:
     return f"base_model.model.{layer}.lora_{side}.weight"
 
 
-def adapter_config(rank: int, scale: float, layers: Iterable[str], base: str, stems: Iterable[str]) -> LoraConfig:
+def adapter_config(
+    rank: int, scale: float, layers: Iterable[str], base: str, stems: Iterable[str]
+) -> LoraConfig:
     """adapter_config.json of a module on these layers; base: folder, seen from the adapter's, or hub id.
 
     stems: full names of all layers of the base. Where some have a name in common with `layers` and no module, all

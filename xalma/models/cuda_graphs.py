@@ -103,7 +103,13 @@ class Steps:
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         ids = inputs.get("input_ids")
-        if args or ids is None or ids.shape[1] > 1 or inputs.get("past_key_values") is not self.cache or self.failed:
+        if (
+            args
+            or ids is None
+            or ids.shape[1] > 1
+            or inputs.get("past_key_values") is not self.cache
+            or self.failed
+        ):
             return self.forward(*args, **inputs)
         kind = mapped(inputs, lambda v: (v.shape, v.dtype))
         if kind != self.kind:  # kernels are loaded and workspaces made, neither of which a recording allows

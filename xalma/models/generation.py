@@ -164,7 +164,9 @@ def check_segments(texts: Sequence[str]) -> list[str]:
     texts = list(texts)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise ValueError(f"segment {number} is {type(text).__name__}, not text: give strings, '' for an empty one")
+            raise ValueError(
+                f"segment {number} is {type(text).__name__}, not text: give strings, '' for an empty one"
+            )
     return texts
 
 

@@ -24,12 +24,20 @@ from transformers.utils import ModelOutput
 
 from xalma.languages import adapter_name
 
-FEW_TOKENS = 4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
+FEW_TOKENS = (
+    4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
+)
 PIECES = 8
 PADDED_TOKENS = 256  # of one module: up to here a GPU's product is reading weights, and padding costs nothing
 
 # Which projections read one tensor, by the last part of their name; any other reads its own.
-SHARED_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
+SHARED_INPUT = {
+    "q_proj": "qkv",
+    "k_proj": "qkv",
+    "v_proj": "qkv",
+    "gate_proj": "gate_up",
+    "up_proj": "gate_up",
+}
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,14 @@ class Gate:
         """
         rows = sum(self.counts)
         if x.shape[0] % rows:
-            raise ValueError(f"a layer got {x.shape[0]} rows for {rows} languages: give one language for each row")
+            raise ValueError(
+                f"a layer got {x.shape[0]} rows for {rows} languages: give one language for each row"
+            )
         return x.shape[:-1].numel() // rows
 
-    def runs(self, scales: Mapping[int, float], each: int = 1, device: torch.device | None = None) -> list[GroupRun]:
+    def runs(
+        self, scales: Mapping[int, float], each: int = 1, device: torch.device | None = None
+    ) -> list[GroupRun]:
         """The batch as few batched products; scales: of all loaded groups, in order; each: tokens of a row.
 
         Groups of unequal numbers of rows share a product, padded, on a CUDA `device` where they are short.
@@ -198,7 +210,9 @@ class SharedInput(nn.Module):
 
     def attach(self) -> None:
         """Takes the place of the layers' forward: with a gate set they give base output + LoRA, else just the first."""
-        self.before = [vars(linear).get("forward") for linear in self.linears]  # an own one, as accelerate sets it
+        self.before = [
+            vars(linear).get("forward") for linear in self.linears
+        ]  # an own one, as accelerate sets it
         self.plain = [linear.forward for linear in self.linears]
         for i, linear in enumerate(self.linears):
             linear.forward = partial(self._forward, i)
@@ -307,7 +321,9 @@ class Packed:
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.linears = tuple(linears)
         self.sizes = [linear.out_features for linear in linears]
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat([linear.weight.data for linear in linears]))
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(
+            torch.cat([linear.weight.data for linear in linears])
+        )
         biases = [
             linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.data
             for linear in linears
@@ -343,7 +359,14 @@ class PackedHead:
             return self.packed(x)[0]
         return F.linear(x, self.linear.weight, self.linear.bias)
 
-ROW_INPUTS = ("input_ids", "attention_mask", "position_ids", "inputs_embeds", "labels")  # (B, …) of a model's call
+
+ROW_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "inputs_embeds",
+    "labels",
+)  # (B, …) of a model's call
 
 
 def sort_rows(inputs: Mapping[str, Any], groups: Sequence[int]) -> tuple[dict[str, Any], Tensor | None]:
@@ -355,7 +378,9 @@ def sort_rows(inputs: Mapping[str, Any], groups: Sequence[int]) -> tuple[dict[st
     names = [name for name in ROW_INPUTS if name in inputs]
     for name in names:
         if len(inputs[name]) != len(groups):
-            raise ValueError(f"{len(groups)} languages for {len(inputs[name])} rows of {name}: give one for each")
+            raise ValueError(
+                f"{len(groups)} languages for {len(inputs[name])} rows of {name}: give one for each"
+            )
     order = sorted(range(len(groups)), key=groups.__getitem__)
     if order == list(range(len(groups))):
         return inputs, None

@@ -144,7 +144,9 @@ def _open_adapters(sources: Sequence[tuple[int | None, str | Path]], base: str |
         folder = fetch(name)
         group = group_of_folder(name, folder, asked)
         if group in modules:
-            raise ValueError(f"{name} holds the module of group {group} a second time: name one folder a group")
+            raise ValueError(
+                f"{name} holds the module of group {group} a second time: name one folder a group"
+            )
         configs[name] = config = lora_config(folder)
         bases[name] = fetch(base).resolve() if base else base_of_adapter(name, folder, config)
         modules[group] = _adapter_entries(folder)
@@ -152,10 +154,16 @@ def _open_adapters(sources: Sequence[tuple[int | None, str | Path]], base: str |
     base = next(iter(bases.values()))
     plain = read_headers(base)
     if any(map(_IN_ALL_MODULES.fullmatch, plain)):
-        raise ValueError(f"{base} is an all-modules checkpoint, not the plain base of adapters: name another base")
+        raise ValueError(
+            f"{base} is an all-modules checkpoint, not the plain base of adapters: name another base"
+        )
     linears = check_named_base(base, plain)
     kinds = {
-        name: (c["r"], c["lora_alpha"] / c["r"], adapted_layers(c, linears, Path(name) / "adapter_config.json"))
+        name: (
+            c["r"],
+            c["lora_alpha"] / c["r"],
+            adapted_layers(c, linears, Path(name) / "adapter_config.json"),
+        )
         for name, c in configs.items()
     }
     _same(kinds)
@@ -167,7 +175,9 @@ def _same(values: Mapping[str | Path, Any]) -> None:
     """Raises ValueError where modules have different bases, ranks, scales or layers."""
     if len({str(value) for value in values.values()}) > 1:
         listed = "; ".join(f"{name}: {str(value)[:200]}" for name, value in values.items())
-        raise ValueError(f"these modules don't belong together, their base, rank, scale or layers differ: {listed}")
+        raise ValueError(
+            f"these modules don't belong together, their base, rank, scale or layers differ: {listed}"
+        )
 
 
 def _adapter_entries(folder: Path) -> dict[Side, tuple[str, Entry]]:
@@ -196,18 +206,34 @@ def check_named_base(folder: Path, entries: Entries) -> list[str]:
     for name in expected:
         if name not in entries and name not in tied:
             index = folder / "model.safetensors.index.json"
-            raise ValueError(f"{index if index.exists() else folder / 'model.safetensors'} lacks the tensor {name}")
+            raise ValueError(
+                f"{index if index.exists() else folder / 'model.safetensors'} lacks the tensor {name}"
+            )
     for name, entry in entries.items():
-        if name not in expected and not name.endswith("rotary_emb.inv_freq"):  # older exports keep that constant
+        if name not in expected and not name.endswith(
+            "rotary_emb.inv_freq"
+        ):  # older exports keep that constant
             raise ValueError(f"{entry.file} holds {name}, which a {config.model_type} model has not")
         if name in expected and entry.shape != expected[name]:
-            raise ValueError(f"{entry.file}: {name} has shape {entry.shape}, config.json asks for {expected[name]}")
+            raise ValueError(
+                f"{entry.file}: {name} has shape {entry.shape}, config.json asks for {expected[name]}"
+            )
     head = model.get_output_embeddings()
-    return [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not head
+    ]
 
 
 def _checked(
-    layout: str, folder: Path, rank: int, scale: float, layers: tuple[str, ...], plain: Entries, modules: Modules
+    layout: str,
+    folder: Path,
+    rank: int,
+    scale: float,
+    layers: tuple[str, ...],
+    plain: Entries,
+    modules: Modules,
 ) -> Checkpoint:
     """The Checkpoint, after every layer of every group was found to have an A and a B of the right shape."""
     for group, module in sorted(modules.items()):
@@ -228,6 +254,7 @@ def _checked(
                     f"{layer} of shape {(out_size, in_size)}"
                 )
     return Checkpoint(layout, folder, rank, scale, layers, plain, modules)
+
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -315,7 +342,9 @@ def lora_config(folder: Path) -> dict[str, Any]:
     for key, names in (("target_modules", targets), ("exclude_modules", config.get("exclude_modules") or [])):
         listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not (listed or isinstance(names, str)) or (key == "target_modules" and not names):
-            raise ValueError(f"{path}: {key} is {names!r}, where a list of layers' names belongs, or a pattern")
+            raise ValueError(
+                f"{path}: {key} is {names!r}, where a list of layers' names belongs, or a pattern"
+            )
     return config
 
 

@@ -40,18 +40,26 @@ def labelled_loss(
     return total / (len(targets) if n_tokens is None else n_tokens)
 
 
-def labelled_states(plain: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled_states(
+    plain: PreTrainedModel, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(hidden states that predict a labelled token, (N, D); these tokens, (N,)), row after row."""
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
-    attention, config, width = plain.config._attn_implementation, plain.config.get_text_config(), targets.shape[1] + 1
+    attention, config, width = (
+        plain.config._attn_implementation,
+        plain.config.get_text_config(),
+        targets.shape[1] + 1,
+    )
     if scaled := rescaled_head(config):
         raise ValueError(f"a {config.model_type} model with {scaled} is no base here: its logits are scaled")
     if attention == "flash_attention_2" and "position_ids" in inputs:
         inputs = {key: value.view(1, -1) for key, value in inputs.items()}  # its varlen kernel takes one row
     elif attention == "eager" and "position_ids" not in inputs and takes_causal_mask(config, width):
-        inputs["attention_mask"] = causal_mask(width, targets.device, torch.is_autocast_enabled(targets.device.type))
+        inputs["attention_mask"] = causal_mask(
+            width, targets.device, torch.is_autocast_enabled(targets.device.type)
+        )
     hidden = plain.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
     return hidden.view(*batch["labels"].shape, -1)[:, :-1][keep], targets[keep]
 
@@ -113,7 +121,9 @@ def answer_nats(
 ) -> list[float]:
     """Summed loss in nats over the labelled tokens of each row of {"input_ids", "labels"}, in order."""
     plain, collate, found = on_device(plain_model(model)).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # rows of like length waste no padding
+    order = sorted(
+        range(len(rows)), key=lambda i: len(rows[i]["input_ids"])
+    )  # rows of like length waste no padding
     for start in range(0, len(rows), batch_size):
         index = order[start : start + batch_size]
         batch = {k: v.to(plain.device) for k, v in collate([rows[i] for i in index]).items()}

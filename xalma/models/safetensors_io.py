@@ -55,17 +55,25 @@ def read_header(file: Path) -> dict[str, Entry]:
         if size != 8 + length + end:
             raise ValueError(f"{size:,} bytes where {8 + length + end:,} belong")
         return {
-            name: Entry(file, row["dtype"], tuple(row["shape"]), row["data_offsets"][1] - row["data_offsets"][0])
+            name: Entry(
+                file, row["dtype"], tuple(row["shape"]), row["data_offsets"][1] - row["data_offsets"][0]
+            )
             for name, row in rows
         }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"{file} is truncated or no safetensors file ({error}): copy or download it again") from None
+        raise ValueError(
+            f"{file} is truncated or no safetensors file ({error}): copy or download it again"
+        ) from None
 
 
 def refuse_pickles(folder: Path) -> None:
     """Raises ValueError, naming the file, for a folder whose weights are pickles."""
-    if pickles := sorted(file for kind in ("*.bin*", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(kind)):
-        raise ValueError(f"{pickles[0]} is a pickle, which can run any code when read: xalma reads safetensors only")
+    if pickles := sorted(
+        file for kind in ("*.bin*", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(kind)
+    ):
+        raise ValueError(
+            f"{pickles[0]} is a pickle, which can run any code when read: xalma reads safetensors only"
+        )
 
 
 def read_headers(folder: Path, stem: str = "model") -> dict[str, Entry]:
@@ -85,7 +93,9 @@ def read_headers(folder: Path, stem: str = "model") -> dict[str, Entry]:
             if Path(file).name != file:
                 raise ValueError(f"it names {file!r}, which is no file of its own folder")
     except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{index} is no index of safetensors shards ({error}): copy or download it again") from None
+        raise ValueError(
+            f"{index} is no index of safetensors shards ({error}): copy or download it again"
+        ) from None
     files = {file: read_header(folder / file) for file in dict.fromkeys(places.values())}
     for name, file in places.items():
         if name not in files[file]:
@@ -139,8 +149,14 @@ def write_tensors(
             places |= {name: (stream, offset) for name, offset in _write_header(stream, part).items()}
         for name, tensor in tensors:
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            if name not in places or tuple(tensor.shape) != plan[name].shape or data.nbytes != plan[name].nbytes:
-                raise ValueError(f"the tensor {name} was not to be written here, or not in this shape or type")
+            if (
+                name not in places
+                or tuple(tensor.shape) != plan[name].shape
+                or data.nbytes != plan[name].nbytes
+            ):
+                raise ValueError(
+                    f"the tensor {name} was not to be written here, or not in this shape or type"
+                )
             stream, offset = places.pop(name)
             stream.seek(offset)
             stream.write(data)
@@ -180,4 +196,6 @@ def _write_header(stream, part: Mapping[str, Entry]) -> dict[str, int]:
 def _write_index(path: Path, parts: Mapping[str, Mapping[str, Entry]]) -> None:
     total = sum(entry.nbytes for part in parts.values() for entry in part.values())
     places = {name: file for file, part in parts.items() for name in part}
-    path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=1), encoding="utf-8")
+    path.write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=1), encoding="utf-8"
+    )

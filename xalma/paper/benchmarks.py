@@ -56,7 +56,11 @@ def serving_table(record: dict[str, Any]) -> pd.DataFrame:
     Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
     """
     frame = pd.DataFrame(record["rows"])
-    table = frame[["way", *_COLUMNS]].rename(columns=_COLUMNS).astype({"floor, ms": float, "step over floor": float})
+    table = (
+        frame[["way", *_COLUMNS]]
+        .rename(columns=_COLUMNS)
+        .astype({"floor, ms": float, "step over floor": float})
+    )
     return table.assign(way=frame["way"].map(WAY_LABELS))
 
 
@@ -113,7 +117,12 @@ def serving_figure(record: dict[str, Any]) -> Figure:
             memory.plot(rows["groups"], rows["peak_mib"], "o-", color=_COLOURS[way])
     bank = frame[frame["way"] == "gated"]
     steps.plot(
-        bank["groups"], bank["floor_ms"], "--", color=INK, linewidth=1.2, label="floor: reading (b)'s weights once"
+        bank["groups"],
+        bank["floor_ms"],
+        "--",
+        color=INK,
+        linewidth=1.2,
+        label="floor: reading (b)'s weights once",
     )
     n = record["options"]["batch"]
     steps.set(yscale="log", ylabel="ms for all rows", title=f"One decoding step, {n} rows")
@@ -124,6 +133,7 @@ def serving_figure(record: dict[str, Any]) -> Figure:
         ax.minorticks_off()
     fig.legend(loc="outside lower center", ncols=2)
     return fig
+
 
 SCALING_COMMAND = "python benchmarks/scaling.py --out results/benchmarks/scaling.json"
 AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 49)}
@@ -136,7 +146,11 @@ WHY_WORSE: dict[tuple[str, str], str] = {}
 def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
     """The benchmark's record; one without rows where there is no file, of which the sentence says so."""
     path = Path(path or home() / "results" / "benchmarks" / "scaling.json")
-    return read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",)) if path.is_file() else {"rows": []}
+    return (
+        read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",))
+        if path.is_file()
+        else {"rows": []}
+    )
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -166,7 +180,9 @@ def scaling_sentence(record: dict[str, Any]) -> str:
         return f"Not measured here: `{SCALING_COMMAND}` measures it, in minutes."
     table = scaling_table(record)
     worse = table[table["exponent"] > LINEAR]
-    named = "; ".join(f"{row.step} with {row.grows}, exponent {row.exponent:.2f}" for row in worse.itertuples())
+    named = "; ".join(
+        f"{row.step} with {row.grows}, exponent {row.exponent:.2f}" for row in worse.itertuples()
+    )
     flat = table.loc[table["exponent"].idxmin()]
     return (
         f"{len(table) - len(worse)} of {len(table)} costs grow linearly or slower (exponent at most {LINEAR} over the "
@@ -215,7 +231,9 @@ def scaling_figure(record: dict[str, Any]) -> Figure | None:
     for ax in list(panels.values())[-3:]:
         ax.set_xlabel("times the smallest size")
     found = {
-        label: handle for ax in panels.values() for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        label: handle
+        for ax in panels.values()
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     found["linear"] = found.pop("linear")  # last
     fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)

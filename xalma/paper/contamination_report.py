@@ -50,7 +50,9 @@ def training_texts(root: Path) -> list[Text]:
     """Every text under XALMA_DATA that some recipe trains or tunes on, NTREX included."""
     texts = [*alma_texts(root), *wmt_texts(root)]
     for part in ("dev", "dev-subset"):
-        files = {code: root / "flores200" / part / f"{row.flores}.dev" for code, row in known_languages().items()}
+        files = {
+            code: root / "flores200" / part / f"{row.flores}.dev" for code, row in known_languages().items()
+        }
         if found := {code: read_lines(file) for code, file in files.items() if file.is_file()}:
             texts.append(Text(f"flores200 {part}", found))
     for name, suffix in (("bible", ".tsv.gz"), ("mozilla", ".tsv"), ("udhr", ".tsv"), ("ntrex", ".txt")):
@@ -84,7 +86,9 @@ def wmt_texts(root: Path) -> list[Text]:
         if (code := path.name.partition(".")[0]) in known_languages():
             pairs[code] += table_pairs(path)
     return [
-        Text(f"wmt15-22/{other}-en", {other: [pair[1] for pair in found], ENGLISH: [pair[0] for pair in found]})
+        Text(
+            f"wmt15-22/{other}-en", {other: [pair[1] for pair in found], ENGLISH: [pair[0] for pair in found]}
+        )
         for other, found in pairs.items()
     ]
 
@@ -102,7 +106,9 @@ def test_sides(names: Iterable[str] = TESTED) -> dict[str, list[str]]:
         for direction in directions_of(name):
             one = load(name, direction)
             src, tgt = direction.split("-")
-            seconds = [load(name, direction, reference=ref).references for ref in second_references(name, direction)]
+            seconds = [
+                load(name, direction, reference=ref).references for ref in second_references(name, direction)
+            ]
             for code, lines in ((src, one.sources), *((tgt, side) for side in (one.references, *seconds))):
                 found.setdefault((name, code, hash(tuple(lines))), ([], lines))[0].append(direction)
     sides: dict[str, list[str]] = {}
@@ -115,7 +121,9 @@ def test_sides(names: Iterable[str] = TESTED) -> dict[str, list[str]]:
 test_sides.__test__ = False  # no test, whatever pytest thinks of the name
 
 
-def leaks(texts: Sequence[Text], sides: Mapping[str, Sequence[str]], min_letters: int = MIN_LETTERS) -> pd.DataFrame:
+def leaks(
+    texts: Sequence[Text], sides: Mapping[str, Sequence[str]], min_letters: int = MIN_LETTERS
+) -> pd.DataFrame:
     """One row a training text, language and test set with a match.
 
     Columns training text, language, lines, test set, found (training lines that are, hold or end a test sentence), of
@@ -139,8 +147,12 @@ def _is_itself(name: str, places: Iterable[tuple[str, int]]) -> bool:
     return all(side.split("|")[0] == name for side, _ in places)
 
 
-def _leaks_of(name: str, code: str, n_lines: int, hits: list, pair: set[str] | None, index: TestIndex) -> list[tuple]:
-    plainest: dict[str, dict[int, tuple[int, bool]]] = defaultdict(dict)  # set -> line -> (kind, other direction)
+def _leaks_of(
+    name: str, code: str, n_lines: int, hits: list, pair: set[str] | None, index: TestIndex
+) -> list[tuple]:
+    plainest: dict[str, dict[int, tuple[int, bool]]] = defaultdict(
+        dict
+    )  # set -> line -> (kind, other direction)
     covered: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for hit in hits:
         directions = defaultdict(list)
@@ -193,14 +205,24 @@ def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFr
             spans = {file: sorted(place[file] for place in places) for file in files}
             ordered = sorted(places, key=lambda place: place[files[0]])
             in_order = all([place[file] for place in ordered] == span for file, span in spans.items())
-            n = max(span[-1] - span[0] + 1 for span in spans.values())  # a line said twice counts in the block
+            n = max(
+                span[-1] - span[0] + 1 for span in spans.values()
+            )  # a line said twice counts in the block
             whole = in_order and all(span[-1] - span[0] + 1 == n for span in spans.values())
             whole = whole and n - len(places) <= len(places) // 20
             at_end = whole and all(span[-1] == lengths[file] - 1 for file, span in spans.items())
             rows.append(
-                (", ".join(files), len(places), n if whole else 0, at_end, KNOWN_SIZES.get(n, "") if whole else "")
+                (
+                    ", ".join(files),
+                    len(places),
+                    n if whole else 0,
+                    at_end,
+                    KNOWN_SIZES.get(n, "") if whole else "",
+                )
             )
-    return pd.DataFrame(rows, columns=["files", "shared English lines", "in one block", "at the end", "by its size"])
+    return pd.DataFrame(
+        rows, columns=["files", "shared English lines", "in one block", "at the end", "by its size"]
+    )
 
 
 def _is_here(root: Path, name: str) -> bool:
@@ -227,6 +249,9 @@ def write_report(root: Path, min_letters: int = MIN_LETTERS) -> dict[str, Any]:
     note = f"Made by `xalma contamination`; sentences of fewer than {min_letters} letters are left out; counts only."
     write_table(table, folder / "contamination", "Test sentences in training texts under XALMA_DATA", note)
     write_table(
-        blocks, folder / "contamination_blocks", "English lines that training files of several pairs share", note
+        blocks,
+        folder / "contamination_blocks",
+        "English lines that training files of several pairs share",
+        note,
     )
     return report | {"table": table, "blocks": blocks}

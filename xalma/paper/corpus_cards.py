@@ -76,7 +76,8 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
     sizes = [name for name in rows[0] if name not in _WORDS and any(row[name] for row in rows)]
     names = ["language", "group", *sizes, f"dropped of {SAMPLE}"]
     cells = [
-        [row["language"], str(row["group"]), *(f"{row[name]:,}" for name in sizes), row["dropped"]] for row in rows
+        [row["language"], str(row["group"]), *(f"{row[name]:,}" for name in sizes), row["dropped"]]
+        for row in rows
     ]
     return markdown_grid((names, ["---"] * len(names), *cells))
 
@@ -85,7 +86,9 @@ def refreshed_card(card: Path) -> str:
     """The card's text with its measured block filled anew. Raises ValueError where the markers are missing."""
     text = card.read_text(encoding="utf-8")
     if not _BLOCK.search(text):
-        raise ValueError(f"{card} has no measured block: put <!-- measured:start --> and <!-- measured:end --> in it")
+        raise ValueError(
+            f"{card} has no measured block: put <!-- measured:start --> and <!-- measured:end --> in it"
+        )
     block = measured_block(MEASURED[card.stem])
     return _BLOCK.sub(lambda match: f"{match[1]}{block}\n{match[2]}", text)
 

@@ -29,7 +29,9 @@ ALMA_SHARES: dict[str, float] = {"de": 20, "cs": 14, "is": 8, "zh": 19, "ru": 22
 # is at hand; byte-level ones trained on much English need two to four, in most scripts and languages.
 BYTES_PER_TOKEN = 3.0
 UNIMAX_CAP = 4.0  # epochs; Profile's mixing_cap
-_SENTENCES = 300  # pairs a language that notebooks 01 and 02 measure; our choice (Malagasy has 360 test phrases)
+_SENTENCES = (
+    300  # pairs a language that notebooks 01 and 02 measure; our choice (Malagasy has 360 test phrases)
+)
 
 
 def pairs_by_language(p: Profile, n: int = _SENTENCES) -> dict[str, list[Pair]]:
@@ -47,7 +49,9 @@ def multiway(corpus: Corpus, codes: Sequence[str], n: int) -> pd.DataFrame:
     Sentences are matched by their English side.
     """
     sides = {code: dict(corpus.test(code)) for code in codes}
-    common = [english for english in next(iter(sides.values())) if all(english in side for side in sides.values())][:n]
+    common = [
+        english for english in next(iter(sides.values())) if all(english in side for side in sides.values())
+    ][:n]
     rows = {ENGLISH: common} | {code: [side[english] for english in common] for code, side in sides.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("language")
 
@@ -63,9 +67,7 @@ def text_sizes(
     seen, rows = set(seen), []
     for code, both in pairs.items():
         english, texts = ([pair[side] for pair in both] for side in (0, 1))
-        n_english, n_tokens = (
-            sum(map(len, token_ids(tokenizer, side))) for side in (english, texts)
-        )
+        n_english, n_tokens = (sum(map(len, token_ids(tokenizer, side))) for side in (english, texts))
         row = language(code)
         rows.append({
             "language": code, "name": row.name, "group": row.group, "script": row.script, "sentences": len(texts),
@@ -157,7 +159,9 @@ def extremes(rules: pd.DataFrame, n: int = 3) -> pd.DataFrame:
     """One row per rule of `rules_on_sizes`: how many languages are read more than once, the n most and least read."""
     rows = []
     for rule, one in rules[rules["tokens"] > 0].groupby("rule", sort=False):
-        order = one.assign(epochs=one["epochs"].round(12)).sort_values("epochs", ascending=False, kind="stable")
+        order = one.assign(epochs=one["epochs"].round(12)).sort_values(
+            "epochs", ascending=False, kind="stable"
+        )
         most, least = (
             ", ".join(f"{row.language} {_times(row.epochs)}" for row in part.itertuples())
             for part in (order.head(n), order.tail(n)[::-1])
@@ -205,5 +209,7 @@ def bitext_with_noise(p: Profile, lang: str, n: int) -> pd.DataFrame:
     Columns English, other, misaligned (bool). Only noise we added is known; real web bitext has its own.
     """
     noisy, clean = (list(islice(open_corpus(q).bitext(lang), n)) for q in (p, p.but(bitext_noise=0.0)))
-    rows = [(english, other, other != right) for (english, other), (_, right) in zip(noisy, clean, strict=True)]
+    rows = [
+        (english, other, other != right) for (english, other), (_, right) in zip(noisy, clean, strict=True)
+    ]
     return pd.DataFrame(rows, columns=["English", "other", "misaligned"])

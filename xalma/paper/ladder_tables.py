@@ -14,7 +14,9 @@ from xalma.languages import GROUP_NAMES, known_languages
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
 
-def ladder_table(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> pd.DataFrame:
+def ladder_table(
+    records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES
+) -> pd.DataFrame:
     """Means per group and direction class, one column per stage (those of `stages` with records).
 
     Columns group, direction, n (directions averaged), then the stages; the last two rows, "all",
@@ -37,7 +39,9 @@ def ladder_table(records: Iterable[Record], metric: str = "bleu", stages: Sequen
     return pd.concat([by_group, overall], ignore_index=True)
 
 
-def direction_table(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> pd.DataFrame:
+def direction_table(
+    records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES
+) -> pd.DataFrame:
     """One row per direction (en-xx first, in the order of the language table), one column per stage.
 
     Columns direction, group, n (segments), then the stages; NaN where a stage was not scored. Seeds
@@ -50,7 +54,9 @@ def direction_table(records: Iterable[Record], metric: str = "bleu", stages: Seq
     uneven = frame.groupby("direction")["n"].nunique()
     if (uneven > 1).any():
         name = uneven[uneven > 1].index[0]
-        raise ValueError(f"{name} was scored on different numbers of segments: score every stage on one test set")
+        raise ValueError(
+            f"{name} was scored on different numbers of segments: score every stage on one test set"
+        )
     wide = frame.pivot_table(index=["direction", "n"], columns="stage", values="value").reset_index()
     wide.insert(1, "group", [direction_class(direction)["group"] for direction in wide["direction"]])
     codes = list(known_languages())
@@ -82,7 +88,9 @@ def _of_metric(records: Iterable[Record], metric: str, stages: Sequence[str]) ->
         raise ValueError(f"no records of metric {metric!r}: there are records of {found}")
     profiles = sorted({record.profile for record in chosen})
     if len(profiles) > 1:
-        raise ValueError(f"records of several profiles ({', '.join(profiles)}) in one table: make one table each")
+        raise ValueError(
+            f"records of several profiles ({', '.join(profiles)}) in one table: make one table each"
+        )
     for stage in sorted({record.stage for record in chosen} - set(stages)):
         near = get_close_matches(stage, stages, n=3) or list(stages)
         raise ValueError(

@@ -118,7 +118,9 @@ def write_likeness() -> list[Path]:
         f"{MEASURES['trigrams']}, {SENTENCES:,} sentences; "
         f"compression: {MEASURES['compression']}, LZMA, the first {COMPRESSED_LINES}."
     )
-    return write_table(measured_likeness(), LIKENESS, "How alike two languages look in the same news", note, decimals=4)
+    return write_table(
+        measured_likeness(), LIKENESS, "How alike two languages look in the same news", note, decimals=4
+    )
 
 
 def likeness(measure: str) -> pd.DataFrame:
@@ -255,7 +257,10 @@ def _moved(values: np.ndarray, groups: np.ndarray, fewest: int, most: int) -> np
     """(L,) groups after the move of one language that raises `within_mean` most, sizes from `fewest` to `most`."""
     numbers, own, towards = _towards(values, groups)
     n = np.bincount(own)  # (G,)
-    mine, left = towards[np.arange(len(groups)), own], n[own] - 1  # (L,) summed similarity to, and number of, mates
+    mine, left = (
+        towards[np.arange(len(groups)), own],
+        n[own] - 1,
+    )  # (L,) summed similarity to, and number of, mates
     pairs = (n * (n - 1)).sum() / 2 - left[:, None] + n  # (L, G) pairs within groups after the move
     mean = (mine.sum() / 2 - mine[:, None] + towards) / pairs
     mean[(left[:, None] < fewest) | (n >= most) | (own[:, None] == np.arange(len(n)))] = -np.inf

@@ -40,17 +40,27 @@ def printed_note(table: str) -> str:
     """Where a printed table's numbers are, and how sure we are of them."""
     cells = published(table)
     unsure, empty = (cells["confidence"] == "unsure").sum(), (cells["shown"] == "").sum()
-    sure = "every cell was read cleanly" if not unsure else f"{unsure} of {len(cells)} cells are unsure or not readable"
-    return f"As printed: `xalma/published/{TABLES[table]}`; {sure}{f', {empty} of them empty' if empty else ''}."
+    sure = (
+        "every cell was read cleanly"
+        if not unsure
+        else f"{unsure} of {len(cells)} cells are unsure or not readable"
+    )
+    return (
+        f"As printed: `xalma/published/{TABLES[table]}`; {sure}{f', {empty} of them empty' if empty else ''}."
+    )
 
 
 def alma_table(direction: str) -> Table:
     """ALMA's main table for "en-xx" or "xx-en": systems down; BLEU and COMET-22 of five languages and their mean."""
     table = {"en-xx": "a", "xx-en": "b"}[direction]
-    columns = [(lang, metric) for lang in ("de", "cs", "is", "zh", "ru", "avg") for metric in ("BLEU", "COMET-22")]
+    columns = [
+        (lang, metric) for lang in ("de", "cs", "is", "zh", "ru", "avg") for metric in ("BLEU", "COMET-22")
+    ]
     heads = [f"{lang} {metric.removesuffix('-22')}" for lang, metric in columns]
     rows = _grid(published(table), "system", "group_or_lang", columns)
-    made = Table(["system", *heads], rows, f"ALMA, {ARROWS[direction]}, WMT'22 (is: WMT'21)", [printed_note(table)])
+    made = Table(
+        ["system", *heads], rows, f"ALMA, {ARROWS[direction]}, WMT'22 (is: WMT'21)", [printed_note(table)]
+    )
     return made.with_best(range(1, len(heads) + 1))
 
 
@@ -64,7 +74,9 @@ def mono_parallel_table() -> Table:
     for row in _grid(cells, "row", "direction", columns):
         mono, parallel = (part.split("=")[1] for part in row[0].split(";"))
         rows.append([mono, parallel, *row[1:]])
-    made = Table(["monolingual", "parallel", *heads], rows, "ALMA: monolingual × parallel data", [printed_note("c")])
+    made = Table(
+        ["monolingual", "parallel", *heads], rows, "ALMA: monolingual × parallel data", [printed_note("c")]
+    )
     return made.with_best(range(2, len(heads) + 2))
 
 
@@ -88,7 +100,10 @@ def xalma_table(direction: str) -> Table:
     heads = [f"{group.removeprefix('group')} {subset}" for group, subset in columns]
     rows = _grid(cells.assign(metric=cells["subset"]), "system", "group_or_lang", columns)
     made = Table(
-        ["system", *heads], rows, f"X-ALMA: COMET-22 by group, {ARROWS[direction]}, FLORES-200", [printed_note(table)]
+        ["system", *heads],
+        rows,
+        f"X-ALMA: COMET-22 by group, {ARROWS[direction]}, FLORES-200",
+        [printed_note(table)],
     )
     return made.with_best(range(1, len(heads) + 1))
 
@@ -112,7 +127,9 @@ def ablation_table(which: str) -> Table:
     heads = [f"{ARROWS.get(direction, 'both')} COMET-22" for direction in directions]
     title = {"stages": "stages, one after another", "sft_data": "SFT data"}[which]
     notes = [printed_note("h"), *([] if which == "stages" else [_without_links(cells["note"].iloc[0])])]
-    made = Table(["after" if which == "stages" else "trained on", *heads], rows, f"X-ALMA: {title}, Group 6", notes)
+    made = Table(
+        ["after" if which == "stages" else "trained on", *heads], rows, f"X-ALMA: {title}, Group 6", notes
+    )
     return made.with_best(range(1, len(heads) + 1))
 
 
@@ -127,11 +144,16 @@ def printed_tables() -> dict[str, Table]:
     }  # fmt: skip
 
 
-def _grid(cells: pd.DataFrame, rows: str, across: str, columns: Sequence[tuple[str, str]]) -> list[list[Cell | str]]:
+def _grid(
+    cells: pd.DataFrame, rows: str, across: str, columns: Sequence[tuple[str, str]]
+) -> list[list[Cell | str]]:
     """One row a value of `rows`: its name, then a printed cell for each (value of `across`, metric)."""
-    found = {(r[rows], r[across], r["metric"]): printed(r["shown"], r["value"]) for r in cells.to_dict("records")}
+    found = {
+        (r[rows], r[across], r["metric"]): printed(r["shown"], r["value"]) for r in cells.to_dict("records")
+    }
     return [
-        [name, *(found.get((name, *column), Cell("")) for column in columns)] for name in dict.fromkeys(cells[rows])
+        [name, *(found.get((name, *column), Cell("")) for column in columns)]
+        for name in dict.fromkeys(cells[rows])
     ]
 
 
@@ -143,7 +165,11 @@ def _without_links(text: str) -> str:
 
 
 def our_groups_table(
-    records: Iterable[Record], direction: str, metric: str, stages: Mapping[str, str], tests: pd.DataFrame | None = None
+    records: Iterable[Record],
+    direction: str,
+    metric: str,
+    stages: Mapping[str, str],
+    tests: pd.DataFrame | None = None,
 ) -> Table:
     """Our scores in the shape of X-ALMA's tables: stages down, each trained group's All and High across.
 
@@ -151,7 +177,9 @@ def our_groups_table(
     not significantly better. A group without a high-resource language has an empty High.
     """
     frame = pd.DataFrame([asdict(r) | direction_class(r.direction) | {"key": r.direction} for r in records])
-    frame = frame[(frame["metric"] == metric) & (frame["direction"] == direction) & frame["stage"].isin(list(stages))]
+    frame = frame[
+        (frame["metric"] == metric) & (frame["direction"] == direction) & frame["stage"].isin(list(stages))
+    ]
     columns = [(group, subset) for group in sorted(frame["group"].unique()) for subset in SUBSETS]
     values = {
         stage: [_group_mean(frame[frame["stage"] == stage], group, subset) for group, subset in columns]
@@ -169,7 +197,9 @@ def our_groups_table(
     segments = ", ".join(map(str, sorted(frame["n"].unique())))
     notes = [f"n = {segments} segments a direction. High: as inferred, see the language groups."]
     if tests is not None:
-        notes.append(f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests['how'].iloc[0]}).")
+        notes.append(
+            f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests['how'].iloc[0]})."
+        )
     if any(sign for signs in unnoticed for sign in signs):
         notes.append(f"{explained(metric)}.")
     heads = ["after", *(f"{group} {subset}" for group, subset in columns)]
@@ -202,7 +232,9 @@ def stage_tests(p: Profile, before: str, after: str, metric: str) -> tuple[pd.Da
     paths = [results_folder(p) / "tables" / f"{stem}{kind}.csv" for kind in ("", "_groups")]
     sides = [_kept_statistics(p, stage, metric) for stage in (before, after)]
     if all(sides):
-        for path, frame in zip(paths, (_by_direction(*sides, metric), _by_group(*sides, metric)), strict=True):
+        for path, frame in zip(
+            paths, (_by_direction(*sides, metric), _by_group(*sides, metric)), strict=True
+        ):
             write_atomically(path, frame_csv(frame))
     if not all(path.exists() for path in paths):
         raise FileNotFoundError(
@@ -215,7 +247,9 @@ def stage_tests(p: Profile, before: str, after: str, metric: str) -> tuple[pd.Da
 def _by_direction(before: dict[str, Any], after: dict[str, Any], metric: str) -> pd.DataFrame:
     frame = compare(after, before, metric)
     how = frame.attrs
-    return frame.assign(how=f"{metric}, {how['test']}, {how['n_samples']:,} samples, Holm, alpha {how['alpha']}")
+    return frame.assign(
+        how=f"{metric}, {how['test']}, {how['n_samples']:,} samples, Holm, alpha {how['alpha']}"
+    )
 
 
 def _by_group(before: dict[str, Any], after: dict[str, Any], metric: str) -> pd.DataFrame:
@@ -301,7 +335,9 @@ def write_run_file(p: Profile, command: str) -> Path:
                 stages[f"stage{stage}/{file.parent.name}"] = kept
     if stages or not path.exists():
         values = {k: v for k, v in p.values().items() if k not in ("run_dir", "results_dir")}
-        write_json(path, {"command": command, "seed": p.seed, "profile": values, "stages": stages, **provenance()})
+        write_json(
+            path, {"command": command, "seed": p.seed, "profile": values, "stages": stages, **provenance()}
+        )
     return path
 
 

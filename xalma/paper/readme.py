@@ -28,7 +28,9 @@ from xalma.runtime import REPOSITORY
 
 RESULTS = REPOSITORY / "results" / "tiny"
 SECOND = REPOSITORY / "results" / "tiny-avx2"
-SECOND_RUN = "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
+SECOND_RUN = (
+    "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
+)
 REAL_TEXT = REPOSITORY / "results" / "small-cpu"
 ALMA = REPOSITORY / "results" / "alma-small-cpu"
 _REAL = REPOSITORY / "results" / "real"
@@ -69,7 +71,9 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     parts = {"without stage 1": "no-stage1", "without stage 3": "no-stage3", "on random weights": RANDOM}
     gaps = {name: {d: paired(sft, system, FULL, d) for d in ARROWS} for name, system in parts.items()}
     pairs = {"stage1": "base", "stage2": "stage1"}
-    bits = {one: {d: paired(few_shot, one, other, d, "text_bits") for d in ARROWS} for one, other in pairs.items()}
+    bits = {
+        one: {d: paired(few_shot, one, other, d, "text_bits") for d in ARROWS} for one, other in pairs.items()
+    }
     early = [max(cells[stage, d][0]["bleu"] for stage in ("base", *pairs)) for d in ARROWS]
     lines = [
         f"Over {cells['n_seeds', 'max']} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
@@ -87,7 +91,9 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     ]
     for metric, name in (("bleu", "BLEU"), ("chrf", "chrF")):
         file = results / "tables" / f"tests_stage4_stage5_{metric}_groups.csv"
-        lines.append(f"- The default run, one seed: {groups_sentence(pd.read_csv(file), 'SFT', 'ARPO', name)}")
+        lines.append(
+            f"- The default run, one seed: {groups_sentence(pd.read_csv(file), 'SFT', 'ARPO', name)}"
+        )
     return "\n".join(lines)
 
 
@@ -140,7 +146,9 @@ def adopt(run: Path, target: Path = SECOND) -> None:
 def real_block(results: Path = _REAL) -> str:
     """BLEU of the ladder on a real base, group by group, as Markdown."""
     about = read_json(results / "tables" / "12_about.json", MADE_AGAIN, keys=("segments",))
-    rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(columns=["n", "stage4 few-shot", "sft+"])
+    rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(
+        columns=["n", "stage4 few-shot", "sft+"]
+    )
     rows["direction"] = rows["direction"].map(ARROWS)
     lines = [list(rows), ["---", "---", *["---:"] * (len(rows.columns) - 2)], *rows.to_numpy().tolist()]
     head = f"BLEU on the first {about['segments']} sentences of FLORES-200 devtest, 95 % intervals over documents:"
@@ -161,7 +169,11 @@ def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:
 def _values(results: Path) -> dict[str, Any]:
     """The profile's values of a run, but for those that `SECOND_RUN` sets: two runs of other values are no pair."""
     profile: dict[str, Any] = read_json(results / "run.json", MADE_AGAIN, keys=("profile",))["profile"]
-    return {key: value for key, value in profile.items() if key not in ("mixed_precision", "run_dir", "results_dir")}
+    return {
+        key: value
+        for key, value in profile.items()
+        if key not in ("mixed_precision", "run_dir", "results_dir")
+    }
 
 
 def _what_holds(first: Path, second: Path) -> str:
@@ -171,7 +183,8 @@ def _what_holds(first: Path, second: Path) -> str:
     same = (rows["delta"] > 0) == (rows["delta_2"] > 0)
     both = rows[same & (rows["p_adjusted"] < ALPHA) & (rows["p_adjusted_2"] < ALPHA)]
     held = [
-        f"{'better' if row['delta'] > 0 else 'worse'} in {difference_text(row)}" for row in both.to_dict("records")
+        f"{'better' if row['delta'] > 0 else 'worse'} in {difference_text(row)}"
+        for row in both.to_dict("records")
     ]
     once = (rows["p_adjusted"] < ALPHA).sum() + (rows["p_adjusted_2"] < ALPHA).sum()
     return (
@@ -185,10 +198,14 @@ def _what_holds(first: Path, second: Path) -> str:
 def _differences(results: Path) -> pd.DataFrame:
     """A row per group and direction class: SFT, ARPO (mean BLEU), delta, p_adjusted of the test of all languages."""
     ladder = pd.read_csv(results / "tables" / "ladder_bleu.csv")
-    ladder = ladder[ladder["group"] != "all"].assign(group=lambda t: t["group"].str.split().str[0].astype(int))
+    ladder = ladder[ladder["group"] != "all"].assign(
+        group=lambda t: t["group"].str.split().str[0].astype(int)
+    )
     tests = pd.read_csv(results / "tables" / "tests_stage4_stage5_bleu_groups.csv").query("subset == 'All'")
     rows = ladder.merge(tests, on=["group", "direction"]).rename(columns={"stage4": "sft", "stage5": "arpo"})
-    return rows.sort_values(["group", "direction"])[["group", "direction", "sft", "arpo", "delta", "p_adjusted"]]
+    return rows.sort_values(["group", "direction"])[
+        ["group", "direction", "sft", "arpo", "delta", "p_adjusted"]
+    ]
 
 
 def _side_table(runs: list[Path]) -> str:
@@ -198,7 +215,11 @@ def _side_table(runs: list[Path]) -> str:
         cells = [f"{row['group']} {ARROWS[row['direction']]}"]
         for run in runs:
             own = _differences(run).iloc[i]
-            cells += [f"{own['sft']:.2f}", f"{own['arpo']:.2f}", f"{own['delta']:+.2f} ({own['p_adjusted']:.3f})"]
+            cells += [
+                f"{own['sft']:.2f}",
+                f"{own['arpo']:.2f}",
+                f"{own['delta']:+.2f} ({own['p_adjusted']:.3f})",
+            ]
         rows.append(cells)
     lines = [["group", *heads], ["---", *["---:"] * len(heads)], *rows]
     return markdown_grid(lines)
@@ -211,7 +232,11 @@ def _processor(results: Path) -> str:
 
 
 def refreshed(
-    text: str, results: Path = RESULTS, real_text: Path = REAL_TEXT, alma: Path = ALMA, second: Path = SECOND,
+    text: str,
+    results: Path = RESULTS,
+    real_text: Path = REAL_TEXT,
+    alma: Path = ALMA,
+    second: Path = SECOND,
     real: Path = _REAL,
 ) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
@@ -228,7 +253,9 @@ def refreshed(
     for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it")
+            raise ValueError(
+                f"README.md has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it"
+            )
         text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
     return text
 

@@ -17,7 +17,15 @@ import pandas as pd
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means
 from xalma.files import write_atomically
-from xalma.languages import ENGLISH, GROUP_NAMES, adapter_name, group_of, language, other_side, parse_direction
+from xalma.languages import (
+    ENGLISH,
+    GROUP_NAMES,
+    adapter_name,
+    group_of,
+    language,
+    other_side,
+    parse_direction,
+)
 from xalma.models.backbone import load_base
 from xalma.models.generation import generate, translate
 from xalma.paper.tables import frame_csv, markdown, markdown_grid, write_table
@@ -47,7 +55,9 @@ def log_rows(p: Profile, number: int) -> pd.DataFrame:
     rows = []
     for group in (BASE,) if number <= 1 else p.group_numbers:
         for entry in read_log(stage_folder(p, number, group)):
-            row = {"stage": number, "group": group, "kind": "train"} | {k: entry[k] for k in _LOGGED if k in entry}
+            row = {"stage": number, "group": group, "kind": "train"} | {
+                k: entry[k] for k in _LOGGED if k in entry
+            }
             if counts := entry.get("tau_counts"):
                 row["tau_full"] = counts[-1] / sum(counts)
             rows.append(row)
@@ -66,7 +76,9 @@ def read_logs(p: Profile) -> pd.DataFrame:
     """All logs under results/<profile>/logs, one below the other. Raises FileNotFoundError where there is none."""
     files = sorted((results_folder(p) / "logs").glob("stage*.csv"))
     if not files:
-        raise FileNotFoundError(f"no training logs of profile {p.name}: run notebooks 03 to 07 first, or `xalma run`")
+        raise FileNotFoundError(
+            f"no training logs of profile {p.name}: run notebooks 03 to 07 first, or `xalma run`"
+        )
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
 
 
@@ -76,10 +88,14 @@ def training_table(p: Profile, number: int) -> pd.DataFrame:
     for group, part in log[log["kind"] == "train"].groupby("group"):
         run = read_run(stage_folder(p, number, group))
         row = {"group": "base" if group == BASE else f"{group} {GROUP_NAMES[group]}", "updates": run["steps"]}
-        row |= {key.replace("_", " "): run[key] for key in ("tokens_seen", "rows", "rows_too_long") if key in run}
+        row |= {
+            key.replace("_", " "): run[key] for key in ("tokens_seen", "rows", "rows_too_long") if key in run
+        }
         row |= {"first logged loss": part["loss"].iloc[0], "last logged loss": part["loss"].iloc[-1]}
         row |= {
-            f"dev loss {when}": run[f"dev_loss_{when}"] for when in ("before", "after") if f"dev_loss_{when}" in run
+            f"dev loss {when}": run[f"dev_loss_{when}"]
+            for when in ("before", "after")
+            if f"dev_loss_{when}" in run
         }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -95,7 +111,9 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
     outputs = {name: own_rows(p, folder, group) for name, folder in folders.items()}
     rows = []
     for i, direction in enumerate((f"en-{first}", f"{first}-en", f"en-{last}")):
-        found = {name: [row for row in kept if row["direction"] == direction] for name, kept in outputs.items()}
+        found = {
+            name: [row for row in kept if row["direction"] == direction] for name, kept in outputs.items()
+        }
         one = next(iter(found.values()))
         row = one[i % len(one)]
         rows.append(
@@ -127,16 +145,22 @@ def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.Data
         for i in (found[n % len(found)] for n, found in enumerate(at.values()))
     ])  # fmt: skip
     parts = [
-        f"{name}, {sum(r['output'] == r['reference'] for r in kept)} of {len(kept)}" for name, kept in rows.items()
+        f"{name}, {sum(r['output'] == r['reference'] for r in kept)} of {len(kept)}"
+        for name, kept in rows.items()
     ]
-    return table, f"Continuations that are their reference word for word, of all test sentences: {'; '.join(parts)}."
+    return (
+        table,
+        f"Continuations that are their reference word for word, of all test sentences: {'; '.join(parts)}.",
+    )
 
 
 def loss_sentence(table: pd.DataFrame) -> str:
     """What `training_table` says, in words: how far the loss fell, in nats per token, group by group."""
     dev = "dev loss after" in table
     columns = ("dev loss before", "dev loss after") if dev else ("first logged loss", "last logged loss")
-    parts = [f"{row['group']} from {row[columns[0]]:.2f} to {row[columns[1]]:.2f}" for _, row in table.iterrows()]
+    parts = [
+        f"{row['group']} from {row[columns[0]]:.2f} to {row[columns[1]]:.2f}" for _, row in table.iterrows()
+    ]
     where = "on held-out sentences" if dev else "on training text"
     return f"Loss {where}, nats per token: " + "; ".join(parts) + "."
 
@@ -173,7 +197,9 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
     return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
 
 
-def group_scores(records: Iterable[Record], group: int, metric: str, names: Mapping[str, str]) -> pd.DataFrame:
+def group_scores(
+    records: Iterable[Record], group: int, metric: str, names: Mapping[str, str]
+) -> pd.DataFrame:
     """A group's mean in each stage of `names` (stage -> name shown): columns system, direction, value.
 
     No rows where the group has no records, so that the papers' numbers stand alone beside it.
@@ -181,9 +207,9 @@ def group_scores(records: Iterable[Record], group: int, metric: str, names: Mapp
     means = group_means([record for record in records if record.metric == metric])
     rows = means[(means["group"] == group) & means["stage"].isin(list(names))]
     systems = rows["stage"].map(dict(names))
-    return pd.DataFrame({"system": systems, "direction": rows["direction"], "value": rows["mean"]}).reset_index(
-        drop=True
-    )
+    return pd.DataFrame(
+        {"system": systems, "direction": rows["direction"], "value": rows["mean"]}
+    ).reset_index(drop=True)
 
 
 def write_index(p: Profile, command: str) -> Path:
@@ -195,13 +221,17 @@ def write_index(p: Profile, command: str) -> Path:
     tables, figures = _ordered(folder / "tables", "*.md"), _ordered(folder / "figures", "*.png")
     if not tables:
         raise FileNotFoundError(f"no tables of profile {p.name}: run `xalma run --profile {p.name}` first")
-    kept = "[notebooks](notebooks/)" if p.corpus == "cldr" else "not committed, they show text that is not ours"
+    kept = (
+        "[notebooks](notebooks/)" if p.corpus == "cldr" else "not committed, they show text that is not ours"
+    )
     lines = [f"# Results of profile {p.name}", f"Made by `{command}`, written by notebook 10; do not edit by hand. "
              f"Executed notebooks: {kept}. Training logs: [logs](logs/)."]  # fmt: skip
     lines += ["## Figures", *(f"![{file.stem.replace('_', ' ')}](figures/{file.name})" for file in figures)]
     lines.append("## Tables")
     for file in tables:
-        text = file.read_text(encoding="utf-8").strip().replace("](../", "](")  # this page is one folder higher
+        text = (
+            file.read_text(encoding="utf-8").strip().replace("](../", "](")
+        )  # this page is one folder higher
         caption = text.splitlines()[0].strip("*")
         too_long = text.count("\n") > _INLINE_LINES
         lines.append(f"{caption}: [tables/{file.name}](tables/{file.name})" if too_long else text)
@@ -277,13 +307,18 @@ def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFram
     trains = f"The module of group {group} is not trained on this machine yet: notebooks 03 to 07 train it."
     if file.exists():
         caption = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].strip("*")
-        return f"{trains} These rows are from the run that is filed in the repository. {caption}", pd.read_csv(file)
+        return (
+            f"{trains} These rows are from the run that is filed in the repository. {caption}",
+            pd.read_csv(file),
+        )
     if p.base != "tiny-base":  # another base may have to be fetched
-        return trains, pd.DataFrame([row for row in test_rows(p, group) if lang in row["direction"].split("-")])[
-            ["direction", "source", "reference"]
-        ].head(2 * n)
+        return trains, pd.DataFrame(
+            [row for row in test_rows(p, group) if lang in row["direction"].split("-")]
+        )[["direction", "source", "reference"]].head(2 * n)
     asked = [row for row in few_shot_rows(p, group) if lang in row["direction"].split("-")]
-    rows = [row for d in (f"en-{lang}", f"{lang}-en") for row in [r for r in asked if r["direction"] == d][:n]]
+    rows = [
+        row for d in (f"en-{lang}", f"{lang}-en") for row in [r for r in asked if r["direction"] == d][:n]
+    ]
     model, tokenizer = load_base(stage0_backbone(p))
     texts = generate(
         model, tokenizer, [row["prompt"] for row in rows],

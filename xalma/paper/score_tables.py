@@ -52,21 +52,29 @@ def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataF
     rows, by_system = [], scores.statistics[metric]
     table = scores.table.query("metric == @metric").dropna(subset="value")
     n_tests = len(table) - table["direction"].nunique()
-    n_samples = max(n_samples, 5 * round(n_tests / ALPHA))  # else no p could stay below alpha after the correction
+    n_samples = max(
+        n_samples, 5 * round(n_tests / ALPHA)
+    )  # else no p could stay below alpha after the correction
     for direction, part in table.groupby("direction", sort=False):
         best = part.loc[part["value"].idxmax(), "system"]
         for system in part["system"]:
             if system != best:
-                test = paired_bootstrap(by_system[system][direction], by_system[best][direction], metric, n_samples)
+                test = paired_bootstrap(
+                    by_system[system][direction], by_system[best][direction], metric, n_samples
+                )
                 rows.append((direction, system, best, test.delta, test.p_value))
     frame = pd.DataFrame(rows, columns=["direction", "system", "best", "delta", "p_value"])
     frame["p_adjusted"] = holm(frame["p_value"]) if len(frame) else []
     frame["worse"] = frame["p_adjusted"] < ALPHA
-    frame.attrs["how"] = f"paired bootstrap, {n_samples:,} samples, Holm over {len(frame)} tests, alpha {ALPHA}"
+    frame.attrs["how"] = (
+        f"paired bootstrap, {n_samples:,} samples, Holm over {len(frame)} tests, alpha {ALPHA}"
+    )
     return frame
 
 
-def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame | None, run: str = "run.json") -> Table:
+def score_table(
+    scores: Scores, metric: str, caption: str, tests: pd.DataFrame | None, run: str = "run.json"
+) -> Table:
     """Systems down, directions and their mean across; best in bold, † where the best is not significantly better.
 
     ° where it is better by less than people notice (`thresholds`).
@@ -84,11 +92,17 @@ def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame |
     for i, system in enumerate(systems):
         signs = [NOT_WORSE if (system, direction) in close else "" for direction in directions] + [""]
         cells = zip(wide.iloc[i], signs, unnoticed, strict=True)
-        rows.append([system, *(number(value, run=run, mark=sign + column[i]) for value, sign, column in cells)])
-    signatures = table.groupby("signature", sort=False)["direction"].agg(lambda found: ", ".join(dict.fromkeys(found)))
+        rows.append(
+            [system, *(number(value, run=run, mark=sign + column[i]) for value, sign, column in cells)]
+        )
+    signatures = table.groupby("signature", sort=False)["direction"].agg(
+        lambda found: ", ".join(dict.fromkeys(found))
+    )
     notes = [f"`{signature}`: {found}." for signature, found in signatures.items()]
     if tests is not None and len(tests):
-        notes.append(f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests.attrs['how']}).")
+        notes.append(
+            f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests.attrs['how']})."
+        )
     if any(sign for column in unnoticed for sign in column):
         notes.append(f"{explained(metric)}.")
     made = Table(["system", *directions, "mean"], rows, caption, notes)
@@ -108,7 +122,10 @@ def golden_table(scores: Scores, caption: str, run: str = "run.json") -> Table:
         rows.append([f"{row}, printed", *(printed(*paper[d]) if paper[d] else Cell("") for d in directions)])
         gaps = [number(ours[d] - paper[d][1]) if paper[d] else Cell("") for d in directions]
         rows.append(
-            ["difference", *(Cell(c.text if c.text.startswith("-") or not c.text else f"+{c.text}") for c in gaps)]
+            [
+                "difference",
+                *(Cell(c.text if c.text.startswith("-") or not c.text else f"+{c.text}") for c in gaps),
+            ]
         )
     note = "Printed: ALMA (arXiv 2309.11674), tables a and b of `xalma/published`."
     return Table(["BLEU", *directions], rows, caption, [note])
@@ -140,7 +157,11 @@ def largest_gap(scores: Scores, system: str = "ALMA-13B-LoRA") -> tuple[str, flo
     Raises ValueError where the system was not scored in any direction the paper prints.
     """
     table = scores.table.query("metric == 'bleu' and system == @system").set_index("direction")["value"]
-    gaps = {d: abs(table[d] - found[1]) for d in table.index if (found := published_bleu(PUBLISHED_ROWS[system], d))}
+    gaps = {
+        d: abs(table[d] - found[1])
+        for d in table.index
+        if (found := published_bleu(PUBLISHED_ROWS[system], d))
+    }
     if not gaps:
         raise ValueError(f"no direction of {system} that the ALMA paper prints was scored")
     direction = max(gaps, key=gaps.__getitem__)
@@ -153,7 +174,10 @@ def win_tie_loss_table(scores: Scores, metric: str) -> pd.DataFrame:
     pairs = itertools.combinations([system for system in by_system if by_system[system]], 2)
     pairs = [(a, b) for a, b in pairs if by_system[a].keys() & by_system[b].keys()]
     return pd.DataFrame(
-        [{"a": a, "b": b, "a against b": sentence(compare(by_system[a], by_system[b], metric))} for a, b in pairs]
+        [
+            {"a": a, "b": b, "a against b": sentence(compare(by_system[a], by_system[b], metric))}
+            for a, b in pairs
+        ]
     )
 
 
@@ -164,14 +188,22 @@ def write_scores(scores: Scores, folder: str | Path, testset: str, command: str,
     """
     place, title = Path(folder) / Path(testset).name, Path(testset).name
     scored = scores.table.dropna(subset="value")
-    records = [Record(title, r.system, r.direction, r.metric, r.value, r.n, r.signature) for r in scored.itertuples()]
+    records = [
+        Record(title, r.system, r.direction, r.metric, r.value, r.n, r.signature) for r in scored.itertuples()
+    ]
     paths = [write_records(place / "scores.jsonl", records)]
     paths.append(_csv(place / "intervals.csv", scores.table))
-    found = {metric: against_best(scores, metric) for metric, kept in scores.statistics.items() if any(kept.values())}
+    found = {
+        metric: against_best(scores, metric)
+        for metric, kept in scores.statistics.items()
+        if any(kept.values())
+    }
     frames = [frame.assign(metric=metric) for metric, frame in found.items()]
     paths.append(_csv(place / "significance.csv", pd.concat(frames)))
     for metric in scores.table["metric"].unique():
-        made = score_table(scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric))
+        made = score_table(
+            scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric)
+        )
         paths += write_marked(made, place / metric.replace("+", "p"))
     if "bleu" in scores.statistics and _has_published(scores):
         paths += write_marked(
@@ -191,6 +223,7 @@ def _has_published(scores: Scores) -> bool:
 def _csv(path: Path, frame: pd.DataFrame) -> Path:
     return write_atomically(path, frame_csv(frame))
 
+
 SCORES, TABLES = "published_scores.tsv", "published_tables.tsv"
 KEYS = ["direction", "system", "reference", "metric"]
 JAPANESE = {"scores": "char", "tables": "ja-mecab"}  # BLEU tokenizers of the two files
@@ -205,7 +238,9 @@ def published_of(testset: str) -> Path | None:
 
 def published_scores(folder: Path) -> pd.DataFrame:
     """Rows direction, system, reference, metric ("bleu", "chrf"), source ("scores", "tables"), published."""
-    scores = pd.read_csv(folder / SCORES, sep="\t").rename(columns={"pair": "direction", "score": "published"})
+    scores = pd.read_csv(folder / SCORES, sep="\t").rename(
+        columns={"pair": "direction", "score": "published"}
+    )
     scores[["metric", "reference"]] = scores["metric"].str.split("-", expand=True)
     scores = scores[scores["reference"] != "all"].assign(source="scores")  # "all" is refA again
     tables = pd.read_csv(folder / TABLES, sep="\t").rename(
@@ -227,11 +262,15 @@ def beside_ours(outputs: Mapping[str, Mapping[str, Path]], testset: str, folder:
     @cache
     def ours(direction: str, system: str, reference: str, metric: str, tokenizer: str) -> float:
         scorer = CHRF() if metric == "chrf" else BLEU(tokenize=tokenizer)
-        return scorer.corpus_score(read_lines(outputs[system][direction]), [references(direction, reference)]).score
+        return scorer.corpus_score(
+            read_lines(outputs[system][direction]), [references(direction, reference)]
+        ).score
 
     rows = published_scores(folder)
     rows = rows[[row.direction in outputs.get(row.system, ()) for row in rows.itertuples()]]
-    return rows.assign(ours=[ours(*(getattr(row, key) for key in KEYS), tokenizer(row)) for row in rows.itertuples()])
+    return rows.assign(
+        ours=[ours(*(getattr(row, key) for key in KEYS), tokenizer(row)) for row in rows.itertuples()]
+    )
 
 
 def tokenizer(row) -> str:
@@ -261,7 +300,9 @@ def table(rows: pd.DataFrame, testset: str) -> Table:
     keys = rows[KEYS[:3]].drop_duplicates().sort_values(KEYS[:3]).itertuples(index=False, name=None)
     kinds = [(metric, source) for source in ("scores", "tables") for metric in ("bleu", "chrf")]
     body = [[*key, *(cell for kind in kinds for cell in pair(key, *kind))] for key in keys]
-    columns = [f"{metric}, {what}" for metric in ("BLEU", "chrF") for what in ("published", "here", "difference")]
+    columns = [
+        f"{metric}, {what}" for metric in ("BLEU", "chrF") for what in ("published", "here", "difference")
+    ]
     columns += [f"{metric}, {what}" for metric in ("BLEU", "chrF") for what in ("printed", "here as there")]
     gaps = largest_gaps(rows)
     notes = [
@@ -271,12 +312,15 @@ def table(rows: pd.DataFrame, testset: str) -> Table:
     return Table([*KEYS[:3], *columns], body, f"Outputs of {testset}: the organisers' scores and ours", notes)
 
 
-def write_published(outputs: Mapping[str, Mapping[str, Path]], testset: str, folder: Path) -> tuple[list[Path], str]:
+def write_published(
+    outputs: Mapping[str, Mapping[str, Path]], testset: str, folder: Path
+) -> tuple[list[Path], str]:
     """Writes published.csv, .md and .tex of a test set's results folder; returns the paths, and one sentence."""
     name = Path(testset).name
     rows = beside_ours(outputs, testset, published_of(testset))
     gaps = largest_gaps(rows)
-    said = (
-        f"{len(rows[KEYS[:2]].drop_duplicates())} outputs: at most {gaps['bleu']:.4f} BLEU and {gaps['chrf']:.4f} chrF"
-    )
-    return write_marked(table(rows, name), folder / name / "published"), f"{said} from the organisers' published scores"
+    n = len(rows[KEYS[:2]].drop_duplicates())
+    said = f"{n} outputs: at most {gaps['bleu']:.4f} BLEU and {gaps['chrf']:.4f} chrF"
+    return write_marked(
+        table(rows, name), folder / name / "published"
+    ), f"{said} from the organisers' published scores"

@@ -51,9 +51,14 @@ class Table:
 
     def with_best(self, columns: Iterable[int], rows: Iterable[int] | None = None) -> Table:
         """The table with the highest number of each given column marked best, equal ones all; `rows` may be some."""
-        chosen, cells = list(rows) if rows is not None else list(range(len(self.rows))), [list(r) for r in self.rows]
+        chosen, cells = (
+            list(rows) if rows is not None else list(range(len(self.rows))),
+            [list(r) for r in self.rows],
+        )
         for column in columns:
-            numbered = [i for i in chosen if isinstance(cells[i][column], Cell) and cells[i][column].value is not None]
+            numbered = [
+                i for i in chosen if isinstance(cells[i][column], Cell) and cells[i][column].value is not None
+            ]
             top = max((cells[i][column].value for i in numbered), default=None)
             for i in numbered:
                 cells[i][column] = replace(cells[i][column], best=cells[i][column].value == top)
@@ -81,7 +86,9 @@ def write_marked(
     """
     for row in table.rows:
         if len(row) != len(table.columns):
-            raise ValueError(f"a row of {len(row)} cells in a table of {len(table.columns)} columns: {list(row)[:3]} …")
+            raise ValueError(
+                f"a row of {len(row)} cells in a table of {len(table.columns)} columns: {list(row)[:3]} …"
+            )
     stem = Path(stem)
     makers = {".csv": _csv, ".md": _markdown, ".tex": _latex}
     return [write_atomically(stem.parent / (stem.name + suffix), makers[suffix](table)) for suffix in formats]
@@ -115,9 +122,15 @@ def _right(table: Table, rows: Sequence[Sequence[Cell]]) -> list[bool]:
 
 def _markdown(table: Table) -> str:
     rows = _cells(table)
-    lines = [list(map(markdown, table.columns)), ["---:" if right else "---" for right in _right(table, rows)]]
+    lines = [
+        list(map(markdown, table.columns)),
+        ["---:" if right else "---" for right in _right(table, rows)],
+    ]
     lines += [[_markdown_cell(cell) for cell in row] for row in rows]
-    return "\n\n".join([f"**{_caption(table)}**", markdown_grid(lines), *map(markdown_prose, table.notes)]) + "\n"
+    return (
+        "\n\n".join([f"**{_caption(table)}**", markdown_grid(lines), *map(markdown_prose, table.notes)])
+        + "\n"
+    )
 
 
 def markdown_grid(lines: Iterable[Iterable[str]]) -> str:
@@ -126,7 +139,9 @@ def markdown_grid(lines: Iterable[Iterable[str]]) -> str:
 
 
 def _caption(table: Table) -> str:
-    return markdown_prose(table.caption).replace("](", "]\\(")  # a name may stand in it, a link of ours does not
+    return markdown_prose(table.caption).replace(
+        "](", "]\\("
+    )  # a name may stand in it, a link of ours does not
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -196,6 +211,7 @@ def _cell(cell: Any, decimals: int) -> str:
         return ""
     # + 0.0 turns the -0.0 of a rounded small loss into 0.0
     return f"{round(cell, decimals) + 0.0:.{decimals}f}" if is_float(cell) else str(cell)
+
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\rightarrow$",

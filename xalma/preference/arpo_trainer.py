@@ -96,13 +96,17 @@ class ARPOTrainer(CPOTrainer):
         self.efficient = args.efficient and self.use_dpo_data_collator
         if self.efficient:
             if args.generate_during_eval:
-                raise ValueError("generate_during_eval needs TRL's padded batches: set efficient=False in ARPOConfig.")
+                raise ValueError(
+                    "generate_during_eval needs TRL's padded batches: set efficient=False in ARPOConfig."
+                )
             self.data_collator = PairCollator(self.pad_token_id, layout_for(self.model))
         self._divisors: torch.Tensor | None = None  # of the update that is being made
         self.histograms: list[dict[str, Any]] = []
         self._counts: dict[str, torch.Tensor] = {}
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
         """The batches of an update, and (2,) the number of its pairs and of its chosen tokens, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(2, dtype=torch.long, device=device)
@@ -112,7 +116,11 @@ class ARPOTrainer(CPOTrainer):
         return batches, self.accelerator.reduce(counts, reduction="sum")
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """As TRL's; num_items_in_batch: from `get_batch_samples`, None for a batch that is an update of its own."""
         self._divisors = num_items_in_batch
@@ -180,7 +188,8 @@ class ARPOTrainer(CPOTrainer):
         """Logs as TRL does, and keeps the histograms of tau and z since the last log."""
         if "loss" in logs and self._counts:
             counts = {
-                name: self.accelerator.reduce(count, reduction="sum").tolist() for name, count in self._counts.items()
+                name: self.accelerator.reduce(count, reduction="sum").tolist()
+                for name, count in self._counts.items()
             }
             self.histograms.append({"step": self.state.global_step, **counts})
             self._counts = {}
@@ -203,7 +212,9 @@ class ARPOTrainer(CPOTrainer):
         if "chosen_lengths" in batch:
             return batch["chosen_lengths"], batch["rejected_lengths"]
         first = 0 if self.is_encoder_decoder else 1  # a decoder predicts no first token
-        chosen, rejected = ((batch[f"{side}_labels"][:, first:] != -100).sum(1) for side in ("chosen", "rejected"))
+        chosen, rejected = (
+            (batch[f"{side}_labels"][:, first:] != -100).sum(1) for side in ("chosen", "rejected")
+        )
         return chosen, rejected
 
     def _total(self, losses: torch.Tensor, chosen: torch.Tensor, n_chosen: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,9 @@ def train_preference(
     order = schedule(len(rows), batch_size * max_steps, seed)
     micro = min(batch_size, micro_batch or batch_size)
     if batch_size % micro:
-        raise ValueError(f"batch_size={batch_size} is no multiple of micro_batch={micro}: change one of the two")
+        raise ValueError(
+            f"batch_size={batch_size} is no multiple of micro_batch={micro}: change one of the two"
+        )
     data = _dataset(spec, tokenizer, [rows[i] for i in order], micro)
     config = _config(
         spec, micro, max_steps, beta, arpo_options, gradient_accumulation_steps=batch_size // micro,
@@ -209,7 +211,12 @@ def _trainer(
     """The method's own trainer, with pairs in the given order and our probe; quiet where no bar is shown."""
     reference = {"ref_model": frozen_copy(model)} if spec.needs_reference else {}
     trainer = in_order(spec.trainer)(
-        model=model, args=config, train_dataset=data, processing_class=tokenizer, callbacks=[probe], **reference
+        model=model,
+        args=config,
+        train_dataset=data,
+        processing_class=tokenizer,
+        callbacks=[probe],
+        **reference,
     )
     if config.disable_tqdm:  # transformers then prints every log instead
         trainer.remove_callback(PrinterCallback)
@@ -290,7 +297,9 @@ class _Probe(TrainerCallback):
         )
 
 
-def _check(method: str, model: Any, tokenizer: Any, rows: Sequence, batch_size: int, options: Mapping) -> None:
+def _check(
+    method: str, model: Any, tokenizer: Any, rows: Sequence, batch_size: int, options: Mapping
+) -> None:
     if method not in METHODS:
         raise ValueError(f"unknown preference method {method!r}: use one of {', '.join(METHODS)}")
     if options and method != "arpo":
@@ -316,7 +325,9 @@ def _check(method: str, model: Any, tokenizer: Any, rows: Sequence, batch_size: 
         )
 
 
-def _dataset(spec: Method, tokenizer: Any, rows: list[Mapping[str, str]], batch_size: int) -> datasets.Dataset:
+def _dataset(
+    spec: Method, tokenizer: Any, rows: list[Mapping[str, str]], batch_size: int
+) -> datasets.Dataset:
     """Rows in the columns the trainer wants; every trainer sees the same token ids."""
     prompts = [row["prompt"] for row in rows]
     if bos := tokenizer.bos_token:

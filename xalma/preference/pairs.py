@@ -89,7 +89,9 @@ def require_pairs(rows: Sequence[PairRow], report: PairsReport, remedy: str) -> 
     """Raises NoPairs, with the counts of `report` and the `remedy` in one sentence, where `rows` is empty."""
     if rows:
         return
-    dropped = {name.removeprefix("dropped_"): n for name, n in report.items() if name.startswith("dropped_") and n}
+    dropped = {
+        name.removeprefix("dropped_"): n for name, n in report.items() if name.startswith("dropped_") and n
+    }
     listed = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in dropped.items()) or "none dropped"
     raise NoPairs(f"no preference pairs: of {report['considered']} considered, {listed}; {remedy}")
 

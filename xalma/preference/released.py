@@ -20,11 +20,17 @@ import datasets
 
 from xalma.files import file_hash
 from xalma.languages import parse_direction
-from xalma.preference.pairs import PairsReport, PairRow, best_and_worst, keep_pairs, pair_row
+from xalma.preference.pairs import PairRow, PairsReport, best_and_worst, keep_pairs, pair_row
 from xalma.prompts import translation_prompt
 
 ALMA_R = "haoranxu/ALMA-R-Preference"
-ALMA_R_CONFIGS = ("cs-en", "de-en", "is-en", "ru-en", "zh-en")  # of that hub id; not seen here, by ALMA's languages
+ALMA_R_CONFIGS = (
+    "cs-en",
+    "de-en",
+    "is-en",
+    "ru-en",
+    "zh-en",
+)  # of that hub id; not seen here, by ALMA's languages
 SCORES = ("kiwi", "xcomet", "kiwi_xcomet")  # of ALMA-R-Preference; CPO uses the last, their mean
 LAYOUTS = (
     ("translation",),
@@ -138,7 +144,9 @@ def _other_language(texts: dict[str, Any]) -> str:
 
 
 def _asked(source: str, chosen: str, rejected: str, src: str, tgt: str, prompt_style: str) -> Texts:
-    return _texts(source, pair_row(translation_prompt(source, src, tgt, prompt_style), chosen, rejected, src, tgt))
+    return _texts(
+        source, pair_row(translation_prompt(source, src, tgt, prompt_style), chosen, rejected, src, tgt)
+    )
 
 
 def _texts(source: str, row: PairRow) -> Texts:
@@ -170,7 +178,9 @@ def _records(path: str | Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{file or path} can't be read as preference pairs: {reason[0]}") from None
         if not any(set(layout) <= set(data.column_names) for layout in LAYOUTS):
             known = "; ".join(", ".join(layout) for layout in LAYOUTS)
-            raise ValueError(f"{file or path} has the columns {', '.join(data.column_names)}: give one of: {known}")
+            raise ValueError(
+                f"{file or path} has the columns {', '.join(data.column_names)}: give one of: {known}"
+            )
         yield from data
 
 

@@ -45,7 +45,9 @@ TINY = _LAPTOP.but(
 # What the papers begin from, LLaMA-2, in tiny: a base of all 50 languages that has read much English, little of the
 # others, and some text in two languages by accident. `make tiny-base` trains it; the package ships what came out.
 _READ_MORE = "de,fr,es,it,pt,nl,pl,sv,cs,tr,ru,zh,ja,ar,id"
-_SHARES = {code: "0.8" if code in _READ_MORE.split(",") else "0.05" for group in GROUPS.values() for code in group}
+_SHARES = {
+    code: "0.8" if code in _READ_MORE.split(",") else "0.05" for group in GROUPS.values() for code in group
+}
 TINY_BASE = _LAPTOP.but(
     name="tiny-base", groups="all", corpus="cldr_web", notebooks="",
     vocab_size=4000, hidden_size=192, layers=4, heads=6, block_tokens=128, micro_batch=128,
@@ -158,7 +160,9 @@ def load_profile(profile: str = "tiny", **overrides: Any) -> Profile:
     """
     if profile not in PROFILES:
         near = get_close_matches(str(profile), PROFILES, n=1) or list(PROFILES)
-        raise ValueError(f"unknown profile {profile!r}: choose {', '.join(PROFILES)} (near: {', '.join(near)})")
+        raise ValueError(
+            f"unknown profile {profile!r}: choose {', '.join(PROFILES)} (near: {', '.join(near)})"
+        )
     if overrides.get("name", profile) != profile:
         raise ValueError(
             f"name={overrides['name']!r}: a profile keeps its name, by which its results can be made again; "

@@ -90,8 +90,12 @@ class Profile:
     workers: int = ours(1, "processes that train groups side by side, each with its share of the threads")
     notebooks: str = ours("00-10", "what a run takes when --only names none; ALMA's profiles take 11")
     groups: str = paper("all", "eight groups; 'all' or numbers separated by commas")
-    only_languages: str = ours("", "some of the groups' languages for the base, separated by commas; '' for all")
-    module_languages: str = ours("", "languages of a module in place of its group's, as 6:et+fi,3:ru; '' for none")
+    only_languages: str = ours(
+        "", "some of the groups' languages for the base, separated by commas; '' for all"
+    )
+    module_languages: str = ours(
+        "", "languages of a module in place of its group's, as 6:et+fi,3:ru; '' for none"
+    )
 
     # corpora: "hub" reads the ids below, "cldr" the embedded phrasebook, "own" a folder, most others XALMA_DATA
     corpus: str = ours("hub", "hub | cldr | ntrex | real | … of xalma.corpora; several joined by +")
@@ -111,7 +115,9 @@ class Profile:
     phrasebook_units: int = ours(12, "inventory of the CLDR phrasebook; unused by hub corpora")
     phrasebook_list: int = ours(3, "longest list in a phrase")
     bitext_noise: float = ours(0.0, "share of misaligned pairs added to stage 3's bitext")
-    contamination: str = ours("stop", "a training row that is a test sentence: stop | drop | allow (train on it)")
+    contamination: str = ours(
+        "stop", "a training row that is a test sentence: stop | drop | allow (train on it)"
+    )
 
     # backbone: an id or a folder; "" builds a small LLaMA and trains a byte-level BPE tokenizer
     base: str = paper("meta-llama/Llama-2-13b-hf", "§ backbone")
@@ -120,7 +126,9 @@ class Profile:
     layers: int = paper(40, "LLaMA-2-13B")
     heads: int = paper(40, "LLaMA-2-13B")
     dtype: str = ours("bfloat16", "of the frozen base; what is trained is kept in float32")
-    base_precision: str = ours("dtype", "products of the frozen base: dtype | fp8 (simulated where a device has none)")
+    base_precision: str = ours(
+        "dtype", "products of the frozen base: dtype | fp8 (simulated where a device has none)"
+    )
     mixed_precision: str = ours("auto", "bfloat16 products: auto | on | off; fp16 overflowed (ALMA issue 33)")
 
     # language-specific modules
@@ -129,20 +137,34 @@ class Profile:
     lora_dropout: float = code(0.05, "adapter_config of X-ALMA-13B-Group1")
 
     # mixing and packing
-    mixing: str = ours("uniform", "uniform | temperature | given | unimax | groups; the split in a group is not stated")
-    mixing_temperature: float = ours(5.0, "used by mixing=temperature, and inside each group by mixing=groups")
+    mixing: str = ours(
+        "uniform", "uniform | temperature | given | unimax | groups; the split in a group is not stated"
+    )
+    mixing_temperature: float = ours(
+        5.0, "used by mixing=temperature, and inside each group by mixing=groups"
+    )
     mixing_shares: str = ours("", "used by mixing=given: de:20,cs:14,… percent or any weights")
     mixing_cap: float = ours(4.0, "used by mixing=unimax: most times a language's text is repeated")
-    mixing_exhausted: str = ours("repeat", "a prepared language that runs out: repeat | stop (the others go on)")
-    mixing_blocks: str = ours("", "folder of prepared text (xalma prepare); '': tokenised and packed while training")
+    mixing_exhausted: str = ours(
+        "repeat", "a prepared language that runs out: repeat | stop (the others go on)"
+    )
+    mixing_blocks: str = ours(
+        "", "folder of prepared text (xalma prepare); '': tokenised and packed while training"
+    )
     block_tokens: int = code(512, "max_source_length + max_new_tokens")
     micro_batch: int = ours(16, "sequences or pairs on the device at once; more are accumulated")
-    isolate_documents: bool = ours(False, "released packing lets attention cross documents in a block; True: none does")
+    isolate_documents: bool = ours(
+        False, "released packing lets attention cross documents in a block; True: none does"
+    )
 
     # how stages 1 to 5 run; none of these decides a weight but for rounding
     checkpoint_steps: int = ours(500, "updates between checkpoints inside a stage, 66 M tokens; 0: none")
-    gradient_checkpointing: bool = ours(True, "activations are computed again in the backward pass: 13B needs it")
-    selective_checkpointing: int = ours(0, "with it every n-th layer keeps its matrix products: 1 all, 0 none do")
+    gradient_checkpointing: bool = ours(
+        True, "activations are computed again in the backward pass: 13B needs it"
+    )
+    selective_checkpointing: int = ours(
+        0, "with it every n-th layer keeps its matrix products: 1 all, 0 none do"
+    )
     torch_compile: bool = ours(False, "layer by layer; pays in long trainings; a CPU needs a C++ compiler")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
@@ -172,9 +194,13 @@ class Profile:
     stage3_batch_size: int = ours(256, f"sequences; {_GUESS}")
     stage3_learning_rate: float = ours(1e-4, "not readable; CPO's adapter rate")
     stage3_schedule: str = ours("cosine", f"{_GUESS}")
-    stage3_document_pairs: int = ours(1, "pairs of one running text; tiny packs several, so that a shot can be given")
+    stage3_document_pairs: int = ours(
+        1, "pairs of one running text; tiny packs several, so that a shot can be given"
+    )
     # stage 4: supervised fine-tuning
-    prompt_style: str = code("xalma", "LLaMA-2 chat form; 'alma' is the raw prompt, 'chat' the base's own form")
+    prompt_style: str = code(
+        "xalma", "LLaMA-2 chat form; 'alma' is the raw prompt, 'chat' the base's own form"
+    )
     max_length: int = code(512, "CPO script, prompt and answer, tokens")
     stage4_epochs: float = ours(1.0, f"{_GUESS}")
     stage4_updates: int = ours(0, "updates of stage 4, for comparisons of data; 0: those of stage4_epochs")
@@ -183,7 +209,9 @@ class Profile:
     stage4_schedule: str = ours("inverse_sqrt", f"{_GUESS}")
     # stage 5: ARPO
     stage5_epochs: float = ours(1.0, "CPO script's value")
-    stage5_pairs: int = ours(4000, "source sentences a direction; the released set has about 3,980 a language")
+    stage5_pairs: int = ours(
+        4000, "source sentences a direction; the released set has about 3,980 a language"
+    )
     stage5_batch_size: int = ours(128, "preference pairs; not readable, CPO paper's 128 from memory")
     stage5_learning_rate: float = ours(1e-4, "not readable; CPO script's value")
     stage5_schedule: str = ours("inverse_sqrt", "not readable; CPO script's value")
@@ -206,7 +234,9 @@ class Profile:
     methods: str = paper("all", "Table 5; 'all' or names separated by commas")
     seeds: int = ours(3, "repeats of each method or ablation, seed, seed+1, …")
     ablation_share: float = ours(1.0, "share of each stage's budget the ablations of notebook 09 get")
-    ablation_sft_share: float = ours(1.0, "notebook 09: share of the updates that its largest set of SFT pairs needs")
+    ablation_sft_share: float = ours(
+        1.0, "notebook 09: share of the updates that its largest set of SFT pairs needs"
+    )
     comparison_steps: int = ours(0, "updates of each preference method in notebook 08; 0: those of stage 5")
     comparison_pairs: int = ours(4000, "source sentences a direction for notebook 08's preference pairs")
 
@@ -314,7 +344,9 @@ def _checked(key: str, value: Any) -> Any:
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ValueError(f"bad value {value!r} for {key}: choose one of {', '.join(_CHOICES[key])}")
     if key == "prompt_style" and not is_style(value):
-        raise ValueError(f"bad value {value!r} for {key}: choose xalma, alma, chat, or a text with {{prompt}} in it")
+        raise ValueError(
+            f"bad value {value!r} for {key}: choose xalma, alma, chat, or a text with {{prompt}} in it"
+        )
     if kind in (int, float) and not (0 < value < math.inf or (value == 0 and key in _MAY_BE_ZERO)):
         raise ValueError(
             f"bad value {value!r} for {key}: it must be {'0 or more' if key in _MAY_BE_ZERO else 'above 0'}"

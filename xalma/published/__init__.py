@@ -40,7 +40,8 @@ def published(table: str) -> pd.DataFrame:
     with files("xalma").joinpath("published", TABLES[table]).open(encoding="utf-8") as file:
         cells = pd.read_csv(file, dtype=str, keep_default_na=False)
     shown = [
-        format_cell(text, confidence) for text, confidence in zip(cells["value"], cells["confidence"], strict=True)
+        format_cell(text, confidence)
+        for text, confidence in zip(cells["value"], cells["confidence"], strict=True)
     ]
     cells.insert(cells.columns.get_loc("value") + 1, "shown", shown)
     numbers = cells["value"].mask(cells["value"] == "")
@@ -82,7 +83,11 @@ def published_table(table: str, rows: str = "system") -> pd.DataFrame:
         raise ValueError(f"table {table!r} is a list, not a grid of {rows}: use published({table!r})")
     cells["column"] = cells[parts].agg(" ".join, axis=1)
     columns, names = list(dict.fromkeys(cells["column"])), list(dict.fromkeys(cells[rows]))
-    wide = cells.pivot(index=rows, columns="column", values="shown").reindex(index=names, columns=columns).fillna("")
+    wide = (
+        cells.pivot(index=rows, columns="column", values="shown")
+        .reindex(index=names, columns=columns)
+        .fillna("")
+    )
     return wide.rename_axis(columns=None).reset_index()
 
 
@@ -97,7 +102,9 @@ def side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, on: list[str], decimal
     for name, frame, needed in (("ours", ours, [*on, "value"]), ("paper", paper, [*on, "shown"])):
         missing = [column for column in needed if column not in frame]
         if missing:
-            raise ValueError(f"{name} has no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}")
+            raise ValueError(
+                f"{name} has no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}"
+            )
         if frame.duplicated(on).any():
             twice = tuple(frame.loc[frame.duplicated(on), on].iloc[0])
             raise ValueError(f"{name} has two rows for {twice}: select one, or name more columns in `on`")

@@ -24,18 +24,26 @@ class Causal:
     """A decoder-only model behind its prompt. Attributes: row, model, tokenizer, template."""
 
     def __init__(
-        self, row: System, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shots: Shots | None = None
+        self,
+        row: System,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        shots: Shots | None = None,
     ) -> None:
         self.row, self.model, self.tokenizer, self.shots = row, model, tokenizer, shots
         self.template = TEMPLATES[row.template]
-        self.counts: Counter[str] = Counter()  # of all answers: `cut` at max_new_tokens, `separators` made blanks
+        self.counts: Counter[str] = (
+            Counter()
+        )  # of all answers: `cut` at max_new_tokens, `separators` made blanks
 
     def prompts(self, texts: Sequence[str], src: str, tgt: str) -> list[str]:
         """What the model reads for each segment. Raises ValueError for a direction without shots where it has them."""
         if self.shots is not None:
             shots = self.shots.get(f"{src}-{tgt}")
             if not shots:
-                raise ValueError(f"no shots for {src}-{tgt}: {self.row.name} needs examples for each direction")
+                raise ValueError(
+                    f"no shots for {src}-{tgt}: {self.row.name} needs examples for each direction"
+                )
             return [few_shot_prompt(text, src, tgt, shots) for text in texts]
         prompts = [self.template.prompt(text, src, tgt) for text in texts]
         return [chat_form(self.tokenizer, prompt) for prompt in prompts] if self.template.chat else prompts
@@ -44,7 +52,9 @@ class Causal:
         """Token ids; the tokenizer adds its begin-of-text, if it has the habit, unless the chat template wrote it."""
         rows = token_ids(self.tokenizer, prompts, add_special_tokens=not self.template.chat)
         end = self.tokenizer.eos_token_id
-        return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows]  # a prompt is not at its end
+        return [
+            row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows
+        ]  # a prompt is not at its end
 
     @blank_lines_kept
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
@@ -62,9 +72,13 @@ class Causal:
 def chat_form(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """The prompt as a user's turn, up to where the answer begins. Raises ValueError for a tokenizer without one."""
     if not tokenizer.chat_template:
-        raise ValueError(f"{tokenizer.name_or_path} has no chat template: take the instruction-tuned checkpoint")
+        raise ValueError(
+            f"{tokenizer.name_or_path} has no chat template: take the instruction-tuned checkpoint"
+        )
     turn = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024")
+    return tokenizer.apply_chat_template(
+        turn, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+    )
 
 
 def open_causal(
@@ -101,7 +115,13 @@ def with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
             folder = str(check_adapter(fetch(adapter)))
             return PeftModel.from_pretrained(model, folder, trust_remote_code=False).merge_and_unload()
     except UserWarning as error:
-        raise ValueError(f"the adapter {adapter} lacks tensors of layers that its configuration names") from error
-    except (KeyError, TypeError, RuntimeError) as error:  # a configuration that is none, tensors of another shape
+        raise ValueError(
+            f"the adapter {adapter} lacks tensors of layers that its configuration names"
+        ) from error
+    except (
+        KeyError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # a configuration that is none, tensors of another shape
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the adapter {adapter} does not fit {model.name_or_path}: {reason}") from error

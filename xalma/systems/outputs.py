@@ -27,7 +27,9 @@ NOT_SUPPORTED, STOPPED = "not supported", "stopped"
 
 def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
     """(the outputs without line breaks, how many outputs had one)."""
-    outputs = [text.lstrip("\ufeff") for text in outputs]  # at the start of a file it would be a byte order mark
+    outputs = [
+        text.lstrip("\ufeff") for text in outputs
+    ]  # at the start of a file it would be a byte order mark
     flat = [re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text.strip("\r\n")) for text in outputs]
     return flat, sum(before != after for before, after in zip(outputs, flat, strict=True))
 
@@ -64,7 +66,9 @@ def write_outputs(
             continue
         system = system or open_it()
         earlier, begun = run["directions"].get(direction, {}), time.perf_counter()
-        before = earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0  # an endpoint goes on there
+        before = (
+            earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0
+        )  # an endpoint goes on there
         try:
             record = _translate(system, direction, texts, out)
         except BaseException:
@@ -103,13 +107,19 @@ def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no record of outputs: {remedy}") from error
     if run["settings"] != row_settings:
-        raise ValueError(f"{out} was begun with {name} or other settings: choose another folder, or remove this one")
+        raise ValueError(
+            f"{out} was begun with {name} or other settings: choose another folder, or remove this one"
+        )
     return run
 
 
 def _is_done(out: Path, direction: str, run: dict[str, Any], texts: Sequence[str]) -> bool:
     """Whether the direction's file is there as noted, made from these very sources."""
     record, file = run["directions"].get(direction, {}), out / f"{direction}.txt"
-    if record.get("status") != "done" or not file.is_file() or record.get("sources") != fingerprint(list(texts)):
+    if (
+        record.get("status") != "done"
+        or not file.is_file()
+        or record.get("sources") != fingerprint(list(texts))
+    ):
         return False
     return fingerprint(read_lines(file)) == record.get("outputs")

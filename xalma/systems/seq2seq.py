@@ -34,7 +34,9 @@ class Seq2Seq:
         name = language(code).flores
         token = self.tokenizer.convert_tokens_to_ids(name)
         if token in (None, self.tokenizer.unk_token_id):
-            raise ValueError(f"the tokenizer of {self.row.name} has no token {name}: it can't translate {code}")
+            raise ValueError(
+                f"the tokenizer of {self.row.name} has no token {name}: it can't translate {code}"
+            )
         return token
 
     def tokens(self, texts: Sequence[str], src: str, tgt: str) -> list[list[int]]:

@@ -50,7 +50,10 @@ class _Swie:
         config, missing = self.config, [name for name in CONFIG if not hasattr(self.config, name)]
         if missing:
             raise ValueError(f"this is no SWIE model: its configuration has no {', '.join(missing)}")
-        if getattr(config, "ins_fuse_method", "add") == "fuse" or config.cat_post_ins not in ("seg_tri", "seg_sin"):
+        if getattr(config, "ins_fuse_method", "add") == "fuse" or config.cat_post_ins not in (
+            "seg_tri",
+            "seg_sin",
+        ):
             raise ValueError(
                 f"SWIE with cat_post_ins={config.cat_post_ins!r} or ins_fuse_method 'fuse' is not implemented"
             )
@@ -91,7 +94,9 @@ class _Swie:
         pooled = pool[getattr(self.config, "ins_pool_method", "mean")]
         self._vectors = {i: pooled(mlp(states[int(i)])) for i, mlp in self.base_model.ins_transforms.items()}
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
         """The library's, after the weights of all tokens so far are set; beams are in their new order by then."""
         self._weights = segment_weights(input_ids, self.config.seg_id, self.config.cat_post_ins)
         return super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
@@ -100,7 +105,9 @@ class _Swie:
 class SwieLlama(_Swie, LlamaForCausalLM):
     """InsEmbLlamaForCausalLM of the released code."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"ins_fuses\."]  # made, but unused where ins_fuse_method is add
+    _keys_to_ignore_on_load_unexpected: ClassVar = [
+        r"ins_fuses\."
+    ]  # made, but unused where ins_fuse_method is add
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -111,7 +118,9 @@ class SwieLlama(_Swie, LlamaForCausalLM):
 class SwieBloom(_Swie, BloomForCausalLM):
     """InsEmbBloomForCausalLM of the released code."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"ins_fuses\."]  # made, but unused where ins_fuse_method is add
+    _keys_to_ignore_on_load_unexpected: ClassVar = [
+        r"ins_fuses\."
+    ]  # made, but unused where ins_fuse_method is add
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

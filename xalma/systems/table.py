@@ -56,7 +56,9 @@ class System:
         src, tgt = parse_direction(direction)
         if self.english_only and "en" not in (src, tgt):
             return False
-        added = ADDED if self.family in ("endpoint", "files") else ()  # whoever adds a language knows who speaks it
+        added = (
+            ADDED if self.family in ("endpoint", "files") else ()
+        )  # whoever adds a language knows who speaks it
         return {src, tgt} <= {*self.languages, *added}
 
     def check(self, src: str, tgt: str) -> None:
@@ -82,7 +84,9 @@ _TIM = {"family": "causal", "template": "tim", "id_source": "read: lemon0830/TIM
 _SWIE = {"family": "swie", "template": "swie", "hub": "", "id_source": "none released (its README)",
          "languages": SWIE_LANGUAGES, "decoding": Decoding(4, 256, 15),
          "decoding_source": "read: pppa2019/swie_overmiss_llm4mt src/inference.py"}  # fmt: skip
-_UNSURE_BEAM = "X-ALMA's evaluation is beam 5, 256 new tokens; that it holds for this baseline could not be read"
+_UNSURE_BEAM = (
+    "X-ALMA's evaluation is beam 5, 256 new tokens; that it holds for this baseline could not be read"
+)
 _ANY = "a general model: any pair is tried, no claim that it can"
 
 

@@ -26,7 +26,9 @@ fi 芬兰语|ja 日语|ka 格鲁吉亚语|ko 韩语|zh 汉语|gu 古吉拉特语
 ne 尼泊尔语|ur 乌尔都语|ar 阿拉伯语|az 阿塞拜疆语|fa 波斯语|he 希伯来语|kk 哈萨克语|ky 吉尔吉斯语
 tr 土耳其语|uz 乌兹别克语
 """
-CHINESE: dict[str, str] = dict(pair.split(" ") for pair in _CHINESE_NAMES.strip().replace("\n", "|").split("|"))
+CHINESE: dict[str, str] = dict(
+    pair.split(" ") for pair in _CHINESE_NAMES.strip().replace("\n", "|").split("|")
+)
 
 
 def in_one_line(output: str) -> str:
@@ -71,11 +73,15 @@ def few_shot_prompt(text: str, src: str, tgt: str, shots: Sequence[Shot]) -> str
     return "\n".join([head, *examples, query])
 
 
-_ALMA_TEXT = "Translate this from {src} to {tgt}:\n{src}: {text}\n{tgt}:"  # the same words as xalma.prompts, tested
+_ALMA_TEXT = (
+    "Translate this from {src} to {tgt}:\n{src}: {text}\n{tgt}:"  # the same words as xalma.prompts, tested
+)
 _ALMA_REPO = "fe1ixxu/ALMA utils/utils.py @ 8e8c4b18"
 
 TEMPLATES: dict[str, Template] = {
-    "xalma": Template("[INST] " + _ALMA_TEXT + " [/INST]", f"README and {_ALMA_REPO}: prompt in LLaMA-2's chat form"),
+    "xalma": Template(
+        "[INST] " + _ALMA_TEXT + " [/INST]", f"README and {_ALMA_REPO}: prompt in LLaMA-2's chat form"
+    ),
     "alma": Template(_ALMA_TEXT, f"{_ALMA_REPO}: get_prompt"),
     "alma-chat": Template(
         _ALMA_TEXT,
@@ -86,7 +92,9 @@ TEMPLATES: dict[str, Template] = {
     "source": Template(
         "{text}", f"{_ALMA_REPO}: get_prompt, 'nllb'; NLLB takes languages as tokens", clean=in_one_line
     ),
-    "aya-101": Template("Translate to {tgt}: {text}", f"{_ALMA_REPO}: get_prompt, 'aya101'", clean=in_one_line),
+    "aya-101": Template(
+        "Translate to {tgt}: {text}", f"{_ALMA_REPO}: get_prompt, 'aya101'", clean=in_one_line
+    ),
     "llamax": Template(
         "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
         "response that appropriately completes the request.\n### Instruction:\nTranslate the following sentences from "

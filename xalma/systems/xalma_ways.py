@@ -77,14 +77,18 @@ class Banked:
         self, source: Callable[[int], Source], base: str | None, device: str | None, dtype: str | None
     ) -> None:
         if device == "auto":
-            raise ValueError("base and modules lie on one device: name it, as cuda:0, or take xalma-merged for several")
+            raise ValueError(
+                "base and modules lie on one device: name it, as cuda:0, or take xalma-merged for several"
+            )
         self.source, self.base, self.device, self.dtype = source, base, device, dtype
         self.bank: ModuleBank | None = None
 
     def select(self, group: int) -> Loaded:
         """(the bank, decoding for a group as a plain model would; tokenizer). Raises ValueError for no such module."""
         if self.bank is None:
-            self.bank = load_modules(self.source(group), group, base=self.base, dtype=self.dtype, device=self.device)
+            self.bank = load_modules(
+                self.source(group), group, base=self.base, dtype=self.dtype, device=self.device
+            )
         elif group not in self.bank.groups:
             self.bank.read(open_checkpoint(self.source(group), self.base), [group])
         return OneGroup(self.bank, group), self.bank.tokenizer
@@ -140,7 +144,9 @@ def without_adapter(path: str) -> Iterator[str]:
         yield view
 
 
-def open_grouped(row: System, path: str, adapter: str | None, device: str | None, dtype: str | None) -> Grouped:
+def open_grouped(
+    row: System, path: str, adapter: str | None, device: str | None, dtype: str | None
+) -> Grouped:
     """X-ALMA the way its row says. Raises OSError or ValueError for weights that are not there or of another form."""
     ways = {
         "xalma-merged": lambda: Merged(path, device, dtype),

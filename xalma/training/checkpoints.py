@@ -85,7 +85,9 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             free = shutil.disk_usage(self.folder.parent).free / 2**30  # torch may hide that a disk is full
-            _warn(f"no checkpoint after step {step}, {free:.1f} GiB free on its disk: {error}. Training goes on")
+            _warn(
+                f"no checkpoint after step {step}, {free:.1f} GiB free on its disk: {error}. Training goes on"
+            )
             return False
         return True
 
@@ -123,10 +125,13 @@ class Checkpoints:
     def newest(self) -> Path | None:
         """The newest checkpoint whose files all have their hashes, None without one. Warns of each that has not."""
         for folder in self._all():
-            faults = [fault for part in together(lambda: damage(folder, rank(), world_size())) for fault in part]  # noqa: B023
+            parts = together(lambda: damage(folder, rank(), world_size()))  # noqa: B023
+            faults = [fault for part in parts for fault in part]
             if not faults:
                 return folder
-            _warn(f"{'; '.join(faults)}: this checkpoint is not used, training goes on from the one before, if any")
+            _warn(
+                f"{'; '.join(faults)}: this checkpoint is not used, training goes on from the one before, if any"
+            )
             together(lambda: rank() == 0 and self._put_aside(folder))  # noqa: B023
         return None
 
@@ -137,12 +142,14 @@ class Checkpoints:
         """
         import torch.distributed.checkpoint as dcp
 
-        reader, anew = dcp.HuggingFaceStorageReader(str(folder / "tensors")), f"remove {self.folder} to train anew"
+        reader, anew = (
+            dcp.HuggingFaceStorageReader(str(folder / "tensors")),
+            f"remove {self.folder} to train anew",
+        )
         stored = reader.read_metadata().state_dict_metadata
         if stored.keys() != tensors.keys():
             raise ValueError(
-                f"{folder} was saved by another version or for another model: go on "
-                f"with that one, or {anew}"
+                f"{folder} was saved by another version or for another model: go on with that one, or {anew}"
             )
         for name, tensor in tensors.items():
             if stored[name].size != tensor.size() or stored[name].properties.dtype != tensor.dtype:

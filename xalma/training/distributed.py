@@ -29,7 +29,9 @@ def start() -> None:
         if device() == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # the others wait at the end while the first evaluates and writes
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device() == "cuda" else "gloo", timeout=timedelta(hours=2))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device() == "cuda" else "gloo", timeout=timedelta(hours=2)
+        )
 
 
 def stop() -> None:
@@ -90,7 +92,9 @@ def sharded(model: torch.nn.Module, p: Profile) -> bool:
     return world_size() > 1 and (p.sharding == "full" or (p.sharding == "auto" and everything))
 
 
-def distribute(worker: torch.nn.Module, layers: Callable[[torch.nn.Module], Any], shard: bool, bf16: bool = False):
+def distribute(
+    worker: torch.nn.Module, layers: Callable[[torch.nn.Module], Any], shard: bool, bf16: bool = False
+):
     """(worker ready to train on this process's device, what to save and optimise of it).
 
     worker: has the model as `.model`. layers: its decoder layers, the units of FSDP2. A sharded model in the first

@@ -50,7 +50,9 @@ FEW_SHOT_PAIRS = 1  # example pairs before each sentence
 LAST_BEFORE_SFT = 3  # up to this stage a model knows no prompt
 TEXT_SIGNATURE = "bits per UTF-8 byte of the reference from BOS on, without a source, its end not counted"
 GAIN_SIGNATURE = "bits per UTF-8 byte of the reference after another pair's source, minus after its own"
-CONTINUED_SIGNATURE = "bits per UTF-8 byte of the reference after an example pair and the source, its end not counted"
+CONTINUED_SIGNATURE = (
+    "bits per UTF-8 byte of the reference after an example pair and the source, its end not counted"
+)
 BITS_SIGNATURE = "bits per UTF-8 byte of the reference after the prompt, end token included"
 _DECODING = (
     "beams",
@@ -79,9 +81,14 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
     corpus, rows = open_corpus(p), []
     for code in p.languages_of(group):
         for english, other in corpus.test(code):
-            for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
+            for src, tgt, source, target in (
+                (ENGLISH, code, english, other),
+                (code, ENGLISH, other, english),
+            ):
                 prompt = translation_prompt(source, src, tgt, p.prompt_style)
-                rows.append({"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target})
+                rows.append(
+                    {"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target}
+                )
     return rows
 
 
@@ -97,7 +104,9 @@ def outputs_file(p: Profile, folder: str | Path, group: int, shots: int | None =
     made_from += [open_corpus(p).fingerprint(), p.values(*_DECODING)]
     if shots is None:
         return Path(folder) / f"outputs-group{group}-{fingerprint(made_from)}.json"
-    return Path(folder) / f"outputs-continued-group{group}-{fingerprint([*made_from, shots, p.dev_pairs])}.json"
+    return (
+        Path(folder) / f"outputs-continued-group{group}-{fingerprint([*made_from, shots, p.dev_pairs])}.json"
+    )
 
 
 def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str, str]]:
@@ -123,7 +132,9 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
     return rows
 
 
-def reference_rows(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
+def reference_rows(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> list[dict[str, list[int]]]:
     """The test rows with the reference as the labelled answer, none left out for its length."""
     asked = [{"prompt": row["prompt"], "completion": completion(row["reference"])} for row in rows]
     return tokenize_rows(asked, tokenizer, sys.maxsize)[0]
@@ -137,13 +148,18 @@ def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int
         outputs, references = ([row[key] for row in chosen] for key in ("output", "reference"))
         tgt = direction.split("-")[1]
         records += records_of(score(outputs, references, tgt), p.name, stage, direction, seed)
-        for metric, rate in (("off_target", wrong_language_rate(outputs, tgt)), ("empty", empty_rate(outputs))):
+        for metric, rate in (
+            ("off_target", wrong_language_rate(outputs, tgt)),
+            ("empty", empty_rate(outputs)),
+        ):
             checked = f"{signature(tgt)}|or no letters, " if metric == "off_target" else ""
             checked += "percent of segments"
             records.append(Record(p.name, stage, direction, metric, 100 * rate, len(outputs), checked, seed))
         if all("nats" in row for row in chosen):
             bits = bits_per_byte([row["nats"] for row in chosen], references)
-            records.append(Record(p.name, stage, direction, "bits_per_byte", bits, len(outputs), BITS_SIGNATURE, seed))
+            records.append(
+                Record(p.name, stage, direction, "bits_per_byte", bits, len(outputs), BITS_SIGNATURE, seed)
+            )
     return records
 
 
@@ -157,7 +173,9 @@ def own_rows(p: Profile, folder: str | Path, group: int) -> list[dict[str, Any]]
 
     Up to stage 3: `continue_test`, after one example pair; from stage 4 on: `translate_test`, with the prompt.
     """
-    return (continue_test if read_run(folder)["number"] <= LAST_BEFORE_SFT else translate_test)(p, folder, group)
+    return (continue_test if read_run(folder)["number"] <= LAST_BEFORE_SFT else translate_test)(
+        p, folder, group
+    )
 
 
 def evaluate_stage(p: Profile, number: int) -> list[Record]:
@@ -181,13 +199,19 @@ def _evaluate(p: Profile, folder: Path, group: int, stage: str, number: int) -> 
     records = evaluate_folder(p, folder, group, stage)
     if number == LAST_BEFORE_SFT + 1:
         continued = evaluate_continuations(p, folder, group, stage)
-        records += [replace(record, metric="one_shot_bleu") for record in continued if record.metric == "bleu"]
+        records += [
+            replace(record, metric="one_shot_bleu") for record in continued if record.metric == "bleu"
+        ]
     return records
 
 
-def ladder_records(p: Profile, stages: Iterable[str] = ("base", *(f"stage{n}" for n in range(1, 6)))) -> list[Record]:
+def ladder_records(
+    p: Profile, stages: Iterable[str] = ("base", *(f"stage{n}" for n in range(1, 6)))
+) -> list[Record]:
     """All records of the main ladder. Raises FileNotFoundError, naming the file, for a stage not scored yet."""
-    return [record for stage in stages for record in read_records(results_folder(p) / "scores" / f"{stage}.jsonl")]
+    return [
+        record for stage in stages for record in read_records(results_folder(p) / "scores" / f"{stage}.jsonl")
+    ]
 
 
 def run_chain(p: Profile, group: int, start: Path, stages: Sequence[int], branch: str) -> Path:
@@ -232,7 +256,9 @@ def few_shot_rows(p: Profile, group: int, shots: int = FEW_SHOT_PAIRS) -> list[d
     return rows
 
 
-def continue_test(p: Profile, folder: str | Path, group: int, shots: int = FEW_SHOT_PAIRS) -> list[dict[str, Any]]:
+def continue_test(
+    p: Profile, folder: str | Path, group: int, shots: int = FEW_SHOT_PAIRS
+) -> list[dict[str, Any]]:
     """`few_shot_rows` with the "output" of the stage in `folder`, and what its model pays for the reference, in nats:
     "nats" after its own source, "other_nats" after another's, "text_nats" with nothing before it.
 
@@ -267,7 +293,10 @@ def reference_nats(
 ) -> list[float]:
     """What `model` pays, in nats, for the second of each two texts after the first; its end is not counted."""
     rows = [{"prompt": before, "completion": text} for before, text in texts]
-    encoded = [{name: ids[:-1] for name, ids in row.items()} for row in tokenize_rows(rows, tokenizer, sys.maxsize)[0]]
+    encoded = [
+        {name: ids[:-1] for name, ids in row.items()}
+        for row in tokenize_rows(rows, tokenizer, sys.maxsize)[0]
+    ]
     return answer_nats(model, encoded, tokenizer.pad_token_id)
 
 

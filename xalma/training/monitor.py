@@ -54,7 +54,9 @@ class Meter:
     (model FLOPs, so that recomputing activations counts as waste); peak None: not shown. folder: for progress.json.
     """
 
-    def __init__(self, label: str, steps: int, done: int, p: Profile, flops_per_token: float, folder: Path | None):
+    def __init__(
+        self, label: str, steps: int, done: int, p: Profile, flops_per_token: float, folder: Path | None
+    ):
         self.label, self.steps, self.done, self.p, self.folder = label, steps, done, p, folder
         self.flops_per_token, self.peak = flops_per_token, peak_flops()
         self.tokens, self.begun, self.started = 0, done, time.perf_counter()
@@ -94,7 +96,9 @@ class Meter:
             if len(self.curve) > CURVE_POINTS:
                 self.curve = self.curve[: CURVE_POINTS // 2 : 2] + self.curve[CURVE_POINTS // 2 :]
             state = {"label": self.label, "step": self.done, "steps": self.steps, "curve": self.curve}
-            write_json(self.folder / PROGRESS_FILE, measured | state | {"pid": os.getpid(), "at": time.time()})
+            write_json(
+                self.folder / PROGRESS_FILE, measured | state | {"pid": os.getpid(), "at": time.time()}
+            )
 
     def measured(self) -> dict[str, Any]:
         """Tokens a second of all processes since the start, utilisation in percent, peak memory, seconds left.
@@ -107,7 +111,11 @@ class Meter:
         if self.peak:
             measured["utilisation_%"] = round(100 * rate * self.flops_per_token / self.peak / world_size(), 1)
         cuda = torch.cuda.is_available()
-        peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = (
+            torch.cuda.max_memory_allocated()
+            if cuda
+            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        )
         measured["memory_gib"] = round(peak / 2**30, 1)
         # what was done before a resume says nothing of the speed now
         measured["seconds_left"] = round((self.steps - self.done) * passed / max(1, self.done - self.begun))
@@ -116,7 +124,9 @@ class Meter:
     def log(self, row: dict[str, Any]) -> None:
         """A logged step, for the tracker, histograms aside."""
         if self.tracker:
-            scalars = {key: value for key, value in row.items() if key != "step" and not isinstance(value, list)}
+            scalars = {
+                key: value for key, value in row.items() if key != "step" and not isinstance(value, list)
+            }
             values = scalars | self.measured()
             self.tracker.log(values, step=int(row["step"]))
 
@@ -137,7 +147,9 @@ def _progress_in(folder: Path | None) -> dict[str, Any]:
 def _curve(folder: Path | None, done: int) -> list[list[float]]:
     """The points of progress.json up to `done` updates; none of a damaged one."""
     try:
-        return [[int(step), float(loss)] for step, loss in _progress_in(folder).get("curve", []) if step <= done]
+        return [
+            [int(step), float(loss)] for step, loss in _progress_in(folder).get("curve", []) if step <= done
+        ]
     except (TypeError, ValueError):
         return []
 
@@ -176,11 +188,19 @@ def _tracker(p: Profile, label: str) -> Any:
 def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
     """State of one stage: done, training, stopped (resumable from a step), begun or to do."""
     folder = stage_folder(p, number, group)
-    row: dict[str, Any] = {"stage": f"{number} {STAGE_NAMES[number]}", "group": group or "base", "state": "to do"}
+    row: dict[str, Any] = {
+        "stage": f"{number} {STAGE_NAMES[number]}",
+        "group": group or "base",
+        "state": "to do",
+    }
     if (folder / "run.json").exists():
         run = read_run(folder)
         hours = timedelta(seconds=round(run.get("seconds", 0)))
-        return row | {"state": "done", "progress": f"{run['steps']:,} steps" if "steps" in run else "", "time": hours}
+        return row | {
+            "state": "done",
+            "progress": f"{run['steps']:,} steps" if "steps" in run else "",
+            "time": hours,
+        }
     begun = checkpoint_folder(folder)
     saved = [int(f.name.removeprefix("step-")) for f in begun.glob("step-*")]
     report = _read(begun / PROGRESS_FILE)
@@ -191,7 +211,9 @@ def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
         if time.time() - report["at"] < SILENT_S:
             left = timedelta(seconds=report["seconds_left"])
             return row | {"state": "training", "time": f"{left} left", "tokens/s": report["tokens/s"]}
-        return row | {"state": f"stopped, goes on from step {max(saved):,}" if saved else "stopped, starts anew"}
+        return row | {
+            "state": f"stopped, goes on from step {max(saved):,}" if saved else "stopped, starts anew"
+        }
     return row | ({"state": "begun"} if begun.exists() else {})
 
 
@@ -253,7 +275,10 @@ def live_figure(running: Sequence[dict[str, Any]]) -> Figure:
 
 def caption(training: dict[str, Any]) -> str:
     """A training's label, step, loss, tokens per second, utilisation and memory where they are known, and time left."""
-    parts = [f"{training['label']}: {training['step']:,} of {training['steps']:,}", f"loss {training['loss']:.3f}"]
+    parts = [
+        f"{training['label']}: {training['step']:,} of {training['steps']:,}",
+        f"loss {training['loss']:.3f}",
+    ]
     parts.append(f"{training['tokens/s']:,} tokens/s")
     units = {"utilisation_%": "%", "memory_gib": "GiB"}
     parts += [f"{training[key]} {unit}" for key, unit in units.items() if key in training]

@@ -73,7 +73,13 @@ class Arpo:
 
     dropout = False
     MEANS = ("tau", "z", "chosen_avg_logp", "rejected_avg_logp", "margin", "accuracy")  # over pairs
-    SIZES = (1, len(MEANS), 2, len(TAU_EDGES) - 1, len(Z_EDGES) - 1)  # pairs, sums, NLL and its tokens, histograms
+    SIZES = (
+        1,
+        len(MEANS),
+        2,
+        len(TAU_EDGES) - 1,
+        len(Z_EDGES) - 1,
+    )  # pairs, sums, NLL and its tokens, histograms
 
     def __init__(self, nll_weight: float = 1.0, **options: Any) -> None:
         self.nll_weight, self.options = nll_weight, options
@@ -102,7 +108,9 @@ class Arpo:
         margin = chosen_avg - rejected_avg
         each = torch.stack([tau, z, chosen_avg, rejected_avg, margin, (margin > 0).to(z)])  # (6, B)
         nll = torch.stack([-chosen.sum(), n_chosen.sum().to(z)])
-        return torch.cat([z.new_full((1,), len(z)), each.sum(1), nll, histogram(tau, TAU_EDGES), histogram(z, Z_EDGES)])
+        return torch.cat(
+            [z.new_full((1,), len(z)), each.sum(1), nll, histogram(tau, TAU_EDGES), histogram(z, Z_EDGES)]
+        )
 
     def measures(self, sums: torch.Tensor) -> dict[str, Any]:
         n_pairs, totals, nll, taus, zs = sums.double().split(self.SIZES)

@@ -23,7 +23,9 @@ from xalma.runtime import home
 
 GIB = 2**30
 ASSUMED_UTILISATION = 0.40  # of the data sheet; usual for a 13B LLaMA on one node
-ASSUMED_ROW_TOKENS = 128  # prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
+ASSUMED_ROW_TOKENS = (
+    128  # prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
+)
 USABLE = 0.92  # of the memory: the rest is the CUDA context, NCCL and fragments
 BENCHMARK = "benchmarks/training_throughput.py"
 _MEASURED = "results/benchmarks/training_throughput*.json"
@@ -171,7 +173,11 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
 
 def _frozen_bytes(shape: Shape, p: Profile, wide: int) -> float:
     """A byte per weight of the projections in FP8, whose own weights wait on the CPU; all others in the dtype."""
-    in_fp8 = shape.layers * sum(n_in * n_out for n_in, n_out in shape.projections) if p.base_precision == "fp8" else 0
+    in_fp8 = (
+        shape.layers * sum(n_in * n_out for n_in, n_out in shape.projections)
+        if p.base_precision == "fp8"
+        else 0
+    )
     return wide * (shape.parameters - in_fp8) + in_fp8
 
 
@@ -179,9 +185,13 @@ def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
     """Bytes kept for the backward pass, a token: stream and norms, projections, and a LoRA's dropped inputs."""
     d, inner = shape.hidden, shape.inner
     layer = 24 * d + 8 * inner
-    if module:  # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
+    if (
+        module
+    ):  # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
         layer += 9 * (6 * d + inner) + 7 * 4 * p.lora_rank
-    if p.gradient_checkpointing:  # the stream at each layer's entry, one layer being redone, and products that are kept
+    if (
+        p.gradient_checkpointing
+    ):  # the stream at each layer's entry, one layer being redone, and products that are kept
         outputs = sum(n_out for _, n_out in shape.projections)
         products = 2 * (outputs * (1 + module) + (shape.q or d) + 7 * p.lora_rank * module)
         keeping = -(-shape.layers // p.selective_checkpointing) if p.selective_checkpointing else 0
@@ -202,7 +212,10 @@ def decoding_memory(p: Profile) -> dict[str, float]:
         "base": wide * shape.parameters,
         "module": 4 * shape.module(p.lora_rank),
         "keys and values": layer * (shape.layers + 1),  # one layer's are copied when a token is appended
-        "logits": 3 * 4 * sequences * shape.vocabulary,  # and their logarithms, and with the beams' scores, in float32
+        "logits": 3
+        * 4
+        * sequences
+        * shape.vocabulary,  # and their logarithms, and with the beams' scores, in float32
     }
     return {name: size / GIB for name, size in parts.items()}
 
@@ -250,7 +263,11 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
         *_, (said, smallest) = [("", p), *changes_that_help(p)]
         more = next((n for n in (2**i * gpus for i in range(1, 9)) if needs(smallest, n)[0] <= room), None)
         found = f"{said} on {more} GPUs".strip() if more else None
-    advice = f"it fits with {found}" if found else "no number of these GPUs helps: take larger ones or a smaller base"
+    advice = (
+        f"it fits with {found}"
+        if found
+        else "no number of these GPUs helps: take larger ones or a smaller base"
+    )
     raise ValueError(
         f"stage {stage} needs {need:.0f} GiB on each of {gpus} × {gpu}, of which {room:.0f} of {GPUS[gpu].memory:.0f} "
         f"GiB can be used: {advice}"
@@ -260,9 +277,17 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
 def _check_decoding(p: Profile, gpu: str) -> None:
     room, need = GPUS[gpu].memory * USABLE, sum(decoding_memory(p).values())
     if need > room:
-        smaller = (2**i for i in range(p.generation_batch.bit_length() - 1, -1, -1) if 2**i < p.generation_batch)
-        fits = next((n for n in smaller if sum(decoding_memory(p.but(generation_batch=n)).values()) <= room), None)
-        advice = f"it fits with generation_batch={fits}" if fits else "take larger GPUs, fewer beams or a smaller base"
+        smaller = (
+            2**i for i in range(p.generation_batch.bit_length() - 1, -1, -1) if 2**i < p.generation_batch
+        )
+        fits = next(
+            (n for n in smaller if sum(decoding_memory(p.but(generation_batch=n)).values()) <= room), None
+        )
+        advice = (
+            f"it fits with generation_batch={fits}"
+            if fits
+            else "take larger GPUs, fewer beams or a smaller base"
+        )
         raise ValueError(
             f"decoding {p.generation_batch} sentences with {p.beams} beams needs {need:.0f} GiB on a {gpu}, of which "
             f"{room:.0f} of {GPUS[gpu].memory:.0f} GiB can be used: {advice}"
@@ -292,7 +317,9 @@ def _check_shares(p: Profile, gpus: int) -> None:
 def cost_table(p: Profile, gpus: int, gpu: str) -> pd.DataFrame:
     """One row per stage and group: tokens, steps, FLOPs, days on `gpus` GPUs, GPU-hours, GiB of a GPU."""
     jobs = [(1, 0), *((number, group) for group in p.group_numbers for number in range(2, 6))]
-    rows = [stage_cost(p, *job, gpus, gpu) | {"GiB a GPU": sum(memory(p, job[0], gpus).values())} for job in jobs]
+    rows = [
+        stage_cost(p, *job, gpus, gpu) | {"GiB a GPU": sum(memory(p, job[0], gpus).values())} for job in jobs
+    ]
     return pd.DataFrame(rows)
 
 
@@ -312,7 +339,9 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
     check_fits(p, gpus, gpu)
     table, shape = cost_table(p, gpus, gpu), shape_of(p)
     (full, source), (module, other) = utilisation(gpu, full=True), utilisation(gpu, full=False)
-    shown = table.assign(tokens=table.tokens.map("{:,}".format), FLOPs=table.FLOPs.map("{:.2e}".format)).round(2)
+    shown = table.assign(
+        tokens=table.tokens.map("{:,}".format), FLOPs=table.FLOPs.map("{:.2e}".format)
+    ).round(2)
     parts = pd.DataFrame({f"stage {n}": memory(p, n, gpus) for n in range(1, 6)}).fillna(0)
     parts.loc["in all"] = parts.sum()
     chain = table[table.group == p.group_numbers[0]].days.sum()

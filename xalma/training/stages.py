@@ -134,9 +134,7 @@ def stage3_pseudo_monolingual(
     return run_stage(3, p, group, previous, branch, make=make)
 
 
-def stage4_sft(
-    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
-) -> Path:
+def stage4_sft(p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder") -> Path:
     """The group's module on prompted high-quality bitext, both directions, loss on the answer only."""
 
     def make(previous: Path, out: Path) -> Facts | None:
@@ -162,9 +160,7 @@ def stage4_sft(
     return run_stage(4, p, group, previous, branch, make=make)
 
 
-def stage5_arpo(
-    p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder"
-) -> Path:
+def stage5_arpo(p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder") -> Path:
     """The group's module by ARPO on pairs of reference (chosen) and the previous stage's own translation (rejected).
 
     With `preference_id` on pairs that others made.
@@ -184,7 +180,14 @@ def stage5_arpo(
         if log is None:
             return None
         save_trained(model, tokenizer, group, out)
-        return {"rows": len(rows), "rows_too_long": n_long, "pairs": report, "steps": steps, "log": log, "guard": guard}
+        return {
+            "rows": len(rows),
+            "rows_too_long": n_long,
+            "pairs": report,
+            "steps": steps,
+            "log": log,
+            "guard": guard,
+        }
 
     return run_stage(5, p, group, previous, branch, make=make)
 
@@ -196,7 +199,9 @@ def packed(
     budget, batch = p.stage(number).tokens, p.stage(number).batch_size
     steps = budget // (batch * p.block_tokens)
     if steps < 1:
-        raise ValueError(f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens")
+        raise ValueError(
+            f"stage{number}_tokens={budget} is less than one batch of {batch} × {p.block_tokens} tokens"
+        )
     if p.mixing_blocks:
         return prepared_blocks(p, tokenizer, number, tuple(sources), steps * batch)
     shares = profile_shares(p, tuple(sources), mixing_sizes(p, KINDS[number], tuple(sources)))
@@ -221,21 +226,32 @@ def train_blocks(
         return None
     tokens = dict(sorted(blocks.tokens.items()))
     guard = {"guard": looked_at(blocks.files)} if isinstance(blocks, MixedBlocks) else {}
-    return guard | {"steps": steps, "tokens_seen": sum(tokens.values()), "tokens_by_language": tokens, "log": log}
+    return guard | {
+        "steps": steps,
+        "tokens_seen": sum(tokens.values()),
+        "tokens_by_language": tokens,
+        "log": log,
+    }
 
 
-def sft_dataset(pairs_of: Callable, languages: Iterable[str], tokenizer, p: Profile) -> tuple[list[dict], int]:
+def sft_dataset(
+    pairs_of: Callable, languages: Iterable[str], tokenizer, p: Profile
+) -> tuple[list[dict], int]:
     """(tokenised SFT rows of the languages, both directions; how many were too long). pairs_of: language -> pairs."""
     rows = [row for code in languages for row in sft_rows(pairs_of(code), code, p.prompt_style)]
     return tokenize_rows(rows, tokenizer, p.max_length)
 
 
-def pairs_made_once(p: Profile, group: int, previous: Path, out: Path) -> tuple[list[dict[str, str]], dict, dict]:
+def pairs_made_once(
+    p: Profile, group: int, previous: Path, out: Path
+) -> tuple[list[dict[str, str]], dict, dict]:
     """(pairs of stage 5, their counts, what the guard saw of them), kept beside the checkpoints of `out`: a killed run
     does not decode again.
     """
     path = checkpoint_folder(out) / PAIRS_FILE
-    kept = together(lambda: rank() == 0 and _read_pairs(path))[0]  # one process reads, so that all do the same
+    kept = together(lambda: rank() == 0 and _read_pairs(path))[
+        0
+    ]  # one process reads, so that all do the same
     if not kept:
         if p.preference_id:
             rows, report = released_pairs(p, group)
@@ -258,7 +274,9 @@ def _read_pairs(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def preference_pairs(
+    p: Profile, group: int, previous: Path, n: int
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction, and the counts of dropped ones.
 
     X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
@@ -268,7 +286,10 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
     corpus, prompts, references, directions = guarded_corpus(p, p.languages_of(group)), [], [], []
     for code in p.languages_of(group):
         for english, other in corpus.sft(code)[:n]:
-            for src, tgt, source, target in ((ENGLISH, code, english, other), (code, ENGLISH, other, english)):
+            for src, tgt, source, target in (
+                (ENGLISH, code, english, other),
+                (code, ENGLISH, other, english),
+            ):
                 prompts.append(translation_prompt(source, src, tgt, p.prompt_style))
                 references.append(target)
                 directions.append(f"{src}-{tgt}")
@@ -278,8 +299,12 @@ def preference_pairs(p: Profile, group: int, previous: Path, n: int) -> tuple[li
         share=(rank(), world_size()),
     )  # fmt: skip
     outputs = ["".join(texts) for texts in zip(*together(lambda: mine), strict=True)]
-    rows, report = build_pairs(prompts, references, [extract_translation(text) for text in outputs], directions)
-    require_pairs(rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)")
+    rows, report = build_pairs(
+        prompts, references, [extract_translation(text) for text in outputs], directions
+    )
+    require_pairs(
+        rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)"
+    )
     return rows, report
 
 
@@ -289,11 +314,15 @@ def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[s
     Raises NoPairs, with the counts, where there are none.
     """
     corpus = guarded_corpus(p, p.languages_of(group))
-    directions = [pair for code in p.languages_of(group) for pair in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")]
+    directions = [
+        pair for code in p.languages_of(group) for pair in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")
+    ]
     rows, report = read_preference(
         p.preference_id, directions=directions, prompt_style=p.prompt_style, watch=corpus.guard.watch
     )
-    require_pairs(rows, report, f"{p.preference_id} has none for {', '.join(directions)} that pass the filters")
+    require_pairs(
+        rows, report, f"{p.preference_id} has none for {', '.join(directions)} that pass the filters"
+    )
     return rows, report
 
 
@@ -326,7 +355,9 @@ def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gro
         save_adapter(model, group, out)
 
 
-def open_merged(folder: str | Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_merged(
+    folder: str | Path, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(plain model for decoding, tokenizer) of any stage's folder; a module is merged into its base in float32.
 
     The model is on this process's device, in torch dtype `dtype`.
@@ -344,6 +375,8 @@ def _pair_texts(corpus: Corpus, code: str, p: Profile) -> Iterator[str]:
 def _prompt_frames(p: Profile) -> list[str]:
     """The prompt with no text in it, often enough for its words to become tokens of the small vocabulary."""
     frames = [
-        translation_prompt("", *pair, p.prompt_style) for c in p.languages for pair in ((ENGLISH, c), (c, ENGLISH))
+        translation_prompt("", *pair, p.prompt_style)
+        for c in p.languages
+        for pair in ((ENGLISH, c), (c, ENGLISH))
     ]
     return frames * 30

@@ -57,7 +57,9 @@ def text_blocks(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path) ->
     """The blocks of one training, drawn from the token files with the profile's shares."""
     steps = p.stage1_tokens // (p.stage1_batch_size * p.block_tokens)
     languages = (ENGLISH, *p.languages)
-    return prepared_blocks(p.but(mixing_blocks=str(folder)), tokenizer, 1, languages, steps * p.stage1_batch_size)
+    return prepared_blocks(
+        p.but(mixing_blocks=str(folder)), tokenizer, 1, languages, steps * p.stage1_batch_size
+    )
 
 
 def train_base(
@@ -83,7 +85,11 @@ def held_out_bits(
 
 
 def ship(
-    p: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, made: Mapping[str, Any], folder: Path
+    p: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    made: Mapping[str, Any],
+    folder: Path,
 ) -> None:
     """Weights in bfloat16, tokenizer and card (README.md, card.json) into `folder`, whole or not at all."""
     with new_directory(folder) as out:

@@ -80,7 +80,10 @@ def train(
     in_fp8 = fp8_base(run.trained, p.base_precision == "fp8")
     with settings(run.trained, p), in_fp8, dropout(run.trained, run.objective.dropout):
         collate = run.objective.collator(run.trained, pad_token_id)
-        stream, fixed = stream_of(rows, micro, seed, collate), [collate(part) for part in _parts(probe, micro)]
+        stream, fixed = (
+            stream_of(rows, micro, seed, collate),
+            [collate(part) for part in _parts(probe, micro)],
+        )
         kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
         if kept and (folder := kept.newest()):
             state = kept.load(folder, run.tensors_state())
@@ -136,7 +139,9 @@ class Run:
             stage.schedule, self.optimizer, math.ceil(stage.warmup_ratio * steps), steps
         )
         self.step, self.n_window, self.seconds = 0, 0, 0.0
-        self.window = torch.zeros(1, device=device())  # loss and sums since the last logged step, (1 + M,) after one
+        self.window = torch.zeros(
+            1, device=device()
+        )  # loss and sums since the last logged step, (1 + M,) after one
         self.log: list[dict[str, Any]] = []
 
     def wrap(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -172,7 +177,9 @@ class Run:
         if fixed and (self.step % max(1, self.steps // 8) == 0 or self.step == self.steps):
             counts = self._counts(fixed)
             sums = sum(self.worker(to_device(part), counts)[1:] for part in fixed)
-            if hasattr(self.worker, "reshard"):  # FSDP2 leaves its root whole until the backward pass, and here is none
+            if hasattr(
+                self.worker, "reshard"
+            ):  # FSDP2 leaves its root whole until the backward pass, and here is none
                 self.worker.reshard()
             self.log.append({"kind": "probe", "step": self.step} | self.objective.measures(sums.cpu()))
 
@@ -199,7 +206,9 @@ class Run:
             if not slots:  # before its first step AdamW has none
                 slots |= {"step": torch.zeros((), device=x.device)}
                 slots |= {key: torch.zeros_like(x) for key in ("exp_avg", "exp_avg_sq")}
-            tensors |= {f"weight.{name}": x.detach()} | {f"{key}.{name}": value for key, value in slots.items()}
+            tensors |= {f"weight.{name}": x.detach()} | {
+                f"{key}.{name}": value for key, value in slots.items()
+            }
         return tensors
 
     def state_dict(self) -> dict[str, Any]:
@@ -221,7 +230,9 @@ class Run:
         config = plain_model(self.trained).config
         n_trained = sum(x.numel() for x in self.names)
         n = sum(x.numel() for x in self.trained.parameters())
-        return flops_per_token(n, n_trained, config.num_hidden_layers, config.hidden_size, self.p.block_tokens)
+        return flops_per_token(
+            n, n_trained, config.num_hidden_layers, config.hidden_size, self.p.block_tokens
+        )
 
 
 # Outputs of matrix products and of fused attention: dear to make again, unlike what lies between them.
@@ -237,7 +248,9 @@ keep_products = partial(checkpoint, use_reentrant=False, context_fn=_keeping)
 def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     """Inside, the profile's choices of speed and memory, none of which changes what is computed but for rounding."""
     if p.torch_compile and p.selective_checkpointing:
-        raise ValueError("compiled layers run again whole: set selective_checkpointing=0 or torch_compile=false")
+        raise ValueError(
+            "compiled layers run again whole: set selective_checkpointing=0 or torch_compile=false"
+        )
     plain = plain_model(model)
     before, precision = plain.config._attn_implementation, torch.get_float32_matmul_precision()
     if torch.cuda.is_available():
@@ -246,7 +259,9 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
         plain.set_attn_implementation(p.attention)
     if p.gradient_checkpointing:
         plain.gradient_checkpointing_enable({"use_reentrant": False})
-        for layer in plain.get_decoder().layers[:: p.selective_checkpointing] if p.selective_checkpointing else ():
+        for layer in (
+            plain.get_decoder().layers[:: p.selective_checkpointing] if p.selective_checkpointing else ()
+        ):
             layer._gradient_checkpointing_func = keep_products
     if p.torch_compile:  # layer by layer: all are one program, and the loss's changing shapes stay outside
         for layer in plain.get_decoder().layers:
@@ -294,5 +309,7 @@ def _parts(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[
 def _checked(row: dict[str, float], label: str, stage: StageSettings) -> dict[str, float]:
     if not math.isfinite(row["loss"]):
         field = f"stage{stage.number}_learning_rate"
-        raise FloatingPointError(f"{label}: the loss is not a number; lower {field}, now {stage.learning_rate}")
+        raise FloatingPointError(
+            f"{label}: the loss is not a number; lower {field}, now {stage.learning_rate}"
+        )
     return row

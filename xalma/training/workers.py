@@ -39,7 +39,9 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
     configuration = named if named.exists() else Path(p.launch)
     if not configuration.exists():
         known = ", ".join(sorted(f.stem for f in CONFIGURATIONS.glob("*.yaml")))
-        raise FileNotFoundError(f"launch={p.launch!r} is no file and none of {known}: give one of these, or a file")
+        raise FileNotFoundError(
+            f"launch={p.launch!r} is no file and none of {known}: give one of these, or a file"
+        )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
     command += ["-m", "xalma.cli", *stage_arguments(p, number, group, previous, branch)]
     with view(p), tempfile.TemporaryDirectory() as folder:
@@ -48,7 +50,9 @@ def launch(p: Profile, number: int, group: int, previous: Path | None, branch: s
         if ended.returncode and reason.exists():
             raise NoPairs(reason.read_text(encoding="utf-8"))
     if ended.returncode:
-        raise RuntimeError(f"stage {number}, group {group}: the launched run ended with {ended.returncode}; see above")
+        raise RuntimeError(
+            f"stage {number}, group {group}: the launched run ended with {ended.returncode}; see above"
+        )
 
 
 def report_no_pairs(error: Exception) -> None:
@@ -60,7 +64,9 @@ def report_no_pairs(error: Exception) -> None:
 def stage_arguments(p: Profile, number: int, group: int, previous: Path | None, branch: str) -> list[str]:
     """Arguments of `xalma` that run this stage of this profile in another process."""
     standard = PROFILES[p.name].values()
-    changed = [f"{key}={value}" for key, value in p.values().items() if value != standard[key] and key != "launch"]
+    changed = [
+        f"{key}={value}" for key, value in p.values().items() if value != standard[key] and key != "launch"
+    ]
     arguments = ["stage", str(number), "--profile", p.name, "--group", str(group), "--branch", branch]
     arguments += ["--previous", str(previous)] if previous else []
     return arguments + [part for value in changed for part in ("--set", value)]
@@ -81,7 +87,9 @@ def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -
             return [_with_threads(share, function, arguments) for function, arguments in jobs]
         finally:
             torch.set_num_threads(before)
-    futures = [_pool(p.workers).submit(_with_threads, share, function, arguments) for function, arguments in jobs]
+    futures = [
+        _pool(p.workers).submit(_with_threads, share, function, arguments) for function, arguments in jobs
+    ]
     with view(p):
         return [future.result() for future in futures]
 

@@ -34,7 +34,9 @@ class CldrCorpus(Corpus):
     def monolingual(self, lang: str) -> Iterator[str]:
         """Documents of two phrases, one of them said twice: text repeats itself, and copying is learned from that."""
         phrases = (row[0] for row in self.book.iterate((lang,), "monolingual"))
-        for first, second in zip(phrases, phrases, strict=False):  # the same iterator twice: two phrases a turn
+        for first, second in zip(
+            phrases, phrases, strict=False
+        ):  # the same iterator twice: two phrases a turn
             yield f"{first}\n{second}\n{first}"
 
     def bitext(self, lang: str) -> Iterator[Pair]:
@@ -63,7 +65,23 @@ class WebCorpus(CldrCorpus):
 
     NAME: ClassVar = "CLDR phrasebook, as web text"
     STYLES: ClassVar = ("full", "full", "long", "long", "medium", "full", "full", "medium", "short", "full")
-    BILINGUAL: ClassVar = ("de", "fr", "es", "it", "pt", "nl", "pl", "sv", "cs", "tr", "ru", "zh", "ja", "ar", "id")
+    BILINGUAL: ClassVar = (
+        "de",
+        "fr",
+        "es",
+        "it",
+        "pt",
+        "nl",
+        "pl",
+        "sv",
+        "cs",
+        "tr",
+        "ru",
+        "zh",
+        "ja",
+        "ar",
+        "id",
+    )
     SHARE: ClassVar = 0.05  # of the English documents
 
     def monolingual(self, lang: str) -> Iterator[str]:

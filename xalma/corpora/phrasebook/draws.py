@@ -76,7 +76,9 @@ def inventory(kind: str, size: int) -> tuple[str, ...]:
     """
     usable = [item for item in CANDIDATES[kind] if item not in dropped_entries(kind)]
     if not 3 <= size <= len(usable):
-        raise ValueError(f"{size} {kind} asked for: choose 3 to {len(usable)}, which all 50 languages can name")
+        raise ValueError(
+            f"{size} {kind} asked for: choose 3 to {len(usable)}, which all 50 languages can name"
+        )
     return tuple(usable[:size])
 
 

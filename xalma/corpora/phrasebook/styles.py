@@ -18,7 +18,9 @@ from xalma.languages import ENGLISH
 from xalma.profiles import Profile
 from xalma.prompts import translation_prompt
 
-OTHER_STYLE = "medium"  # of the style set's references: the longest in which measures, money and spans are short too
+OTHER_STYLE = (
+    "medium"  # of the style set's references: the longest in which measures, money and spans are short too
+)
 
 
 def renderings(draw: Draw, lang: str) -> frozenset[str]:
@@ -48,12 +50,16 @@ def style_rows(p: Profile, group: int, split: str, n: int, style: str = OTHER_ST
     """
     corpus = open_corpus(p)
     if not hasattr(corpus, "book"):
-        raise ValueError(f"corpus={p.corpus} has no styles: the style set needs the CLDR phrasebook, corpus=cldr")
+        raise ValueError(
+            f"corpus={p.corpus} has no styles: the style set needs the CLDR phrasebook, corpus=cldr"
+        )
     rows = []
     for code in p.languages_of(group):
         found = list(itertools.islice(_two_styles(corpus.book.drawn((ENGLISH, code), split), code, style), n))
         if len(found) < n:
-            raise ValueError(f"{n} {split} sentences in style {style} asked for in {code}: only {len(found)} exist")
+            raise ValueError(
+                f"{n} {split} sentences in style {style} asked for in {code}: only {len(found)} exist"
+            )
         for draw, full, other in found:
             for i, (src, tgt) in enumerate(((ENGLISH, code), (code, ENGLISH))):
                 rows.append({

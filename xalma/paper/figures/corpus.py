@@ -34,12 +34,16 @@ BASE_COLOUR = "#BBBBBB"
 
 def _box(ax: Axes, x: float, y: float, width: float, height: float, text: str, colour: str, **more) -> None:
     style = {"boxstyle": "round,pad=0,rounding_size=0.08", "linewidth": more.pop("linewidth", 1.0)}
-    ax.add_patch(FancyBboxPatch((x, y), width, height, facecolor=colour, edgecolor=more.pop("edge", INK), **style))
+    ax.add_patch(
+        FancyBboxPatch((x, y), width, height, facecolor=colour, edgecolor=more.pop("edge", INK), **style)
+    )
     ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", **more)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = INK) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=colour, linewidth=1.6))
+    ax.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=colour, linewidth=1.6)
+    )
 
 
 def idea(direction: str = "en-ja") -> Figure:
@@ -53,7 +57,17 @@ def idea(direction: str = "en-ja") -> Figure:
     gate = f"hard gate\nnon-English side:\ngroup {on}"
     _box(ax, 0.1, 2.6, 2.3, 1.2, gate, "white", edge=GROUP_COLOURS[on], linewidth=2)
     _arrow(ax, (1.25, 4.6), (1.25, 3.8), GROUP_COLOURS[on])
-    _box(ax, 3.2, 4.6, 6.3, 1.2, "one base model, frozen after stage 1", BASE_COLOUR, fontsize=12, weight="bold")
+    _box(
+        ax,
+        3.2,
+        4.6,
+        6.3,
+        1.2,
+        "one base model, frozen after stage 1",
+        BASE_COLOUR,
+        fontsize=12,
+        weight="bold",
+    )
     _arrow(ax, (2.4, 5.2), (3.2, 5.2))
     _box(ax, 10.2, 4.6, 1.7, 1.2, "translation", "white")
     _arrow(ax, (9.5, 5.2), (10.2, 5.2))
@@ -89,7 +103,8 @@ def group_sizes() -> Figure:
     ax.invert_yaxis()
     ax.grid(False)
     ax.set(
-        xlabel="languages (English, in every group, is not drawn)", title="Eight groups, 49 languages, their scripts"
+        xlabel="languages (English, in every group, is not drawn)",
+        title="Eight groups, 49 languages, their scripts",
     )
     return fig
 
@@ -118,7 +133,10 @@ def mixing_heatmap(mixing: pd.DataFrame) -> Figure:
     """Two heat maps of `mixing_rules`, rules by languages: share of tokens in percent, and epochs."""
     codes, rules = by_group(mixing["language"]), list(dict.fromkeys(mixing["rule"]))
     fig, axes = subplots(2, 1, size=(10.5, 4.4), sharex=True)
-    panels = (("tokens", 100, "Share of the tokens (percent)"), ("epochs", 1, "Times each sentence is read (epochs)"))
+    panels = (
+        ("tokens", 100, "Share of the tokens (percent)"),
+        ("epochs", 1, "Times each sentence is read (epochs)"),
+    )
     for ax, (column, scale, title) in zip(axes, panels, strict=True):
         cells = scale * mixing.pivot(index="rule", columns="language", values=column).loc[rules, codes]
         image = ax.imshow(cells, aspect="auto", vmin=0)
@@ -142,7 +160,9 @@ def corpus_sizes(sizes: pd.DataFrame) -> Figure:
     ax.set_yscale("log")
     ax.tick_params(axis="x", labelsize=8)
     ax.margins(x=0.01)
-    ax.set(ylabel="tokens", xlabel="language, in the order of the groups", title="How much text a language has")
+    ax.set(
+        ylabel="tokens", xlabel="language, in the order of the groups", title="How much text a language has"
+    )
     fig.legend(loc="outside upper right", ncols=sizes.shape[1])
     return fig
 
@@ -154,7 +174,10 @@ def sizes_heatmap(rules: pd.DataFrame, what: str) -> Figure:
     """
     codes, names = by_group(rules["language"]), list(dict.fromkeys(rules["rule"]))
     fig, axes = subplots(2, 1, size=(10.5, 5.2), sharex=True)
-    panels = (("tokens", 100, "Share of the tokens (percent)"), ("epochs", 1, "Times the text is read (epochs)"))
+    panels = (
+        ("tokens", 100, "Share of the tokens (percent)"),
+        ("epochs", 1, "Times the text is read (epochs)"),
+    )
     for ax, (column, scale, title) in zip(axes, panels, strict=True):
         cells = scale * rules.pivot(index="rule", columns="language", values=column).loc[names, codes]
         cells = cells.where(cells > 0)
@@ -173,7 +196,9 @@ def share_bars(shares: pd.DataFrame) -> Figure:
     fig, ax = subplots(size=(8.0, 3.4))
     width, shades = 0.8 / shares.shape[1], ["#332288", "#4477AA", "#88CCEE", "#BBBBBB"]
     for i, rule in enumerate(shares):
-        ax.bar(np.arange(len(shares)) + i * width, shares[rule], width, label=rule, color=shades[i % len(shades)])
+        ax.bar(
+            np.arange(len(shares)) + i * width, shares[rule], width, label=rule, color=shades[i % len(shades)]
+        )
     ax.set_xticks(np.arange(len(shares)) + 0.4 - width / 2, [language(code).name for code in shares.index])
     ax.set(ylabel="documents (percent)", title="Four ways to share a budget between ALMA's six languages")
     ax.set_ylim(0, 1.3 * shares.to_numpy().max())
@@ -218,7 +243,9 @@ def length_ratios(pairs: pd.DataFrame, name: str) -> Figure:
         chosen = ratio[pairs["misaligned"] == wrong]
         if len(chosen):
             weights = np.full(len(chosen), 100 / len(chosen))
-            ax.hist(chosen, bins, weights=weights, alpha=0.65, color=colour, label=f"{label} (n = {len(chosen)})")
+            ax.hist(
+                chosen, bins, weights=weights, alpha=0.65, color=colour, label=f"{label} (n = {len(chosen)})"
+            )
     ax.set(xlabel=f"length of {name} next to English, log2 of characters", ylabel="pairs (percent of their kind)",
            title="Does the length give a wrong pair away?")  # fmt: skip
     ax.legend()
@@ -246,12 +273,15 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
         row = affinity.loc[code]
         ax.hlines(y, row.min(), row.max(), color=PALE, linewidth=2, zorder=1)
         ax.scatter(row, [y] * len(row), c=[GROUP_COLOURS[group] for group in row.index], s=55, zorder=2)
-        ax.scatter(row[language(code).group], y, s=150, facecolor="none", edgecolor=INK, linewidth=1.5, zorder=3)
+        ax.scatter(
+            row[language(code).group], y, s=150, facecolor="none", edgecolor=INK, linewidth=1.5, zorder=3
+        )
     ax.set_yticks(range(len(codes)), [LANGUAGES[code].name for code in codes])
     ax.set_ylim(len(codes) - 0.5, -0.5)
     ax.grid(False)
     ax.set(
-        xlabel="mean similarity to the languages of a group", title="What each looks like; the paper's group is ringed"
+        xlabel="mean similarity to the languages of a group",
+        title="What each looks like; the paper's group is ringed",
     )
     group_legend(fig, loc="outside lower center", ncols=3)
     return fig
@@ -277,11 +307,17 @@ def groupings(lines: Sequence[str], title: str) -> Figure:
 def chance_histogram(chance: np.ndarray, paper: float, swapped: float, scratch: float) -> Figure:
     """Mean similarity within groups: random groupings as a histogram; the paper's, swapped, new groups as lines."""
     fig, ax = subplots(size=(8.0, 3.2))
-    ax.hist(chance, bins=30, color="#BBBBBB", label=f"random groupings of the same sizes (n = {len(chance):,})")
+    ax.hist(
+        chance, bins=30, color="#BBBBBB", label=f"random groupings of the same sizes (n = {len(chance):,})"
+    )
     ax.axvline(paper, color="#332288", label="the paper's groups")
     ax.axvline(swapped, color="#CC6677", linestyle="--", label="after swaps for this measure alone")
     ax.axvline(scratch, color="#117733", linestyle=":", label="from scratch, for this measure alone")
-    ax.set(xlabel="mean similarity within a group, over pairs", ylabel="groupings", title="The groups against chance")
+    ax.set(
+        xlabel="mean similarity within a group, over pairs",
+        ylabel="groupings",
+        title="The groups against chance",
+    )
     ax.set_ylim(0, ax.get_ylim()[1] * 1.6)
     ax.legend(loc="upper right", frameon=True)
     return fig

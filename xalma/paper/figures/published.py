@@ -39,7 +39,12 @@ def alma_figure() -> Figure:
             if comet == comet:  # not NaN
                 ax.plot(comet, i, "o", ms=8, color=OURS if str(system).startswith("ALMA") else THEIRS)
                 ax.text(comet + 0.6, i, text, va="center", fontsize=8)
-        ax.set(title=ARROWS[direction], xlabel="COMET-22, mean of five languages, as printed", yticks=y, xlim=(60, 98))
+        ax.set(
+            title=ARROWS[direction],
+            xlabel="COMET-22, mean of five languages, as printed",
+            yticks=y,
+            xlim=(60, 98),
+        )
         ax.set_yticklabels(systems)
         ax.grid(False)
     return fig
@@ -80,7 +85,10 @@ def xalma_figure() -> Figure:
             colour = OURS if system == "X-ALMA" else ACCENT if own else BASELINES[i % len(BASELINES)]
             for subset, face in (("All", colour), ("High", "white")):
                 side = cells[(cells["system"] == system) & (cells["subset"] == subset)]
-                x = side["group_or_lang"].str.removeprefix("group").astype(int) + (i - len(systems) / 2) * 0.09
+                x = (
+                    side["group_or_lang"].str.removeprefix("group").astype(int)
+                    + (i - len(systems) / 2) * 0.09
+                )
                 ax.plot(x, side["value"], ls="", marker="D" if own else "o", ms=6 if own else 5, mec=colour, mfc=face,
                         label=system if subset == "All" else None)  # fmt: skip
         for group in range(1, 8):
@@ -123,7 +131,9 @@ def stages_figure(ours: pd.DataFrame | None = None, metric: str = "BLEU") -> Fig
     panels = [(axes[0][0], cells, "COMET-22, Group 6; the axis begins at 80", "X-ALMA, as printed")]
     if has_ours:
         shown = ours.assign(shown=ours["value"].map("{:.1f}".format), confidence="seed")
-        panels.append((axes[0][1], shown, f"{metric}, Group 6, n: see the table", "Ours, another metric and model"))
+        panels.append(
+            (axes[0][1], shown, f"{metric}, Group 6, n: see the table", "Ours, another metric and model")
+        )
     for ax, frame, label, title in panels:
         for k, (direction, colour) in enumerate({"en-xx": OURS, "xx-en": THEIRS}.items()):
             side = frame[frame["direction"] == direction].set_index("system").reindex(stages)
@@ -147,7 +157,9 @@ def golden_figure(table: pd.DataFrame) -> Figure:
         axes[1].plot(rows["direction"], rows["ours"] - rows["printed"], ls="", marker="o", color=colour)
     ends = [table[["printed", "ours"]].min().min() - 2, table[["printed", "ours"]].max().max() + 2]
     axes[0].plot(ends, ends, color=INK, lw=0.8)
-    axes[0].set(xlabel="BLEU, as printed by ALMA", ylabel="BLEU, scored here", title="Released outputs, WMT'22")
+    axes[0].set(
+        xlabel="BLEU, as printed by ALMA", ylabel="BLEU, scored here", title="Released outputs, WMT'22"
+    )
     axes[0].legend()
     axes[1].axhspan(-0.15, 0.15, color=PALE)
     axes[1].set(ylabel="scored here − printed, BLEU", title="Difference (band: ± 0.15)")
@@ -155,7 +167,9 @@ def golden_figure(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _bars(ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str, horizontal: bool = False) -> None:
+def _bars(
+    ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str, horizontal: bool = False
+) -> None:
     """Bars of a printed column: hatched where a digit is unsure; "not readable" where there is no number."""
     values = side["value"].to_numpy(dtype=float)
     unsure = (side["confidence"] == "unsure").to_numpy() & ~np.isnan(values)
@@ -171,12 +185,20 @@ def _bars(ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: st
         if horizontal:
             ax.text(0 if missing else value, x, label, va="center", fontsize=7, color=grey)
         else:  # the note on a missing bar stands on the axis, wherever that begins
-            place = {"y": 0.01, "transform": ax.get_xaxis_transform(), "rotation": 90} if missing else {"y": value}
+            place = (
+                {"y": 0.01, "transform": ax.get_xaxis_transform(), "rotation": 90}
+                if missing
+                else {"y": value}
+            )
             ax.text(x, s=label.strip(), ha="center", va="bottom", fontsize=7, color=grey, **place)
 
 
 def _short(stage: str) -> str:
-    return stage.replace("pre-training stage ", "pre ").replace("post-training stage ", "post ").replace(" (", "\n(")
+    return (
+        stage.replace("pre-training stage ", "pre ")
+        .replace("post-training stage ", "post ")
+        .replace(" (", "\n(")
+    )
 
 
 def _patch(colour: str, label: str, hatch: str = "") -> object:

@@ -28,7 +28,10 @@ COLOURS = {
 _STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
 CHOSEN, REJECTED = "#117733", "#CC6677"
-BAR_DIRECTIONS = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}  # name, colour, shift
+BAR_DIRECTIONS = {
+    "en-xx": ("en→xx", "#4477AA", -0.19),
+    "xx-en": ("xx→en", "#CCBB44", 0.19),
+}  # name, colour, shift
 VARIANT_COLOURS = ("#EE6677", "#222222", "#4477AA", "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#777777",
                    "#44AA99", "#882255")  # fmt: skip
 
@@ -48,7 +51,9 @@ def tau_curves() -> Figure:
     ax.axhline(0, color=COLOURS["SFT"], linewidth=1, label="0: rejected left alone")
     ax.axhspan(-0.15, 0, color=PALE)
     ax.annotate("τ < 0: rewarded", (2.45, -0.08), ha="right", va="center", fontsize=9)
-    ax.set(xlim=(0, 2.5), ylim=(-0.15, 1.1), title="How hard ARPO rejects, by how far apart the two answers are")
+    ax.set(
+        xlim=(0, 2.5), ylim=(-0.15, 1.1), title="How hard ARPO rejects, by how far apart the two answers are"
+    )
     ax.set(xlabel="z, distance of the average log-probabilities (nats a token)", ylabel="rejection weight τ")
     ax.legend(loc="center right")
     return fig
@@ -60,7 +65,9 @@ def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
     n_tokens: the answer length the frame was made with, for the likelihood term's own push, 1/n_tokens.
     """
     fig, axes = subplots(1, 2, size=(10, 4.2), sharey=True, sharex=True)
-    for ax, side, title in zip(axes, ("chosen", "rejected"), ("Chosen answer", "Rejected answer"), strict=True):
+    for ax, side, title in zip(
+        axes, ("chosen", "rejected"), ("Chosen answer", "Rejected answer"), strict=True
+    ):
         for label, rows in frame.groupby("label", sort=False):
             # the kink of |z| at 0 is a jump, not a line
             for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
@@ -80,7 +87,9 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
     labels = list(dict.fromkeys(frame["label"]))
     n_columns = min(5, len(labels))
     n_rows = -(-len(labels) // n_columns)
-    fig, axes = subplots(n_rows, n_columns, size=(10, 0.9 + 2 * n_rows), sharex=True, sharey=True, squeeze=False)
+    fig, axes = subplots(
+        n_rows, n_columns, size=(10, 0.9 + 2 * n_rows), sharex=True, sharey=True, squeeze=False
+    )
     for ax, label in zip(axes.flat, labels, strict=False):
         rows = frame[frame["label"] == label]
         for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
@@ -88,7 +97,9 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
             mean = by_step.mean()
             ax.plot(mean.index, mean, color=colour, label=side)
             if rows["seed"].nunique() > 1:
-                ax.fill_between(mean.index, by_step.min(), by_step.max(), color=colour, alpha=0.2, linewidth=0)
+                ax.fill_between(
+                    mean.index, by_step.min(), by_step.max(), color=colour, alpha=0.2, linewidth=0
+                )
             ax.axhline(mean.iloc[0], color=colour, linewidth=0.8, linestyle=":")
         ax.set_title(label, fontsize=10)
     for ax in axes.flat[len(labels) :]:
@@ -98,7 +109,11 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
     fig.supylabel("avg log-prob (nats a token)", fontsize=10)
     note = f"{n_pairs} fixed pairs" + (f", mean and range of {n_seeds} seeds" if n_seeds > 1 else "")
     fig.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, title=note, title_fontsize=9
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=2,
+        title=note,
+        title_fontsize=9,
     )
     return fig
 
@@ -137,7 +152,9 @@ def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
         for label, colour in zip(labels, cycle(VARIANT_COLOURS), strict=False):
             by_step = frame[frame["label"] == label].groupby("step")[name]
             mean = by_step.mean()
-            ax.plot(mean.index, mean, color=colour, label=label, linestyle="--" if "detached" in label else "-")
+            ax.plot(
+                mean.index, mean, color=colour, label=label, linestyle="--" if "detached" in label else "-"
+            )
         ax.set_xlabel("updates")
         ax.axhline(0, color=INK, linewidth=0.8)
     axes[0].set(title="Distance of chosen and rejected", ylabel=f"z above {baseline}\n(nats a token)")
@@ -174,7 +191,11 @@ def rate_curves(records: Iterable[Record], probes: pd.DataFrame, title: str) -> 
     return fig
 
 
-RATE_PANELS = [("bleu", "BLEU"), ("content", "content score, %"), ("length_ratio", "length, % of the reference")]
+RATE_PANELS = [
+    ("bleu", "BLEU"),
+    ("content", "content score, %"),
+    ("length_ratio", "length, % of the reference"),
+]
 
 
 def _over_rates(ax: Axes, rows: pd.DataFrame, column: str, start: float) -> None:
@@ -246,11 +267,18 @@ def interval_bars(
         ax.set_yticks(range(len(names)), [labels[name] for name in names])
     axes[0, 0].invert_yaxis()
     fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    note = f"dotted: {labels[baseline]}" + ("; whiskers: 95 % over seeds" if summary["half"].notna().any() else "")
+    note = f"dotted: {labels[baseline]}" + (
+        "; whiskers: 95 % over seeds" if summary["half"].notna().any() else ""
+    )
     fig.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2, title=note, title_fontsize=9
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower right",
+        ncols=2,
+        title=note,
+        title_fontsize=9,
     )
     return fig
+
 
 def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str) -> Figure:
     """Notebook 09: BLEU of each system as bars, a panel per direction class, whiskers: 95 % over seeds.
@@ -285,7 +313,9 @@ def quality_figure(table: pd.DataFrame) -> Figure:
     fig, axes = subplots(2, 2, size=(10, 6.4), sharey="row", sharex=True)
     for row, (label, title) in zip(axes, LABELS.items(), strict=True):
         for ax, arrow in zip(row, ARROWS.values(), strict=True):
-            for shift, (mono, rows) in zip((-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True):
+            for shift, (mono, rows) in zip(
+                (-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True
+            ):
                 places = [place + shift for place in range(len(rows))]
                 bars = ax.bar(places, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
                               label=f"monolingual text: {mono}")  # fmt: skip
@@ -305,7 +335,9 @@ def amount_figure(table: pd.DataFrame) -> Figure:
     fig, axes = subplots(1, 2, size=(10, 3.8))
     for ax, (label, title) in zip(axes, LABELS.items(), strict=True):
         for arrow, colour in zip(ARROWS.values(), ("#4477AA", "#CCBB44"), strict=True):
-            ax.plot(table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow)
+            ax.plot(
+                table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow
+            )
         ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
         ax.set_xticks(table["monolingual tokens"])
         ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))

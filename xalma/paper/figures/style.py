@@ -38,7 +38,9 @@ def use_style() -> None:
     plt.rcParams.update(STYLE)
 
 
-def subplots(n_rows: int = 1, n_columns: int = 1, size: tuple[float, float] = (8.0, 4.0), **more: Any) -> tuple:
+def subplots(
+    n_rows: int = 1, n_columns: int = 1, size: tuple[float, float] = (8.0, 4.0), **more: Any
+) -> tuple:
     """(figure, axes) in the package's style; `size` in inches, `more` as for pyplot's `subplots`.
 
     The figure is closed at once: it can still be drawn on and saved, but a notebook shows it only when a cell ends
@@ -69,7 +71,9 @@ def group_legend(target: Axes | Figure, groups: Iterable[int] = tuple(GROUP_NAME
 
 def group_borders(ax: Axes, codes: list[str], axes: str = "xy", colour: str = "white") -> None:
     """Lines between groups where columns ("x") or rows ("y") of a picture are `codes`; ticks in group colours."""
-    borders = [i - 0.5 for i in range(1, len(codes)) if language(codes[i]).group != language(codes[i - 1]).group]
+    borders = [
+        i - 0.5 for i in range(1, len(codes)) if language(codes[i]).group != language(codes[i - 1]).group
+    ]
     for name, set_ticks, draw in (("x", ax.set_xticks, ax.axvline), ("y", ax.set_yticks, ax.axhline)):
         if name not in axes:
             continue

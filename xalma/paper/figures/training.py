@@ -56,7 +56,9 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
     for ax, stage in zip(axes, stages, strict=True):
         rows = logs[logs["stage"] == stage]
         for group, part in rows.groupby("group"):
-            ax.plot(part["step"], part["loss"], color=_colour(group), label=_name(group), marker=_marker(part))
+            ax.plot(
+                part["step"], part["loss"], color=_colour(group), label=_name(group), marker=_marker(part)
+            )
         kind = "ARPO loss (nats)" if stage == 5 else "training loss (nats per token)"
         ax.set(xlabel="updates", ylabel=kind, title=STAGE_TITLES[stage])
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -71,7 +73,11 @@ def ladder_figure(records: Iterable[Record]) -> Figure:
     records of none of them.
     """
     records = list(records)
-    found = [(name, columns, kept) for name, columns in INSTRUMENTS.items() if (kept := _instrument(records, *columns))]
+    found = [
+        (name, columns, kept)
+        for name, columns in INSTRUMENTS.items()
+        if (kept := _instrument(records, *columns))
+    ]
     if not found:
         raise ValueError("no records to draw a ladder of: evaluate the stages first")
     fig, axes = _panels(2 * len(found), columns=len(found), height=3.2)
@@ -114,10 +120,14 @@ def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, sta
         ax.set_xticks(range(len(stages)), [STAGE_LABELS[stage] for stage in stages])
         ax.margins(x=0.12)
         least = 0.1 if metric in IN_BITS else 1
-        ax.set_ylim(bottom=min(0, 1.15 * table[stages].min().min()), top=max(least, 1.15 * table[stages].max().max()))
+        ax.set_ylim(
+            bottom=min(0, 1.15 * table[stages].min().min()), top=max(least, 1.15 * table[stages].max().max())
+        )
 
 
-def direction_heatmap(records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES) -> Figure:
+def direction_heatmap(
+    records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES
+) -> Figure:
     """Score of each direction after each of `stages`: languages down (groups apart), one panel per side."""
     table = direction_table([record for record in records if record.stage in stages], metric)
     stages = [stage for stage in stages if stage in table]
@@ -172,21 +182,29 @@ def arpo_figure(logs: pd.DataFrame) -> Figure:
     for group, rows in logs.groupby("group"):
         train, probe = rows[rows["kind"] == "train"], rows[rows["kind"] == "probe"]
         for ax, column in zip(axes, ("z", "tau"), strict=False):
-            ax.plot(train["step"], train[column], color=_colour(group), label=_name(group), marker=_marker(train))
+            ax.plot(
+                train["step"], train[column], color=_colour(group), label=_name(group), marker=_marker(train)
+            )
         for side, style in (("chosen", "-"), ("rejected", "--")):
             values = probe[f"{side}_avg_logp"]
             axes[2].plot(probe["step"], values, color=_colour(group), ls=style)
     axes[0].set(xlabel="updates", ylabel="z, batch mean (nats per token)", title="How far apart")
-    axes[1].set(xlabel="updates", ylabel="tau, batch mean", title="Weight of the rejected answer", ylim=(-0.05, 1.05))
+    axes[1].set(
+        xlabel="updates", ylabel="tau, batch mean", title="Weight of the rejected answer", ylim=(-0.05, 1.05)
+    )
     axes[2].set(xlabel="updates", ylabel="log-probability (nats per token)", title="Fixed pairs of training")
-    axes[2].legend(handles=[Line2D([], [], color=INK, ls=s, label=n) for n, s in (("chosen", "-"), ("rejected", "--"))])
+    axes[2].legend(
+        handles=[Line2D([], [], color=INK, ls=s, label=n) for n, s in (("chosen", "-"), ("rejected", "--"))]
+    )
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
     _legend(fig, axes[:1])
     return fig
 
 
-def _panels(n: int, columns: int, height: float = 3.4, sharey: bool | str = False) -> tuple[Figure, Sequence[Axes]]:
+def _panels(
+    n: int, columns: int, height: float = 3.4, sharey: bool | str = False
+) -> tuple[Figure, Sequence[Axes]]:
     """A figure of n panels, at most `columns` in a row, empty places taken away."""
     columns = min(n, columns)
     rows = -(-n // columns)
@@ -200,7 +218,9 @@ def _panels(n: int, columns: int, height: float = 3.4, sharey: bool | str = Fals
 
 def _legend(fig: Figure, axes: Sequence[Axes]) -> None:
     """One legend under all panels, where it covers no line."""
-    found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    found = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
     fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(3, len(found)))
 
 

@@ -56,7 +56,8 @@ def real_tasks(p: Profile) -> list[RealTask]:
     found += [RealTask(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in groups]
     if len(groups) > 1:
         found += [
-            RealTask(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n)) for name in ("wide", "dense")
+            RealTask(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n))
+            for name in ("wide", "dense")
         ]
         found += [RealTask(f"share.own.g{g}", ("stage1",), lambda r, g=g: t.own(r, g)) for g in groups]
         found.append(RealTask("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
@@ -176,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         p = scaled(load_profile(a.profile, **values), a.scale)
         if not (a.pack / "index.json").is_file():
-            raise FileNotFoundError(f"no pack in {a.pack}: write it with `python -m xalma.paper.real_base.scores pack`")
+            raise FileNotFoundError(
+                f"no pack in {a.pack}: write it with `python -m xalma.paper.real_base.scores pack`"
+            )
     except (ValueError, OSError) as error:
         print(f"xalma: {error}", file=sys.stderr)
         return 2
@@ -212,7 +215,15 @@ def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
     with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(line + "\n")
     given = list(sys.argv[1:]) if a.argv is None else list(a.argv)
-    command = [sys.executable, "-m", "xalma.paper.real_base.run", *given, "--worker", "--until", f"{until:.1f}"]
+    command = [
+        sys.executable,
+        "-m",
+        "xalma.paper.real_base.run",
+        *given,
+        "--worker",
+        "--until",
+        f"{until:.1f}",
+    ]
     env = os.environ | {"TQDM_DISABLE": "1"}
     workers = [subprocess.Popen(command, env=env) for _ in range(a.workers)]
     codes = [worker.wait() for worker in workers]

@@ -229,7 +229,9 @@ def _write_log(out: Path, run: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m xalma.paper.real_base.scores", description="Texts in, scores out.")
+    parser = argparse.ArgumentParser(
+        prog="python -m xalma.paper.real_base.scores", description="Texts in, scores out."
+    )
     parser.add_argument("what", choices=("pack", "score"))
     parser.add_argument("--profile", default="real")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")

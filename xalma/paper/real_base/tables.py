@@ -35,13 +35,21 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-RealScores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]  # (name, set, direction) -> metric -> draws
+RealScores = Mapping[
+    tuple[str, str, str], Mapping[str, np.ndarray]
+]  # (name, set, direction) -> metric -> draws
 
 
-def mean_of(scores: RealScores, name: str, set_: str, directions: Sequence[str], metric: str) -> np.ndarray | None:
+def mean_of(
+    scores: RealScores, name: str, set_: str, directions: Sequence[str], metric: str
+) -> np.ndarray | None:
     """Mean over directions, a draw at a time; None where one of them is missing."""
     found = [scores.get((name, set_, direction)) for direction in directions]
-    return None if not found or any(one is None for one in found) else np.mean([one[metric] for one in found], axis=0)
+    return (
+        None
+        if not found or any(one is None for one in found)
+        else np.mean([one[metric] for one in found], axis=0)
+    )
 
 
 def sides(codes: Sequence[str]) -> dict[str, list[str]]:
@@ -91,14 +99,18 @@ def difference(scores: RealScores, a: str, b: str, set_: str, here: Sequence[str
     return shown(first - second, metric) + ("*" if low > 0 or high < 0 else "")
 
 
-def _difference_table(scores: RealScores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str) -> pd.DataFrame:
+def _difference_table(
+    scores: RealScores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str
+) -> pd.DataFrame:
     """What each pair of systems differs by, a row per group, side and pair."""
     rows = []
     for group, codes in groups_of(p).items():
         for side, here in sides(codes).items():
             for label, (a, b) in pairs.items():
                 row = {"group": group, "direction": side, "compared": label}
-                rows.append(row | {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS})
+                rows.append(
+                    row | {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS}
+                )
     return pd.DataFrame(rows)
 
 
@@ -114,7 +126,9 @@ SHARING = {
 }  # fmt: skip
 
 
-def _methods_table(scores: RealScores, p: Profile, codes: Sequence[str], pieces: Sequence[Piece]) -> pd.DataFrame:
+def _methods_table(
+    scores: RealScores, p: Profile, codes: Sequence[str], pieces: Sequence[Piece]
+) -> pd.DataFrame:
     """Every method and rate on a group's directions, and its differences from stage 4, with length and off-target."""
     names = [*sorted({name for name, _, _ in scores if "@" in name}), "stage5", "sft+", "stage4"]
     every, rows = [one for here in sides(codes).values() for one in here], []
@@ -129,7 +143,9 @@ def _methods_table(scores: RealScores, p: Profile, codes: Sequence[str], pieces:
         label, _, factor = {"stage5": "arpo@1", "sft+": "sft@1"}.get(name, name).partition("@")
         row: dict[str, Any] = {"method": label, "rate": p.stage5_learning_rate * float(factor or 0) or ""}
         for side, here in sides(codes).items():
-            row |= {f"{m} {side}": shown(mean_of(scores, name, "flores", here, m), m) for m in ("bleu", "chrf++")}
+            row |= {
+                f"{m} {side}": shown(mean_of(scores, name, "flores", here, m), m) for m in ("bleu", "chrf++")
+            }
         row["bits_per_byte"] = shown(mean_of(scores, name, "flores", every, "bits_per_byte"), "bits_per_byte")
         for m in ("bleu", "chrf++"):
             row[f"{m}, less stage 4"] = difference(scores, name, "stage4", "flores", every, m)
@@ -173,7 +189,9 @@ def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[
     write_json(folder / "12_about.json", about)
     for set_, label in (("flores", "ladder"), ("whole", "whole")):
         for metric in METRICS:
-            _table(folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric))
+            _table(
+                folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric)
+            )
     _table(folder / "12_steps.csv", _difference_table(scores, p, STEPS, "flores"))
     _table(folder / "12_sharing.csv", _difference_table(scores, p, SHARING, "flores"))
     rows = [
@@ -182,7 +200,9 @@ def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[
     ]  # fmt: skip
     _table(folder / "12_french.csv", pd.DataFrame(rows))
     for group in sorted(set(p.comparison_group_numbers) & set(p.group_numbers)):
-        _table(folder / f"12_methods_group{group}.csv", _methods_table(scores, p, p.languages_of(group), pieces))
+        _table(
+            folder / f"12_methods_group{group}.csv", _methods_table(scores, p, p.languages_of(group), pieces)
+        )
     wmt = sorted({d for _, s, d in scores if s == "wmt23"})
     rows = [
         {"direction": d, "metric": m}

@@ -110,7 +110,9 @@ def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0
     """One pass over the rows, or `steps` updates, by the settings of a stage; the log is written."""
     p, stage, started = run.p, run.p.stage(number), time.perf_counter()
     batch = min(stage.batch_size, len(rows))
-    micro = min(stage.micro_batch * (2 if number == 4 else 1), batch)  # prompted rows are half as long as blocks
+    micro = min(
+        stage.micro_batch * (2 if number == 4 else 1), batch
+    )  # prompted rows are half as long as blocks
     batch -= batch % micro
     stage = replace(stage, batch_size=batch, micro_batch=micro, learning_rate=rate or stage.learning_rate)
     steps = steps or max(1, len(rows) // batch)

@@ -28,7 +28,6 @@ __all__, __getattr__, __dir__ = face(
         "table5"
     ),
     study=(
-        "BITS file_records file_study PANELS read_study study_findings study_note study_summary "
-        "study_table"
+        "BITS file_records file_study PANELS read_study study_findings study_note study_summary study_table"
     ),
 )

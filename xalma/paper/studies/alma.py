@@ -41,7 +41,9 @@ from xalma.training.workers import side_by_side
 
 PARALLEL = ("none", "random", "filtered", "human-written")
 HUMAN = "human-written"
-LORA_TARGETS = ["down_proj"]  # runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
+LORA_TARGETS = [
+    "down_proj"
+]  # runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
 MONO_SHARES = (0.0, 0.25, 0.5, 1.0)  # of stage 1's budget, for the curve; our choice
 READ_MOST = 20  # rows of web bitext read for one that is kept; our choice
 
@@ -84,7 +86,9 @@ def bitext_kinds(p: Profile, lang: str) -> dict[str, list[tuple[str, str]]]:
     n = min(map(len, found.values()))
     if not n:
         missing = next(kind for kind, pairs in found.items() if not pairs)
-        raise ValueError(f"no {missing} pairs of {lang} in corpus {p.corpus!r}: join a corpus that has some, with +")
+        raise ValueError(
+            f"no {missing} pairs of {lang} in corpus {p.corpus!r}: join a corpus that has some, with +"
+        )
     return {kind: pairs[:n] for kind, pairs in found.items()}
 
 
@@ -97,7 +101,10 @@ def bitext_table(p: Profile) -> pd.DataFrame:
     for lang in p.languages:
         aligned = set(islice(open_corpus(p.but(bitext_noise=0.0)).bitext(lang), READ_MOST * p.sft_pairs))
         pairs = {kind: bitext(p, kind, lang) for kind in ("random", "filtered")}
-        wrong = {kind: 100 * sum(pair not in aligned for pair in found) / len(found) for kind, found in pairs.items()}
+        wrong = {
+            kind: 100 * sum(pair not in aligned for pair in found) / len(found)
+            for kind, found in pairs.items()
+        }
         rows.append({"language": language(lang).name, "pairs of each kind": len(pairs["random"]),
                      **{f"{kind}, misaligned %": share for kind, share in wrong.items()}})  # fmt: skip
     return pd.DataFrame(rows)
@@ -113,7 +120,12 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
     out = home() / p.run_dir / p.name / "stage2_parallel" / f"{start.parts[-3]}-{kind}{'-lora' * lora}"
     values = p.values("seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_",
                       "alma_")  # fmt: skip
-    inputs = values | {"kind": kind, "lora": lora, "start": read_run(start)["fingerprint"], "recipe": recipe_hash()}
+    inputs = values | {
+        "kind": kind,
+        "lora": lora,
+        "start": read_run(start)["fingerprint"],
+        "recipe": recipe_hash(),
+    }
 
     def make(aside: Path) -> dict[str, Any]:
         stage = {"stage": "parallel", "number": 2, "group": BASE, "base": str(out), "previous": str(start)}
@@ -138,13 +150,23 @@ def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dic
     log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
                 label=f"{start.parts[-3]}, {kind}{', LoRA' * lora}")  # fmt: skip
     save_base(model.merge_and_unload() if lora else model, tokenizer, out)
-    return {"rows": len(rows), "rows_too_long": n_long, "steps": steps, "parameters_trained": n_trained, "log": log}
+    return {
+        "rows": len(rows),
+        "rows_too_long": n_long,
+        "steps": steps,
+        "parameters_trained": n_trained,
+        "log": log,
+    }
 
 
 def study(p: Profile) -> dict[str, Path]:
     """Every model of the two studies, trained where it is not yet; name ("mono-1, random") -> folder."""
-    bases = dict(zip(MONO_SHARES, side_by_side(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True))
-    wanted = [(share, kind, False) for share in MONO_SHARES for kind in PARALLEL if kind == HUMAN or share in (0, 1)]
+    bases = dict(
+        zip(MONO_SHARES, side_by_side(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True)
+    )
+    wanted = [
+        (share, kind, False) for share in MONO_SHARES for kind in PARALLEL if kind == HUMAN or share in (0, 1)
+    ]
     wanted.append((1.0, HUMAN, True))
     folders = side_by_side(p, [(parallel, (p, bases[share], kind, lora)) for share, kind, lora in wanted])
     return {system_name(*what): folder for what, folder in zip(wanted, folders, strict=True)}
@@ -164,6 +186,7 @@ def evaluate(p: Profile, folders: dict[str, Path]) -> list[Record]:
 def scores_file(p: Profile) -> Path:
     """Where the records of notebook 11 lie."""
     return results_folder(p) / "alma" / "scores.jsonl"
+
 
 BITS = "bits/byte"
 _METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}
@@ -198,9 +221,15 @@ def amount_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Data
 def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.DataFrame:
     """Stage 2 with full weights and with LoRA: parameters trained, the paper's 7B averages, and ours."""
     found, rows = cells_of(records), []
-    for label, system, lora in (("full weights", "ALMA-7B", False), ("LoRA on down_proj", "ALMA-7B-LoRA", True)):
+    for label, system, lora in (
+        ("full weights", "ALMA-7B", False),
+        ("LoRA on down_proj", "ALMA-7B-LoRA", True),
+    ):
         name = system_name(1.0, HUMAN, lora)
-        row: dict[str, Any] = {"stage 2": label, "parameters trained": read_run(folders[name])["parameters_trained"]}
+        row: dict[str, Any] = {
+            "stage 2": label,
+            "parameters trained": read_run(folders[name])["parameters_trained"],
+        }
         for table, (direction, arrow) in zip("ab", ARROWS.items(), strict=True):
             row[f"paper BLEU {arrow}"] = _average(table, direction, system)
             row |= _ours(found[name, direction][0], arrow)
@@ -226,7 +255,9 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
             if label == "BLEU" and ours.max() < LEAST_BLEU:
                 said.append(f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by.")
                 continue
-            said.append(f"{arrow}, {_WORDS[label]}: {_on_text(ours, label, places)}; {_on_kinds(ours, label, places)}.")
+            said.append(
+                f"{arrow}, {_WORDS[label]}: {_on_text(ours, label, places)}; {_on_kinds(ours, label, places)}."
+            )
     return said
 
 
@@ -241,7 +272,9 @@ def _on_text(ours: pd.Series, label: str, places: int) -> str:
 
 def _on_kinds(ours: pd.Series, label: str, places: int) -> str:
     after = ours["yes"][list(PARALLEL)].sort_values(ascending=label != "BLEU", kind="stable")
-    return "after it, from best to worst: " + ", ".join(f"{kind} {value:.{places}f}" for kind, value in after.items())
+    return "after it, from best to worst: " + ", ".join(
+        f"{kind} {value:.{places}f}" for kind, value in after.items()
+    )
 
 
 def amount_sentences(table: pd.DataFrame) -> list[str]:

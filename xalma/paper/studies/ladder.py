@@ -45,7 +45,10 @@ def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
     mine, seeds = one_share(p.but(ablation_share=1.0)), seeds_of(p)
     read_run(stage_folder(p, 0))
     found: list[Record] = []
-    for systems in ((FULL,), tuple(name for name in SFT_SYSTEMS if name != FULL)):  # the others start from its stages
+    for systems in (
+        (FULL,),
+        tuple(name for name in SFT_SYSTEMS if name != FULL),
+    ):  # the others start from its stages
         jobs = [(_score, (mine, group, seed, name)) for seed in seeds for name in systems]
         found += [record for records in side_by_side(p, jobs) for record in records]
     jobs = [(_continue, (mine, group, seed, number)) for seed in seeds for number in range(len(BEFORE_SFT))]
@@ -90,7 +93,11 @@ def sft_table(study: Study) -> pd.DataFrame:
             seeds = values[name, direction, "bleu"]
             gap, gap_half = paired(values, name, study.baseline, direction, "bleu")
             row = {"direction": arrow, **facts, "BLEU": mean["bleu"], "±": half["bleu"]}
-            row |= {"range over seeds": seeds.max() - seeds.min(), "BLEU − all stages": gap, "± of it": gap_half}
+            row |= {
+                "range over seeds": seeds.max() - seeds.min(),
+                "BLEU − all stages": gap,
+                "± of it": gap_half,
+            }
             rows.append(row | {"bits per byte": mean["bits_per_byte"]})
     return pd.DataFrame(rows)
 
@@ -145,7 +152,9 @@ def run_ladder_study(argv: Sequence[str] | None = None) -> None:
     stage0_backbone(p)
     for group in p.group_numbers:
         file_ladder(p, *ladder_study(p, group))
-    write_run(ladder_folder(p) / "run.json", "make ladder", profile=p.name, seeds=list(seeds_of(p)), groups=p.groups)
+    write_run(
+        ladder_folder(p) / "run.json", "make ladder", profile=p.name, seeds=list(seeds_of(p)), groups=p.groups
+    )
 
 
 if __name__ == "__main__":

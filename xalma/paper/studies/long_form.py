@@ -76,7 +76,9 @@ def long_folder(p: Profile) -> Path:
 def plan(p: Profile) -> str:
     """One sentence on what the long form will do; its time is in no file before it was run once."""
     n = len(systems(p)) + len(arpo_variants(p))
-    return f"{n} systems × {p.seeds} seeds: {n * p.seeds} modules to train and to test on {p.workers} worker(s)."
+    return (
+        f"{n} systems × {p.seeds} seeds: {n * p.seeds} modules to train and to test on {p.workers} worker(s)."
+    )
 
 
 def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
@@ -87,7 +89,9 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
     variants, groups = arpo_variants(p), p.comparison_group_numbers
     chosen, folder = [*systems(p), *variants], long_folder(p)
     found = [*records, *(record for group in groups for record in compare_methods(p, group, variants))]
-    file_records(folder / "scores.jsonl", {record.key: record for record in found}.values())  # the start comes twice
+    file_records(
+        folder / "scores.jsonl", {record.key: record for record in found}.values()
+    )  # the start comes twice
     _write_csv(folder / "probes.csv", pd.concat([probe_frame(p, group, chosen) for group in groups]))
     taus = pd.concat([tau_frame(p, group, chosen) for group in groups])
     joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}
@@ -192,4 +196,8 @@ def read_ablations(p: Profile) -> LongAblations | None:
 def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
     """run.json of a notebook's long form; None where it was not run. Raises ValueError for a damaged one."""
     path = folder / "run.json"
-    return read_json(path, f"run the long form of notebook {notebook} again", keys=keys) if path.exists() else None
+    return (
+        read_json(path, f"run the long form of notebook {notebook} again", keys=keys)
+        if path.exists()
+        else None
+    )

@@ -90,13 +90,17 @@ def joint_profile(p: Profile, name: str, seed: int) -> Profile:
     Full weights are trained at the module's learning rates, but at none above stage 1's.
     """
     q, n = shortened(p, seed), len(p.group_numbers)
-    changes: dict[str, Any] = {"stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)}
+    changes: dict[str, Any] = {
+        "stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)
+    }
     for number in (2, 3):
         stage = q.stage(number)
         update = stage.batch_size * p.block_tokens  # its tokens
         changes[f"stage{number}_tokens"] = n * (stage.tokens // update) * update
     if name == DENSE:
-        least = {number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in SHARING_STAGES}
+        least = {
+            number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in SHARING_STAGES
+        }
         return q.but(**changes, **{f"stage{number}_learning_rate": rate for number, rate in least.items()})
     if name == WIDE:
         changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
@@ -110,7 +114,9 @@ def drawn_as_in_groups(p: Profile, number: int) -> Profile:
         codes = tuple(code for code in p.languages if language(code).group == group)
         drawn = ((ENGLISH,) if number == 2 else ()) + codes
         shares.update(profile_shares(p, drawn, mixing_sizes(p, KINDS[number], drawn)))
-    return p.but(mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items()))
+    return p.but(
+        mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items())
+    )
 
 
 def _facts(p: Profile, name: str) -> dict[str, int]:
@@ -137,6 +143,7 @@ def n_parameters(folder: Path) -> int:
             names = list(file.keys())
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     return total
+
 
 GROUP, RANDOM, ALL = "group", "random", "all"  # of `size_sets`, beside the sizes below the group's
 
@@ -180,7 +187,9 @@ def size_profile(p: Profile, group: int, seed: int, codes: tuple[str, ...]) -> P
     updates = sft_updates(p, group, seed)
     pairs = math.ceil(updates * p.stage4_batch_size / (2 * len(codes)))
     return shortened(p, seed).but(
-        module_languages=f"{group}:{'+'.join(codes)}", stage4_updates=updates, sft_pairs=min(p.sft_pairs, pairs)
+        module_languages=f"{group}:{'+'.join(codes)}",
+        stage4_updates=updates,
+        sft_pairs=min(p.sft_pairs, pairs),
     )
 
 

@@ -72,7 +72,12 @@ def gradient_frame(
         chosen = (torch.full_like(d, chosen_avg) * n).requires_grad_()
         rejected = ((chosen_avg - d) * n).requires_grad_()
         up, down = torch.autograd.grad(loss(chosen, rejected, n).sum(), (chosen, rejected))
-        frame = {"label": label, "difference": differences, "chosen": (-up).tolist(), "rejected": (-down).tolist()}
+        frame = {
+            "label": label,
+            "difference": differences,
+            "chosen": (-up).tolist(),
+            "rejected": (-down).tolist(),
+        }
         rows.append(pd.DataFrame(frame))
     return pd.concat(rows, ignore_index=True)
 
@@ -95,7 +100,8 @@ def probe_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFram
             log = read_log(system_folder(p, group, system, seed))
             keys = ("step", "chosen_avg_logp", "rejected_avg_logp")
             rows += [
-                {"system": system.name, "label": system.label, "seed": seed} | {key: entry[key] for key in keys}
+                {"system": system.name, "label": system.label, "seed": seed}
+                | {key: entry[key] for key in keys}
                 for entry in log
                 if entry["kind"] == "probe"
             ]
@@ -126,7 +132,9 @@ def above_baseline(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Raises ValueError where `baseline` is not in the frame.
     """
     if baseline not in set(frame["label"]):
-        raise ValueError(f"no system {baseline!r} to compare z with: there are {', '.join(frame['label'].unique())}")
+        raise ValueError(
+            f"no system {baseline!r} to compare z with: there are {', '.join(frame['label'].unique())}"
+        )
     start = frame[frame["label"] == baseline].set_index(["seed", "step"])["z"]
     less = start.reindex(pd.MultiIndex.from_frame(frame[["seed", "step"]])).to_numpy()
     return frame.assign(z=frame["z"] - less)
@@ -162,5 +170,7 @@ def push_table(frame: pd.DataFrame) -> pd.DataFrame:
         before, after = first[f"{side}_avg_logp"], last[f"{side}_avg_logp"]
         for name, values in (("before", before), ("after", after), ("change", after - before)):
             table[f"{side} {name}"] = values.groupby(level="label").mean()
-        table[f"{side} ±"] = (after - before).groupby(level="label").agg(lambda changes: half_width(list(changes)))
+        table[f"{side} ±"] = (
+            (after - before).groupby(level="label").agg(lambda changes: half_width(list(changes)))
+        )
     return table.reset_index()

@@ -35,7 +35,9 @@ from xalma.training.ladder import score_rows, translate_test
 from xalma.training.stages import open_for_training, preference_pairs
 from xalma.training.workers import side_by_side
 
-N_PROBED = 16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
+N_PROBED = (
+    16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
+)
 _RELEASED = PRESETS["released-code"]
 # Beside the method "arpo" with the profile's values: what reviewers asked for and nobody published. The paper's preset
 # has no clamped variant: its tau is 0 or more by itself.
@@ -69,7 +71,9 @@ def systems(p: Profile) -> list[System]:
     for name in asked:
         if name not in METHODS:
             near = get_close_matches(name, METHODS, n=3) or list(METHODS)
-            raise ValueError(f"unknown preference method {name!r} in methods: near names are {', '.join(near)}")
+            raise ValueError(
+                f"unknown preference method {name!r} in methods: near names are {', '.join(near)}"
+            )
     return [
         System(name, METHODS[name].label, name, _arpo_options(p) if name == "arpo" else {})
         for name in METHODS
@@ -157,7 +161,9 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
 
 def system_folder(p: Profile, group: int, system: System, seed: int) -> Path:
     """Where a trained system lies."""
-    return _comparisons(p) / system.name.replace(" ", "-").replace(",", "") / f"seed{seed}" / adapter_name(group)
+    return (
+        _comparisons(p) / system.name.replace(" ", "-").replace(",", "") / f"seed{seed}" / adapter_name(group)
+    )
 
 
 def preference_file(p: Profile) -> Path:

@@ -73,7 +73,9 @@ def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) ->
         bare = {labels[n]: found[n, direction][0]["bleu"] for n in ("dpo", "simpo", "kto") if n in labels}
         if bare:
             listed = ", ".join(f"{label} {value:.1f}" for label, value in bare.items())
-            sentences.append(f"Without behaviour cloning, {arrow}: {listed} BLEU, from {start:.1f} at the start.")
+            sentences.append(
+                f"Without behaviour cloning, {arrow}: {listed} BLEU, from {start:.1f} at the start."
+            )
         agreement = _rank_agreement(found, labels, direction)
         if agreement is not None:
             rho, n = agreement
@@ -88,8 +90,12 @@ def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list
     """Sentences on style drift: how near each method's output stays to the SFT output, nearest first."""
     found, sentences = cells_of(records), []
     for direction, arrow in ARROWS.items():
-        drift = {label: found[name, direction][0]["drift_chrf"] for name, label in labels.items() if name != SFT}
-        listed = [f"{label} {drift[label]:.1f}" for label in sorted(drift, key=drift.__getitem__, reverse=True)]
+        drift = {
+            label: found[name, direction][0]["drift_chrf"] for name, label in labels.items() if name != SFT
+        }
+        listed = [
+            f"{label} {drift[label]:.1f}" for label in sorted(drift, key=drift.__getitem__, reverse=True)
+        ]
         sentences.append(f"{arrow}, chrF of the output to the SFT output: {', '.join(listed)}.")
     return [*sentences, on_seeds(int(found["n_seeds", "max"]))]
 
@@ -155,6 +161,7 @@ def _rank_agreement(found: Mapping, labels: Mapping[str, str], direction: str) -
     ranks = both.rank()
     return float(ranks["ours"].corr(ranks["paper"])), len(both)
 
+
 # What Table 5 is read for: BC holds a method up, CPO falls below SFT, ARPO does not. Of continued SFT it says nothing.
 DIFFERENCES = (
     ("dpo", SFT), ("simpo", SFT), ("kto", SFT), ("dpo+bc", "dpo"), ("simpo+bc", "simpo"), ("kto+bc", "kto"),
@@ -214,7 +221,9 @@ def sweep_frame(records: Iterable[Record], chosen: Sequence[System]) -> pd.DataF
     plain = {
         system.name: {key: system.options[key] for key in ("eta", "eta_scale")}
         for system in chosen
-        if system.method == "arpo" and not system.options["detach_penalty"] and "clamp_min" not in system.options
+        if system.method == "arpo"
+        and not system.options["detach_penalty"]
+        and "clamp_min" not in system.options
     }
     frame = summary(records)
     frame = frame[frame["system"].isin(list(plain))]
@@ -230,7 +239,9 @@ def difference_findings(table: pd.DataFrame) -> list[str]:
             f"{shown} in {len(part)}: {', '.join(part['difference in BLEU'])}"
             for shown, part in rows.groupby("shown", sort=False)
         ]
-        sentences.append(f"{arrow}, of {len(rows)} differences that the paper prints: " + "; ".join(parts) + ".")
+        sentences.append(
+            f"{arrow}, of {len(rows)} differences that the paper prints: " + "; ".join(parts) + "."
+        )
     return sentences
 
 

@@ -20,7 +20,9 @@ def seeds_of(p: Profile) -> range:
     return range(p.seed, p.seed + p.seeds)
 
 
-def paired(values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu") -> tuple[float, float]:
+def paired(
+    values: pd.Series, one: str, other: str, direction: str, metric: str = "bleu"
+) -> tuple[float, float]:
     """(mean of the difference in a metric over the seeds that both have, half its interval).
 
     The SFT module is the same for all seeds. values: `by_seed`, sorted.
@@ -29,8 +31,25 @@ def paired(values: pd.Series, one: str, other: str, direction: str, metric: str 
     gap = (first - (second.iloc[0] if other == SFT else second)).dropna()
     return gap.mean(), half_width(list(gap))
 
+
 # Student's t, 97.5 %, for 2, 3, ... degrees of freedom; the last one serves for more, on the safe side.
-T_975 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
+T_975 = (
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+)
 LEAST_BLEU = 1  # below this, differences in BLEU say nothing
 
 

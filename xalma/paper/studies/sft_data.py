@@ -48,7 +48,9 @@ def sft_languages(p: Profile, group: int) -> tuple[str, ...]:
     if "ntrex" not in parse_corpus(p.corpus) or not has_data("wmt"):
         return ()
     wmt, flores = (family(name)(p) for name in ("wmt", "flores"))
-    return tuple(code for code in p.languages_of(group) if wmt.sft(code) and wmt.test(code) and flores.sft(code))
+    return tuple(
+        code for code in p.languages_of(group) if wmt.sft(code) and wmt.test(code) and flores.sft(code)
+    )
 
 
 def compare_sft_data(p: Profile, group: int) -> list[Study]:
@@ -61,7 +63,12 @@ def compare_sft_data(p: Profile, group: int) -> list[Study]:
     read_run(stage_folder(p, 3, group))
     mine = one_share(p)
     side_by_side(p, [(_train, (mine, group, data, seed)) for data in DATA for seed in seeds_of(p)])
-    jobs = [(_score, (mine, group, data, seed, test)) for data in DATA for seed in seeds_of(p) for test in TEST_LABELS]
+    jobs = [
+        (_score, (mine, group, data, seed, test))
+        for data in DATA
+        for seed in seeds_of(p)
+        for test in TEST_LABELS
+    ]
     scored = dict(zip(jobs, side_by_side(p, jobs), strict=True))
     systems = {data: _facts(mine, group, data) for data in DATA}
     return [
@@ -91,7 +98,9 @@ def shared_updates(p: Profile, group: int) -> int:
 
 
 def _train(p: Profile, group: int, data: str, seed: int) -> None:
-    stage4_sft(data_profile(p, group, data, seed), group, stage_folder(p, 3, group), branch=_branch(data, seed))
+    stage4_sft(
+        data_profile(p, group, data, seed), group, stage_folder(p, 3, group), branch=_branch(data, seed)
+    )
 
 
 def _score(p: Profile, group: int, data: str, seed: int, test: str) -> list[Record]:

@@ -56,7 +56,11 @@ def ablate_stages(p: Profile, group: int) -> Study:
         found += [record for records in side_by_side(p, jobs) for record in records]
     folders = {chain: _chain_folder(mine, group, p.seed, chain) for chain in CHAINS}
     systems = {
-        chain: {"system": label, "updates": n_updates(folders[chain]), "ends with": read_run(folders[chain])["number"]}
+        chain: {
+            "system": label,
+            "updates": n_updates(folders[chain]),
+            "ends with": read_run(folders[chain])["number"],
+        }
         for chain, label in CHAINS.items()
     }
     return Study("stages", f"One stage left out, Group {group}", FULL, systems, found)
@@ -165,7 +169,13 @@ def gating_records(p: Profile, group: int) -> list[Record]:
 def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFrame:
     """One row per direction class and module: BLEU, chrF, bits per byte, off-target and empty rate."""
     found = cells_of(records)
-    columns = {"bleu": "BLEU", "chrf": "chrF", BITS: "bits a byte", "off_target": "off-target %", "empty": "empty %"}
+    columns = {
+        "bleu": "BLEU",
+        "chrf": "chrF",
+        BITS: "bits a byte",
+        "off_target": "off-target %",
+        "empty": "empty %",
+    }
     return pd.DataFrame([
         {"direction": arrow, "module": name} | {columns[key]: found[name, direction][0][key] for key in columns}
         for direction, arrow in ARROWS.items() for name in names
@@ -199,7 +209,11 @@ def ablation_findings(study: Study) -> list[str]:
     for direction, arrow in ARROWS.items():
         bits = {name: found[name, direction][0][BITS] for name in CHAINS if name != "base"}
         best, second, *_, last_but_one, worst = sorted(bits, key=bits.__getitem__)
-        parts = [f"worst is the recipe {CHAINS[worst]}"] if apart(values, worst, last_but_one, direction, BITS) else []
+        parts = (
+            [f"worst is the recipe {CHAINS[worst]}"]
+            if apart(values, worst, last_but_one, direction, BITS)
+            else []
+        )
         if apart(values, best, second, direction, BITS):
             parts.append("the full recipe is best" if best == FULL else f"best is the recipe {CHAINS[best]}")
         sentences += [f"{arrow}, in bits a byte: {'; '.join(parts)}."] if parts else []

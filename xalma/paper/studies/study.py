@@ -26,7 +26,12 @@ BITS = "bits_per_byte"
 _SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
 RATES = {"off-target %": "off_target", "empty %": "empty"}
 GAP = "gap"  # bits a byte minus the baseline's, seed by seed
-PANELS = [("bleu", "BLEU"), ("chrf", "chrF"), (BITS, "bits a byte,\nless is better"), (GAP, "bits a byte\n− baseline")]
+PANELS = [
+    ("bleu", "BLEU"),
+    ("chrf", "chrF"),
+    (BITS, "bits a byte,\nless is better"),
+    (GAP, "bits a byte\n− baseline"),
+]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
             for column, metric in _SCORES.items():
                 row |= {column: mean[metric], f"{column} ±": half[metric]}
-            row["bits − baseline"], row["bits − baseline ±"] = paired(values, name, study.baseline, direction, BITS)
+            row["bits − baseline"], row["bits − baseline ±"] = paired(
+                values, name, study.baseline, direction, BITS
+            )
             rows.append(row | {column: mean[metric] for column, metric in RATES.items()})
     return pd.DataFrame(rows)
 
@@ -103,7 +110,12 @@ def study_note(study: Study, made: str) -> str:
 
 def study_findings(study: Study) -> list[str]:
     """Sentences for each direction class: bits per byte against the baseline's, and BLEU where there is any."""
-    found, values, labels, sentences = cells_of(study.records), by_seed(study.records).sort_index(), study.labels, []
+    found, values, labels, sentences = (
+        cells_of(study.records),
+        by_seed(study.records).sort_index(),
+        study.labels,
+        [],
+    )
     for direction, arrow in ARROWS.items():
         means = {name: found[name, direction][0] for name in labels}
         gaps = [

@@ -95,7 +95,15 @@ def _translated(p: Profile, folder: Path, rows: Sequence[dict[str, Any]]) -> lis
 
 
 def _inputs(p: Profile, group: int) -> dict[str, Any]:
-    decides = ("corpus", "phrasebook_", "comparison_pairs", "prompt_style", "beams", "max_new_tokens", "threads")
+    decides = (
+        "corpus",
+        "phrasebook_",
+        "comparison_pairs",
+        "prompt_style",
+        "beams",
+        "max_new_tokens",
+        "threads",
+    )
     previous = read_run(stage_folder(p, 4, group))["fingerprint"]
     return {"previous": previous, "recipe": recipe_hash(), "group": group, "seed": p.seed,
             "text": open_corpus(p).fingerprint(), **p.values(*decides)}  # fmt: skip
@@ -119,7 +127,12 @@ def _pairs(p: Profile, group: int) -> Path:
 
 def _train(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
     start, pairs = stage_folder(p, 4, group), _pairs(p, group)
-    settings = {"learning_rate": rate, "batch_size": p.stage5_batch_size, "max_steps": n_steps(p), "seed": seed}
+    settings = {
+        "learning_rate": rate,
+        "batch_size": p.stage5_batch_size,
+        "max_steps": n_steps(p),
+        "seed": seed,
+    }
     inputs = _inputs(p, group) | {"method": method, "settings": settings, **p.values("dtype")}
 
     def body(out: Path) -> dict[str, Any]:
@@ -241,7 +254,9 @@ def style_findings(records: Sequence[Record]) -> list[str]:
             for other in (SFT, name_of(CONTINUED, rate)):
                 if mine in bleu and (other == SFT or other in bleu):
                     gap, half = paired(values, mine, other, direction)
-                    sentences.append(f"{arrow}, learning rate {rate:g}: ARPO − {label_of(other)}: {judged(gap, half)}.")
+                    sentences.append(
+                        f"{arrow}, learning rate {rate:g}: ARPO − {label_of(other)}: {judged(gap, half)}."
+                    )
     return sentences
 
 

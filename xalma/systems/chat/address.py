@@ -78,4 +78,6 @@ def open_client(address: Address, variable: str, timeout_s: float) -> httpx.Asyn
             transport=httpx.AsyncHTTPTransport() if address.is_loopback else None,  # one of ours takes no proxy
         )  # fmt: skip
     except (httpx.InvalidURL, ValueError):
-        raise ValueError("a proxy in the environment can't be used: see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY") from None
+        raise ValueError(
+            "a proxy in the environment can't be used: see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
+        ) from None

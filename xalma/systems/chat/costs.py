@@ -35,4 +35,6 @@ def check_amounts(name: str, given: float | Sequence[float] | None, above_zero: 
     """Raises ValueError for an amount that is negative, no number or without end."""
     for value in () if given is None else given if isinstance(given, tuple | list) else (given,):
         if not (math.isfinite(value) and (value > 0 if above_zero else value >= 0)):
-            raise ValueError(f"{name} is {value}: give a number {'above 0' if above_zero else 'of 0 or more'}")
+            raise ValueError(
+                f"{name} is {value}: give a number {'above 0' if above_zero else 'of 0 or more'}"
+            )

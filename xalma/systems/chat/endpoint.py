@@ -93,16 +93,25 @@ class Endpoint:
         clock: Clock | None = None,
     ) -> None:
         if not model:
-            raise ValueError(f"{row.name} has no model: name the one the server is to run (path=…, --path MODEL)")
+            raise ValueError(
+                f"{row.name} has no model: name the one the server is to run (path=…, --path MODEL)"
+            )
         if max_cost is not None and prices is None:
-            raise ValueError("a limit of cost needs prices: give those of input and output per million tokens")
+            raise ValueError(
+                "a limit of cost needs prices: give those of input and output per million tokens"
+            )
         for name, value in {"max_cost": max_cost, "prices": prices}.items():
             check_amounts(name, value)
         for name, value in {"timeout_s": timeout_s, "deadline_s": deadline_s, "workers": workers}.items():
             check_amounts(name, value, above_zero=True)
         self.row, self.model, self.address = row, model, parse_address(base_url)
         self.template, self.prices, self.max_cost = TEMPLATES[row.template], prices, max_cost
-        self.workers, self.attempts, self.first_wait_s, self.body = workers, attempts, first_wait_s, dict(body or {})
+        self.workers, self.attempts, self.first_wait_s, self.body = (
+            workers,
+            attempts,
+            first_wait_s,
+            dict(body or {}),
+        )
         self.timeout_s, self.key_variable, self.cut = timeout_s, key_variable, 0
         self._open_client()  # a key that is not there should fail before the first request
         self._clock = clock or Clock()
@@ -150,11 +159,15 @@ class Endpoint:
         if estimate.requests:
             self._say(f"{src}-{tgt}: {estimate}")
             if lost := self.journal.lost_lines:
-                self._say(f"{lost} lines of {self.journal.path} can't be read: their answers are paid for once more")
+                self._say(
+                    f"{lost} lines of {self.journal.path} can't be read: their answers are paid for once more"
+                )
         self.check_cost(estimate)
         bodies = [self.request(text, src, tgt) for text in texts]
         keys = [self.key(body) for body in bodies]
-        self._ask({key: body for key, body in zip(keys, bodies, strict=True) if key not in self.journal}, progress)
+        self._ask(
+            {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.journal}, progress
+        )
         answers = [self.journal[key] for key in keys]
         self._say_oddities(f"{src}-{tgt}", answers)
         return [self.template.clean(answer["text"]) for answer in answers]
@@ -163,7 +176,9 @@ class Endpoint:
         """Raises ValueError where what the journal holds and what is estimated are above `max_cost` together."""
         if self.max_cost is not None and self.spent + estimate.cost > self.max_cost:
             spent = f"{self.spent:.2f} spent and " if self.spent else ""
-            raise ValueError(f"{self.row.name}: {spent}{estimate.cost:.2f} estimated are above {self.max_cost}")
+            raise ValueError(
+                f"{self.row.name}: {spent}{estimate.cost:.2f} estimated are above {self.max_cost}"
+            )
 
     @property
     def spent(self) -> float:
@@ -220,7 +235,9 @@ class Endpoint:
                 await asyncio.gather(*tasks)
             except BaseException as error:
                 self._stop.set()
-                await asyncio.wait(tasks, timeout=GRACE_S if isinstance(error, asyncio.CancelledError) else None)
+                await asyncio.wait(
+                    tasks, timeout=GRACE_S if isinstance(error, asyncio.CancelledError) else None
+                )
                 raise
             finally:
                 for task in tasks:
@@ -235,7 +252,9 @@ class Endpoint:
                 await self._persist(key, body)
             except SegmentRefused as error:
                 refused.append(str(error))
-                if len(refused) == 3 and len(self.journal) == had:  # nothing but refusals: not about the segments
+                if (
+                    len(refused) == 3 and len(self.journal) == had
+                ):  # nothing but refusals: not about the segments
                     raise
             shown.update(1)
 
@@ -305,7 +324,9 @@ class Endpoint:
                     if len(data) > LARGEST_ANSWER:
                         raise UnreadableAnswer(f"more than {LARGEST_ANSWER:,} bytes")
         except (httpx.TransportError, TimeoutError):
-            if response is None or not _is_answer(bytes(data)):  # the end may be missing, and nothing of the answer
+            if response is None or not _is_answer(
+                bytes(data)
+            ):  # the end may be missing, and nothing of the answer
                 raise
         return response, bytes(data)
 
@@ -332,7 +353,9 @@ class Endpoint:
                 f"then, it goes on from {self.journal.path}"
             )
         if until > self._not_before + 1 and seconds >= SAID_WAIT_S:
-            self._say(f"{fault.words}: waits {seconds:.0f} s{', as the server asks' if fault.asked_s else ''}")
+            self._say(
+                f"{fault.words}: waits {seconds:.0f} s{', as the server asks' if fault.asked_s else ''}"
+            )
         self._not_before = max(self._not_before, until)
 
     async def _set_aside(self, key: str, body: Mapping[str, Any]) -> None:

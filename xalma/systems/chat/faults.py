@@ -44,7 +44,11 @@ def check_faults(response: httpx.Response, data: bytes, host: str) -> str:
         return words
     if status in REFUSED:
         raise SegmentRefused(f"{host} refuses it with {words}")
-    hint = {401: "the key is not accepted", 403: "the key may not use this model", 404: "no such model or address"}
+    hint = {
+        401: "the key is not accepted",
+        403: "the key may not use this model",
+        404: "no such model or address",
+    }
     raise RuntimeError(f"{host} answers with {words}: {hint.get(status, 'see its documentation')}")
 
 

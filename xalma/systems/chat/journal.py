@@ -36,7 +36,9 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise OSError(f"{self.path} is held by another process: wait for it, or choose another journal") from error
+            raise OSError(
+                f"{self.path} is held by another process: wait for it, or choose another journal"
+            ) from error
         self._read()
 
     def _read(self) -> None:

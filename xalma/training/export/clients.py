@@ -43,7 +43,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str, place: Path) 
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, told.bos_token_id)]
         )
     told.init_kwargs |= {"add_bos_token": True, "add_eos_token": False}
-    told.model_input_names = told.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # no token types
+    told.model_input_names = told.init_kwargs["model_input_names"] = [
+        "input_ids",
+        "attention_mask",
+    ]  # no token types
     told.save_pretrained(place)
     found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if _begins(found) != 1 or found.get_vocab() != tokenizer.get_vocab():
@@ -58,7 +61,9 @@ def _begins(tokenizer: PreTrainedTokenizerBase) -> int:
     return n if ids == [tokenizer.bos_token_id] * n + plain else -1
 
 
-def save_generation_config(tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int, place: Path) -> None:
+def save_generation_config(
+    tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int, place: Path
+) -> None:
     """Writes generation_config.json: decoding as the scores of the card were made.
 
     Greedy is written as sampling from the best token: transformers' pipeline samples, whatever a model says, and keeps

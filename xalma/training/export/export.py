@@ -72,17 +72,23 @@ def export(
     if sentences < 1:
         raise ValueError(f"can't compare {sentences} sentences: give 1 or more")
     if with_base and (what == "merged" or base_id):
-        raise ValueError("the base goes beside an adapter that names no other: leave out --base-id and --what merged")
+        raise ValueError(
+            "the base goes beside an adapter that names no other: leave out --base-id and --what merged"
+        )
     folder = Path(folder or newest_stage(p, group))
     run = open_stage(folder)
     if "number" not in run:
-        raise ValueError(f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder")
+        raise ValueError(
+            f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder"
+        )
     if run["group"] != group:
         raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
     if gguf:  # found out before the model is compared, as the chain
         from xalma.models.bases.gguf_export import describable, write_gguf
 
-        describable(AutoConfig.from_pretrained(run["base"], trust_remote_code=False), load_tokenizer(run["base"]))
+        describable(
+            AutoConfig.from_pretrained(run["base"], trust_remote_code=False), load_tokenizer(run["base"])
+        )
     chain = stage_chain(folder)  # found out before the model is compared
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
@@ -107,7 +113,9 @@ def export(
         if gguf:
             write_gguf(model, load_tokenizer(place), place / "model.gguf")
         (place / "README.md").write_text(model_card(facts, chain, records), encoding="utf-8")
-        write_json(place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()})
+        write_json(
+            place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()}
+        )
     return out
 
 
@@ -128,7 +136,9 @@ def check_merge(
 
 
 def check_export(
-    rows: Sequence[dict[str, str]], expected: tuple[torch.Tensor, list[str]], found: tuple[torch.Tensor, list[str]]
+    rows: Sequence[dict[str, str]],
+    expected: tuple[torch.Tensor, list[str]],
+    found: tuple[torch.Tensor, list[str]],
 ) -> dict[str, Any]:
     """What the comparison gave: sentences, largest logit difference, the sentence for the card.
 
@@ -192,7 +202,9 @@ def _answers(
             batch = {key: value.to(model.device) for key, value in batch.items()}
             logits.append(model(**batch).logits[:, -1].float().cpu())  # padding is on the left
             bar.update(len(encoded))
-    texts = generate(model, tokenizer, prompts, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch)
+    texts = generate(
+        model, tokenizer, prompts, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch
+    )
     return torch.cat(logits), texts
 
 
@@ -205,7 +217,9 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
     number = read_run(folder)["number"]
     ours = evaluate_folder(p, folder, group, f"stage{number}")
     path = results_folder(p) / "scores" / f"stage{number}.jsonl"
-    in_ladder = folder.resolve() == stage_folder(p, number, group).resolve()  # the file says nothing of other branches
+    in_ladder = (
+        folder.resolve() == stage_folder(p, number, group).resolve()
+    )  # the file says nothing of other branches
     theirs = {record.key: record for record in read_records(path)} if in_ladder and path.exists() else {}
     for record in ours:
         filed = theirs.get(record.key)
@@ -215,7 +229,11 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
                 f"it was measured on other weights, run `{p.command()}` again"
             )
     mine = {record.direction for record in ours}
-    extra = [record for key, record in theirs.items() if record.direction in mine and key not in {r.key for r in ours}]
+    extra = [
+        record
+        for key, record in theirs.items()
+        if record.direction in mine and key not in {r.key for r in ours}
+    ]
     return ours + [record for record in extra if record.seed == p.seed]
 
 

@@ -32,7 +32,9 @@ def stage_chain(folder: str | Path) -> list[dict[str, Any]]:
     return [run for _, run in lineage(folder)][::-1]
 
 
-def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:
+def model_card(
+    facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> str:
     """The text of README.md.
 
     facts: name, what ("merged" or "adapter"), profile, base_id, licence, command, trained_by (the run's command),
@@ -69,7 +71,11 @@ def model_card(facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], rec
 def _header(facts: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record]) -> str:
     from huggingface_hub import ModelCardData
 
-    used = [run["inputs"][key] for key in dict.fromkeys(_HUB_DATA.values()) if run["inputs"].get("corpus") == "hub"]
+    used = [
+        run["inputs"][key]
+        for key in dict.fromkeys(_HUB_DATA.values())
+        if run["inputs"].get("corpus") == "hub"
+    ]
     card = ModelCardData(
         language=[ENGLISH, *run["inputs"]["languages"]],
         license=facts["licence"],
@@ -126,7 +132,9 @@ def _data(run: Mapping[str, Any]) -> str:
 def _scores(records: Sequence[Record], command: str) -> str:
     if not records:
         return "Not measured."
-    frame = pd.DataFrame([{"direction": r.direction, "n": r.n, "metric": r.metric, "value": r.value} for r in records])
+    frame = pd.DataFrame(
+        [{"direction": r.direction, "n": r.n, "metric": r.metric, "value": r.value} for r in records]
+    )
     metrics = list(dict.fromkeys(frame["metric"]))
     wide = frame.pivot_table(index=["direction", "n"], columns="metric", values="value", sort=False)[metrics]
     wide = wide.sort_index().reset_index().rename(columns=_METRICS)
@@ -174,7 +182,11 @@ llama-server --model model.gguf --jinja --temp 0
 def _use(facts: Mapping[str, Any]) -> str:
     """How ordinary programs ask the model, run where the card lies; the tests run the Python of it as printed."""
     text = facts["prompt"].replace("…", "Good morning.")
-    fill = {"prompt": text, "turn": facts["turn"], **{key: facts[key] for key in ("beams", "max_new_tokens", "bos")}}
+    fill = {
+        "prompt": text,
+        "turn": facts["turn"],
+        **{key: facts[key] for key in ("beams", "max_new_tokens", "bos")},
+    }
     parts = [
         "Run in this folder. Tokenizer and chat template give the form of the training prompts, begin-of-text token "
         "and all; the answer ends at the first line break."
@@ -185,9 +197,10 @@ def _use(facts: Mapping[str, Any]) -> str:
         parts += [
             f"```python\n{_MERGED.format(**fill)}\n```",
             f"With CTranslate2:\n\n```python\n{_CTRANSLATE2.format(**fill)}\n```",
-            _GGUF if facts.get("gguf") else
-            "With llama.cpp and what is built on it, where its converter knows this tokenizer (these two commands are "
-            "not run by xalma's tests; `xalma export --gguf` writes the file without it):\n\n"
+            _GGUF
+            if facts.get("gguf")
+            else "With llama.cpp and what is built on it, where its converter knows this tokenizer (these two "
+            "commands are not run by xalma's tests; `xalma export --gguf` writes the file without it):\n\n"
             f"```bash\n{_LLAMA_CPP}\n```",
         ]
     parts.append(f"What the model reads, after the begin-of-text token:\n\n```text\n{facts['prompt']}\n```")

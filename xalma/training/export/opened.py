@@ -32,7 +32,9 @@ def open_exported(
     name, what = str(record["name"]), record["what"]
     named = re.search(r"-group(\d+)-", name)
     if named and int(named[1]) != group:
-        raise ValueError(f"{folder} is an export of group {named[1]}, and these languages are of group {group}")
+        raise ValueError(
+            f"{folder} is an export of group {named[1]}, and these languages are of group {group}"
+        )
     if what == "merged":
         return load_base(folder, dtype)
     base = _base_of(folder)
@@ -45,6 +47,8 @@ def _base_of(folder: Path) -> str:
     config = read_json(folder / "adapter_config.json", EXPORT_AGAIN)
     base = config.get("base_model_name_or_path")
     if not base:
-        raise ValueError(f"{folder} is an adapter that names no base: export it with --base-id, or as a merged model")
+        raise ValueError(
+            f"{folder} is an adapter that names no base: export it with --base-id, or as a merged model"
+        )
     beside = folder / base
     return str(beside if beside.is_dir() else base)
