@@ -55,6 +55,7 @@ lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
+	.venv/bin/mypy
 	.venv/bin/codespell
 	.venv/bin/python .ci/plain_notebooks.py
 
