@@ -225,7 +225,7 @@ def ladder(run: Run, group: int) -> None:
         if (run.work / f"{name}.safetensors").exists():
             model.load_state_dict(load_file(run.work / f"{name}.safetensors"), strict=False)
         else:
-            fit(run, model, rows_of(run, number, codes), f"stage{number}", name)
+            fit(run, model, rows_of(run, number, codes), number, name)
             save_module(run, model, name)
         for form in (FEW_SHOT,) if number < 4 else (PROMPTED, FEW_SHOT):
             both_sets(run, model, f"stage{number}", codes, form)
@@ -351,7 +351,7 @@ def own(run: Run, group: int) -> None:
             run,
             model,
             rows_of(run, number, codes, run.p.ablation_share),
-            f"stage{number}",
+            number,
             f"own.g{group}.{number}",
         )
     measure(run, model, "own", codes, PROMPTED, "studies", n=run.p.test_pairs)
@@ -383,7 +383,7 @@ def french(run: Run) -> None:
     for number in (2, 3, 4):
         grown = (len(codes) + 1) / len(codes) if number == 2 else len(codes) / (len(codes) - 1)
         share = grown if number < 4 else 1.0  # each language as much text as in its group
-        fit(run, model, rows_of(run, number, codes, share), f"stage{number}", f"french.{number}")
+        fit(run, model, rows_of(run, number, codes, share), number, f"french.{number}")
     measure(run, model, "group2+fr", codes, PROMPTED, "studies", n=run.p.test_pairs)
 
 
