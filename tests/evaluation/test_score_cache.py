@@ -72,7 +72,7 @@ def test_a_files_hash_is_kept_until_the_file_changes(tmp_path, monkeypatch):
             cache.file_hash(checkpoint) == checkpoint_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
         )
         with monkeypatch.context() as patch:
-            patch.setattr("xalma.evaluation.score_cache.file_hash", None)
+            patch.setattr("xalma.evaluation.score_cache.checkpoint_hash", None)
             assert cache.file_hash(checkpoint) == hashlib.sha256(b"one").hexdigest()
         checkpoint.write_bytes(b"other")
         assert cache.file_hash(checkpoint) == hashlib.sha256(b"other").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +59,14 @@ def test_the_full_chain_is_measured_before_sft():
 
 @pytest.mark.slow
 def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
-    p = micro.but(results_dir=str(tmp_path), only_languages="fi", module_languages="6:fi", ablation_share=0.5)
+    shutil.copytree(micro.run_dir, tmp_path / "runs")
+    p = micro.but(
+        results_dir=str(tmp_path),
+        run_dir=str(tmp_path / "runs"),  # the tests share micro's own: its base would be made anew
+        only_languages="fi",
+        module_languages="6:fi",
+        ablation_share=0.5,
+    )
     from xalma.paper.studies import ladder as room
 
     study, few_shot = ladder_study(p, 6)

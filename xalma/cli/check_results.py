@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xalma.files import read_json
 from xalma.runtime import REPOSITORY
 
 WITH_RECORDS = {
@@ -28,7 +28,7 @@ SUFFIXES = (".csv", ".md", ".tex")
 
 def run_cells(notebook: Path, parameters: dict[str, Any]) -> None:
     """Run a notebook's code cells in order, without those that need a trained stage."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = read_json(notebook, "run `git checkout` for it")["cells"]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for cell in cells:
         if cell["cell_type"] != "code":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xalma.files import TO, check_new, new_directory
-from xalma.languages import PAPER_GROUPS, adapter_name
+from xalma.languages import PAPER_GROUPS
 from xalma.models.layouts import ADAPTERS, ALL_MODULES, ALL_MODULES_SCALE, PROJECTIONS, Checkpoint
 from xalma.models.safetensors_io import write_tensors
 from xalma.progress import progress
@@ -118,7 +118,7 @@ def write_adapters(
     write_tensors(base, checkpoint.base_entries, tensors, max_shard_size=max_shard_size)
     _write_model_files(checkpoint, base)
     for group in groups:
-        adapter = folder / adapter_name(group)
+        adapter = folder / f"group{group}"  # a checkpoint may hold groups that no language here belongs to
         adapter.mkdir()
         plan = {adapter_key(*side): entry for side, (_, entry) in checkpoint.modules[group].items()}
         tensors = (

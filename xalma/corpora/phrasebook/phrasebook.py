@@ -103,7 +103,7 @@ class Phrasebook:
     ) -> Iterator[tuple[str, ...]]:
         """Sentences in all of `langs`, a row at a time, in the order of `parallel`; endless for training splits.
 
-        styles: of `xalma.corpora.phrasebook.cldr.STYLES`, taken in turn, one per row.
+        styles: names of CLDR styles ("full", "long", …; `xalma.corpora.phrasebook.cldr`), taken in turn, one per row.
         """
         yield from self._pool.rows(langs, split, styles)
 
