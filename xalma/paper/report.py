@@ -154,6 +154,13 @@ def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.Data
     )
 
 
+def bullets(sentences: Iterable[str]) -> None:
+    """Show sentences as a list in a notebook."""
+    from IPython.display import Markdown, display
+
+    display(Markdown("\n".join(f"- {sentence}" for sentence in sentences)))
+
+
 def loss_sentence(table: pd.DataFrame) -> str:
     """What `training_table` says, in words: how far the loss fell, in nats per token, group by group."""
     dev = "dev loss after" in table

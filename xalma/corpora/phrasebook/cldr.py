@@ -51,10 +51,9 @@ class Gap(LookupError):
 
 def _file(locale: str) -> dict:
     # babel.localedata.load would do, but its cache mixes merged and unmerged data under one name.
+    # Babel ships its data pickled; the file is the installed package's own, as trusted as its code.
     with open(resolve_locale_filename(locale), "rb") as stream:
-        return pickle.load(
-            stream
-        )  # Babel ships its data so; the file is the installed package's own, like its code
+        return pickle.load(stream)
 
 
 class Speaker:
