@@ -221,6 +221,16 @@ def test_a_rerun_that_found_its_models_made_says_nothing_of_the_cost(checkout, r
         assert cost["seconds"] == {"01_two": filed} and cost["command"] == "xalma run --profile tiny"
 
 
+def test_the_cost_of_another_recipe_is_not_kept(checkout, ran, monkeypatch):
+    """A run of less than half the time is the whole cost where the stages are made by other code or values."""
+    p, _ = tasks("tiny", {}, None)
+    for seconds, recipe in ((100, "one"), (20, "two")):
+        monkeypatch.setattr(notebooks, "execute", lambda *_, seconds=seconds: seconds)
+        monkeypatch.setattr(notebooks, "recipe_hash", lambda recipe=recipe: recipe)
+        run("tiny", {}, only="01", force=True, overwrite=True)
+        assert json.loads(cost_file(p).read_text())["seconds"] == {"01_two": seconds}
+
+
 def test_a_failing_cell_is_named_and_kept(checkout):
     """With a real kernel: the error's kind and message, the cell's number, and the notebook as it failed."""
     source = checkout / "notebooks" / "00_one.ipynb"

@@ -21,7 +21,7 @@ import nbformat
 from xalma.files import fingerprint, make_writable, read_json, write_atomically, write_json
 from xalma.profiles import Profile, load_profile
 from xalma.progress import STATUS_VARIABLE
-from xalma.runs import results_folder
+from xalma.runs import recipe_hash, results_folder
 from xalma.runtime import home, provenance
 
 # glibc hands big tensors back to the system after every step and asks for them again; kept, a small model's step on
@@ -305,20 +305,22 @@ def _read_cost(p: Profile) -> dict[str, Any]:
 
 def _write_cost(p: Profile, seconds: dict[str, float]) -> None:
     """File what notebooks cost, but not where the file knows better: the profile as it is, before a run with values
-    set; and, on the same machine, more than twice as long, since the rerun then found its models made.
+    set; and, on the same machine and by the same recipe, more than twice as long, since the rerun then found its
+    models made. Times of another recipe or machine are those of another run.
     """
     path, now = cost_file(p), provenance()
     found = {stem: round(value) for stem, value in seconds.items()}
     before = _read_cost(p)
     if before and p.changes() and "--set" not in before["command"]:
         return
-    known = before.get("seconds", {})
+    recipe = fingerprint([recipe_hash(), p.values()])
+    known = before.get("seconds", {}) if before.get("recipe") == recipe else {}
     if before and before["provenance"]["hardware"] == now["hardware"]:
         found = {stem: value for stem, value in found.items() if value >= known.get(stem, 0) / 2}
     if found:
         write_json(path, {
             "command": p.command(),
-            "seconds": dict(sorted((known | found).items())), "seed": p.seed, "provenance": now,
+            "seconds": dict(sorted((known | found).items())), "seed": p.seed, "recipe": recipe, "provenance": now,
         })  # fmt: skip
 
 
