@@ -129,7 +129,7 @@ REAL = FULL.but(
     vocab_size=262_144, hidden_size=640, layers=18, heads=4, prompt_style="alma",
     checkpoint_steps=0, gradient_checkpointing=False, block_tokens=256, micro_batch=32, max_length=256,
     lora_rank=64, lora_alpha=128, lora_dropout=0.0, adam_beta2=0.98, warmup_ratio=0.03,
-    stage1_tokens=6_000_000, stage1_batch_size=64, stage1_learning_rate=5e-5,
+    stage1_tokens=6_000_000, stage1_batch_size=64, stage1_learning_rate=2e-5,
     stage2_tokens=800_000, stage2_batch_size=32, stage2_learning_rate=2e-4,
     stage3_tokens=600_000, stage3_batch_size=32, stage3_learning_rate=2e-4,
     sft_pairs=1000, stage4_batch_size=128, stage4_learning_rate=3e-4, stage4_schedule="cosine",

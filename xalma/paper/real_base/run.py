@@ -28,7 +28,7 @@ from xalma.paper.real_base.context import Run
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import provenance
 
-METHOD_RATES = (1.0, 0.3, 3.0)  # times the profile's learning rate of stage 5
+METHOD_RATES = (1.0, 3.0, 10.0, 0.3)  # times the profile's learning rate of stage 5
 
 
 @dataclass(frozen=True)
@@ -47,41 +47,62 @@ def real_tasks(p: Profile) -> list[RealTask]:
     groups = sorted(
         p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups)
     )  # compared ones first
-    found = [
+    compared = [g for g in groups if g in parse_groups(p.comparison_groups)]
+    others = [g for g in groups if g not in compared]
+    tasks = [
         RealTask("stage1", (), t.stage1),
         RealTask("base", (), t.base),
+        *(RealTask(f"g{g}", ("stage1",), lambda r, g=g: t.ladder(r, g)) for g in groups),
         RealTask("stage1.scores", ("stage1",), t.stage1_scores),
     ]
-    found += [RealTask(f"g{g}", ("stage1",), lambda r, g=g: t.ladder(r, g)) for g in groups]
-    found += [RealTask(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in groups]
-    if len(groups) > 1:
-        found += [
-            RealTask(f"share.{name}", ("stage1",), lambda r, n=name: t.shared(r, n))
-            for name in ("wide", "dense")
-        ]
-        found += [RealTask(f"share.own.g{g}", ("stage1",), lambda r, g=g: t.own(r, g)) for g in groups]
-        found.append(RealTask("share.shared", ("stage1",), lambda r: t.shared(r, "shared")))
+    arpo = [RealTask(f"g{g}.arpo", (f"g{g}",), lambda r, g=g: t.preference(r, g)) for g in compared + others]
+    tasks += arpo[: len(compared)]
+    tasks += [task for g in compared for task in _methods(g, METHOD_RATES[:2])]
+    tasks += _sharing(groups) if others else []
+    tasks += [
+        RealTask(f"without.{n}.g{g}", ("stage1",), lambda r, g=g, n=n: t.without(r, g, n))
+        for g in (compared + others)[:2] for n in (1, 2, 3)
+    ]  # fmt: skip
+    tasks += arpo[len(compared) :]
+    tasks += [task for g in compared for task in _methods(g, METHOD_RATES[2:])]
     if {2, 4} <= set(groups):
-        found.append(RealTask("french", ("stage1",), t.french))
-    from xalma.paper.real_base.preference_objectives import METHODS
-
-    for factor in METHOD_RATES:
-        for g in (g for g in groups if g in parse_groups(p.comparison_groups)):
-            found += [
-                RealTask(
-                    f"m.g{g}.{name}.{factor:g}",
-                    (f"g{g}.arpo",),
-                    lambda r, g=g, n=name, f=factor: t.method(r, g, n, f),
-                )
-                for name in ("arpo", *METHODS, "arpo-detach", "arpo-released", "sft")
-                if not (factor == 1 and name in ("arpo", "sft"))  # the ladder has these
-            ]
+        tasks.append(RealTask("french", ("stage1",), t.french))
     for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "g{}")):
-        found += [
+        tasks += [
             RealTask(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
             for g in groups
         ]
-    return found
+    return tasks
+
+
+def _methods(group: int, rates: Sequence[float]) -> list[RealTask]:
+    """Preference methods on a group at each of the rates; the ladder has ARPO and continued SFT at 1."""
+    from xalma.paper.real_base.preference_objectives import METHODS
+    from xalma.paper.real_base.tasks import method
+
+    names = ("arpo", *METHODS, "arpo-detach", "arpo-released", "sft")
+    cells = [
+        (name, rate) for rate in rates for name in names if (name, rate) not in (("arpo", 1), ("sft", 1))
+    ]
+    return [
+        RealTask(
+            f"m.g{group}.{name}.{rate:g}", (f"g{group}.arpo",),
+            lambda r, name=name, rate=rate: method(r, group, name, rate),
+        )
+        for name, rate in cells
+    ]  # fmt: skip
+
+
+def _sharing(groups: Sequence[int]) -> list[RealTask]:
+    """One model for all groups, and a module per group on the same rows."""
+    from xalma.paper.real_base.tasks import own, shared
+
+    one = {
+        name: RealTask(f"share.{name}", ("stage1",), lambda r, name=name: shared(r, name))
+        for name in ("wide", "dense", "shared")
+    }
+    owns = [RealTask(f"share.own.g{g}", ("stage1",), lambda r, g=g: own(r, g)) for g in groups]
+    return [one["wide"], *owns, one["dense"], one["shared"]]
 
 
 def work_through(run: Run, wanted: Sequence[RealTask], until: float) -> None:

@@ -102,16 +102,16 @@ def difference(scores: RealScores, a: str, b: str, set_: str, here: Sequence[str
 def _difference_table(
     scores: RealScores, p: Profile, pairs: Mapping[str, tuple[str, str]], set_: str
 ) -> pd.DataFrame:
-    """What each pair of systems differs by, a row per group, side and pair."""
+    """What each pair of systems differs by, a row per group, side and pair that was measured."""
     rows = []
     for group, codes in groups_of(p).items():
         for side, here in sides(codes).items():
             for label, (a, b) in pairs.items():
                 row = {"group": group, "direction": side, "compared": label}
-                rows.append(
-                    row | {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS}
-                )
-    return pd.DataFrame(rows)
+                row |= {metric: difference(scores, a, b, set_, here, metric) for metric in METRICS}
+                if row[METRICS[0]] != "not measured":
+                    rows.append(row)
+    return pd.DataFrame(rows, columns=["group", "direction", "compared", *METRICS])
 
 
 STEPS = {
@@ -124,6 +124,9 @@ SHARING = {
     "eight modules against one of their size": ("own", "wide"), "eight modules against full weights": ("own", "dense"),
     "eight modules against one module": ("own", "shared"),
 }  # fmt: skip
+
+
+WITHOUT = {f"stage {n}": ("stage4", f"without stage {n}") for n in (1, 2, 3)}
 
 
 def _methods_table(
@@ -194,6 +197,7 @@ def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[
             )
     _table(folder / "12_steps.csv", _difference_table(scores, p, STEPS, "flores"))
     _table(folder / "12_sharing.csv", _difference_table(scores, p, SHARING, "flores"))
+    _table(folder / "12_without.csv", _difference_table(scores, p, WITHOUT, "flores"))
     rows = [
         {"direction": d, "metric": m, "group 2 less 4": difference(scores, "group2+fr", "stage4", "flores", [d], m)}
         for d in ("en-fr", "fr-en") for m in METRICS

@@ -7,6 +7,7 @@ ways; an answer ends at a line break. The comparisons take the same rows in the 
     wide      one module for all languages, of as many times the rank as there are groups, on all groups' rows
     shared    one module of a single group's rank; dense: all weights, no module; own: a module per group
     french    group 2 with French, against group 4, which has it in the papers
+    without   a group's module after SFT without stage 1, 2 or 3
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def give_back() -> None:
 
 
 def both_sets(run: Run, model, system: str, codes: Sequence[str], form: str) -> None:
+    """FLORES-200 and WMT'23: of the base, SFT and ARPO. Stages between them are measured on FLORES-200 alone."""
     measure(run, model, system, codes, form, "ladder")
     measure(run, model, system, codes, form, "ladder", name=WMT_SETS, n=min(WMT_FIRST, run.p.test_pairs))
 
@@ -203,7 +205,7 @@ def stage1(run: Run) -> None:
 
 
 def stage1_scores(run: Run) -> None:
-    both_sets(run, base_model(run, 1), "stage1", run.p.languages, FEW_SHOT)
+    measure(run, base_model(run, 1), "stage1", run.p.languages, FEW_SHOT, "ladder")
 
 
 def rows_of(run: Run, number: int, codes: Sequence[str], share: float = 1.0) -> Rows:
@@ -227,8 +229,18 @@ def ladder(run: Run, group: int) -> None:
         else:
             fit(run, model, rows_of(run, number, codes), number, name)
             save_module(run, model, name)
-        for form in (FEW_SHOT,) if number < 4 else (PROMPTED, FEW_SHOT):
-            both_sets(run, model, f"stage{number}", codes, form)
+        if number == 4:
+            both_sets(run, model, "stage4", codes, PROMPTED)
+        measure(run, model, f"stage{number}", codes, FEW_SHOT, "ladder")
+
+
+def without(run: Run, group: int, left_out: int) -> None:
+    """A group's module after SFT as in `ladder`, but for one of stages 1 to 3."""
+    codes = run.p.languages_of(group)
+    model = module_on(run, base_model(run, 0 if left_out == 1 else 1))
+    for number in (n for n in (2, 3, 4) if n != left_out):
+        fit(run, model, rows_of(run, number, codes), number, f"g{group}.without{left_out}.{number}")
+    measure(run, model, f"without stage {left_out}", codes, PROMPTED, "studies")
 
 
 def preference(run: Run, group: int) -> None:
@@ -239,7 +251,7 @@ def preference(run: Run, group: int) -> None:
     model = module_on(run, base_model(run, 1), saved=name)
     batch = min(run.p.stage5_batch_size, len(rows))
     fit(run, model, chosen_rows(rows), 5, f"g{group}.sft+", steps=max(1, len(rows) // batch))
-    both_sets(run, model, "sft+", codes, PROMPTED)
+    measure(run, model, "sft+", codes, PROMPTED, "ladder")
 
 
 def pairs_of(run: Run, group: int) -> Rows:
@@ -373,7 +385,8 @@ def shared(run: Run, name: str) -> None:
         fit(run, model, rows, number, f"{name}.{number}", rate=rate if name == "dense" else 0.0)
     if name == "dense":
         model = model.to(DTYPE[run.p.dtype])
-    measure(run, model, name, run.p.languages, PROMPTED, "studies", n=run.p.test_pairs)
+    for group in run.p.group_numbers:  # a cut-off leaves the groups that were measured
+        measure(run, model, name, run.p.languages_of(group), PROMPTED, "studies")
 
 
 def french(run: Run) -> None:
