@@ -48,10 +48,8 @@ _SCRIPT_OF_NAME = {
     "CJK": "Hani",
     "IDEOGRAPHIC ITERATION": "Hani",
 }
-_LETTERS_OF_SCRIPT = {
-    "Hans": ("Hani",),
-    "Jpan": ("Hani", "Kana"),
-}  # the others go by their own name
+# the others go by their own name
+_LETTERS_OF_SCRIPT = {"Hans": ("Hani",), "Jpan": ("Hani", "Kana")}
 # The identifier must find another language likelier by this much, in nats: close languages (Danish
 # and Norwegian) differ by less in many a sentence, English and German by more. What it says of a
 # text is a sum over all of it, so that a long text needs a margin that grows with its letters: else

@@ -117,10 +117,8 @@ GROUPS: dict[int, tuple[str, ...]] = {
 }
 PAPER_GROUPS = tuple(GROUPS)  # 1..8, what "all" means
 ALMA_LANGUAGES = ("cs", "de", "is", "ru", "zh")  # those of the ALMA paper, beside English
-ARROWS = {
-    "en-xx": "en→xx",
-    "xx-en": "xx→en",
-}  # the two classes of directions, as tables and figures name them
+# the two classes of directions, as tables and figures name them
+ARROWS = {"en-xx": "en→xx", "xx-en": "xx→en"}
 ADDED: dict[str, Language] = {}  # languages outside the papers' table, by `add_language`
 
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-STATUS_VARIABLE = (
-    "XALMA_STATUS"  # file that `xalma run` watches; progress bars would spoil executed notebooks
-)
+# file that `xalma run` watches; progress bars would spoil executed notebooks
+STATUS_VARIABLE = "XALMA_STATUS"
 
 
 def _is_run_by_a_program() -> bool:

@@ -29,9 +29,8 @@ NOTEBOOK_OF = ("03_stage1_monolingual_base", "03_stage1_monolingual_base", "04_s
 ADDED_LATER = "outputs-*.json"  # translations kept beside a stage; no loader reads them
 WEIGHTS = (".safetensors", ".json", ".jinja")  # files of a stage that decide what its model answers
 
-_checked: dict[
-    Path, tuple
-] = {}  # folder -> names, sizes and times of its files when their hashes were compared
+# folder -> names, sizes and times of its files when their hashes were compared
+_checked: dict[Path, tuple] = {}
 
 
 def stage_folder(p: Profile, number: int, group: int = BASE, branch: str = "ladder") -> Path:

@@ -20,9 +20,8 @@ from typing import Any
 from xalma.files import read_json
 from xalma.runtime import REPOSITORY
 
-WITH_RECORDS = {
-    "tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")
-}  # profile -> notebooks
+# profile -> notebooks
+WITH_RECORDS = {"tiny": ("08_preference_methods", "09_ablations", "10_tables_and_figures")}
 SUFFIXES = (".csv", ".md", ".tex")
 
 

@@ -22,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 141  # as a shell says of a program that SIGPIPE ended
-        print(
-            f"xalma: {' '.join(str(error).split())}", file=sys.stderr
-        )  # libraries' messages may have many lines
+        # libraries' messages may have many lines
+        print(f"xalma: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError | FloatingPointError) else 2
     except KeyboardInterrupt as stop:  # who has more to say of what is kept says it
         kept = "stopped; finished notebooks and stages are kept, the same command goes on from there"

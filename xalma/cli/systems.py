@@ -17,15 +17,8 @@ from xalma.systems.registry import Translator, listing, open_system, supports, s
 if TYPE_CHECKING:
     from xalma.systems.chat.endpoint import Endpoint
 
-_NO_MATTER = (
-    "journal",
-    "max_cost",
-    "prices",
-    "device",
-    "key_variable",
-    "timeout_s",
-    "deadline_s",
-)  # for outputs
+# for outputs
+_NO_MATTER = "journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

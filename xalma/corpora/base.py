@@ -35,12 +35,10 @@ class Corpus:
     """A source. A family overrides what it has; the rest is empty."""
 
     NAME: ClassVar[str] = ""
-    HUMAN: ClassVar[bool] = (
-        False  # its pairs were translated for a test set or by order: SFT pairs, not web bitext
-    )
-    AS_BITEXT: ClassVar[bool] = (
-        False  # human-written, yet bitext beside web pairs too: where there is little of these
-    )
+    # its pairs were translated for a test set or by order: SFT pairs, not web bitext
+    HUMAN: ClassVar[bool] = False
+    # human-written, yet bitext beside web pairs too: where there is little of these
+    AS_BITEXT: ClassVar[bool] = False
     SMALL: ClassVar[bool] = False  # its text is read whole in a second
 
     def __init__(self, p: Profile) -> None:

@@ -91,9 +91,8 @@ def text_lines(url: str, start: int = 0) -> Iterator[tuple[int, str]]:
                 if number == 0:
                     line = _without_mark(line, url)
                 end = len(line) - (2 if line.endswith(b"\r\n") else 1 if line.endswith((b"\n", b"\r")) else 0)
-                text = str(
-                    memoryview(line)[:end], "utf-8", "surrogateescape"
-                )  # no second copy of a line of a GB
+                # no second copy of a line of a GB
+                text = str(memoryview(line)[:end], "utf-8", "surrogateescape")
                 line = b""
                 if number >= row:
                     yield text

@@ -11,9 +11,8 @@ from xalma.corpora.base import Pair
 from xalma.profiles import Profile
 
 NOISE_CHUNK = 500  # pairs among which targets are swapped
-FEWEST = (
-    10  # wrong targets below which a chunk, the last of a corpus, is left as it is: two might be the same
-)
+# wrong targets below which a chunk, the last of a corpus, is left as it is: two might be the same
+FEWEST = 10
 
 
 def noisy(pairs: Iterable[Pair], p: Profile) -> Iterator[Pair]:

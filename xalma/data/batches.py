@@ -40,9 +40,8 @@ class RowBatches:
         self.n_taken = 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        lengths = [
-            len(row.get("input_ids", ())) for row in self.rows
-        ]  # pairs are packed: any company is as good
+        # pairs are packed: any company is as good
+        lengths = [len(row.get("input_ids", ())) for row in self.rows]
         order = like_lengths(lengths, self.size, self.seed)
         for indices in islice(order, self.n_taken, None):
             self.n_taken += 1

@@ -270,9 +270,8 @@ class PackedBlocks(torch.utils.data.IterableDataset):
             document = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
             self._ids += document
             self._langs += [code] * len(document)
-        self._place = (
-            self.documents.state_dict()
-        )  # later it may be asked for before a resumed stream has begun
+        # later it may be asked for before a resumed stream has begun
+        self._place = self.documents.state_dict()
 
     def _cut(self) -> dict[str, torch.Tensor]:
         size = self.block_tokens

@@ -62,9 +62,8 @@ OLD_LABELS = {"xalma.identify.wrong_language": WRONG_LANGUAGE}
 class Rules:
     """Which rules are on, and their limits; None or False switches one off."""
 
-    language: Callable[[str, str], bool] | None = (
-        wrong_language  # (text, code) -> True if it is in another language
-    )
+    # (text, code) -> True if it is in another language
+    language: Callable[[str, str], bool] | None = wrong_language
     max_ratio: float | None = 2.5  # times off the language's expected length, for pairs of more than `short`
     short: int = 20  # characters (of the longer side) up to which lengths and languages say little
     numbers: bool = True

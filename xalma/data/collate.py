@@ -95,9 +95,8 @@ class IsolatedDocuments:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids, labels = (torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels"))
         starts = torch.ones_like(ids, dtype=torch.bool)
-        starts[:, 1:] = (ids[:, 1:] == self.bos_token_id) & (
-            ids[:, :-1] == self.eos_token_id
-        )  # in Qwen both are one
+        # in Qwen both are one
+        starts[:, 1:] = (ids[:, 1:] == self.bos_token_id) & (ids[:, :-1] == self.eos_token_id)
         at = torch.arange(ids.shape[1]).expand_as(ids)
         positions = at - torch.where(starts, at, 0).cummax(dim=1).values
         return {"input_ids": ids, "labels": labels.masked_fill(starts, IGNORE), "position_ids": positions}

@@ -55,9 +55,8 @@ class Guard:
             waiting, hits = hits, self._hits(block) if chunk else {}
             for row, hit in waiting.items():
                 _note(hits, row, hit)
-            n = (
-                len(block) if ended else len(block) - 1
-            )  # the last waits: a sentence may go on in the next row
+            # the last waits: a sentence may go on in the next row
+            n = len(block) if ended else len(block) - 1
             leaks = {row: hit for row, hit in hits.items() if row < n and hit.kind != "near"}
             self.counts.update({"rows": n, **Counter(hit.kind for row, hit in hits.items() if row < n)})
             if leaks and self.action == "stop":

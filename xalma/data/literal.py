@@ -80,10 +80,8 @@ def _plain(tokenizer: Any, names: re.Pattern, text: str, add_special_tokens: boo
     around = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
     if len(set(_special(tokenizer).values()).intersection(ids)) <= around:
         return ids
-    parts, done = (
-        [],
-        0,
-    )  # a vocabulary of pieces may hold the names themselves: their first character goes apart
+    # a vocabulary of pieces may hold the names themselves: their first character goes apart
+    parts, done = [], 0
     for match in names.finditer(text):
         parts += [text[done : match.start() + 1]]
         done = match.start() + 1

@@ -113,9 +113,8 @@ def _pieces(text: str) -> list[str]:
 def _joined(content: str | tuple[str, str], seed: int, number: int) -> str:
     if isinstance(content, str):
         return content
-    draw = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=1).digest()[
-        0
-    ]  # the row's own: no shared stream
+    # the row's own: no shared stream
+    draw = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=1).digest()[0]
     return " ".join(content if draw < 128 else content[::-1])
 
 
@@ -144,9 +143,8 @@ def processes(n: int, job: Job) -> Iterator[Callable[[Iterable], Iterator[Prepar
     if n <= 1:
         yield lambda chunks: (prepare_chunk(job, chunk) for chunk in chunks)
         return
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # fork would copy the threads of torch and pyarrow half-way
+    # fork would copy the threads of torch and pyarrow half-way
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, context, initializer=_set_job, initargs=(job,)) as pool:
         yield lambda chunks: _in_order(
             lambda chunk: pool.submit(_prepare_here, chunk), lambda future: future.result(), chunks, 2 * n

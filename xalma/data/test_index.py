@@ -33,20 +33,13 @@ from xalma.data.folding import codes, fold, key, without_markup
 MIN_LETTERS = 20
 MIN_CONTAINED = 25  # the same for a sentence inside a longer text
 MOST = 0.8  # share of a line's letters from which a shorter one inside counts too
-WINDOW, STRIDE = (
-    16,
-    16,
-)  # letters of a window, and between the starts of a test sentence's windows; fewer between
+# letters of a window, and between the starts of a test sentence's windows; fewer between
+WINDOW, STRIDE = 16, 16
 LEAST_WINDOWS = 8  # those of a sentence so short that it would have less than about so many
 NEAR_SHARE, NEAR_LEAST = 0.35, 3  # of a sentence's windows, and of windows
 BATCH_CHARACTERS = 1 << 18  # compared at once
-KINDS = (
-    "exact",
-    "normalised",
-    "contained",
-    "split",
-    "near",
-)  # the plainest first; all but the last stop a run
+# the plainest first; all but the last stop a run
+KINDS = "exact", "normalised", "contained", "split", "near"
 # Scripts that part no words: Thai and Lao, Burmese, Khmer and all from there on (ideographs, kana).
 _NO_BLANKS = (range(0xE00, 0xF00), range(0x1000, 0x10A0), range(0x1780, 0x110000))
 
@@ -273,9 +266,8 @@ class _Folded:
         if first == last and around == stop - start:
             owner = self._owners[first]
             text, piece = self.batch[owner]
-            line = piece.split("\n")[first - int(np.searchsorted(self._owners, owner)) :][
-                :1
-            ]  # none: an entity's break
+            # none: an entity's break
+            line = piece.split("\n")[first - int(np.searchsorted(self._owners, owner)) :][:1]
             return [(text, "exact" if line and line[0].strip() in written else "normalised")]
         is_long = stop - start >= MIN_CONTAINED or (first == last and stop - start >= MOST * around)
         if not is_long or not self._parted(start) or not self._parted(stop):

@@ -106,9 +106,8 @@ class Scorer:
         """A vector (D,) for each text."""
         lengths = torch.tensor([len(text) for text in ids])
         padding = self.model.encoder.tokenizer.pad_token_id
-        padded = pad_sequence(
-            [torch.tensor(text) for text in ids], batch_first=True, padding_value=padding
-        )  # (B, T)
+        # (B, T)
+        padded = pad_sequence([torch.tensor(text) for text in ids], batch_first=True, padding_value=padding)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         vectors = self.model.compute_sentence_embedding(padded.to(self.device), mask.to(self.device))
         return [vector.clone() for vector in vectors.float().cpu()]  # a view would keep its whole batch alive

@@ -11,12 +11,8 @@ from xalma.evaluation import metrics as evaluate
 from xalma.evaluation.metrics import NotScored, Score
 from xalma.languages import language
 
-DISPLAY = {
-    "bleu": "BLEU",
-    "chrf": "chrF2",
-    "chrf++": "chrF2++",
-    "spbleu": "spBLEU",
-}  # as sacreBLEU prints them
+# as sacreBLEU prints them
+DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}
 FILE_METRICS = (*evaluate.METRICS, *comet.COMET_METRICS)
 
 
@@ -90,9 +86,8 @@ def line_of(score: Score | NotScored) -> str:
     """A score as sacreBLEU prints it, or why there is none."""
     if isinstance(score, NotScored):
         return f"{score.metric}: {score.reason}"
-    name = (
-        f"{DISPLAY[score.metric]}|" if score.metric in DISPLAY else ""
-    )  # a neural signature begins with its name
+    # a neural signature begins with its name
+    name = f"{DISPLAY[score.metric]}|" if score.metric in DISPLAY else ""
     return f"{name}{score.signature} = {score.value:.2f} (n = {score.n})"
 
 

@@ -206,9 +206,8 @@ def score_direction(job: ScoringJob) -> tuple[list[dict[str, Any]], dict[tuple[s
     texts = {system: read_outputs(file, test) for system, file in job.files.items()}
     rows, found = [], {}
     for metric in job.metrics:
-        signature = str(
-            sacrebleu_metric(metric, tgt, test.references[:1]).get_signature()
-        )  # nrefs is known then
+        # nrefs is known then
+        signature = str(sacrebleu_metric(metric, tgt, test.references[:1]).get_signature())
         for system, outputs in texts.items():
             counts = kept_statistics(outputs, test.references, tgt, metric, signature, job.cache)
             found[metric, system] = drawn = resampled(counts, test, job.resample)

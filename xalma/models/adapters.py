@@ -21,10 +21,8 @@ from xalma.languages import adapter_name, gated_group
 from xalma.models.layouts import PROJECTIONS, check_adapter, lora_config
 from xalma.runtime import all_finite
 
-FUSED = (
-    "qkv_proj",
-    "gate_up_proj",
-)  # Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
+# Phi-3 and GLM keep q, k, v and gate, up in one matrix: one module serves it
+FUSED = "qkv_proj", "gate_up_proj"
 
 
 def projections(base: PreTrainedModel) -> tuple[str, ...]:

@@ -57,9 +57,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         weight, scale = ctx.saved_tensors
-        ones = scale.new_ones(
-            weight.shape[1], 1
-        )  # the scales of the outputs, summed over here, go to the gradient
+        # the scales of the outputs, summed over here, go to the gradient
+        ones = scale.new_ones(weight.shape[1], 1)
         return product(gradient * scale.view(-1).to(gradient.dtype), weight.t(), ones, fast=False), None, None
 
 

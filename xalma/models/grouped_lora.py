@@ -24,9 +24,8 @@ from transformers.utils import ModelOutput
 
 from xalma.languages import adapter_name
 
-FEW_TOKENS = (
-    4  # of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
-)
+# of one module: up to here a CPU is faster with weights on the left; measured, as `products` says
+FEW_TOKENS = 4
 PIECES = 8
 PADDED_TOKENS = 256  # of one module: up to here a GPU's product is reading weights, and padding costs nothing
 
@@ -210,9 +209,8 @@ class SharedInput(nn.Module):
 
     def attach(self) -> None:
         """Takes the place of the layers' forward: with a gate set they give base output + LoRA, else just the first."""
-        self.before = [
-            vars(linear).get("forward") for linear in self.linears
-        ]  # an own one, as accelerate sets it
+        # an own one, as accelerate sets it
+        self.before = [vars(linear).get("forward") for linear in self.linears]
         self.plain = [linear.forward for linear in self.linears]
         for i, linear in enumerate(self.linears):
             linear.forward = partial(self._forward, i)
@@ -360,13 +358,8 @@ class PackedHead:
         return F.linear(x, self.linear.weight, self.linear.bias)
 
 
-ROW_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "position_ids",
-    "inputs_embeds",
-    "labels",
-)  # (B, …) of a model's call
+# (B, …) of a model's call
+ROW_INPUTS = "input_ids", "attention_mask", "position_ids", "inputs_embeds", "labels"
 
 
 def sort_rows(inputs: Mapping[str, Any], groups: Sequence[int]) -> tuple[dict[str, Any], Tensor | None]:

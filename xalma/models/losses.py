@@ -121,9 +121,8 @@ def answer_nats(
 ) -> list[float]:
     """Summed loss in nats over the labelled tokens of each row of {"input_ids", "labels"}, in order."""
     plain, collate, found = on_device(plain_model(model)).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
-    order = sorted(
-        range(len(rows)), key=lambda i: len(rows[i]["input_ids"])
-    )  # rows of like length waste no padding
+    # rows of like length waste no padding
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     for start in range(0, len(rows), batch_size):
         index = order[start : start + batch_size]
         batch = {k: v.to(plain.device) for k, v in collate([rows[i] for i in index]).items()}

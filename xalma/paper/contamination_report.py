@@ -150,9 +150,8 @@ def _is_itself(name: str, places: Iterable[tuple[str, int]]) -> bool:
 def _leaks_of(
     name: str, code: str, n_lines: int, hits: list, pair: set[str] | None, index: TestIndex
 ) -> list[tuple]:
-    plainest: dict[str, dict[int, tuple[int, bool]]] = defaultdict(
-        dict
-    )  # set -> line -> (kind, other direction)
+    # set -> line -> (kind, other direction)
+    plainest: dict[str, dict[int, tuple[int, bool]]] = defaultdict(dict)
     covered: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for hit in hits:
         directions = defaultdict(list)
@@ -205,9 +204,8 @@ def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFr
             spans = {file: sorted(place[file] for place in places) for file in files}
             ordered = sorted(places, key=lambda place: place[files[0]])
             in_order = all([place[file] for place in ordered] == span for file, span in spans.items())
-            n = max(
-                span[-1] - span[0] + 1 for span in spans.values()
-            )  # a line said twice counts in the block
+            # a line said twice counts in the block
+            n = max(span[-1] - span[0] + 1 for span in spans.values())
             whole = in_order and all(span[-1] - span[0] + 1 == n for span in spans.values())
             whole = whole and n - len(places) <= len(places) // 20
             at_end = whole and all(span[-1] == lengths[file] - 1 for file, span in spans.items())

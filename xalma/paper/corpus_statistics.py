@@ -29,9 +29,8 @@ ALMA_SHARES: dict[str, float] = {"de": 20, "cs": 14, "is": 8, "zh": 19, "ru": 22
 # is at hand; byte-level ones trained on much English need two to four, in most scripts and languages.
 BYTES_PER_TOKEN = 3.0
 UNIMAX_CAP = 4.0  # epochs; Profile's mixing_cap
-_SENTENCES = (
-    300  # pairs a language that notebooks 01 and 02 measure; our choice (Malagasy has 360 test phrases)
-)
+# pairs a language that notebooks 01 and 02 measure; our choice (Malagasy has 360 test phrases)
+_SENTENCES = 300
 
 
 def pairs_by_language(p: Profile, n: int = _SENTENCES) -> dict[str, list[Pair]]:

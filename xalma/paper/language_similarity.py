@@ -257,10 +257,8 @@ def _moved(values: np.ndarray, groups: np.ndarray, fewest: int, most: int) -> np
     """(L,) groups after the move of one language that raises `within_mean` most, sizes from `fewest` to `most`."""
     numbers, own, towards = _towards(values, groups)
     n = np.bincount(own)  # (G,)
-    mine, left = (
-        towards[np.arange(len(groups)), own],
-        n[own] - 1,
-    )  # (L,) summed similarity to, and number of, mates
+    # (L,) summed similarity to, and number of, mates
+    mine, left = towards[np.arange(len(groups)), own], n[own] - 1
     pairs = (n * (n - 1)).sum() / 2 - left[:, None] + n  # (L, G) pairs within groups after the move
     mean = (mine.sum() / 2 - mine[:, None] + towards) / pairs
     mean[(left[:, None] < fewest) | (n >= most) | (own[:, None] == np.arange(len(n)))] = -np.inf

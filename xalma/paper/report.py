@@ -236,9 +236,8 @@ def write_index(p: Profile, command: str) -> Path:
     lines += ["## Figures", *(f"![{file.stem.replace('_', ' ')}](figures/{file.name})" for file in figures)]
     lines.append("## Tables")
     for file in tables:
-        text = (
-            file.read_text(encoding="utf-8").strip().replace("](../", "](")
-        )  # this page is one folder higher
+        # this page is one folder higher
+        text = file.read_text(encoding="utf-8").strip().replace("](../", "](")
         caption = text.splitlines()[0].strip("*")
         too_long = text.count("\n") > _INLINE_LINES
         lines.append(f"{caption}: [tables/{file.name}](tables/{file.name})" if too_long else text)

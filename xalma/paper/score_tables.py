@@ -52,9 +52,8 @@ def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataF
     rows, by_system = [], scores.statistics[metric]
     table = scores.table.query("metric == @metric").dropna(subset="value")
     n_tests = len(table) - table["direction"].nunique()
-    n_samples = max(
-        n_samples, 5 * round(n_tests / ALPHA)
-    )  # else no p could stay below alpha after the correction
+    # else no p could stay below alpha after the correction
+    n_samples = max(n_samples, 5 * round(n_tests / ALPHA))
     for direction, part in table.groupby("direction", sort=False):
         best = part.loc[part["value"].idxmax(), "system"]
         for system in part["system"]:

@@ -139,9 +139,8 @@ def markdown_grid(lines: Iterable[Iterable[str]]) -> str:
 
 
 def _caption(table: Table) -> str:
-    return markdown_prose(table.caption).replace(
-        "](", "]\\("
-    )  # a name may stand in it, a link of ours does not
+    # a name may stand in it, a link of ours does not
+    return markdown_prose(table.caption).replace("](", "]\\(")
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -52,9 +52,8 @@ class PairCollator:
             for side in ("chosen", "rejected")
         }
         for name, value in fill.items():
-            batch[name] = torch.tensor(
-                [row[name] + [value] * (width - len(row[name])) for row in packed]
-            )  # (R, W)
+            # (R, W)
+            batch[name] = torch.tensor([row[name] + [value] * (width - len(row[name])) for row in packed])
         sources, targets, owners = [], [], []
         for i, row in enumerate(rows):
             for k, side in enumerate(("chosen", "rejected")):
@@ -142,9 +141,8 @@ def tokenize_pairs(
     Raises: ValueError if no row is left.
     """
     pairs = [tokenize_pair(tokenizer, row, max_length) for row in rows]
-    kept = [
-        pair for pair in pairs if pair["chosen_input_ids"][-1] == tokenizer.eos_token_id
-    ]  # it has its end
+    # it has its end
+    kept = [pair for pair in pairs if pair["chosen_input_ids"][-1] == tokenizer.eos_token_id]
     if not kept:
         raise ValueError(
             f"all {len(rows)} pairs are longer than max_length={max_length} tokens: raise max_length"

@@ -24,13 +24,8 @@ from xalma.preference.pairs import PairRow, PairsReport, best_and_worst, keep_pa
 from xalma.prompts import translation_prompt
 
 ALMA_R = "haoranxu/ALMA-R-Preference"
-ALMA_R_CONFIGS = (
-    "cs-en",
-    "de-en",
-    "is-en",
-    "ru-en",
-    "zh-en",
-)  # of that hub id; not seen here, by ALMA's languages
+# of that hub id; not seen here, by ALMA's languages
+ALMA_R_CONFIGS = "cs-en", "de-en", "is-en", "ru-en", "zh-en"
 SCORES = ("kiwi", "xcomet", "kiwi_xcomet")  # of ALMA-R-Preference; CPO uses the last, their mean
 LAYOUTS = (
     ("translation",),

@@ -179,7 +179,6 @@ def profile_from_parameters(namespace: Mapping[str, Any]) -> Profile:
     """
     plain = (str, int, float, bool, list, tuple)
     named = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out")}
-    given = {
-        k: v for k, v in named.items() if type(v) in plain and not k.isupper()
-    }  # constants are imported, not given
+    # constants are imported, not given
+    given = {k: v for k, v in named.items() if type(v) in plain and not k.isupper()}
     return load_profile(given.pop("profile", "tiny"), **given)

@@ -32,9 +32,8 @@ class Causal:
     ) -> None:
         self.row, self.model, self.tokenizer, self.shots = row, model, tokenizer, shots
         self.template = TEMPLATES[row.template]
-        self.counts: Counter[str] = (
-            Counter()
-        )  # of all answers: `cut` at max_new_tokens, `separators` made blanks
+        # of all answers: `cut` at max_new_tokens, `separators` made blanks
+        self.counts: Counter[str] = Counter()
 
     def prompts(self, texts: Sequence[str], src: str, tgt: str) -> list[str]:
         """What the model reads for each segment. Raises ValueError for a direction without shots where it has them."""
@@ -52,9 +51,8 @@ class Causal:
         """Token ids; the tokenizer adds its begin-of-text, if it has the habit, unless the chat template wrote it."""
         rows = token_ids(self.tokenizer, prompts, add_special_tokens=not self.template.chat)
         end = self.tokenizer.eos_token_id
-        return [
-            row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows
-        ]  # a prompt is not at its end
+        # a prompt is not at its end
+        return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows]
 
     @blank_lines_kept
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:

@@ -30,9 +30,8 @@ from xalma.progress import Progress, progress
 from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.table import Decoding
 
-BATCH_TOKENS = (
-    32_768  # prompt and new tokens of all beams of a batch: what one GPU of 80 GB holds of a 13B model
-)
+# prompt and new tokens of all beams of a batch: what one GPU of 80 GB holds of a 13B model
+BATCH_TOKENS = 32_768
 
 
 def open_model(

@@ -27,9 +27,8 @@ NOT_SUPPORTED, STOPPED = "not supported", "stopped"
 
 def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
     """(the outputs without line breaks, how many outputs had one)."""
-    outputs = [
-        text.lstrip("\ufeff") for text in outputs
-    ]  # at the start of a file it would be a byte order mark
+    # at the start of a file it would be a byte order mark
+    outputs = [text.lstrip("\ufeff") for text in outputs]
     flat = [re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text.strip("\r\n")) for text in outputs]
     return flat, sum(before != after for before, after in zip(outputs, flat, strict=True))
 
@@ -66,9 +65,8 @@ def write_outputs(
             continue
         system = system or open_it()
         earlier, begun = run["directions"].get(direction, {}), time.perf_counter()
-        before = (
-            earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0
-        )  # an endpoint goes on there
+        # an endpoint goes on there
+        before = earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0
         try:
             record = _translate(system, direction, texts, out)
         except BaseException:

@@ -99,9 +99,8 @@ def open_system(
 
         system = open_causal(row, path, adapter, device, dtype, **options)
     if row.family == "endpoint":
-        system.translate = MethodType(
-            blank_lines_kept(type(system).translate), system
-        )  # a blank one costs nothing
+        # a blank one costs nothing
+        system.translate = MethodType(blank_lines_kept(type(system).translate), system)
     if force:
         system.row = replace(row, languages=tuple(known_languages()), english_only=row.family == "xalma")
     return system

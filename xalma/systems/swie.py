@@ -105,9 +105,8 @@ class _Swie:
 class SwieLlama(_Swie, LlamaForCausalLM):
     """InsEmbLlamaForCausalLM of the released code."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = [
-        r"ins_fuses\."
-    ]  # made, but unused where ins_fuse_method is add
+    # made, but unused where ins_fuse_method is add
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"ins_fuses\."]
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -118,9 +117,8 @@ class SwieLlama(_Swie, LlamaForCausalLM):
 class SwieBloom(_Swie, BloomForCausalLM):
     """InsEmbBloomForCausalLM of the released code."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = [
-        r"ins_fuses\."
-    ]  # made, but unused where ins_fuse_method is add
+    # made, but unused where ins_fuse_method is add
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"ins_fuses\."]
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

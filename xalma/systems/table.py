@@ -56,9 +56,8 @@ class System:
         src, tgt = parse_direction(direction)
         if self.english_only and "en" not in (src, tgt):
             return False
-        added = (
-            ADDED if self.family in ("endpoint", "files") else ()
-        )  # whoever adds a language knows who speaks it
+        # whoever adds a language knows who speaks it
+        added = ADDED if self.family in ("endpoint", "files") else ()
         return {src, tgt} <= {*self.languages, *added}
 
     def check(self, src: str, tgt: str) -> None:

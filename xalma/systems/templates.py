@@ -73,9 +73,8 @@ def few_shot_prompt(text: str, src: str, tgt: str, shots: Sequence[Shot]) -> str
     return "\n".join([head, *examples, query])
 
 
-_ALMA_TEXT = (
-    "Translate this from {src} to {tgt}:\n{src}: {text}\n{tgt}:"  # the same words as xalma.prompts, tested
-)
+# the same words as xalma.prompts, tested
+_ALMA_TEXT = "Translate this from {src} to {tgt}:\n{src}: {text}\n{tgt}:"
 _ALMA_REPO = "fe1ixxu/ALMA utils/utils.py @ 8e8c4b18"
 
 TEMPLATES: dict[str, Template] = {

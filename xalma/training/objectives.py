@@ -73,13 +73,8 @@ class Arpo:
 
     dropout = False
     MEANS = ("tau", "z", "chosen_avg_logp", "rejected_avg_logp", "margin", "accuracy")  # over pairs
-    SIZES = (
-        1,
-        len(MEANS),
-        2,
-        len(TAU_EDGES) - 1,
-        len(Z_EDGES) - 1,
-    )  # pairs, sums, NLL and its tokens, histograms
+    # pairs, sums, NLL and its tokens, histograms
+    SIZES = 1, len(MEANS), 2, len(TAU_EDGES) - 1, len(Z_EDGES) - 1
 
     def __init__(self, nll_weight: float = 1.0, **options: Any) -> None:
         self.nll_weight, self.options = nll_weight, options

@@ -23,9 +23,8 @@ from xalma.runtime import home
 
 GIB = 2**30
 ASSUMED_UTILISATION = 0.40  # of the data sheet; usual for a 13B LLaMA on one node
-ASSUMED_ROW_TOKENS = (
-    128  # prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
-)
+# prompt and answer of stages 4 and 5; LLaMA-2 spells many of the 50 languages in bytes
+ASSUMED_ROW_TOKENS = 128
 USABLE = 0.92  # of the memory: the rest is the CUDA context, NCCL and fragments
 BENCHMARK = "benchmarks/training_throughput.py"
 _MEASURED = "results/benchmarks/training_throughput*.json"

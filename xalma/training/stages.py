@@ -249,9 +249,8 @@ def pairs_made_once(
     does not decode again.
     """
     path = checkpoint_folder(out) / PAIRS_FILE
-    kept = together(lambda: rank() == 0 and _read_pairs(path))[
-        0
-    ]  # one process reads, so that all do the same
+    # one process reads, so that all do the same
+    kept = together(lambda: rank() == 0 and _read_pairs(path))[0]
     if not kept:
         if p.preference_id:
             rows, report = released_pairs(p, group)

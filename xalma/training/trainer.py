@@ -139,9 +139,8 @@ class Run:
             stage.schedule, self.optimizer, math.ceil(stage.warmup_ratio * steps), steps
         )
         self.step, self.n_window, self.seconds = 0, 0, 0.0
-        self.window = torch.zeros(
-            1, device=device()
-        )  # loss and sums since the last logged step, (1 + M,) after one
+        # loss and sums since the last logged step, (1 + M,) after one
+        self.window = torch.zeros(1, device=device())
         self.log: list[dict[str, Any]] = []
 
     def wrap(self, worker: Worker) -> tuple[torch.nn.Module, torch.nn.Module]:

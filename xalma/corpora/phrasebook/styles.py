@@ -18,9 +18,8 @@ from xalma.languages import ENGLISH
 from xalma.profiles import Profile
 from xalma.prompts import translation_prompt
 
-OTHER_STYLE = (
-    "medium"  # of the style set's references: the longest in which measures, money and spans are short too
-)
+# of the style set's references: the longest in which measures, money and spans are short too
+OTHER_STYLE = "medium"
 
 
 def renderings(draw: Draw, lang: str) -> frozenset[str]:

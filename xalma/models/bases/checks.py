@@ -30,9 +30,8 @@ CHECK_SENTENCES = {
         "Er sagte, die Regierung werde die Ergebnisse der Wahl am Montagmorgen veröffentlichen.",
     ),
 }
-BOUNDS = {
-    "en": 2.0
-}  # bits per byte: what any pretrained model stays below; a wrong tokenizer costs 4 or more
+# bits per byte: what any pretrained model stays below; a wrong tokenizer costs 4 or more
+BOUNDS = {"en": 2.0}
 
 
 def check_base(

@@ -33,11 +33,8 @@ SETTINGS = {
     "qwen3": _COMMON,
     "gemma3": (*_COMMON, "attention.sliding_window"),
 }
-_HEAD_SIZES = (
-    "rope.dimension_count",
-    "attention.key_length",
-    "attention.value_length",
-)  # all one size in these models
+# all one size in these models
+_HEAD_SIZES = "rope.dimension_count", "attention.key_length", "attention.value_length"
 
 
 def convert_gguf(

@@ -28,10 +28,8 @@ COLOURS = {
 _STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
 CHOSEN, REJECTED = "#117733", "#CC6677"
-BAR_DIRECTIONS = {
-    "en-xx": ("en→xx", "#4477AA", -0.19),
-    "xx-en": ("xx→en", "#CCBB44", 0.19),
-}  # name, colour, shift
+# name, colour, shift
+BAR_DIRECTIONS = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}
 VARIANT_COLOURS = ("#EE6677", "#222222", "#4477AA", "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#777777",
                    "#44AA99", "#882255")  # fmt: skip
 

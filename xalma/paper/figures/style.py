@@ -79,8 +79,7 @@ def group_borders(ax: Axes, codes: list[str], axes: str = "xy", colour: str = "w
             continue
         set_ticks(range(len(codes)), codes, fontsize=7.5)
         for label in ax.get_xticklabels() if name == "x" else ax.get_yticklabels():
-            label.set_color(
-                [0.6 * part for part in to_rgb(colour_of(label.get_text()))]
-            )  # darker: pale text is hard to read
+            # darker: pale text is hard to read
+            label.set_color([0.6 * part for part in to_rgb(colour_of(label.get_text()))])
         for border in borders:
             draw(border, color=colour, linewidth=1.5)

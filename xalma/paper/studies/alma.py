@@ -41,9 +41,8 @@ from xalma.training.workers import side_by_side
 
 PARALLEL = ("none", "random", "filtered", "human-written")
 HUMAN = "human-written"
-LORA_TARGETS = [
-    "down_proj"
-]  # runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
+# runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
+LORA_TARGETS = ["down_proj"]
 MONO_SHARES = (0.0, 0.25, 0.5, 1.0)  # of stage 1's budget, for the curve; our choice
 READ_MOST = 20  # rows of web bitext read for one that is kept; our choice
 

@@ -89,9 +89,8 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
     variants, groups = arpo_variants(p), p.comparison_group_numbers
     chosen, folder = [*systems(p), *variants], long_folder(p)
     found = [*records, *(record for group in groups for record in compare_methods(p, group, variants))]
-    file_records(
-        folder / "scores.jsonl", {record.key: record for record in found}.values()
-    )  # the start comes twice
+    # the start comes twice
+    file_records(folder / "scores.jsonl", {record.key: record for record in found}.values())
     _write_csv(folder / "probes.csv", pd.concat([probe_frame(p, group, chosen) for group in groups]))
     taus = pd.concat([tau_frame(p, group, chosen) for group in groups])
     joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}

@@ -35,9 +35,8 @@ from xalma.training.ladder import score_rows, translate_test
 from xalma.training.stages import open_for_training, preference_pairs
 from xalma.training.workers import side_by_side
 
-N_PROBED = (
-    16  # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
-)
+# pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
+N_PROBED = 16
 _RELEASED = PRESETS["released-code"]
 # Beside the method "arpo" with the profile's values: what reviewers asked for and nobody published. The paper's preset
 # has no clamped variant: its tau is 0 or more by itself.

@@ -43,10 +43,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str, place: Path) 
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, told.bos_token_id)]
         )
     told.init_kwargs |= {"add_bos_token": True, "add_eos_token": False}
-    told.model_input_names = told.init_kwargs["model_input_names"] = [
-        "input_ids",
-        "attention_mask",
-    ]  # no token types
+    # no token types
+    told.model_input_names = told.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
     told.save_pretrained(place)
     found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if _begins(found) != 1 or found.get_vocab() != tokenizer.get_vocab():

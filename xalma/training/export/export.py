@@ -217,9 +217,8 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
     number = read_run(folder)["number"]
     ours = evaluate_folder(p, folder, group, f"stage{number}")
     path = results_folder(p) / "scores" / f"stage{number}.jsonl"
-    in_ladder = (
-        folder.resolve() == stage_folder(p, number, group).resolve()
-    )  # the file says nothing of other branches
+    # the file says nothing of other branches
+    in_ladder = folder.resolve() == stage_folder(p, number, group).resolve()
     theirs = {record.key: record for record in read_records(path)} if in_ladder and path.exists() else {}
     for record in ours:
         filed = theirs.get(record.key)
