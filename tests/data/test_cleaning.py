@@ -11,7 +11,6 @@ from xalma.corpora.registry import open_corpus
 from xalma.data import cleaning
 from xalma.data.cleaning import (
     BANDS,
-    REASONS,
     ROWS,
     SHINGLE,
     CleaningReport,
@@ -20,9 +19,7 @@ from xalma.data.cleaning import (
     bands,
     check,
     clean,
-    count,
     keys,
-    report_table,
 )
 from xalma.data.test_index import TestIndex
 from xalma.profiles import load_profile
@@ -146,15 +143,6 @@ def test_counts_add_up_and_only_good_rows_remain():
     reasons = ("unreadable", "invalid_utf8", "empty", "wrong_language", "duplicate", "near_duplicate")
     assert report.as_dict() == {"read": 8, "kept": 2, "repaired": 1, "dropped": dict.fromkeys(reasons, 1)}
     assert report.read == report.kept + report.dropped.total()
-
-
-def test_every_reason_is_in_the_table():
-    report = CleaningReport()
-    for reason in REASONS:
-        count(report, reason)
-    (row,) = report_table([("x", report)])
-    assert {row[reason] for reason in REASONS} == {1}
-    assert (row["read"], row["kept"]) == (len(REASONS), 0)
 
 
 def test_a_dropped_row_does_not_count_as_said(tmp_path):

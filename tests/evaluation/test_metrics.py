@@ -13,7 +13,6 @@ from xalma.evaluation.metrics import (
     empty_rate,
     length_ratio,
     missing_spbleu_model,
-    off_target_rate,
     overlong_rate,
     sacrebleu_metric,
     score,
@@ -105,7 +104,6 @@ def test_bad_input_to_score(arguments, message):
 
 
 def test_rates():
-    assert off_target_rate(["да", "yes", "12", "нет"], "ru") == 0.25
     assert empty_rate(["", " \t", "a", "b"]) == 0.5
     assert copy_rate(["a  b", "c", "", "x"], ["a b", "d", "", "x"]) == 0.5
     assert length_ratio(["abc", ""], ["ab", "abcd"]) == 0.5

@@ -88,19 +88,14 @@ def test_bad_input_to_compare(arguments, message):
         sig.compare(*arguments)
 
 
-def test_mean_interval_against_its_standard_error():
-    """Strata: the variance of the mean of means is the sum of theirs over 4. Shared lines move together."""
+def test_the_interval_of_a_mean_against_its_standard_error():
+    """Strata: the variance of the mean of means is the sum of theirs over 4."""
     first, second = scored(0, 300, 1), scored(0.2, 300, 2)
-    stratified = sig.mean_interval({"en-de": first, "en-zh": second}, "comet22", 4000)
+    a = {"en-de": first, "en-zh": second}
+    found = sig.paired_mean(a, {d: np.zeros_like(s) for d, s in a.items()}, "comet22", 4000)
     error = math.sqrt(first.var() / 300 + second.var() / 300) / 2
-    assert stratified.half_width == pytest.approx(1.96 * error, rel=0.06)
-    assert stratified.value == pytest.approx((first.mean() + second.mean()) / 2)
-    twins = {"en-de": first, "en-zh": first}
-    alone = sig.bootstrap(first, "comet22", 1000)
-    assert sig.mean_interval(twins, "comet22", 1000, shared_segments=True).half_width == pytest.approx(
-        alone.half_width
-    )
-    assert sig.mean_interval(twins, "comet22", 1000).half_width < 0.8 * alone.half_width
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+    assert found.delta == pytest.approx((first.mean() + second.mean()) / 2)
 
 
 def test_paired_mean_sees_what_single_directions_do_not():

@@ -11,7 +11,6 @@ import pytest
 from xalma.paper.figures import studies
 from xalma.paper.studies.over_rejection import gradient_frame
 from xalma.paper.tables import save_figure
-from xalma.preference.arpo import TAU_EDGES, Z_EDGES
 
 
 def drawn(fig, tmp_path) -> list:
@@ -58,19 +57,6 @@ def test_probe_curves_have_a_panel_a_method(tmp_path, n_labels, n_seeds):
     shown = [ax for ax in axes if ax.axison]
     assert len(shown) == n_labels
     assert shown[0].lines[0].get_ydata().tolist() == [-1.0 - (n_seeds - 1) / 2] * 3  # the mean of the seeds
-
-
-def test_tau_history_shows_shares(tmp_path):
-    counts = {
-        "tau_counts": [0] * (len(TAU_EDGES) - 2) + [4],
-        "z_counts": [3] + [0] * (len(Z_EDGES) - 3) + [1],
-    }
-    frame = pd.DataFrame(
-        [{"seed": s, "step": n, "tau": 1.0, "z": 0.5, **counts} for s in (0, 1) for n in (1, 2)]
-    )
-    axes = drawn(studies.tau_history(frame), tmp_path)
-    shares = axes[0].collections[0].get_array().reshape(len(Z_EDGES) - 1, 2)
-    assert shares[0].tolist() == [0.75, 0.75] and shares[-1].tolist() == [0.25, 0.25]
 
 
 def test_tau_lines_are_means_of_seeds(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_study import study_records
 
 from xalma.corpora.flores import FloresCorpus
 from xalma.corpora.ntrex import NtrexCorpus
@@ -23,7 +22,6 @@ from xalma.paper.studies.sft_data import (
     data_profile,
     sft_languages,
 )
-from xalma.paper.studies.study import Study
 from xalma.profiles import load_profile
 from xalma.runs import read_run, stage_folder
 from xalma.runtime import data_root
@@ -120,16 +118,3 @@ def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
         study.name: next(r.value for r in study.records if r.metric == "bits_per_byte") for study in studies
     }
     assert len(set(bits.values())) == 3, "three different test sets"
-
-
-def test_each_test_set_is_a_panel():
-    systems = {"a": {"system": "A"}, "b": {"system": "B"}}
-    studies = [
-        Study(f"sft_{test}", f"SFT data, zh, tested on {label}", "a", systems,
-              study_records(systems, {("b", "en-xx", seed): 1.0 + n for seed in range(3)}))
-        for n, (test, label) in enumerate(TEST_LABELS.items())
-    ]  # fmt: skip
-    frame, panels = sft_data.by_test_set(studies)
-    assert panels == [(f"sft_{test}", label) for test, label in TEST_LABELS.items()]
-    of_b = frame[(frame["system"] == "b") & (frame["direction"] == "en-xx")].set_index("metric")["mean"]
-    assert of_b.to_dict() == {"sft_ntrex": -1.0, "sft_wmt": 0.0, "sft_flores": 1.0}

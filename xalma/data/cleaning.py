@@ -13,7 +13,7 @@ import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -255,12 +255,3 @@ def count(report: CleaningReport, reason: str | None, repaired: bool = False) ->
         report.repaired += repaired
     else:
         report.dropped[reason] += 1
-
-
-def report_table(reports: Sequence[tuple[str, CleaningReport]]) -> list[dict[str, Any]]:
-    """One row a report, for a DataFrame or a card: name, read, kept, and each reason's count."""
-    return [
-        {"text": name, "read": report.read, "kept": report.kept}
-        | {reason: report.dropped[reason] for reason in REASONS}
-        for name, report in reports
-    ]

@@ -24,7 +24,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
-from xalma.language_id import has_letters, off_target, wrong_language
+from xalma.language_id import has_letters, wrong_language
 from xalma.languages import language
 
 if TYPE_CHECKING:
@@ -127,12 +127,6 @@ def missing_spbleu_model() -> str | None:
     url = tokenizer_spm.SPM_MODELS[SPBLEU_TOKENIZER]["url"]
     path = Path(tokenizer_spm.SACREBLEU_DIR) / "models" / Path(url).name
     return None if path.is_file() else f"not scored: spBLEU model {path.name} not available in {path.parent}"
-
-
-def off_target_rate(hypotheses: Sequence[str], tgt: str) -> float:
-    """Share (0-1) of `hypotheses` that `language_id.off_target` finds in another script."""
-    check_counts(hypotheses=hypotheses)
-    return float(np.mean([off_target(text, tgt) for text in hypotheses]))
 
 
 def wrong_language_rate(hypotheses: Sequence[str], tgt: str) -> float:

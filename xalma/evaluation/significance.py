@@ -6,8 +6,7 @@ direction is tested by `paired_bootstrap`, and:
 - Where many directions are tested, p-values are adjusted (Holm, Benjamini-Hochberg), and there are
   as many resamples as the smallest adjusted p needs: 1,000 can never be significant after Holm over
   98 directions.
-- A mean over directions is resampled within each direction (stratified), or, where line n is the
-  same sentence in all of them, with one draw for all.
+- A mean over directions is resampled within each direction (stratified).
 """
 
 from __future__ import annotations
@@ -282,57 +281,31 @@ def sentence(frame: pd.DataFrame) -> str:
     )
 
 
-def mean_interval(
-    statistics: Statistics,
-    metric: str,
-    n_samples: int = 1000,
-    seed: int = SEED,
-    shared_segments: bool = False,
-) -> Interval:
-    """The mean over directions with its interval, each direction's segments resampled on their own.
-
-    With `shared_segments` one draw serves all directions: right where line n is the same sentence in
-    each (FLORES, NTREX), since hard sentences are hard in many languages; the interval gets wider.
-    Raises ValueError for no directions, or shared segments of unequal number.
-    """
-    samples = _mean_samples(statistics, metric, n_samples, seed, shared_segments)
-    value = float(np.mean([score_of(s, metric) for s in statistics.values()]))
-    return interval_of(metric, value, samples, sum(map(len, statistics.values())), seed)
-
-
 def paired_mean(
     a: Statistics,
     b: Statistics,
     metric: str,
     n_samples: int = 1000,
     seed: int = SEED,
-    shared_segments: bool = False,
 ) -> Paired:
     """Paired bootstrap of the difference of two systems' means over the directions both have."""
     common = [direction for direction in a if direction in b]
     sides = [{d: side[d] for d in common} for side in (a, b)]
     for d in common:
         check_paired(a[d], b[d], n_samples)
-    samples = [_mean_samples(side, metric, n_samples, seed, shared_segments) for side in sides]
+    samples = [_mean_samples(side, metric, n_samples, seed) for side in sides]
     values = [float(np.mean([score_of(s, metric) for s in side.values()])) for side in sides]
     n_differing = sum(differing_segments(a[d], b[d]) for d in common)
     return paired_of(metric, values, samples, n_differing, sum(len(a[d]) for d in common), seed)
 
 
-def _mean_samples(
-    statistics: Statistics, metric: str, n_samples: int, seed: int, shared_segments: bool
-) -> np.ndarray:
+def _mean_samples(statistics: Statistics, metric: str, n_samples: int, seed: int) -> np.ndarray:
     if not statistics:
         raise ValueError("no directions to average: give the statistics of one direction or more")
-    counts = {len(s) for s in statistics.values()}
-    if shared_segments and len(counts) > 1:
-        raise ValueError(
-            f"shared segments, but directions of {', '.join(map(str, sorted(counts)))} segments: "
-            f"only a test set whose line n is the same sentence in every direction shares them"
-        )
-    seeds = [seed if shared_segments else (seed, zlib.crc32(d.encode())) for d in statistics]
-    pairs = zip(statistics.values(), seeds, strict=True)
-    return np.mean([bootstrap_scores(s, metric, n_samples, own) for s, own in pairs], axis=0)
+    samples = [
+        bootstrap_scores(s, metric, n_samples, (seed, zlib.crc32(d.encode()))) for d, s in statistics.items()
+    ]
+    return np.mean(samples, axis=0)
 
 
 def _enough_samples(n_tests: int, alpha: float, test: str, correction: str, n_samples: int | None) -> int:

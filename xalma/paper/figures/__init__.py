@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = face(
     real_base="ladder_steps methods_bars",
     studies=(
         "amount_figure eta_sweep gradient_curves interval_bars module_bars probe_curves quality_figure rate_curves "
-        "tau_curves tau_history tau_lines"
+        "tau_curves tau_lines"
     ),
     training="arpo_figure direction_heatmap ladder_figure learning_curves tau_figure",
 )

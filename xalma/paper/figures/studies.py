@@ -17,7 +17,6 @@ from xalma.paper.figures.style import INK, PALE, subplots
 from xalma.paper.studies.over_rejection import above_baseline, tau_curve
 from xalma.paper.studies.seeds import SFT, summary
 from xalma.paper.studies.style import label_of, last_logps, split_name
-from xalma.preference.arpo import TAU_EDGES, Z_EDGES
 from xalma.preference.methods import METHODS
 
 # Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.
@@ -113,27 +112,6 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
         title=note,
         title_fontsize=9,
     )
-    return fig
-
-
-def tau_history(frame: pd.DataFrame) -> Figure:
-    """`over_rejection.tau_frame`: shares of pairs by z and by tau, update after update, with the means."""
-    fig, axes = subplots(1, 2, size=(10, 3.4), sharex=True)
-    for ax, name, edges in ((axes[0], "z", Z_EDGES), (axes[1], "tau", TAU_EDGES)):
-        counts = frame.groupby("step")[f"{name}_counts"].agg(lambda lists: np.sum(list(lists), axis=0))
-        shares = np.stack([np.asarray(c) / np.sum(c) for c in counts]).T  # (bins, steps)
-        steps = counts.index.to_numpy()
-        grid = np.append(steps, steps[-1] + 1) - 0.5
-        mesh = ax.pcolormesh(grid, edges, shares, cmap="Greys", vmin=0, vmax=1)
-        mean = frame.groupby("step")[name].mean()
-        ax.plot(mean.index, mean, color=COLOURS["ARPO"], label="mean of the batch")
-        symbol = "τ" if name == "tau" else "z (nats a token); top: all above"
-        ax.set(xlabel="updates", ylabel=symbol, ylim=(edges[0], edges[-1] + 0.02))
-        ax.grid(False)
-    axes[0].set_title("Distance of chosen and rejected")
-    axes[1].set_title("Rejection weight")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left")
-    fig.colorbar(mesh, ax=axes, label="share of pairs")
     return fig
 
 

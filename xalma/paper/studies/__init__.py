@@ -13,12 +13,12 @@ __all__, __getattr__, __dir__ = face(
     over_rejection="gradient_frame pair_losses probe_frame push_table tau_frame tau_table",
     preference_methods="compare_methods preference_file read_pairs systems",
     preference_tables=(
-        "difference_findings difference_table drift_findings drift_table method_labels "
+        "difference_findings difference_table drift_table method_labels "
         "preference_findings preference_table push_findings sweep_frame switch_findings "
         "switch_table variant_labels"
     ),
     seeds="MIN_SEEDS summary",
-    sft_data="by_test_set compare_sft_data NEEDS sft_languages",
+    sft_data="compare_sft_data NEEDS sft_languages",
     stage_ablation=(
         "ablate_stages ablation_findings ablation_table CHAINS gating_records gating_table "
         "published_stages shortened"

@@ -86,20 +86,6 @@ def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) ->
     return [*sentences, on_seeds(n_seeds)]
 
 
-def drift_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list[str]:
-    """Sentences on style drift: how near each method's output stays to the SFT output, nearest first."""
-    found, sentences = cells_of(records), []
-    for direction, arrow in ARROWS.items():
-        drift = {
-            label: found[name, direction][0]["drift_chrf"] for name, label in labels.items() if name != SFT
-        }
-        listed = [
-            f"{label} {drift[label]:.1f}" for label in sorted(drift, key=drift.__getitem__, reverse=True)
-        ]
-        sentences.append(f"{arrow}, chrF of the output to the SFT output: {', '.join(listed)}.")
-    return [*sentences, on_seeds(int(found["n_seeds", "max"]))]
-
-
 def push_findings(table: pd.DataFrame) -> list[str]:
     """Sentences on `over_rejection.push_table`: answers that became less or more likely by more than the interval."""
     return [f"The {side} answers became {_moved(table, side)}." for side in ("chosen", "rejected")]

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from xalma.corpora.base import has_data
 from xalma.corpora.registry import family, open_corpus
 from xalma.corpus_names import parse_corpus
@@ -23,7 +21,7 @@ from xalma.data.contamination import left_out
 from xalma.evaluation.records import Record
 from xalma.paper.studies.seeds import seeds_of
 from xalma.paper.studies.stage_ablation import branch_of, shortened
-from xalma.paper.studies.study import GAP, Study, one_share, study_summary
+from xalma.paper.studies.study import Study, one_share
 from xalma.profiles import Profile
 from xalma.runs import read_run, stage_folder
 from xalma.training.ladder import evaluate_folder
@@ -118,12 +116,3 @@ def _facts(p: Profile, group: int, data: str) -> dict[str, Any]:
     passes = run["steps"] * p.stage4_batch_size / run["rows"]
     return {"system": DATA[data], "rows": run["rows"], "updates": run["steps"], "passes": passes,
             "left out by the guard": left_out(run["contamination"])}  # fmt: skip
-
-
-def by_test_set(studies: list[Study]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """(bits per byte minus the baseline's, as if each test set were a metric; panels) for `interval_bars`."""
-    frame = pd.concat(
-        [study_summary(study).query(f"metric == {GAP!r}").assign(metric=study.name) for study in studies],
-        ignore_index=True,
-    )
-    return frame, [(study.name, study.title.rpartition("tested on ")[2]) for study in studies]

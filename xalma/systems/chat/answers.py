@@ -102,3 +102,12 @@ def _no_answer(error: Any) -> NoAnswer:
     code = error.get("code") if isinstance(error, Mapping) else None
     named = f" ({code})" if isinstance(code, int) or (isinstance(code, str) and code.isidentifier()) else ""
     return NoAnswer(f"an error in place of an answer{named}", count_of(code))
+
+
+def is_answer(data: bytes) -> bool:
+    """Whether `read_answer` finds an answer in a body."""
+    try:
+        read_answer(data)
+    except (UnreadableAnswer, NoAnswer):
+        return False
+    return True

@@ -21,7 +21,6 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -30,9 +29,9 @@ import httpx
 
 from xalma.files import fingerprint
 from xalma.systems.chat.address import open_client, parse_address
-from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, read_answer, tokens_of
+from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, is_answer, read_answer, tokens_of
 from xalma.systems.chat.costs import Estimate, check_amounts
-from xalma.systems.chat.faults import Clock, SegmentRefused, check_faults, passes, retry_after
+from xalma.systems.chat.faults import Clock, Fault, Lost, SegmentRefused, check_faults, passes, retry_after
 from xalma.systems.chat.journal import Journal
 from xalma.systems.decoding import bar
 from xalma.systems.table import System
@@ -49,20 +48,6 @@ GRACE_S = 2.0  # for answers under way after Ctrl-C: they are paid
 LARGEST_ANSWER = 16 * 2**20  # bytes
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs whole URLs, in which keys may stand
-
-
-@dataclass(frozen=True)
-class Fault:
-    """An error that may pass."""
-
-    words: str
-    asked_s: float = 0.0  # the wait that the server asks for
-    is_for_all: bool = False
-    is_unreached: bool = False  # no connection was made
-
-
-class Lost(Exception):
-    """An answer that broke off or could not be read, of a request that may have been paid."""
 
 
 class Endpoint:
@@ -106,12 +91,8 @@ class Endpoint:
             check_amounts(name, value, above_zero=True)
         self.row, self.model, self.address = row, model, parse_address(base_url)
         self.template, self.prices, self.max_cost = TEMPLATES[row.template], prices, max_cost
-        self.workers, self.attempts, self.first_wait_s, self.body = (
-            workers,
-            attempts,
-            first_wait_s,
-            dict(body or {}),
-        )
+        self.workers, self.attempts, self.first_wait_s = workers, attempts, first_wait_s
+        self.body = dict(body or {})
         self.timeout_s, self.key_variable, self.cut = timeout_s, key_variable, 0
         self._open_client()  # a key that is not there should fail before the first request
         self._clock = clock or Clock()
@@ -252,9 +233,8 @@ class Endpoint:
                 await self._persist(key, body)
             except SegmentRefused as error:
                 refused.append(str(error))
-                if (
-                    len(refused) == 3 and len(self.journal) == had
-                ):  # nothing but refusals: not about the segments
+                # nothing but refusals: not about the segments
+                if len(refused) == 3 and len(self.journal) == had:
                     raise
             shown.update(1)
 
@@ -324,9 +304,8 @@ class Endpoint:
                     if len(data) > LARGEST_ANSWER:
                         raise UnreadableAnswer(f"more than {LARGEST_ANSWER:,} bytes")
         except (httpx.TransportError, TimeoutError):
-            if response is None or not _is_answer(
-                bytes(data)
-            ):  # the end may be missing, and nothing of the answer
+            # the end may be missing, and nothing of the answer
+            if response is None or not is_answer(bytes(data)):
                 raise
         return response, bytes(data)
 
@@ -428,14 +407,6 @@ def _in_thread(work: Coroutine[Any, Any, None]) -> None:
             loop.call_soon_threadsafe(task.cancel)
         thread.join(GRACE_S + 0.5)
         raise
-
-
-def _is_answer(data: bytes) -> bool:
-    try:
-        read_answer(data)
-    except (UnreadableAnswer, NoAnswer):
-        return False
-    return True
 
 
 def _prompt_tokens(body: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -30,6 +31,20 @@ class Clock:
         """Returns after `seconds`, or as soon as `stop` is set."""
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), seconds)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error that may pass."""
+
+    words: str
+    asked_s: float = 0.0  # the wait that the server asks for
+    is_for_all: bool = False
+    is_unreached: bool = False  # no connection was made
+
+
+class Lost(Exception):
+    """An answer that broke off or could not be read, of a request that may have been paid."""
 
 
 class SegmentRefused(RuntimeError):

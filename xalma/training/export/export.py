@@ -65,24 +65,9 @@ def export(
     and gated model differ and where results/ has scores of other weights; FileExistsError if `out` is there.
     """
     out = check_new(out)
-    if gguf and what != "merged":
-        raise ValueError("a GGUF file holds a merged model: leave out --gguf or --what adapter")
-    if what not in ("merged", "adapter"):
-        raise ValueError(f"can't export {what!r}: choose merged or adapter")
-    if sentences < 1:
-        raise ValueError(f"can't compare {sentences} sentences: give 1 or more")
-    if with_base and (what == "merged" or base_id):
-        raise ValueError(
-            "the base goes beside an adapter that names no other: leave out --base-id and --what merged"
-        )
+    _check_request(what, sentences, with_base, base_id, gguf)
     folder = Path(folder or newest_stage(p, group))
-    run = open_stage(folder)
-    if "number" not in run:
-        raise ValueError(
-            f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder"
-        )
-    if run["group"] != group:
-        raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
+    run = _stage_of(folder, group)
     if gguf:  # found out before the model is compared, as the chain
         from xalma.models.bases.gguf_export import describable, write_gguf
 
@@ -117,6 +102,32 @@ def export(
             place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()}
         )
     return out
+
+
+def _check_request(what: str, sentences: int, with_base: bool, base_id: str, gguf: bool) -> None:
+    """Raises ValueError for options that do not go together, or say nothing."""
+    if gguf and what != "merged":
+        raise ValueError("a GGUF file holds a merged model: leave out --gguf or --what adapter")
+    if what not in ("merged", "adapter"):
+        raise ValueError(f"can't export {what!r}: choose merged or adapter")
+    if sentences < 1:
+        raise ValueError(f"can't compare {sentences} sentences: give 1 or more")
+    if with_base and (what == "merged" or base_id):
+        raise ValueError(
+            "the base goes beside an adapter that names no other: leave out --base-id and --what merged"
+        )
+
+
+def _stage_of(folder: Path, group: int) -> dict[str, Any]:
+    """run.json of the group's stage. Raises ValueError for a comparison's folder, or another group's."""
+    run = open_stage(folder)
+    if "number" not in run:
+        raise ValueError(
+            f"{folder} is no stage of the recipe, but a run of a comparison: name a stage's folder"
+        )
+    if run["group"] != group:
+        raise ValueError(f"{folder} holds the module of group {run['group']}, not of group {group}")
+    return run
 
 
 def check_merge(
