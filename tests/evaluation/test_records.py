@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 
 from xalma.evaluation.metrics import Score
-from xalma.evaluation.records import Record, footnote, read_records, records_of, write_records, write_run
+from xalma.evaluation.records import (
+    Record,
+    footnote,
+    off_target_label,
+    read_records,
+    records_of,
+    write_records,
+    write_run,
+)
 from xalma.paper.ladder_tables import direction_table, ladder_table
 from xalma.paper.tables import save_figure, write_table
 
@@ -142,6 +150,22 @@ def test_footnote_names_each_signature():
 
 
 FRAME = pd.DataFrame({"system": ["A|B", "C_1"], "n": [3, 12], "en→xx": [1.005, math.nan]})
+
+
+def test_an_off_target_column_says_what_was_checked():
+    of = {
+        text: record("stage4", "en-zh", 0.0, metric="off_target", signature=text)
+        for text in (
+            "script of letters, percent of segments",  # as runs before 2026-11 have it
+            "script of letters|py3langid:0.2.2|of 50 languages|or no letters, percent of segments",
+            "script of letters only|or no letters, percent of segments",
+        )
+    }
+    old, new, scripts = of.values()
+    assert off_target_label([old]) == "off-target % (script alone)"
+    assert off_target_label([new, scripts]) == "off-target % (language, script or no letters)"
+    assert off_target_label([old, new]) == "off-target % (language, script or no letters / script alone)"
+    assert off_target_label([record("stage4", "en-zh", 1.0)]) == "off-target % (not measured)"
 
 
 def test_write_table(tmp_path):

@@ -2,9 +2,11 @@
 xalma: how many are equal, to the letter, to what `xalma translate` answers.
 
 Programs: transformers' pipeline with the prompt; the same with the shipped chat template; PEFT with the adapter and the
-base beside it; CTranslate2, where it is installed (or its folder is named in XALMA_CTRANSLATE2); and model.gguf by
-transformers' reader, which stands for llama.cpp: that has no wheel here. The module is a short SFT of the shipped tiny
-base, whose answers are of many kinds.
+base beside it; CTranslate2, where it is installed (or its folder is named in XALMA_CTRANSLATE2); model.gguf by
+transformers' reader; and, where it is installed (`llama_server`), model.gguf in llama.cpp's own server, asked for
+completions of the prompt, and by xalma's endpoint for a chat's turn. The module is a short SFT of the shipped tiny
+base, whose answers are of many kinds. Last, SmolLM2 behind llama.cpp's server: an endpoint's second start, with the
+server gone, gives the first one's answers from its journal.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from chain import GROUP, options
+from llama_server import FOLDER, SMOLLM2, LlamaServer, is_installed
 from shell import Shell
 
 TITLE = "Clients of an export"
@@ -72,6 +75,17 @@ def answer(row):
 from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(".", gguf_file="model.gguf")
 """),
+    "llama.cpp": ("merged", """
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.cpuparams.n_threads = "model.gguf", 4096, 1, 1
+params.cache_prompt = False
+server = xllamacpp.Server(params)
+
+def answer(row):
+    asked = {"prompt": row["prompt"], "temperature": 0, "max_tokens": tokens}
+    return server.handle_completions(asked)["choices"][0]["text"]
+"""),
 }  # fmt: skip
 
 
@@ -100,23 +114,59 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
             carried_out(shell, "export", *options_of, *values)
     equal, failed, missing = {}, [], []
     for name, (what, code) in CLIENTS.items():
-        if name == "CTranslate2" and not (os.environ.get("XALMA_CTRANSLATE2") or find_spec("ctranslate2")):
+        there = {"CTranslate2": os.environ.get("XALMA_CTRANSLATE2") or find_spec("ctranslate2"),
+                 "llama.cpp": is_installed()}  # fmt: skip
+        if not there.get(name, True):
             missing.append(name)
             continue
         answers = answers_of(_ENCODE + code + _PRINT, work / what, rows, p.max_new_tokens)
-        same = [a == row["expected"] for a, row in zip(answers, rows, strict=True)] if answers else []
-        equal[name] = sum(same)
-        if sum(same) < len(rows):
-            odd = next((i for i, one in enumerate(same) if not one), 0)
-            found = (answers or ["no answer at all"] * len(rows))[odd]
-            failed.append(
-                f"{name}: {sum(same)} of {len(rows)}, as {found!r} for {rows[odd]['expected']!r}"[:600]
-            )
+        equal[name], odd = compared(name, answers, [row["expected"] for row in rows])
+        failed += odd
+    if is_installed():
+        with LlamaServer(work / "merged" / "model.gguf") as url:
+            answers = by_endpoint(rows, url, work / "exported.jsonl")
+        expected = [row["expected"] for row in rows]
+        equal["llama.cpp's server, by xalma's endpoint"], odd = compared("endpoint", answers, expected)
+        failed += odd
+    if SMOLLM2.is_file():
+        equal["SmolLM2 in llama.cpp's server, resumed"], odd = resumed(rows, work / "smollm2.jsonl")
+        failed += odd
     return {
         "tried": len(rows) * len(equal), "held": sum(equal.values()), "sentences": len(rows),
         "different answers": len({row["expected"] for row in rows} - {""}), "held of each kind": equal,
         "not installed": len(missing), "failed": failed,
     }  # fmt: skip
+
+
+def compared(name: str, answers: list[str], expected: list[str]) -> tuple[int, list[str]]:
+    """(how many are equal, a line on the first that is not)."""
+    same = [a == b for a, b in zip(answers, expected, strict=True)] if answers else []
+    if sum(same) == len(expected):
+        return sum(same), []
+    odd = next((i for i, one in enumerate(same) if not one), 0)
+    found = (answers or ["no answer at all"] * len(expected))[odd]
+    return sum(same), [f"{name}: {sum(same)} of {len(expected)}, as {found!r} for {expected[odd]!r}"[:600]]
+
+
+def by_endpoint(rows: list[dict[str, str]], url: str, journal: Path) -> list[str]:
+    """The answers of the row `endpoint` of xalma's systems to the sources, one a row."""
+    from xalma.systems.registry import open_system
+
+    system = open_system("endpoint", path="m", journal=journal, base_url=url, workers=1)
+    try:
+        return [
+            system.translate([row["source"]], *row["direction"].split("-"), progress=False)[0] for row in rows
+        ]
+    finally:
+        system.close()
+
+
+def resumed(rows: list[dict[str, str]], journal: Path) -> tuple[int, list[str]]:
+    """SmolLM2 asked by an endpoint, and again when its server is gone: `compared` of both."""
+    with LlamaServer(SMOLLM2) as url:
+        first = by_endpoint(rows, url, journal)
+    second = by_endpoint(rows, url, journal)
+    return compared("SmolLM2", second if any(first) else [], first)
 
 
 def carried_out(shell: Shell, *command: object, stdin: str = "") -> str:
@@ -145,7 +195,10 @@ def asked(p, n: int) -> list[dict[str, str]]:
 def answers_of(code: str, folder: Path, rows: list[dict[str, str]], max_new_tokens: int) -> list[str]:
     """What a fresh Python in that folder answers, one a row; nothing where it fails."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("XALMA_CTRANSLATE2", "")}
+    environment |= {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([os.environ.get("XALMA_CTRANSLATE2", ""), FOLDER]),
+    }
     command = [sys.executable, "-c", code, str(max_new_tokens)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, input=json.dumps(rows)

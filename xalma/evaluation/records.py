@@ -106,6 +106,16 @@ def footnote(records: Iterable[Record], metric: str, command: str) -> str:
     )
 
 
+def off_target_label(records: Iterable[Record]) -> str:
+    """The head of a column of off-target rates: what was checked, as the records' signatures say.
+
+    Records of older runs (`script of letters, percent of segments`) asked for the script alone.
+    """
+    signatures = {record.signature for record in records if record.metric == "off_target"}
+    checked = {"language, script or no letters" if "no letters" in s else "script alone" for s in signatures}
+    return f"off-target % ({' / '.join(sorted(checked)) or 'not measured'})"
+
+
 def write_run(path: str | Path, command: str, **facts: Any) -> Path:
     """Write run.json: command, `facts` (seconds, tokens, seed ...), commit, versions, hardware."""
     return write_json(path, {"command": command, **facts, **provenance()})

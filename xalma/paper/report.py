@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from xalma.corpora.registry import open_corpus
-from xalma.evaluation.records import IN_BITS, Record, group_means
+from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
 from xalma.files import write_atomically
 from xalma.languages import (
     ENGLISH,
@@ -197,7 +197,7 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
             continue
         counts = f"{np.sum(gain > 0)} of {len(gain)} directions up, {np.sum(gain < 0)} down"
         parts.append(f"{said} ({new - old:+.{places}f}; {counts})")
-    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": "Off-target (language, script or no letters), percent",
+    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": off_target_label(chosen).capitalize(),
               "bits_per_byte": "Bits per byte of the reference", "text_bits": "Bits per byte of text alone",
               "partner_gain": "Partner gain, bits per byte"}  # fmt: skip
     label = labels.get(metric, metric)

@@ -153,7 +153,7 @@ def _methods_table(
         for m in ("bleu", "chrf++"):
             row[f"{m}, less stage 4"] = difference(scores, name, "stage4", "flores", every, m)
         row["length ratio"] = round(float(np.mean([length_ratio(o.outputs, o.references) for o in mine])), 3)
-        row["off-target %"] = round(
+        row["off-target % (language, script or no letters)"] = round(
             100 * float(np.mean([wrong_language_rate(o.outputs, o.direction.split("-")[1]) for o in mine])), 2
         )
         rows.append(row)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from xalma.evaluation.records import Record
+from xalma.evaluation.records import Record, off_target_label
 from xalma.languages import ARROWS
 from xalma.paper.studies.preference_methods import System
 from xalma.paper.studies.seeds import LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
@@ -51,7 +51,8 @@ def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.Data
 
     chrF to SFT output: 100 is no change. length: characters, percent of the reference's. off-target, empty: percent.
     """
-    ours = {"chrF to SFT output": "drift_chrf", "length %": "length_ratio", "off-target %": "off_target",
+    records = list(records)
+    ours = {"chrF to SFT output": "drift_chrf", "length %": "length_ratio", off_target_label(records): "off_target",
             "empty %": "empty"}  # fmt: skip
     return _rows(records, labels, ours)
 

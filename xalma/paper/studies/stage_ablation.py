@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.evaluation.records import Record
+from xalma.evaluation.records import Record, off_target_label
 from xalma.languages import ARROWS
 from xalma.paper.studies.preference_tables import apart, printed_scores
 from xalma.paper.studies.seeds import by_seed, cells_of, seeds_of
@@ -168,12 +168,13 @@ def gating_records(p: Profile, group: int) -> list[Record]:
 
 def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFrame:
     """One row per direction class and module: BLEU, chrF, bits per byte, off-target and empty rate."""
+    records = list(records)
     found = cells_of(records)
     columns = {
         "bleu": "BLEU",
         "chrf": "chrF",
         BITS: "bits a byte",
-        "off_target": "off-target %",
+        "off_target": off_target_label(records),
         "empty": "empty %",
     }
     return pd.DataFrame([

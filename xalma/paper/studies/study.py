@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from xalma.evaluation.records import Record, footnote, read_records, write_records
+from xalma.evaluation.records import Record, footnote, off_target_label, read_records, write_records
 from xalma.files import read_json, write_json
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
@@ -24,7 +24,6 @@ from xalma.training.ladder import BITS_SIGNATURE
 
 BITS = "bits_per_byte"
 _SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
-RATES = {"off-target %": "off_target", "empty %": "empty"}
 GAP = "gap"  # bits a byte minus the baseline's, seed by seed
 PANELS = [
     ("bleu", "BLEU"),
@@ -74,6 +73,7 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
     found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
+    rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
     for direction, arrow in ARROWS.items():
         for name, facts in study.systems.items():
             mean, half = found[name, direction]
@@ -84,7 +84,7 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             row["bits − baseline"], row["bits − baseline ±"] = paired(
                 values, name, study.baseline, direction, BITS
             )
-            rows.append(row | {column: mean[metric] for column, metric in RATES.items()})
+            rows.append(row | {column: mean[metric] for column, metric in rates.items()})
     return pd.DataFrame(rows)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from xalma.corpora.registry import family
 from xalma.corpus_names import parse_corpus
-from xalma.evaluation.records import Record, footnote
+from xalma.evaluation.records import Record, footnote, off_target_label
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.runs import BASE, lineage
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 # What a stage reads of the hub's corpora; other corpora are named as they name themselves.
 _HUB_DATA = {1: "monolingual_id", 2: "monolingual_id", 3: "bitext_id", 4: "sft_id", 5: "sft_id"}
-_METRICS = {"bleu": "BLEU", "chrf": "chrF", "empty": "empty %",
-            "off_target": "off-target % (language, script or no letters)"}  # fmt: skip
+_METRICS = {"bleu": "BLEU", "chrf": "chrF", "empty": "empty %"}
 
 
 def stage_chain(folder: str | Path) -> list[dict[str, Any]]:
@@ -135,10 +134,10 @@ def _scores(records: Sequence[Record], command: str) -> str:
     frame = pd.DataFrame(
         [{"direction": r.direction, "n": r.n, "metric": r.metric, "value": r.value} for r in records]
     )
-    metrics = list(dict.fromkeys(frame["metric"]))
+    metrics, names = list(dict.fromkeys(frame["metric"])), _METRICS | {"off_target": off_target_label(records)}
     wide = frame.pivot_table(index=["direction", "n"], columns="metric", values="value", sort=False)[metrics]
-    wide = wide.sort_index().reset_index().rename(columns=_METRICS)
-    notes = [f"- {_METRICS.get(m, m)}: {footnote(records, m, command)}" for m in metrics]
+    wide = wide.sort_index().reset_index().rename(columns=names)
+    notes = [f"- {names.get(m, m)}: {footnote(records, m, command)}" for m in metrics]
     return wide.to_markdown(index=False, floatfmt=".2f") + "\n\n" + "\n".join(notes)
 
 
