@@ -271,6 +271,7 @@ DECISIVE = (
 # Their values are inputs themselves (profiles; the bases), or they show, count and keep what others decide.
 NOT_DECISIVE = (
     "__init__",
+    "evaluation.interference",
     "evaluation.records",
     "files",
     "models.bases.*",

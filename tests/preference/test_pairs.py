@@ -16,6 +16,7 @@ ALWAYS = {"off_target": lambda text, tgt: False}
 
 def counts(report) -> dict[str, int]:
     """The report without zeros, after checking that it adds up."""
+    report = {name: value for name, value in report.items() if name != "chosen_by"}
     assert report["considered"] == sum(v for k, v in report.items() if k != "considered")
     return {name: value for name, value in report.items() if value and name != "considered"}
 

@@ -12,7 +12,7 @@ from xalma.preference.released import preference_fingerprint, read_preference
 
 def counts(report) -> dict[str, int]:
     """The report without zeros, after checking that it adds up."""
-    report = {name: value for name, value in report.items() if name != "other_directions"}
+    report = {name: value for name, value in report.items() if name not in ("other_directions", "chosen_by")}
     assert report["considered"] == sum(v for k, v in report.items() if k != "considered")
     return {name: value for name, value in report.items() if value and name != "considered"}
 

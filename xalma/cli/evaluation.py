@@ -9,6 +9,13 @@ from xalma.cli.options import add_testset, at_least_one, key_values, require
 from xalma.cli.systems import add_options
 
 
+def add_chosen_by(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chosen-by", default="", metavar="SYSTEM=METRIC+METRIC,…",
+        help="metrics that chose or filtered a system's training pairs: its scores by their family get a mark",
+    )  # fmt: skip
+
+
 def add_score(commands: Any) -> None:
     score = commands.add_parser(
         "score", help="scores with signatures: an output file, or systems over a test set"
@@ -37,6 +44,7 @@ def add_score(commands: Any) -> None:
     score.add_argument(
         "--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them"
     )
+    add_chosen_by(score)
     score.set_defaults(run=_score)
 
 
@@ -72,6 +80,7 @@ def add_compare(commands: Any) -> None:
     )
     compare.add_argument("--alpha", type=float, default=0.05)
     add_testset(compare)
+    add_chosen_by(compare)
     compare.set_defaults(run=_compare)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from xalma.evaluation.interference import mark_explained, parse_chosen_by
 from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
@@ -23,6 +25,7 @@ from xalma.paper.score_tables import (
     write_scores,
 )
 from xalma.runtime import data_root, home, listed
+from xalma.systems.outputs import metrics_behind
 
 _HEADS = {"value_a": "A", "value_b": "B", "delta": "A - B", "p_value": "p", "p_adjusted": "p adjusted"}
 
@@ -37,6 +40,7 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
         outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
         partial=arguments.partial, resample=arguments.resample, **neural,
     )  # fmt: skip
+    scores = replace(scores, chosen_by=_chosen_by(outputs, arguments.chosen_by))
     _print_scores(scores, arguments.testset, arguments.origin, arguments.resample)
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
         print(f"\n{METRIC_NAMES.get(metric, metric)}, pairs of systems")
@@ -48,7 +52,7 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
             f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions"
         )
     if arguments.results:
-        facts = {"origin": arguments.origin, "resample": arguments.resample}
+        facts = {"origin": arguments.origin, "resample": arguments.resample, "chosen_by": scores.chosen_by}
         paths = write_scores(scores, arguments.results, arguments.testset, _command(), **facts)
         if arguments.origin == "data" and published_of(arguments.testset):
             written, said = write_published(outputs, arguments.testset, Path(arguments.results))
@@ -69,6 +73,8 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
         print(
             f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}"
         )
+        if said := mark_explained(metric, scores.chosen_by):
+            print(f"  {said}")
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
             print(
@@ -94,6 +100,7 @@ def compare_systems(arguments: Namespace) -> None:
         resample=arguments.resample,
     )  # fmt: skip
     print(f"A: {both[0][0]} ({arguments.a})\nB: {both[1][0]} ({arguments.b})")
+    chosen_by = _chosen_by(dict(both), arguments.chosen_by)
     for metric in metrics:
         sides = scores.statistics[metric]
         if not sides[a]:
@@ -113,6 +120,8 @@ def compare_systems(arguments: Namespace) -> None:
             f"(95 % {mean.low:+.2f} to {mean.high:+.2f}, p = {mean.p_value:.4f})\nA: {sentence(frame)}"
         )
         print(_noticed(metric, mean.delta))
+        if said := mark_explained(metric, chosen_by):
+            print(said)
 
 
 def _noticed(metric: str, difference: float) -> str:
@@ -139,6 +148,18 @@ def contamination() -> None:
             f"\nEnglish lines shared by files of several pairs:\n{_plain(report['blocks'].set_index('files'))}"
         )
     print(f"\nwritten: {home() / 'results' / 'contamination.json'} and .md")
+
+
+def _chosen_by(outputs: Outputs, given: str) -> dict[str, list[str]]:
+    """System -> metrics that chose or filtered its training pairs: as given, else as its record or row says.
+
+    Raises ValueError for a system that is not scored, or an unknown metric.
+    """
+    named = parse_chosen_by(given)
+    if strangers := named.keys() - outputs.keys():
+        raise ValueError(f"--chosen-by names {', '.join(sorted(strangers))}: there are {', '.join(outputs)}")
+    found = {name: named.get(name) or metrics_behind(name, files.values()) for name, files in outputs.items()}
+    return {name: list(metrics) for name, metrics in found.items() if metrics}
 
 
 def _of_systems(outputs: Outputs, chosen: str | None) -> Outputs:

@@ -90,6 +90,8 @@ def print_systems() -> None:
         print(f"{'':20}  {row.decoding} ({row.decoding_source})")
         print(f"{'':20}  prompt {row.prompt}: {row.prompt_source}")
         print(f"{'':20}  licence: {row.licence}{f'; {row.note}' if row.note else ''}")
+        if row.chosen_by:
+            print(f"{'':20}  training pairs chosen by {row.chosen_by}: no independent scores by their family")
 
 
 def translate_with(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:

@@ -53,6 +53,7 @@ class Scores:
 
     table: pd.DataFrame
     statistics: dict[str, dict[str, dict[str, np.ndarray]]] = field(repr=False)
+    chosen_by: dict[str, list[str]] = field(default_factory=dict)  # system -> metrics (`interference`)
 
 
 def find_outputs(place: str | Path) -> Outputs:

@@ -24,6 +24,7 @@ import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 
 from xalma.corpora.test_sets import load
+from xalma.evaluation.interference import MARK, flagged, mark_explained
 from xalma.evaluation.records import Record, write_records, write_run
 from xalma.evaluation.scoring import Scores
 from xalma.evaluation.significance import ALPHA, compare, holm, paired_bootstrap, sentence
@@ -76,7 +77,7 @@ def score_table(
 ) -> Table:
     """Systems down, directions and their mean across; best in bold, † where the best is not significantly better.
 
-    ° where it is better by less than people notice (`thresholds`).
+    ° where it is better by less than people notice (`thresholds`), ‡ where it is no independent score (`interference`).
     """
     table = scores.table.query("metric == @metric")
     directions, systems = (list(table[name].unique()) for name in ("direction", "system"))
@@ -87,12 +88,14 @@ def score_table(
     )
     wide["mean"] = wide.mean(axis=1, skipna=False)  # NaN where a direction is not scored
     unnoticed = [marks(metric, wide[column]) for column in wide]
+    partial = flagged(metric, scores.chosen_by)
     rows: list[list[Cell | str]] = []
     for i, system in enumerate(systems):
         signs = [NOT_WORSE if (system, direction) in close else "" for direction in directions] + [""]
+        own = MARK if system in partial else ""
         cells = zip(wide.iloc[i], signs, unnoticed, strict=True)
         rows.append(
-            [system, *(number(value, run=run, mark=sign + column[i]) for value, sign, column in cells)]
+            [system, *(number(value, run=run, mark=sign + column[i] + own) for value, sign, column in cells)]
         )
     signatures = table.groupby("signature", sort=False)["direction"].agg(
         lambda found: ", ".join(dict.fromkeys(found))
@@ -104,6 +107,7 @@ def score_table(
         )
     if any(sign for column in unnoticed for sign in column):
         notes.append(f"{explained(metric)}.")
+    notes += filter(None, [mark_explained(metric, scores.chosen_by)])
     made = Table(["system", *directions, "mean"], rows, caption, notes)
     return made.with_best(range(1, len(directions) + 2))
 

@@ -214,7 +214,7 @@ def _cell(cell: Any, decimals: int) -> str:
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\rightarrow$",
-          "†": r"$^{\dagger}$", "°": r"$^{\circ}$",
+          "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "°": r"$^{\circ}$",
           "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$"}  # fmt: skip
 # What a spreadsheet can read as a formula does no harm where it is letters, digits, brackets and signs, as "+DPO".
 _HARMLESS = re.compile(r"[+-](?:[\d.,]+(?:e[+-]?\d+)?|[\w +().-]*)")

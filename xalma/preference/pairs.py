@@ -16,6 +16,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from xalma.data.collate import completion
 from xalma.languages import parse_direction
@@ -28,7 +29,7 @@ DROPPED = (
 MAX_LENGTH_RATIO = 3.0  # characters, longer over shorter; our choice
 
 PairRow = dict[str, str]
-PairsReport = dict[str, int]
+PairsReport = dict[str, Any]
 Metric = Callable[[str, str], float]
 OffTarget = Callable[[str, str], bool]
 
@@ -82,7 +83,8 @@ def build_pairs(
             for pair in pairs:
                 yield pair if isinstance(pair, str) else pair_row(prompt, *pair, src, tgt)
 
-    return keep_pairs(candidates(), max_length_ratio, off_target, keep_empty_rejected)
+    rows, report = keep_pairs(candidates(), max_length_ratio, off_target, keep_empty_rejected)
+    return rows, report if score is None else report | {"chosen_by": [getattr(metric, "__name__", metric)]}
 
 
 def require_pairs(rows: Sequence[PairRow], report: PairsReport, remedy: str) -> None:

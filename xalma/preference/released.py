@@ -8,6 +8,9 @@ A hub id, a .jsonl or .parquet file, or a folder of one kind of them, in one of 
                   the opposite before its correction); else best and worst by `score` of GPT-4, ALMA and the reference
     own           source, chosen, rejected, src, tgt (language codes)
     own prompts   prompt, chosen, rejected: trained on as they are, whatever their language
+
+Own layouts may name in a column chosen_by the metrics that chose or filtered a pair, as "xcomet-xxl+cometkiwi-xxl", ""
+for none; without it they are not known. X-ALMA's were not chosen by one (its references win), ALMA-R's by `score`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 
 import datasets
 
+from xalma.evaluation.interference import UNKNOWN, kindred_of
 from xalma.files import file_hash
 from xalma.languages import parse_direction
 from xalma.preference.pairs import PairRow, PairsReport, best_and_worst, keep_pairs, pair_row
@@ -27,6 +31,11 @@ ALMA_R = "haoranxu/ALMA-R-Preference"
 # of that hub id; not seen here, by ALMA's languages
 ALMA_R_CONFIGS = "cs-en", "de-en", "is-en", "ru-en", "zh-en"
 SCORES = ("kiwi", "xcomet", "kiwi_xcomet")  # of ALMA-R-Preference; CPO uses the last, their mean
+METRICS_OF = {
+    "kiwi": ("cometkiwi-xxl",),
+    "xcomet": ("xcomet-xxl",),
+    "kiwi_xcomet": ("cometkiwi-xxl", "xcomet-xxl"),
+}
 LAYOUTS = (
     ("translation",),
     ("source", "chosen", "reject", "directions"),
@@ -53,7 +62,8 @@ def read_preference(
     watch: Watch | None = None,
     **filters: Any,
 ) -> tuple[list[PairRow], PairsReport]:
-    """Returns rows of prompt, chosen, rejected, src, tgt, and counts as `build_pairs`, "other_directions" beside them.
+    """Returns rows of prompt, chosen, rejected, src, tgt, and counts as `build_pairs`, "other_directions" and
+    "chosen_by" (the metrics, sorted) beside them.
 
     directions: keep only these, of pairs that say theirs. score: one of SCORES, for ALMA-R's layout.
     watch: what keeps test sentences out; pairs that it leaves out are not among those considered.
@@ -62,13 +72,14 @@ def read_preference(
     """
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}: use one of {', '.join(SCORES)}")
-    others, reasons = 0, []
+    others, reasons, chosen_by = 0, [], set()
 
     def wanted() -> Iterator[Texts]:
         nonlocal others
         for number, record in enumerate(_records(path), start=1):
             try:
                 pairs = list(_pairs(record, prompt_style, score))
+                chosen_by.update(_chosen_by(record, score))
             except ValueError as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
             for pair in pairs:
@@ -82,7 +93,7 @@ def read_preference(
     watched = watch(wanted(), f"preference pairs of {path}") if watch else wanted()
     rows = [texts.row for texts in watched]
     kept, report = keep_pairs([*rows, *reasons], **filters)
-    return kept, report | {"other_directions": others}
+    return kept, report | {"other_directions": others, "chosen_by": sorted(chosen_by)}
 
 
 def preference_fingerprint(path: str | Path) -> dict[str, str] | None:
@@ -109,6 +120,20 @@ def _pairs(record: dict[str, Any], prompt_style: str, score: str) -> Iterator[Te
     named = record["directions"] if "directions" in record else f"{record['src']}-{record['tgt']}"
     src, tgt = parse_direction(str(named))
     yield _asked(_cell(record, "source"), chosen, rejected, src, tgt, prompt_style)
+
+
+def _chosen_by(record: dict[str, Any], score: str) -> tuple[str, ...]:
+    """The metrics that chose the pairs of a record. Raises ValueError for a name that is no metric's."""
+    if "translation" in record:
+        return () if record["translation"].get("Delta") else METRICS_OF[score]
+    if "reject" in record:
+        return ()
+    if record.get("chosen_by") is None:
+        return (UNKNOWN,)
+    found = tuple(filter(None, _cell(record, "chosen_by").split("+")))
+    for metric in found:
+        kindred_of(metric)
+    return found
 
 
 def _alma_r_pairs(texts: dict[str, Any], prompt_style: str, score: str) -> Iterator[Texts | str]:

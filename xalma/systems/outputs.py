@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from xalma.evaluation.interference import chosen_by_of
 from xalma.files import fingerprint, make_writable, read_json, write_atomically, write_json
 from xalma.runtime import provenance
 from xalma.systems.registry import Translator
-from xalma.systems.table import System
+from xalma.systems.table import SYSTEMS, System
 from xalma.systems.templates import TEMPLATES
 from xalma.text_files import read_lines
 
@@ -35,7 +36,24 @@ def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
 
 def output_settings(row: System, given: dict[str, Any]) -> dict[str, Any]:
     """What makes one system's outputs what they are: its row, its prompt, and what was given when it was opened."""
-    return {"system": asdict(row), "prompt": TEMPLATES[row.template].text, "given": given}
+    places = [Path(given[name]) for name in ("path", "adapter") if given.get(name)]
+    found = {m for place in places if (place / "run.json").is_file() for m in chosen_by_of(place)}
+    behind = {"chosen_by": sorted({*row.chosen_by, *found})} if found else {}
+    return {"system": asdict(row), "prompt": TEMPLATES[row.template].text, "given": given} | behind
+
+
+def metrics_behind(system: str, files: Iterable[Path] = ()) -> list[str]:
+    """The metrics that chose or filtered a system's training data; UNKNOWN among them where its record says so.
+
+    From the run.json that `write_outputs` left beside its output files, else from the row of that name or title.
+    """
+    for folder in {file.parent for file in files}:
+        if (folder / "run.json").is_file():
+            settings = read_json(folder / "run.json", "remove it").get("settings", {})
+            if "system" in settings:
+                return list(settings.get("chosen_by") or settings["system"].get("chosen_by", ()))
+    rows = [row for row in SYSTEMS.values() if system in (row.name, row.title)]
+    return sorted({metric for row in rows for metric in row.chosen_by})
 
 
 def write_outputs(

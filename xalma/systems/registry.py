@@ -107,7 +107,9 @@ def open_system(
 
 
 def listing() -> pd.DataFrame:
-    """A row per system: name, title, weights, id_source, languages, prompt_source, prompt, decoding, licence, note."""
+    """A row per system: name, title, weights, id_source, languages, prompt_source, prompt, decoding, licence,
+    chosen_by, note.
+    """
     import pandas as pd
 
     rows = []
@@ -126,6 +128,7 @@ def listing() -> pd.DataFrame:
                 "decoding": f"{beams}, {d.max_new_tokens} new tokens",
                 "decoding_source": row.decoding_source,
                 "licence": row.licence,
+                "chosen_by": "+".join(row.chosen_by),
                 "note": row.note,
             }
         )

@@ -33,6 +33,7 @@ class System:
     """One row. `hub`: weights; `adapter`: a LoRA module on them; "{group}" in either stands for X-ALMA's group 1 to 8.
 
     family: which class runs it ("causal", "swie", "xalma", "seq2seq", "endpoint", "files").
+    chosen_by: names of `evaluation.interference`.
     languages: those its authors name; a pair outside needs `force=True`. english_only: en-xx and xx-en, no xx-yy.
     """
 
@@ -50,6 +51,7 @@ class System:
     decoding_source: str = "fe1ixxu/ALMA evals/*.sh: beam 5, 256 new tokens"
     tokenizer: str = "auto"  # "llama": LlamaTokenizer, whatever the repository's old configuration names
     note: str = ""
+    chosen_by: tuple[str, ...] = ()  # metrics that chose or filtered its training data, as its authors say
 
     def supports(self, direction: str) -> bool:
         """Whether the system's authors name both languages. Raises ValueError for a bad direction."""
@@ -77,6 +79,9 @@ _XALMA = {"family": "xalma", "template": "xalma", "id_source": "FACTS §2, fe1ix
           "licence": "MIT (from memory)", "title": "X-ALMA"}  # fmt: skip
 _ALMA = {"family": "causal", "template": "alma", "languages": (ENGLISH, *ALMA_LANGUAGES), "english_only": True,
          "licence": "MIT (repository README); base LLaMA-2"}  # fmt: skip
+_ALMA_R = {
+    "chosen_by": ("cometkiwi-xxl", "xcomet-xxl")
+}  # CPO's best and worst by their mean (arXiv 2401.08417)
 _ALMA_ID = "read: fe1ixxu/ALMA README"
 _TIM = {"family": "causal", "template": "tim", "id_source": "read: lemon0830/TIM README", "languages": WMT22_LANGUAGES,
         "decoding": Decoding(4, 256, 15), "decoding_source": "read: lemon0830/TIM inference/*.py"}  # fmt: skip
@@ -100,11 +105,11 @@ def _rows() -> list[System]:
         System("alma-7b", "ALMA-7B", hub="haoranxu/ALMA-7B", id_source=_ALMA_ID, **_ALMA),
         System("alma-7b-lora", "ALMA-7B-LoRA", hub="haoranxu/ALMA-7B-Pretrain",
                adapter="haoranxu/ALMA-7B-Pretrain-LoRA", id_source=_ALMA_ID, **_ALMA),
-        System("alma-7b-r", "ALMA-7B-R", hub="haoranxu/ALMA-7B-R", id_source="from memory", **_ALMA),
+        System("alma-7b-r", "ALMA-7B-R", hub="haoranxu/ALMA-7B-R", id_source="from memory", **_ALMA_R, **_ALMA),
         System("alma-13b", "ALMA-13B", hub="haoranxu/ALMA-13B", id_source=_ALMA_ID, **_ALMA),
         System("alma-13b-lora", "ALMA-13B-LoRA", hub="haoranxu/ALMA-13B-Pretrain",
                adapter="haoranxu/ALMA-13B-Pretrain-LoRA", id_source=_ALMA_ID, **_ALMA),
-        System("alma-13b-r", "ALMA-13B-R", hub="haoranxu/ALMA-13B-R", id_source="from memory", **_ALMA),
+        System("alma-13b-r", "ALMA-13B-R", hub="haoranxu/ALMA-13B-R", id_source="from memory", **_ALMA_R, **_ALMA),
         *(System(f"llama-2-{size}", f"LLaMA-2-{size.upper()} zero-shot", "causal", f"meta-llama/Llama-2-{size}-hf",
                  "read: fe1ixxu/ALMA evals/eval_other_models.sh", "alma", _META, note=_ANY) for size in ("7b", "13b")),
         *(System(f"llama-2-{size}-5shot", f"LLaMA-2-{size.upper()} 5-shot", "causal", f"meta-llama/Llama-2-{size}-hf",

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.corpora.registry import open_corpus
 from xalma.data.collate import completion, tokenize_rows
+from xalma.evaluation.interference import MARK, chosen_by_of, is_in_doubt
 from xalma.evaluation.metrics import bits_per_byte, empty_rate, score, wrong_language_rate
 from xalma.evaluation.records import Record, read_records, records_of, write_records
 from xalma.files import fingerprint, read_json, write_json
@@ -165,7 +166,16 @@ def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int
 
 def evaluate_folder(p: Profile, folder: str | Path, group: int, stage: str) -> list[Record]:
     """Scores of the model in a stage's folder on a group's test sentences, under the name `stage`."""
-    return score_rows(translate_test(p, folder, group), p, stage, p.seed)
+    records = score_rows(translate_test(p, folder, group), p, stage, p.seed)
+    return _signed(records, chosen_by_of(folder))
+
+
+def _signed(records: Sequence[Record], chosen_by: Sequence[str]) -> list[Record]:
+    """The records; those of no independent score say so in their signature, which every table prints."""
+    said = f"|{MARK} pairs chosen by {'+'.join(chosen_by)}"
+    return [
+        replace(r, signature=r.signature + said) if is_in_doubt(r.metric, chosen_by) else r for r in records
+    ]
 
 
 def own_rows(p: Profile, folder: str | Path, group: int) -> list[dict[str, Any]]:
