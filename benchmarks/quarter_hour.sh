@@ -23,7 +23,7 @@ mkdir -p "$OUT" "$LENT/parts" "$LENT/site" "$LENT/site457"
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export PYTHONPATH="$PWD:$LENT/site${PYTHONPATH:+:$PYTHONPATH}"
 export OUT LENT PY SMALL DEV WHEELS
-OUR_PACKAGES="babel datasets dill gguf multiprocess py3langid sacrebleu trl"
+OUR_PACKAGES="babel datasets dill gguf ipadic mecab-python3 multiprocess py3langid sacrebleu trl"
 OLD_PACKAGES="transformers tokenizers huggingface-hub unbabel-comet torchmetrics entmax jsonargparse setuptools"
 export OUR_PACKAGES
 
@@ -72,7 +72,8 @@ setup() {
   $PY - <<'P'
 import importlib.util, os, sys, torch, transformers, peft
 import xalma.paper.real_base.tasks
-missing = [name for name in os.environ["OUR_PACKAGES"].split() if importlib.util.find_spec(name) is None]
+module = {"mecab-python3": "MeCab"}
+missing = [name for name in os.environ["OUR_PACKAGES"].split() if importlib.util.find_spec(module.get(name, name)) is None]
 print("missing:", *missing or ["nothing"])
 print(sys.version.split()[0], torch.__version__, transformers.__version__, peft.__version__,
       torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
@@ -163,7 +164,8 @@ wheels() { # what a lent machine lacks, as requirements.lock has it; and what tr
   local name get="$PY -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp"
   for name in manylinux_2_28 manylinux_2_17 manylinux2014; do get+=" --platform ${name}_x86_64"; done
   pins() { for name in "$@"; do grep -i "^$name==" requirements.lock | cut -d' ' -f1; done; }
-  $get -d "$WHEELS" $(pins $OUR_PACKAGES) && $get -d "${WHEELS}457" $(pins $OLD_PACKAGES)
+  # ipadic, a dictionary, comes as source alone
+  $PY -m pip wheel -q --no-deps -w "$WHEELS" $(pins ipadic) && $get -d "$WHEELS" $(pins ${OUR_PACKAGES/ipadic /}) && $get -d "${WHEELS}457" $(pins $OLD_PACKAGES)
   du -sm "$WHEELS" "${WHEELS}457"
 }
 export -f setup install tests has_pack real train fp8_losses arpo comet decode skip needs old_transformers

@@ -8,6 +8,7 @@ A GPU sums in another order, so floats are compared within a tolerance; only wha
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 
 import pytest
@@ -97,6 +98,13 @@ def test_a_mixed_training_step_is_the_cpus(folder, without_gpu):  # noqa: F811
 # -- the recipe -------------------------------------------------------------------------------------------------------
 
 
+needs_mecab = pytest.mark.skipif(
+    importlib.util.find_spec("MeCab") is None or importlib.util.find_spec("ipadic") is None,
+    reason="BLEU of Japanese needs sacrebleu[ja]",
+)
+
+
+@needs_mecab
 def test_all_stages_run_and_what_they_made_is_scored(micro, finished):
     """Each stage trains on the device that the one before left, stage 5 on pairs that a merged model decodes."""
     for number in range(1, 6):
@@ -108,6 +116,7 @@ def test_all_stages_run_and_what_they_made_is_scored(micro, finished):
     )
 
 
+@needs_mecab
 def test_an_export_says_what_the_stage_says(micro, finished, tmp_path):
     """`export` compares merged and gated model on the device, logits and outputs, and writes only if they agree."""
     place = export(micro, 6, tmp_path / "merged", sentences=24)

@@ -84,7 +84,7 @@ class Arpo:
 
     def counts(self, batch: Batch) -> torch.Tensor:
         lengths = batch["chosen_lengths"]
-        return torch.stack([torch.tensor(len(lengths)), lengths.sum()])
+        return torch.stack([lengths.new_tensor(len(lengths)), lengths.sum()])
 
     def loss(
         self, model: torch.nn.Module, batch: Batch, counts: torch.Tensor, bf16: bool
