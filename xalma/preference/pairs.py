@@ -56,7 +56,7 @@ def build_pairs(
     rule: "reference": the reference is chosen, each output is rejected once. "best-worst": best and
         worst output by `metric` (callable of hypothesis and reference, higher is better; "chrf").
     max_length_ratio: characters, longer over shorter; None keeps all.
-    off_target: callable of text and language code; None is `xalma.evaluation.metrics.off_target`.
+    off_target: callable of text and language code; None is `xalma.language_id.off_target`.
     keep_empty_rejected: keep a pair whose rejected side is empty, else drop and count it.
     Raises: ValueError for unequal lengths, an unknown rule, metric or direction.
     """
