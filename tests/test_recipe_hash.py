@@ -78,7 +78,7 @@ def test_a_whole_file_may_move(copy, monkeypatch):
 
 def test_every_module_behind_the_stages_stands_in_exactly_one_list():
     """A new module must be put on one of the two sides, or stale weights would pass for new ones."""
-    decisive, other = (set(runs.files_of(names, PACKAGE)) for names in (runs.DECISIVE, runs.NOT_DECISIVE))
+    decisive, other = (set(runs.module_files(names, PACKAGE)) for names in (runs.DECISIVE, runs.NOT_DECISIVE))
     assert not decisive & other
     closure = imported_from("training.stages", *CORPORA)
     assert closure <= decisive | other, sorted(path.stem for path in closure - decisive - other)

@@ -298,10 +298,13 @@ PLACES = ("FAMILIES", "__all__")  # names of modules and of what they show: they
 def recipe_hash(root: Path = Path(__file__).parent) -> str:
     """16 hex digits for the code in the package folder `root`. Raises ValueError where a part is gone."""
     texts = [
-        text for path in files_of(DECISIVE, root) for name, text in definitions(path) if name not in PLACES
+        text
+        for path in module_files(DECISIVE, root)
+        for name, text in definitions(path)
+        if name not in PLACES
     ]
     for module, names in DECISIVE_PARTS.items():
-        parts = dict(definitions(*files_of((module,), root)))
+        parts = dict(definitions(*module_files((module,), root)))
         if missing := set(names) - parts.keys():
             raise ValueError(
                 f"{module}.py no longer defines {', '.join(sorted(missing))}: mend DECISIVE_PARTS"
@@ -310,7 +313,7 @@ def recipe_hash(root: Path = Path(__file__).parent) -> str:
     return fingerprint(sorted(texts))
 
 
-def files_of(modules: tuple[str, ...], root: Path) -> list[Path]:
+def module_files(modules: tuple[str, ...], root: Path) -> list[Path]:
     """The files of a list of modules. Raises FileNotFoundError for a module that is not there."""
     found = []
     for module in modules:

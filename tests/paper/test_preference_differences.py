@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_preference_tables import records_of
 
-from xalma.paper.studies.preference_methods import System
+from xalma.paper.studies.preference_methods import MethodSetup
 from xalma.paper.studies.preference_tables import (
     difference_findings,
     difference_table,
@@ -72,11 +72,13 @@ def test_switches_say_what_moved():
 
 def test_the_sweep_takes_plain_arpo_only():
     def arpo(name, **options):
-        return System(name, name, "arpo", {"eta": 1.5, "eta_scale": 1.0, "detach_penalty": False} | options)
+        return MethodSetup(
+            name, name, "arpo", {"eta": 1.5, "eta_scale": 1.0, "detach_penalty": False} | options
+        )
 
     chosen = [
         arpo("arpo"), arpo("arpo eta 0", eta=0.0), arpo("arpo detached", detach_penalty=True),
-        arpo("arpo clamped", clamp_min=0.0), System("cpo", "CPO", "cpo"),
+        arpo("arpo clamped", clamp_min=0.0), MethodSetup("cpo", "CPO", "cpo"),
     ]  # fmt: skip
     frame = sweep_frame(records_of({}, [system.name for system in chosen]), chosen)
     assert list(dict.fromkeys(frame["eta"])) == [0.0, 1.5] and set(frame["system"]) == {"arpo", "arpo eta 0"}

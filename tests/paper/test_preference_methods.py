@@ -6,7 +6,7 @@ import pytest
 
 from xalma.paper.studies import preference_methods, study
 from xalma.paper.studies.over_rejection import probe_frame, push_table, tau_frame
-from xalma.paper.studies.preference_methods import System, compare_methods, systems
+from xalma.paper.studies.preference_methods import MethodSetup, compare_methods, systems
 from xalma.preference.methods import METHODS
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}
@@ -93,7 +93,7 @@ def test_a_changed_option_is_trained_again(trained, monkeypatch):
         "train_preference",
         lambda method, *a, **k: seen.append(k) or original(method, *a, **k),
     )
-    system = System("arpo", "ARPO", "arpo", {"eta": 3.0})
+    system = MethodSetup("arpo", "ARPO", "arpo", {"eta": 3.0})
     preference_methods._train_system(study.one_share(p), 6, system, 0)
     assert [(k["eta"], k["seed"], k["max_steps"]) for k in seen] == [(3.0, 0, p.comparison_steps)]
 

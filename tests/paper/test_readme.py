@@ -9,7 +9,7 @@ import pytest
 from xalma.evaluation.records import Record, write_records
 from xalma.paper import readme
 from xalma.paper.studies.ladder import SFT_SYSTEMS
-from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import Study, file_study
 
 LADDER = """group,direction,n,stage4,stage5
@@ -31,13 +31,13 @@ def file_ladder_by_hand(folder):
         return Record("tiny", stage, direction, metric, value, 9, "s", seed)
 
     found = [
-        record(name, direction, "bleu", 50 + seed + (0 if name == FULL else gap), seed)
+        record(name, direction, "bleu", 50 + seed + (0 if name == FULL_CHAIN else gap), seed)
         for name in SFT_SYSTEMS
         for direction, gaps in (("en-fi", (-10, -9, -11)), ("fi-en", (0, 1, -1)))
         for seed, gap in enumerate(gaps)
     ]
     systems = {name: {"system": label} for name, label in SFT_SYSTEMS.items()}
-    file_study(folder, Study("group6", "t", FULL, systems, found))
+    file_study(folder, Study("group6", "t", FULL_CHAIN, systems, found))
     few_shot = [
         record(stage, direction, metric, value - 0.1 * number, seed)
         for number, stage in enumerate(("base", "stage1", "stage2", "stage3"))

@@ -33,7 +33,7 @@ from xalma.training.ladder import (
     test_rows,
     translate_test,
 )
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 test_rows.__test__ = False  # a function of the library, not of this file
 
@@ -51,11 +51,11 @@ def boom() -> None:
 def test_jobs_come_back_in_order_with_their_share_of_threads(micro, workers):
     before = torch.get_num_threads()
     p = micro.but(workers=workers, threads=2)
-    found = side_by_side(p, [(slow_first, (i,)) for i in range(5)])
+    found = run_jobs(p, [(slow_first, (i,)) for i in range(5)])
     assert found == [(i, 2 // workers) for i in range(5)]
     assert torch.get_num_threads() == before
     with pytest.raises(ValueError, match="a job that fails"):
-        side_by_side(p, [(boom, ()), (boom, ())])
+        run_jobs(p, [(boom, ()), (boom, ())])
     if workers > 1:
         workers_._pool(workers).shutdown()
         workers_._pool.cache_clear()

@@ -133,7 +133,7 @@ def test_nothing_happens_where_nobody_looks(micro, shown, monkeypatch):
 
 def test_the_pool_s_wait_is_a_view(micro, shown, monkeypatch):
     monkeypatch.setattr(workers_, "_pool", ThreadPoolExecutor)
-    assert workers_.side_by_side(micro.but(workers=2), [(abs, (-1,)), (abs, (-2,))]) == [1, 2]
+    assert workers_.run_jobs(micro.but(workers=2), [(abs, (-1,)), (abs, (-2,))]) == [1, 2]
     assert shown == [[{}, {}]]
 
 
@@ -160,7 +160,7 @@ def test_a_stage_in_a_worker_process_under_a_real_kernel(micro, micro_values, la
         "from xalma.training import monitor, stages, workers\nfrom xalma.profiles import load_profile\n"
         "monitor.PICTURE_EVERY_S = 0.3",
         f"p = load_profile('tiny', **{values})\nprint('before')\n"
-        "workers.side_by_side(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
+        "workers.run_jobs(p, [(stages.stage2_monolingual_modules, (p, 6)), (abs, (-1,))])[1]",
     ]
     monkeypatch.setenv(progress.SESSION, "04.ipynb")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

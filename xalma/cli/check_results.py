@@ -59,7 +59,7 @@ def differing(results: Path, profile: str, notebooks: Sequence[Path]) -> tuple[l
     return names, changed
 
 
-def main(results: Path = REPOSITORY / "results") -> int:
+def check_results(results: Path = REPOSITORY / "results") -> int:
     """The command: prints what differs; 1 if anything does, or nothing could be made again."""
     os.environ.setdefault("MPLBACKEND", "agg")
     status = 0
@@ -77,4 +77,4 @@ def main(results: Path = REPOSITORY / "results") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_results())

@@ -20,13 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xalma.evaluation.metrics import NotScored
 from xalma.evaluation.score_cache import ScoreCache, checkpoint_hash, text_key
 
-Sample = Mapping[str, str]  # "src", "mt" and, for metrics that read it, "ref"
+if TYPE_CHECKING:
+    from xalma.evaluation.comet_encoder import Sample
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def segment_scores(
     """Scores of all `samples` by each metric; `NotScored` where a checkpoint is not at hand.
 
     Give the samples of all systems and directions at once: what they share is encoded once.
-    checkpoints: metric -> hub id or local path, in place of those of `METRICS`. cache: file of kept
+    checkpoints: metric -> hub id or local path, in place of those of `COMET_METRICS`. cache: file of kept
     scores. bf16: None is on where a GPU has it. Raises ValueError for an unknown metric, no samples,
     or a sample without a side the metric reads.
     """

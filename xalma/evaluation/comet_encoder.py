@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xalma.progress import progress
 
-Sample = Mapping[str, str]
+Sample = Mapping[str, str]  # "src", "mt" and, for metrics that read it, "ref"
 # Tokens of a padded batch. On a GPU XLM-R XL holds its 37 layers of them (12 GB at 32-bit); on a CPU
 # larger batches are slower, as they leave its cache.
 ENCODER_TOKENS = {"cuda": 32_768, "cpu": 1024}

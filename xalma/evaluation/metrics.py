@@ -30,7 +30,7 @@ from xalma.languages import language
 if TYPE_CHECKING:
     pass
 
-METRICS = ("bleu", "chrf", "chrf++", "spbleu")
+LEXICAL_METRICS = ("bleu", "chrf", "chrf++", "spbleu")
 SPBLEU_TOKENIZER = "flores200"
 SEGMENTS_AT_ONCE = 4_000  # whose n-grams are in memory: 57 KB each for BLEU and chrF of German news
 CHARACTERS_AT_ONCE = 1_000_000  # the same where segments are long
@@ -111,8 +111,8 @@ def sacrebleu_metric(name: str, tgt: str, references: Sequence[str] | None = Non
     """
     tokenizer = language(tgt).sacrebleu_tokenizer
     prepared = None if references is None else [references]
-    if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}")
+    if name not in LEXICAL_METRICS:
+        raise ValueError(f"unknown metric {name!r}: use one of {', '.join(LEXICAL_METRICS)}")
     if name.startswith("chrf"):
         return CHRF(word_order=2 if name == "chrf++" else 0, references=prepared)
     if name == "spbleu":

@@ -13,7 +13,7 @@ from xalma.languages import language
 
 # as sacreBLEU prints them
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}
-FILE_METRICS = (*evaluate.METRICS, *comet.COMET_METRICS)
+FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.COMET_METRICS)
 
 
 def score_texts(
@@ -31,7 +31,7 @@ def score_texts(
     it. Raises ValueError as `metrics.score` does, and for a neural metric without `sources`.
     """
     check_metrics(metrics, sources is not None)
-    lexical = [name for name in metrics if name in evaluate.METRICS]
+    lexical = [name for name in metrics if name in evaluate.LEXICAL_METRICS]
     found = {s.metric: s for s in evaluate.score(outputs, references, tgt, lexical)}
     if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
         evaluate.check_counts(outputs=outputs, sources=sources)

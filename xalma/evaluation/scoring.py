@@ -163,13 +163,12 @@ def score_all(
     documents that are not known.
     """
     chosen = chosen_directions(outputs, directions, partial)
-    jobs = [
-        ScoringJob(testset, origin, direction,
-            {system: str(files[direction]) for system, files in outputs.items() if direction in files},
-            tuple(name for name in metrics if name in evaluate.METRICS), n_samples, cache and str(home() / cache),
-            resample)
-        for direction in chosen
-    ]  # fmt: skip
+    lexical = tuple(name for name in metrics if name in evaluate.LEXICAL_METRICS)
+    folder = cache and str(home() / cache)
+    jobs = []
+    for direction in chosen:
+        files = {system: str(own[direction]) for system, own in outputs.items() if direction in own}
+        jobs.append(ScoringJob(testset, origin, direction, files, lexical, n_samples, folder, resample))
     if resample not in RESAMPLED:
         raise ValueError(f"unknown resample {resample!r}: choose {' or '.join(RESAMPLED)}")
     done = _in_processes(jobs, workers or os.cpu_count() or 1)

@@ -117,7 +117,7 @@ def methods_table() -> Table:
     return made.with_best(range(1, len(heads) + 1))
 
 
-def ablation_table(which: str) -> Table:
+def printed_ablation(which: str) -> Table:
     """X-ALMA's ablation of "stages" or "sft_data" on Group 6, COMET-22."""
     cells = published("h")
     cells = cells[cells["table"] == f"h_ablation_{which}"]
@@ -139,8 +139,8 @@ def printed_tables() -> dict[str, Table]:
         "paper_alma_en_xx": alma_table("en-xx"), "paper_alma_xx_en": alma_table("xx-en"),
         "paper_alma_mono_parallel": mono_parallel_table(), "paper_groups": groups_table(),
         "paper_xalma_en_xx": xalma_table("en-xx"), "paper_xalma_xx_en": xalma_table("xx-en"),
-        "paper_methods": methods_table(), "paper_ablation_stages": ablation_table("stages"),
-        "paper_ablation_sft_data": ablation_table("sft_data"),
+        "paper_methods": methods_table(), "paper_ablation_stages": printed_ablation("stages"),
+        "paper_ablation_sft_data": printed_ablation("sft_data"),
     }  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def phrasebook_card() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def main() -> None:
+def write_cards() -> None:
     """Writes data_cards/cldr.md, and, with text under XALMA_DATA, the measured part of its cards, and results/corpora.
 
     It takes three minutes.
@@ -228,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_cards()

@@ -21,7 +21,7 @@ from xalma.languages import ARROWS
 from xalma.paper.paper_tables import difference_text, groups_sentence
 from xalma.paper.studies.ladder import RANDOM
 from xalma.paper.studies.seeds import by_seed, cells_of, paired
-from xalma.paper.studies.stage_ablation import FULL
+from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import read_study
 from xalma.paper.tables import markdown_grid
 from xalma.runtime import REPOSITORY
@@ -69,7 +69,7 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     sft, few_shot = by_seed(study.records).sort_index(), by_seed(before).sort_index()
     cells, answers = cells_of(before), cells_of(study.records)
     parts = {"without stage 1": "no-stage1", "without stage 3": "no-stage3", "on random weights": RANDOM}
-    gaps = {name: {d: paired(sft, system, FULL, d) for d in ARROWS} for name, system in parts.items()}
+    gaps = {name: {d: paired(sft, system, FULL_CHAIN, d) for d in ARROWS} for name, system in parts.items()}
     pairs = {"stage1": "base", "stage2": "stage1"}
     bits = {
         one: {d: paired(few_shot, one, other, d, "text_bits") for d in ARROWS} for one, other in pairs.items()
@@ -81,7 +81,7 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
         "",
         f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(cells, 'stage3')}; after stages 0 to 2 at "
         f"most {' / '.join(f'{value:.1f}' for value in early)}.",
-        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL)}.",
+        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL_CHAIN)}.",
         *(f"- The same SFT pairs {name}: {_gaps(gap)} BLEU{_inside(gap)}." for name, gap in gaps.items()),
         *(
             f"- What stage {one[-1]} adds to the bits per byte of text alone (less is better; the other languages / "

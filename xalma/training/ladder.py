@@ -39,7 +39,7 @@ from xalma.training.stages import (
     stage4_sft,
     stage5_arpo,
 )
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 MODULE_STAGES: dict[int, Callable[..., Path]] = {
     2: stage2_monolingual_modules,
@@ -71,7 +71,7 @@ def for_each_group(stage: Callable[..., Path], p: Profile) -> dict[int, Path]:
     """Run a stage for every group of the profile; returns {group: its folder}."""
     share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
     jobs = [(stage, (p.but(threads=share), group)) for group in p.group_numbers]
-    return dict(zip(p.group_numbers, side_by_side(p, jobs), strict=True))
+    return dict(zip(p.group_numbers, run_jobs(p, jobs), strict=True))
 
 
 def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
@@ -198,7 +198,7 @@ def evaluate_stage(p: Profile, number: int) -> list[Record]:
     name = "base" if number == 0 else f"stage{number}"
     folders = {g: stage_folder(p, number, BASE if number <= 1 else g) for g in p.group_numbers}
     jobs = [(_evaluate, (p, folder, group, name, number)) for group, folder in folders.items()]
-    records = [record for found in side_by_side(p, jobs) for record in found]
+    records = [record for found in run_jobs(p, jobs) for record in found]
     write_records(results_folder(p) / "scores" / f"{name}.jsonl", records)
     return records
 

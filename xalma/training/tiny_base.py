@@ -136,7 +136,7 @@ def card_text(card: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def make_tiny_base() -> None:
     """`make tiny-base`: everything anew, into the package's own folder."""
     p = load_profile("tiny-base")
     model, tokenizer = load_base(stage0_backbone(p))
@@ -147,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make_tiny_base()

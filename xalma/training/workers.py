@@ -72,7 +72,7 @@ def stage_arguments(p: Profile, number: int, group: int, previous: Path | None, 
     return arguments + [part for value in changed for part in ("--set", value)]
 
 
-def side_by_side(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> list[Any]:
+def run_jobs(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> list[Any]:
     """Results of independent jobs (function, arguments), in order, in up to `p.workers` processes.
 
     Groups share nothing after stage 1: two processes of one thread each train two groups in less time than one

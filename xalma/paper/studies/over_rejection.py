@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch.nn.functional import logsigmoid
 
-from xalma.paper.studies.preference_methods import System, system_folder
+from xalma.paper.studies.preference_methods import MethodSetup, system_folder
 from xalma.paper.studies.seeds import half_width, seeds_of
 from xalma.preference.arpo import PRESETS, TAU_EDGES, arpo_loss
 from xalma.preference.methods import METHODS
@@ -89,7 +89,7 @@ def tau_curve(preset: str, z: Sequence[float]) -> list[float]:
     return arpo_loss(torch.zeros_like(distance), -distance, one, one, **PRESETS[preset])[1].tolist()
 
 
-def probe_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFrame:
+def probe_frame(p: Profile, group: int, chosen: Sequence[MethodSetup]) -> pd.DataFrame:
     """Fixed pairs during training: system, label, seed, step, chosen_avg_logp, rejected_avg_logp (nats per token).
 
     Raises FileNotFoundError for a system that is not trained yet.
@@ -108,7 +108,7 @@ def probe_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def tau_frame(p: Profile, group: int, chosen: Sequence[System]) -> pd.DataFrame:
+def tau_frame(p: Profile, group: int, chosen: Sequence[MethodSetup]) -> pd.DataFrame:
     """ARPO's log, for those of `chosen` that are ARPO: label, seed, step, mean tau and z, tau_counts, z_counts (pairs).
 
     Empty where none is. Raises FileNotFoundError for a system that is not trained yet.

@@ -33,7 +33,7 @@ from xalma.runs import finished, open_stage, read_run, recipe_hash, results_fold
 from xalma.runtime import home
 from xalma.training.ladder import score_rows, translate_test
 from xalma.training.stages import open_for_training, preference_pairs
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
 N_PROBED = 16
@@ -55,7 +55,7 @@ ARPO_VARIANTS: dict[str, dict[str, float | bool]] = {
 
 
 @dataclass(frozen=True)
-class System:
+class MethodSetup:
     """A row of the comparison: a method of `METHODS` with the options it is trained with."""
 
     name: str
@@ -64,7 +64,7 @@ class System:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def systems(p: Profile) -> list[System]:
+def systems(p: Profile) -> list[MethodSetup]:
     """The methods the profile names, in the order of Table 5. Raises ValueError, with near names, for others."""
     asked = list(METHODS) if p.methods == "all" else [word.strip() for word in p.methods.split(",")]
     for name in asked:
@@ -74,21 +74,21 @@ def systems(p: Profile) -> list[System]:
                 f"unknown preference method {name!r} in methods: near names are {', '.join(near)}"
             )
     return [
-        System(name, METHODS[name].label, name, _arpo_options(p) if name == "arpo" else {})
+        MethodSetup(name, METHODS[name].label, name, _arpo_options(p) if name == "arpo" else {})
         for name in METHODS
         if name in asked
     ]
 
 
-def arpo_variants(p: Profile) -> list[System]:
+def arpo_variants(p: Profile) -> list[MethodSetup]:
     """ARPO with other eta, and both presets without gradient through tau and (where it does something) clamped at 0."""
     return [
-        System(name, name.replace("arpo", "ARPO"), "arpo", _arpo_options(p) | changes)
+        MethodSetup(name, name.replace("arpo", "ARPO"), "arpo", _arpo_options(p) | changes)
         for name, changes in ARPO_VARIANTS.items()
     ]
 
 
-def compare_methods(p: Profile, group: int, chosen: Sequence[System] | None = None) -> list[Record]:
+def compare_methods(p: Profile, group: int, chosen: Sequence[MethodSetup] | None = None) -> list[Record]:
     """Scores of the SFT module and of each system (default: `systems(p)`) trained from it, for each seed.
 
     Metrics: bleu, chrf, off_target and empty (percent), length_ratio (percent of the reference's characters) and
@@ -98,10 +98,10 @@ def compare_methods(p: Profile, group: int, chosen: Sequence[System] | None = No
     chosen = systems(p) if chosen is None else list(chosen)
     start, mine = stage_folder(p, 4, group), one_share(p)
     read_run(start)
-    side_by_side(p, [(_pairs_folder, (mine, group)), (translate_test, (mine, start, group))])
+    run_jobs(p, [(_pairs_folder, (mine, group)), (translate_test, (mine, start, group))])
     jobs = [(_compare, (mine, group, None, p.seed))]
     jobs += [(_compare, (mine, group, system, seed)) for system in chosen for seed in seeds_of(p)]
-    return [record for found in side_by_side(p, jobs) for record in found]
+    return [record for found in run_jobs(p, jobs) for record in found]
 
 
 def _pairs_folder(p: Profile, group: int) -> Path:
@@ -133,7 +133,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     return read_json(folder / "rows.json", f"remove {folder}, and its pairs are made again", list)
 
 
-def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
+def _train_system(p: Profile, group: int, system: MethodSetup, seed: int) -> Path:
     """The folder of `system` trained from the group's SFT module, made if it is not there: module, log, run.json."""
     start, pairs = stage_folder(p, 4, group), _pairs_folder(p, group)
     rows = _rows(pairs)
@@ -158,7 +158,7 @@ def _train_system(p: Profile, group: int, system: System, seed: int) -> Path:
     return finished(system_folder(p, group, system, seed), inputs, make)
 
 
-def system_folder(p: Profile, group: int, system: System, seed: int) -> Path:
+def system_folder(p: Profile, group: int, system: MethodSetup, seed: int) -> Path:
     """Where a trained system lies."""
     return (
         _comparisons(p) / system.name.replace(" ", "-").replace(",", "") / f"seed{seed}" / adapter_name(group)
@@ -170,7 +170,7 @@ def preference_file(p: Profile) -> Path:
     return results_folder(p) / "preference" / "scores.jsonl"
 
 
-def _compare(p: Profile, group: int, system: System | None, seed: int) -> list[Record]:
+def _compare(p: Profile, group: int, system: MethodSetup | None, seed: int) -> list[Record]:
     """Train a system (None: the SFT module as it is), translate the test sentences, score."""
     start = stage_folder(p, 4, group)
     name, folder = (SFT, start) if system is None else (system.name, _train_system(p, group, system, seed))

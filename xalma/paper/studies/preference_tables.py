@@ -12,7 +12,7 @@ import pandas as pd
 
 from xalma.evaluation.records import Record, off_target_label
 from xalma.languages import ARROWS
-from xalma.paper.studies.preference_methods import System
+from xalma.paper.studies.preference_methods import MethodSetup
 from xalma.paper.studies.seeds import LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
 from xalma.published import published
 
@@ -23,12 +23,12 @@ PAPER_METHODS = {
 }  # fmt: skip
 
 
-def method_labels(chosen: Sequence[System]) -> dict[str, str]:
+def method_labels(chosen: Sequence[MethodSetup]) -> dict[str, str]:
     """Label by system name, the SFT module first: the rows of a comparison in order."""
     return {SFT: "SFT, the start"} | {system.name: system.label for system in chosen}
 
 
-def variant_labels(chosen: Sequence[System], variants: Sequence[System]) -> dict[str, str]:
+def variant_labels(chosen: Sequence[MethodSetup], variants: Sequence[MethodSetup]) -> dict[str, str]:
     """Label by system name for ARPO's variants, with what they lie between: continued SFT, CPO and ARPO itself."""
     beside = [system for system in chosen if system.name in ("sft", "cpo", "arpo")]
     return method_labels([*beside, *variants])
@@ -203,7 +203,7 @@ def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mappin
     return pd.DataFrame(rows)
 
 
-def sweep_frame(records: Iterable[Record], chosen: Sequence[System]) -> pd.DataFrame:
+def sweep_frame(records: Iterable[Record], chosen: Sequence[MethodSetup]) -> pd.DataFrame:
     """`summary` of ARPO without clamp and with the gradient through tau, by its eta and eta_scale: the eta sweep."""
     plain = {
         system.name: {key: system.options[key] for key in ("eta", "eta_scale")}

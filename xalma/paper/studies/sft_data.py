@@ -26,7 +26,7 @@ from xalma.profiles import Profile
 from xalma.runs import read_run, stage_folder
 from xalma.training.ladder import evaluate_folder
 from xalma.training.stages import stage4_sft
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 NTREX, WMT, FLORES = "ntrex", "ntrex+wmt", "ntrex+wmt+flores"
 DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 + FLORES dev"}
@@ -60,14 +60,14 @@ def compare_sft_data(p: Profile, group: int) -> list[Study]:
         return []
     read_run(stage_folder(p, 3, group))
     mine = one_share(p)
-    side_by_side(p, [(_train, (mine, group, data, seed)) for data in DATA for seed in seeds_of(p)])
+    run_jobs(p, [(_train, (mine, group, data, seed)) for data in DATA for seed in seeds_of(p)])
     jobs = [
         (_score, (mine, group, data, seed, test))
         for data in DATA
         for seed in seeds_of(p)
         for test in TEST_LABELS
     ]
-    scored = dict(zip(jobs, side_by_side(p, jobs), strict=True))
+    scored = dict(zip(jobs, run_jobs(p, jobs), strict=True))
     systems = {data: _facts(mine, group, data) for data in DATA}
     return [
         Study(f"sft_{test}_group{group}", f"SFT data, {', '.join(sft_languages(p, group))}, tested on {label}", WMT,

@@ -25,9 +25,9 @@ from xalma.published import published
 from xalma.runs import BASE, lineage, read_run, stage_folder
 from xalma.training.ladder import evaluate_folder, run_chain
 from xalma.training.stages import stage1_monolingual_base
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
-FULL = "full"
+FULL_CHAIN = "full"
 CHAINS = {
     "base": "untrained",
     "no-stage1": "without stage 1, monolingual base",
@@ -35,11 +35,11 @@ CHAINS = {
     "no-stage3": "without stage 3, pseudo-monolingual",
     "no-stage4": "without stage 4, SFT",
     "no-stage5": "without stage 5, ARPO",
-    FULL: "all five stages",
+    FULL_CHAIN: "all five stages",
 }
 # The paper's figure (table h) adds stage after stage; only its ends are chains of ours.
 PAPER_CHAINS = {
-    "base": "none (LLaMA-2)", "no-stage5": "post-training stage 1 (SFT)", FULL: "post-training stage 2 (ARPO)",
+    "base": "none (LLaMA-2)", "no-stage5": "post-training stage 1 (SFT)", FULL_CHAIN: "post-training stage 2 (ARPO)",
 }  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def ablate_stages(p: Profile, group: int) -> Study:
     """
     read_run(stage_folder(p, 0))
     mine, found = one_share(p), []
-    for chains in ((FULL, "no-stage1"), ("no-stage2", "no-stage3", "no-stage4", "no-stage5", "base")):
+    for chains in ((FULL_CHAIN, "no-stage1"), ("no-stage2", "no-stage3", "no-stage4", "no-stage5", "base")):
         jobs = [(_ablate, (mine, group, seed, chain)) for chain in chains for seed in seeds_of(p)]
-        found += [record for records in side_by_side(p, jobs) for record in records]
+        found += [record for records in run_jobs(p, jobs) for record in records]
     folders = {chain: _chain_folder(mine, group, p.seed, chain) for chain in CHAINS}
     systems = {
         chain: {
@@ -63,7 +63,7 @@ def ablate_stages(p: Profile, group: int) -> Study:
         }
         for chain, label in CHAINS.items()
     }
-    return Study("stages", f"One stage left out, Group {group}", FULL, systems, found)
+    return Study("stages", f"One stage left out, Group {group}", FULL_CHAIN, systems, found)
 
 
 def _ablate(p: Profile, group: int, seed: int, chain: str) -> list[Record]:
@@ -75,7 +75,7 @@ def _chain_folder(p: Profile, group: int, seed: int, chain: str) -> Path:
     if chain == "base":
         return stage_folder(p, 0)
     short, branch = shortened(p, seed), branch_of(seed, chain)
-    if chain == FULL:
+    if chain == FULL_CHAIN:
         folder = full_stage(p, group, seed, 4)
         return full_folder(p, group, seed, 5) if _is_ladder(p, seed) else _arpo(short, group, folder, branch)
     left_out = int(chain[-1])
@@ -90,7 +90,7 @@ def full_stage(p: Profile, group: int, seed: int, number: int) -> Path:
     Stage 1 is one for all groups of a seed: run it before several of them side by side.
     """
     if not _is_ladder(p, seed):
-        short, branch = shortened(p, seed), branch_of(seed, FULL)
+        short, branch = shortened(p, seed), branch_of(seed, FULL_CHAIN)
         base = stage1_monolingual_base(short, BASE, stage_folder(p, 0), branch=branch)
         run_chain(short, group, base, range(2, number + 1), branch)
     return full_folder(p, group, seed, number)
@@ -98,7 +98,7 @@ def full_stage(p: Profile, group: int, seed: int, number: int) -> Path:
 
 def full_folder(p: Profile, group: int, seed: int, number: int) -> Path:
     """Where stage `number` of the full chain lies: in the main ladder if that has the same budget and seed."""
-    branch = "ladder" if number == 0 or _is_ladder(p, seed) else branch_of(seed, FULL)
+    branch = "ladder" if number == 0 or _is_ladder(p, seed) else branch_of(seed, FULL_CHAIN)
     return stage_folder(p, number, BASE if number <= 1 else group, branch)
 
 
@@ -138,8 +138,8 @@ def run_full_chains(p: Profile, groups: Sequence[int]) -> None:
     """
     read_run(stage_folder(p, 0))
     mine, seeds = one_share(p), seeds_of(p)
-    side_by_side(p, [(full_stage, (mine, BASE, seed, 1)) for seed in seeds])
-    side_by_side(p, [(full_stage, (mine, group, seed, 4)) for seed in seeds for group in groups])
+    run_jobs(p, [(full_stage, (mine, BASE, seed, 1)) for seed in seeds])
+    run_jobs(p, [(full_stage, (mine, group, seed, 4)) for seed in seeds for group in groups])
 
 
 def sft_updates(p: Profile, group: int, seed: int) -> int:
@@ -163,7 +163,7 @@ def gating_records(p: Profile, group: int) -> list[Record]:
     jobs = [(evaluate_folder, (mine, stage_folder(p, 1), group, "no module"))]
     for other in sorted({group, *p.group_numbers}, key=lambda g: (g != group, g)):
         jobs.append((evaluate_folder, (mine, stage_folder(p, 5, other), group, f"module of group {other}")))
-    return [record for found in side_by_side(p, jobs) for record in found]
+    return [record for found in run_jobs(p, jobs) for record in found]
 
 
 def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFrame:
@@ -216,7 +216,9 @@ def ablation_findings(study: Study) -> list[str]:
             else []
         )
         if apart(values, best, second, direction, BITS):
-            parts.append("the full recipe is best" if best == FULL else f"best is the recipe {CHAINS[best]}")
+            parts.append(
+                "the full recipe is best" if best == FULL_CHAIN else f"best is the recipe {CHAINS[best]}"
+            )
         sentences += [f"{arrow}, in bits a byte: {'; '.join(parts)}."] if parts else []
     sentences += [
         f"The recipe {CHAINS[chain]} ends with stage {facts['ends with']}: its translations were so far from the "

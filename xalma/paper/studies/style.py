@@ -40,7 +40,7 @@ from xalma.prompts import extract_translation
 from xalma.runs import finished, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import score_rows
 from xalma.training.stages import open_for_training, open_merged
-from xalma.training.workers import side_by_side
+from xalma.training.workers import run_jobs
 
 CONTINUED = "sft"
 ASKED = (CONTINUED, "dpo", "simpo", "cpo", "arpo")
@@ -63,11 +63,11 @@ def style_study(
     """
     mine = one_share(p)
     read_run(stage_folder(p, 4, group))
-    side_by_side(p, [(_pairs, (mine, group))])
+    run_jobs(p, [(_pairs, (mine, group))])
     jobs = [(_score, (mine, group, "", 0.0, p.seed))]
     jobs += [(_score, (mine, group, name, rate, seed)) for rate in rates for name in methods
              for seed in seeds_of(p)]  # fmt: skip
-    return [record for found in side_by_side(p, jobs) for record in found]
+    return [record for found in run_jobs(p, jobs) for record in found]
 
 
 def has_styles(p: Profile) -> bool:
