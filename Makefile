@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: check-results tiny-base ladder styles reproduce base test test-long test-gpu lab lint cards readme docs lock clean
+.PHONY: check-results tiny-base ladder styles reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -61,6 +61,7 @@ lint: $(READY)
 
 cards: $(READY)
 	.venv/bin/python -m xalma.paper.phrasebook_card
+	.venv/bin/python docs/croissant.py
 
 # The small pretrained base that the package ships, anew; not timed on a CPU (the shipped one was trained on a GPU).
 tiny-base: $(READY)
@@ -86,6 +87,16 @@ readme: $(READY)
 docs: $(READY)
 	.venv/bin/python docs/api.py
 
+# The book as HTML under build/book: executed notebooks, guides, cards and the library's names; open docs/index.html there.
+book: $(READY)
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[book]'
+	.venv/bin/python docs/book.py
+
+# The book in a browser (Debian: apt-get install chromium), and the metadata of data_cards.
+test-book: $(READY)
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[book,book-test]'
+	$(OFFLINE) .venv/bin/python -m pytest -n 0 tests/test_book.py tests/test_croissant.py
+
 # Keeps each version that still fits pyproject.toml; UPGRADE=--upgrade takes the newest that fits.
 # It reads metadata only, no wheels, so CUDA's packages are resolved on any machine.
 lock: $(READY)
@@ -93,7 +104,7 @@ lock: $(READY)
 	trap 'rm -rf "$$tmp"' EXIT
 	.venv/bin/python -m pip install --quiet --target "$$tmp/uv" uv==0.13.9
 	grep == requirements.lock > "$$tmp/pins"
-	"$$tmp/uv/bin/uv" pip compile pyproject.toml --extra comet --extra gguf --extra lab --extra dev $(UPGRADE) --output-file "$$tmp/pins" \
+	"$$tmp/uv/bin/uv" pip compile pyproject.toml --extra comet --extra gguf --extra lab --extra dev --extra book --extra book-test $(UPGRADE) --output-file "$$tmp/pins" \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --native-tls --no-header --annotation-style line --quiet
 	{ sed '/^$$/,$$d' requirements.lock; echo; cat "$$tmp/pins"; } > "$$tmp/lock"

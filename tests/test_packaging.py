@@ -25,6 +25,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # The other extras are installed by who wants them: neither the lock nor the conda environment holds them.
 SET_UP = [EXTRAS[name] for name in ("comet", "gguf", "lab", "dev")]
 RANGES = [Requirement(r) for r in chain(PROJECT["dependencies"], *SET_UP)]
+BOOK = [Requirement(r) for name in ("book", "book-test") for r in EXTRAS[name]]  # locked too: `make book` adds them
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 
 
@@ -54,7 +55,7 @@ LOCK = read_pins((ROOT / "requirements.lock").read_text().splitlines())
 CONDA = environment_pins()
 
 
-@pytest.mark.parametrize("requirement", RANGES, ids=str)
+@pytest.mark.parametrize("requirement", [*RANGES, *BOOK], ids=str)
 def test_lock_fits_every_range(requirement):
     assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)])
 
@@ -161,6 +162,8 @@ def test_no_index_or_local_path(name):
         ("lint", "ruff check"),
         ("cards", "xalma.paper.phrasebook_card"),
         ("docs", "docs/api.py"),
+        ("book", "docs/book.py"),
+        ("test-book", "tests/test_book.py"),
         ("lock", "uv"),
         ("clean", "rm -rf"),
     ],

@@ -1,0 +1,61 @@
+"""The book: `make book` writes it to build/book, from executed notebooks, guides, cards and the pages of the faces.
+
+Sphinx reads build/pages, a copy of the repository whose `notebooks/` holds the executed notebooks: links between pages
+stay true, and a launch button opens the notebook without outputs, at its own place in the repository.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from runpy import run_path
+
+from sphinx.cmd.build import main
+
+ROOT = Path(__file__).resolve().parents[1]
+EXECUTED = ("tiny", "alma-tiny", "real")  # profiles whose executed notebooks are committed
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "notebooks")
+
+
+def lay_out(pages: Path) -> None:
+    """Copies what the book shows or links to; of the tables, pages for those alone that a page names."""
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(ROOT, pages, ignore=LEFT_OUT)
+    for profile in EXECUTED:
+        shutil.copytree(ROOT / "results" / profile / "notebooks", pages / "notebooks", dirs_exist_ok=True)
+    read = [*pages.rglob("*.md"), *pages.rglob("*.ipynb")]
+    texts = {page: page.read_text(encoding="utf-8") for page in read}
+    named = {
+        (page.parent / link).resolve()
+        for page, text in texts.items()
+        for link in re.findall(r"\]\(([^)#\s]+\.md)", text)
+    }
+    for page, text in texts.items():
+        if page.parent.name == "tables" and page.resolve() not in named:
+            page.unlink()
+        else:
+            page.write_text(as_in_book(page.relative_to(pages), text), encoding="utf-8")
+
+
+def as_in_book(page: Path, text: str) -> str:
+    """The text with a title, links to notebooks where the book has them, and the words alone of links to folders."""
+
+    def words(link: re.Match) -> str:
+        return link[1] if (ROOT / page.parent / link[2]).is_dir() else link[0]
+
+    if page.suffix == ".md" and not re.search("^# ", text, re.MULTILINE):
+        text = f"# {page}\n\n{text}"
+    text = re.sub(r"results/[\w-]+/(notebooks/\w+\.ipynb)", r"\1", text)
+    return re.sub(r"\[([^]\n]+)\]\(([^)#\s]+)\)", words, text)
+
+
+def build(target: Path) -> int:
+    """0, or the status of Sphinx, for which a warning is an error."""
+    run_path(str(ROOT / "docs" / "api.py"))["build"](ROOT / "docs" / "api")
+    pages = target.parent / "pages"
+    lay_out(pages)
+    return main(["-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), str(pages), str(target)])
+
+
+if __name__ == "__main__":
+    sys.exit(build(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "build" / "book"))
