@@ -85,8 +85,12 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
         "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
     )
     (results / "tables" / "12_about.json").write_text('{"segments": 128}')
-    ladder = "group,direction,n,base,stage4 few-shot,stage4,sft+\n1 Germanic,en-xx,7,1.0,1.5,2.0,3.0\n"
+    ladder = "group,direction,n,base,stage1,stage2,stage3,stage4,stage4 few-shot,sft+\n"
+    ladder += "1 Germanic,en-xx,7,1,2,3,4,5,9,9\nall,en-xx,7,1,2,3,4,5,9,9\n"
     (results / "tables" / "12_ladder_bleu.csv").write_text(ladder)
+    methods = 'method,rate,"bleu, less stage 4","chrf++, less stage 4"\nstage4,,0,0\n'
+    methods += 'dpo,0.0001,"-1.00 [-2.00, -0.50]*",a\ndpo,0.0003,b,c\n'
+    (results / "tables" / "12_methods_group6.csv").write_text(methods)
     text += "<!-- real:start -->\n<!-- real:end -->\n"
     text += "<!-- findings:start -->\n<!-- findings:end -->\n"
     text += "<!-- processors:start -->\n<!-- processors:end -->\n"
@@ -97,7 +101,9 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     minutes = f"Profile `{results.name}` took 2 minutes, the sum of its notebooks, on 2 cores (A CPU)."
     assert new.count(minutes) == 2
-    assert "| 1 Germanic | en→xx | 1.0 | 2.0 |\n<!-- real:end -->" in new
+    assert "| --- |\n| all | en→xx | 1 | 2 | 3 | 4 | 5 |\n\nPreference" in new
+    assert "| method | BLEU, 0.0001 | BLEU, 0.0003 | chrF++, 0.0001 | chrF++, 0.0003 |" in new
+    assert "| dpo | -1.00 [-2.00, -0.50]\\* | b | a | c |\n<!-- real:end -->" in new
     assert "| 6 | 3.25 |\n<!-- real-text:end -->\nd\n" in new
     assert new.endswith("| none | 0.5 |\n<!-- alma:end -->\n")
     assert readme.refreshed(new, *[results] * 5) == new

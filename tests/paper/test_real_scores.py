@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from xalma.paper.figures.real_base import ladder_steps, methods_bars, parsed
+from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
 from xalma.paper.real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
 from xalma.paper.real_base.tables import STAGES, difference, ladder_table, read_table
 from xalma.profiles import load_profile
@@ -78,7 +78,7 @@ def test_the_ladder_has_what_was_measured_and_says_what_was_not() -> None:
 def test_figures_of_nothing_are_none(tmp_path: Path) -> None:
     nothing = read_table(tmp_path, "ladder_bleu")
     assert ladder_steps(nothing, "BLEU", STAGES) is None
-    assert methods_bars(nothing, "bleu, less stage 4") is None
+    assert methods_dots(nothing) is None
 
 
 def test_records_have_signatures_and_rates() -> None:

@@ -144,15 +144,36 @@ def adopt(run: Path, target: Path = SECOND) -> None:
 
 
 def real_block(results: Path = _REAL) -> str:
-    """BLEU of the ladder on a real base, group by group, as Markdown."""
+    """BLEU on a real base after each stage, means over all languages, and what preference methods add, as Markdown."""
     about = read_json(results / "tables" / "12_about.json", MADE_AGAIN, keys=("segments",))
-    rows = pd.read_csv(results / "tables" / "12_ladder_bleu.csv").drop(
-        columns=["n", "stage4 few-shot", "sft+"]
+    ladder = pd.read_csv(results / "tables" / "12_ladder_bleu.csv")
+    ladder["direction"] = ladder["direction"].map(ARROWS)
+    ladder = ladder.loc[
+        ladder["group"].str.startswith("all"),
+        ["group", "direction", *(f"stage{n}" if n else "base" for n in range(5))],
+    ]
+    methods = pd.read_csv(results / "tables" / "12_methods_group6.csv", dtype={"rate": str}).dropna(
+        subset="rate"
     )
-    rows["direction"] = rows["direction"].map(ARROWS)
-    lines = [list(rows), ["---", "---", *["---:"] * (len(rows.columns) - 2)], *rows.to_numpy().tolist()]
-    head = f"BLEU on the first {about['segments']} sentences of FLORES-200 devtest, 95 % intervals over documents:"
-    return head + "\n\n" + markdown_grid(map(str, cells) for cells in lines)
+    changes = ["bleu, less stage 4", "chrf++, less stage 4"]
+    pivot = methods.pivot_table(index="method", columns="rate", values=changes, aggfunc="first", sort=False)
+    pivot.columns = [
+        f"{name.split(',')[0].replace('bleu', 'BLEU').replace('chrf', 'chrF')}, {rate}"
+        for name, rate in pivot
+    ]
+    n = about["segments"]
+    return (
+        f"BLEU on the first {n} sentences of FLORES-200 devtest, 95 % intervals over documents:\n\n{_grid(ladder)}\n\n"
+        f"Preference methods on group 6 at two learning rates: what each adds to SFT (\\* leaves out 0):\n\n"
+        f"{_grid(pivot.reset_index())}"
+    )
+
+
+def _grid(table: pd.DataFrame) -> str:
+    """A Markdown table with text on the left and numbers on the right."""
+    rules = ["---:" if "[" in str(table[name].iloc[0]) else "---" for name in table]
+    cells = [list(table), rules, *table.to_numpy().tolist()]
+    return markdown_grid([str(cell).replace("*", "\\*") for cell in row] for row in cells)
 
 
 def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:

@@ -5,7 +5,7 @@ from xalma import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     published="write_figures",
-    real_base="ladder_steps methods_bars",
+    real_base="ladder_steps methods_dots",
     studies=(
         "amount_figure eta_sweep gradient_curves interval_bars module_bars probe_curves quality_figure rate_curves "
         "tau_curves tau_lines"

@@ -51,22 +51,28 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
     return fig
 
 
-def methods_bars(table: pd.DataFrame, column: str) -> Figure | None:
-    """A column of differences from stage 4 for each method and rate, with its interval; None for an empty table."""
+def methods_dots(table: pd.DataFrame) -> Figure | None:
+    """What each method adds to SFT in BLEU and in chrF++, a dot per learning rate, with intervals; None for no rows."""
     use_style()
-    if column not in table:
+    columns = {"bleu, less stage 4": "BLEU, less SFT's", "chrf++, less stage 4": "chrF++, less SFT's"}
+    if not set(columns) <= set(table):
         return None
-    rows = [(f"{row['method']}, {row['rate']}", parsed(row[column])) for _, row in table.iterrows()]
-    rows = [(name, value) for name, value in rows if value and "stage4" not in name]
-    if not rows:
+    table = table[table["rate"].astype(bool)]
+    methods, rates = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["rate"]))
+    if not methods:
         return None
-    fig, ax = subplots(1, 1, (7.5, 0.6 + 0.25 * len(rows)))
-    at = range(len(rows))
-    middle = [value[0] for _, value in rows]
-    spread = [[abs(value[k] - value[0]) for _, value in rows] for k in (1, 2)]
-    ax.errorbar(middle, at, xerr=spread, fmt="o", color="black")
-    ax.axvline(0, color="0.6", lw=1)
-    ax.set_yticks(at, [name for name, _ in rows])
-    ax.invert_yaxis()
-    ax.set_xlabel(column)
+    fig, axes = subplots(1, 2, (10.0, 0.9 + 0.33 * len(methods)), sharey=True)
+    for ax, (column, label) in zip(axes, columns.items(), strict=True):
+        for i, rate in enumerate(rates):
+            rows = table[table["rate"] == rate]
+            values = [parsed(cell) for cell in rows[column]]
+            at = [methods.index(name) + 0.24 * (i - (len(rates) - 1) / 2) for name in rows["method"]]
+            middle = [value[0] for value in values]
+            errors = [[abs(value[k] - value[0]) for value in values] for k in (1, 2)]
+            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], ms=5, label=f"learning rate {rate}")
+        ax.axvline(0, color="0.6", lw=1, zorder=0)
+        ax.set_yticks(range(len(methods)), methods)
+        ax.set_xlabel(label)
+    axes[0].invert_yaxis()
+    axes[0].legend(loc="lower left", fontsize=8)
     return fig

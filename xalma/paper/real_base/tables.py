@@ -21,6 +21,7 @@ DRAWS = 1000
 SCORE_AGAIN = "make it again with `python -m xalma.paper.real_base.scores score`"
 METRICS = ("bleu", "chrf++", "bits_per_byte")
 COMET = "not scored: checkpoint not available"
+OFF_TARGET = "off-target % (language, script or no letters)"
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
 
@@ -133,9 +134,10 @@ def _methods_table(
     scores: RealScores, p: Profile, codes: Sequence[str], pieces: Sequence[Piece]
 ) -> pd.DataFrame:
     """Every method and rate on a group's directions, and its differences from stage 4, with length and off-target."""
-    names = [*sorted({name for name, _, _ in scores if "@" in name}), "stage5", "sft+", "stage4"]
+    at = {"stage4": ("stage4", 0.0), "stage5": ("arpo", 1.0), "sft+": ("sft", 1.0)}  # method, times the rate
+    at |= {n: (n.split("@")[0], float(n.split("@")[1])) for n, _, _ in scores if "@" in n}
     every, rows = [one for here in sides(codes).values() for one in here], []
-    for name in names:
+    for name in sorted(at, key=lambda n: at[n][::-1]):
         mine = [
             one
             for one in pieces
@@ -143,8 +145,11 @@ def _methods_table(
         ]
         if {one.direction for one in mine} != set(every):
             continue
-        label, _, factor = {"stage5": "arpo@1", "sft+": "sft@1"}.get(name, name).partition("@")
-        row: dict[str, Any] = {"method": label, "rate": p.stage5_learning_rate * float(factor or 0) or ""}
+        label, factor = at[name]
+        row: dict[str, Any] = {
+            "method": label,
+            "rate": f"{p.stage5_learning_rate * factor:g}" if factor else "",
+        }
         for side, here in sides(codes).items():
             row |= {
                 f"{m} {side}": shown(mean_of(scores, name, "flores", here, m), m) for m in ("bleu", "chrf++")
@@ -153,7 +158,7 @@ def _methods_table(
         for m in ("bleu", "chrf++"):
             row[f"{m}, less stage 4"] = difference(scores, name, "stage4", "flores", every, m)
         row["length ratio"] = round(float(np.mean([length_ratio(o.outputs, o.references) for o in mine])), 3)
-        row["off-target % (language, script or no letters)"] = round(
+        row[OFF_TARGET] = round(
             100 * float(np.mean([wrong_language_rate(o.outputs, o.direction.split("-")[1]) for o in mine])), 2
         )
         rows.append(row)
