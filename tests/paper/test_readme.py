@@ -31,7 +31,8 @@ def file_ladder_by_hand(folder):
         return Record("tiny", stage, direction, metric, value, 9, "s", seed)
 
     found = [
-        record(name, direction, "bleu", 50 + seed + (0 if name == FULL_CHAIN else gap), seed)
+        record(name, direction, metric, 50 + seed + (0 if name == FULL_CHAIN else gap), seed)
+        for metric in ("bleu", "content")
         for name in SFT_SYSTEMS
         for direction, gaps in (("en-fi", (-10, -9, -11)), ("fi-en", (0, 1, -1)))
         for seed, gap in enumerate(gaps)
@@ -44,6 +45,7 @@ def file_ladder_by_hand(folder):
         for direction in ("en-fi", "fi-en")
         for metric, value in (
             ("bleu", 40.3 if stage == "stage3" else 0.4),
+            ("content", 20.4),
             ("text_bits", 2),
             ("partner_gain", 1),
         )

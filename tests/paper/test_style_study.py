@@ -11,6 +11,7 @@ from xalma.evaluation.records import Record, read_records
 from xalma.paper.figures import rate_curves
 from xalma.paper.studies.seeds import SFT, by_seed, paired
 from xalma.paper.studies.style import (
+    content_records,
     file_styles,
     name_of,
     read_styles,
@@ -20,7 +21,9 @@ from xalma.paper.studies.style import (
     style_study,
     style_table,
     table5,
+    with_renderings,
 )
+from xalma.training.ladder import test_rows as sentences_of
 
 METRICS = ("bleu", "content", "length_ratio")
 
@@ -50,6 +53,15 @@ def test_content_counts_right_answers_in_any_style(micro):
     values = {record.metric: record.value for record in score_style(rows, micro, "x", 0)}
     assert values["content"] == 50
     assert values["length_ratio"] == 125
+
+
+def test_the_renderings_of_a_test_sentence_hold_its_reference_and_its_other_styles(micro):
+    rows = with_renderings(micro, [row | {"output": row["reference"]} for row in sentences_of(micro, 6)])
+    assert {row["direction"] for row in rows} >= {"en-fi", "fi-en"}
+    assert all(record.value == 100 for record in content_records(rows, micro, "x", 0))
+    assert any(len(row["renderings"]) > 1 for row in rows)
+    with pytest.raises(ValueError, match="corpus=ntrex has no styles"):
+        with_renderings(micro.but(corpus="ntrex"), rows)
 
 
 @pytest.mark.slow

@@ -77,11 +77,14 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     early = [max(cells[stage, d][0]["bleu"] for stage in ("base", *pairs)) for d in ARROWS]
     lines = [
         f"Over {cells['n_seeds', 'max']} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
-        "en→xx / xx→en; ± is half a 95 % interval over seeds):",
+        "one test set for all; en→xx / xx→en; ± is half a 95 % interval over seeds):",
         "",
         f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(cells, 'stage3')}; after stages 0 to 2 at "
         f"most {' / '.join(f'{value:.1f}' for value in early)}.",
-        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL_CHAIN)}.",
+        f"- Of those continuations {_percent(cells, 'stage3')} % state the facts of their source letter for letter, in "
+        f"any of the CLDR's styles; after SFT, of the answers to the prompt, {_percent(answers, FULL_CHAIN)} %.",
+        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL_CHAIN)}; from the lowest seed to the highest "
+        f"{' / '.join(f'{spread:.1f}' for spread in _spreads(sft))} BLEU.",
         *(f"- The same SFT pairs {name}: {_gaps(gap)} BLEU{_inside(gap)}." for name, gap in gaps.items()),
         *(
             f"- What stage {one[-1]} adds to the bits per byte of text alone (less is better; the other languages / "
@@ -100,6 +103,15 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
 def _bleu(cells: dict, system: str) -> str:
     found = [cells[system, direction] for direction in ARROWS]
     return " / ".join(f"{mean['bleu']:.1f} ± {half['bleu']:.1f}" for mean, half in found)
+
+
+def _percent(cells: dict, system: str) -> str:
+    return " / ".join(f"{cells[system, direction][0]['content']:.0f}" for direction in ARROWS)
+
+
+def _spreads(values: pd.Series) -> list[float]:
+    seeds = [values[FULL_CHAIN, direction, "bleu"] for direction in ARROWS]
+    return [found.max() - found.min() for found in seeds]
 
 
 def _gaps(pairs: dict[str, tuple[float, float]], places: int = 1) -> str:

@@ -1,7 +1,11 @@
 """`make ladder`: the default run's ladder over several seeds, its budgets unchanged, and SFT without what is before it.
 
 Every system ends with the same SFT pairs: after all of stages 1 to 3, without one of them, and on random weights.
-Seeds change the text that is drawn, test sentences included, its order and the fresh modules; the base is one for all.
+Seeds change the text that is drawn, its order and the fresh modules. Base and test sentences are one for all, those of
+`p.seed`, so that the spread over seeds is of training alone. Another seed's training text holds none of them: the
+content of a phrase chooses its split. The content score counts outputs that state their source's facts, in any of the
+CLDR's styles.
+
 Before SFT the full chain is measured without a prompt (`few_shot_rows`). With seed `p.seed` it is the main ladder's.
 """
 
@@ -19,10 +23,18 @@ from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.stage_ablation import FULL_CHAIN, branch_of, full_folder, full_stage, n_tokens
 from xalma.paper.studies.study import Study, file_study, one_share, study_note
+from xalma.paper.studies.style import content_records, with_renderings
 from xalma.paper.tables import write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import read_run, results_folder, stage_folder
-from xalma.training.ladder import MODULE_STAGES, evaluate_continuations, evaluate_folder, run_chain
+from xalma.training.ladder import (
+    MODULE_STAGES,
+    continue_test,
+    run_chain,
+    score_continuations,
+    score_rows,
+    translate_test,
+)
 from xalma.training.stages import stage0_backbone, stage1_monolingual_base
 from xalma.training.workers import run_jobs
 
@@ -34,7 +46,12 @@ SFT_SYSTEMS = {
     RANDOM: "random weights, SFT alone",
 }
 BEFORE_SFT = ("base", "stage1", "stage2", "stage3")
-FEW_SHOT = {"one-shot BLEU": "bleu", "text bits": "text_bits", "partner gain": "partner_gain"}
+FEW_SHOT = {
+    "one-shot BLEU": "bleu",
+    "content %": "content",
+    "text bits": "text_bits",
+    "partner gain": "partner_gain",
+}
 
 
 def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
@@ -80,12 +97,13 @@ def _folder(p: Profile, group: int, seed: int, system: str) -> Path:
 
 
 def _score(p: Profile, group: int, seed: int, system: str) -> list[Record]:
-    return evaluate_folder(p.but(seed=seed), _folder(p, group, seed, system), group, system)
+    rows = translate_test(p, _folder(p, group, seed, system), group)
+    return score_rows(rows, p, system, seed) + content_records(with_renderings(p, rows), p, system, seed)
 
 
 def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
-    folder = full_folder(p, group, seed, number)
-    return evaluate_continuations(p.but(seed=seed), folder, group, BEFORE_SFT[number])
+    rows, name = continue_test(p, full_folder(p, group, seed, number), group), BEFORE_SFT[number]
+    return score_continuations(rows, p, name, seed) + content_records(with_renderings(p, rows), p, name, seed)
 
 
 def sft_table(study: Study) -> pd.DataFrame:
@@ -102,7 +120,7 @@ def sft_table(study: Study) -> pd.DataFrame:
                 "BLEU − all stages": gap,
                 "± of it": gap_half,
             }
-            rows.append(row | {"bits per byte": mean["bits_per_byte"]})
+            rows.append(row | {"content %": mean["content"], "bits per byte": mean["bits_per_byte"]})
     return pd.DataFrame(rows)
 
 
@@ -118,7 +136,7 @@ def sft_findings(study: Study) -> list[str]:
 
 
 def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per direction class and stage before SFT: one-shot BLEU, text bits and partner gain, each with ±."""
+    """One row per direction class and stage before SFT: each measure of `FEW_SHOT` with ±."""
     found, rows = cells_of(records), []
     for direction, arrow in ARROWS.items():
         for stage in BEFORE_SFT:

@@ -12,6 +12,7 @@ The default run trains each method once, at `STYLE_RATES`; `make styles` takes m
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import random
 from collections.abc import Sequence
@@ -20,12 +21,12 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.corpora.phrasebook.styles import content_rate, style_rows
+from xalma.corpora.phrasebook.styles import content_rate, renderings, style_rows
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
 from xalma.files import read_json, write_atomically, write_json
-from xalma.languages import ARROWS
+from xalma.languages import ARROWS, ENGLISH
 from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
@@ -164,16 +165,44 @@ def _score(p: Profile, group: int, method: str, rate: float, seed: int) -> list[
 
 def score_style(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
     """`score_rows`, the content score and the length in percent of the references' characters, per direction."""
-    records = score_rows(rows, p, stage, seed)
+    records = score_rows(rows, p, stage, seed) + content_records(rows, p, stage, seed)
     for direction in dict.fromkeys(row["direction"] for row in rows):
         chosen = [row for row in rows if row["direction"] == direction]
         outputs, references = ([row[key] for row in chosen] for key in ("output", "reference"))
-        for metric, value, how in (
-            ("content", 100 * content_rate(chosen), CONTENT_SIGNATURE),
-            ("length_ratio", 100 * length_ratio(outputs, references), "characters, percent of the reference"),
-        ):
-            records.append(Record(p.name, stage, direction, metric, value, len(chosen), how, seed))
+        value, how = 100 * length_ratio(outputs, references), "characters, percent of the reference"
+        records.append(Record(p.name, stage, direction, "length_ratio", value, len(chosen), how, seed))
     return records
+
+
+def content_records(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int) -> list[Record]:
+    """The content score (percent) of each direction: rows that state their source's facts, in any style."""
+    records = []
+    for direction in dict.fromkeys(row["direction"] for row in rows):
+        chosen = [row for row in rows if row["direction"] == direction]
+        value = 100 * content_rate(chosen)
+        records.append(
+            Record(p.name, stage, direction, "content", value, len(chosen), CONTENT_SIGNATURE, seed)
+        )
+    return records
+
+
+def with_renderings(p: Profile, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Test rows of `p` with their "renderings": all texts that state the source's facts in the target language.
+
+    Raises ValueError for a corpus without styles, KeyError for a row that is none of the profile's test sentences.
+    """
+    if not has_styles(p):
+        raise ValueError(
+            f"corpus={p.corpus} has no styles, so no content score: it needs the phrasebook, corpus=cldr"
+        )
+    book, known = open_corpus(p).book, {}
+    for code in dict.fromkeys(
+        lang for row in rows for lang in row["direction"].split("-") if lang != ENGLISH
+    ):
+        for draw, texts in itertools.islice(book.drawn((ENGLISH, code), "test"), p.test_pairs):
+            for i, (src, tgt) in enumerate(((ENGLISH, code), (code, ENGLISH))):
+                known[f"{src}-{tgt}", texts[i]] = sorted(renderings(draw, tgt))
+    return [row | {"renderings": known[row["direction"], row["source"]]} for row in rows]
 
 
 def style_probes(p: Profile, group: int, records: Sequence[Record]) -> pd.DataFrame:
