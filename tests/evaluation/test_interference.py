@@ -11,7 +11,7 @@ import pytest
 from xalma.cli.main import main
 from xalma.cli.score import METRIC_NAMES
 from xalma.evaluation import interference, scoring
-from xalma.evaluation.comet import COMET_METRICS
+from xalma.evaluation.comet import NEURAL_METRICS
 from xalma.evaluation.interference import (
     KINDRED,
     MARK,
@@ -36,7 +36,7 @@ from xalma.training.ladder import _signed
 def test_every_metric_has_one_family():
     named = [metric for metrics in KINDRED.values() for metric in metrics]
     assert len(named) == len(set(named))
-    assert {*FILE_METRICS, *COMET_METRICS, *METRIC_NAMES} <= set(named)
+    assert {*FILE_METRICS, *NEURAL_METRICS, *METRIC_NAMES} <= set(named)
     assert {metric for row in SYSTEMS.values() for metric in row.chosen_by} <= {*named, UNKNOWN}
 
 

@@ -34,8 +34,8 @@ def add_score(commands: Any) -> None:
     )
     add_testset(score)
     score.add_argument(
-        "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, "
-        "cometkiwi, cometkiwi-xl; default: bleu,chrf; of systems: bleu,chrf++",
+        "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, xcomet-xxl, xcomet-xxl-qe, "
+        "cometkiwi, cometkiwi-xl, cometkiwi-xxl, metricx24, metricx24-qe; default: bleu,chrf; of systems: bleu,chrf++",
     )  # fmt: skip
     score.add_argument(
         "--checkpoint", action="append", default=[], metavar="METRIC=PATH_OR_ID",

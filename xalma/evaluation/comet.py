@@ -1,4 +1,4 @@
-"""COMET, XCOMET and CometKiwi: the library's models, with each unique text encoded once.
+"""COMET, XCOMET and CometKiwi: the library's models, with each unique text encoded once; all neural metrics by name.
 
 X-ALMA is judged by COMET-22 and by XCOMET-XL without a reference (FACTS §7). unbabel-comet encodes
 source, output and reference of every segment anew, though over 98 directions and several systems
@@ -8,7 +8,7 @@ models that read all sides as one sequence, a joint sequence) goes through the e
 batches of like length; the library's own code makes the score of the result. `tests/evaluation/test_comet.py`
 holds the scores against the library's `predict`, to 1e-5 in float32.
 
-MetricX is left out: it exists as a repository with pins of its own (transformers 4.30), no package.
+MetricX (`metricx`) goes the same way, but for the encoder: its model reads all sides as one text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xalma.evaluation.metrics import NotScored
-from xalma.evaluation.score_cache import ScoreCache, checkpoint_hash, text_key
+from xalma.evaluation.metricx import MetricXScorer, find_metricx, metricx_hash
+from xalma.evaluation.score_cache import ScoreCache, text_key
 
 if TYPE_CHECKING:
     from xalma.evaluation.comet_encoder import Sample
@@ -38,15 +39,22 @@ class NeuralMetric:
     display: str
     checkpoint: str
     sides: tuple[str, ...]
+    library: str = "comet"  # or "transformers", for MetricX
 
 
 WITH_REFERENCE, WITHOUT_REFERENCE = ("src", "mt", "ref"), ("src", "mt")
-COMET_METRICS = {
+METRICX = "google/metricx-24-hybrid-xl-v2p6"
+NEURAL_METRICS = {
     "comet22": NeuralMetric("COMET-22", "Unbabel/wmt22-comet-da", WITH_REFERENCE),
     "xcomet-xl": NeuralMetric("XCOMET-XL", "Unbabel/XCOMET-XL", WITH_REFERENCE),
     "xcomet-xl-qe": NeuralMetric("XCOMET-XL (no reference)", "Unbabel/XCOMET-XL", WITHOUT_REFERENCE),
+    "xcomet-xxl": NeuralMetric("XCOMET-XXL", "Unbabel/XCOMET-XXL", WITH_REFERENCE),
+    "xcomet-xxl-qe": NeuralMetric("XCOMET-XXL (no reference)", "Unbabel/XCOMET-XXL", WITHOUT_REFERENCE),
     "cometkiwi": NeuralMetric("CometKiwi-22", "Unbabel/wmt22-cometkiwi-da", WITHOUT_REFERENCE),
     "cometkiwi-xl": NeuralMetric("CometKiwi-23-XL", "Unbabel/wmt23-cometkiwi-da-xl", WITHOUT_REFERENCE),
+    "cometkiwi-xxl": NeuralMetric("CometKiwi-23-XXL", "Unbabel/wmt23-cometkiwi-da-xxl", WITHOUT_REFERENCE),
+    "metricx24": NeuralMetric("MetricX-24", METRICX, WITH_REFERENCE, "transformers"),
+    "metricx24-qe": NeuralMetric("MetricX-24 (no reference)", METRICX, WITHOUT_REFERENCE, "transformers"),
 }
 
 
@@ -74,14 +82,14 @@ def segment_scores(
     """Scores of all `samples` by each metric; `NotScored` where a checkpoint is not at hand.
 
     Give the samples of all systems and directions at once: what they share is encoded once.
-    checkpoints: metric -> hub id or local path, in place of those of `COMET_METRICS`. cache: file of kept
+    checkpoints: metric -> hub id or local path, in place of those of `NEURAL_METRICS`. cache: file of kept
     scores. bf16: None is on where a GPU has it. Raises ValueError for an unknown metric, no samples,
     or a sample without a side the metric reads.
     """
     _check(samples, metrics)
     wanted: dict[str, list[str]] = {}
     for name in metrics:  # metrics of one checkpoint share its passes
-        wanted.setdefault((checkpoints or {}).get(name, COMET_METRICS[name].checkpoint), []).append(name)
+        wanted.setdefault((checkpoints or {}).get(name, NEURAL_METRICS[name].checkpoint), []).append(name)
     found: dict[str, SegmentScores | NotScored] = {}
     for checkpoint, names in wanted.items():
         try:
@@ -127,13 +135,18 @@ def _by_checkpoint(
     from xalma.runtime import device as any_device
     from xalma.runtime import mixed_precision
 
-    path, device = find_checkpoint(checkpoint), device or any_device()
+    library = NEURAL_METRICS[names[0]].library
+    path = (find_checkpoint if library == "comet" else _find_metricx)(checkpoint)
+    device = device or any_device()
     if bf16 is None:
         bf16 = device != "cpu" and mixed_precision()
     with ScoreCache(cache) as kept:
-        digest = kept.file_hash(path) if cache else checkpoint_hash(path)
-        origin = f"sha256:{digest[:16]}|comet:{_comet_version()}|precision:{'bf16' if bf16 else 'fp32'}"
-        asked = [{side: s[side] for side in COMET_METRICS[name].sides} for s in samples for name in names]
+        digest = metricx_hash(path, kept) if path.is_dir() else kept.file_hash(path)
+        made_by = (
+            f"comet:{_comet_version()}" if library == "comet" else f"transformers:{version('transformers')}"
+        )
+        origin = f"sha256:{digest[:16]}|{made_by}|precision:{'bf16' if bf16 else 'fp32'}"
+        asked = [{side: s[side] for side in NEURAL_METRICS[name].sides} for s in samples for name in names]
         keys = [text_key(origin, *sorted(s.items())) for s in asked]
         known = kept.get(keys)
         missing = {key: s for key, s in zip(keys, asked, strict=True) if key not in known}
@@ -149,12 +162,16 @@ def _by_checkpoint(
 def _score_missing(
     missing: Mapping[bytes, Sample], path: Path, checkpoint: str, device: str, bf16: bool, kept: ScoreCache
 ) -> dict[bytes, float]:
-    model = load_model(path, checkpoint)
+    scorer: Any
+    if path.is_dir():
+        scorer = _open_metricx(path, checkpoint, device, bf16)
+    else:
+        model = load_model(path, checkpoint)  # says where COMET is not installed
 
-    from xalma.evaluation.comet_encoder import Scorer
+        from xalma.evaluation.comet_encoder import Scorer
 
-    scorer, found = Scorer(model, device, bf16), {}
-    keys = list(missing)
+        scorer = Scorer(model, device, bf16)
+    keys, found = list(missing), {}
     for part, scores in scorer.score_in_parts(list(missing.values())):
         new = dict(zip(keys[part], scores.tolist(), strict=True))
         kept.put(new)  # a run that is cut off loses one part
@@ -190,11 +207,27 @@ def load_model(path: Path, checkpoint: str | None = None):
         ) from error
 
 
+def _find_metricx(where: str) -> Path:
+    try:
+        return find_metricx(where)
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise NotAvailable(f"checkpoint {where} not available ({reason})") from error
+
+
+def _open_metricx(path: Path, checkpoint: str, device: str, bf16: bool) -> MetricXScorer:
+    try:
+        return MetricXScorer(path, device, bf16)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise NotAvailable(
+            f"checkpoint {checkpoint} not available: its model or mT5's tokenizer can't be loaded ({reason})"
+        ) from error
+
+
 def _signature(name: str, checkpoint: str, origin: str) -> str:
-    sides = "+".join(COMET_METRICS[name].sides)
-    return (
-        f"{COMET_METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
-    )
+    sides = "+".join(NEURAL_METRICS[name].sides)
+    return f"{NEURAL_METRICS[name].display}|checkpoint:{checkpoint}|{origin}|reads:{sides}|mean of segments x 100"
 
 
 def _comet_version() -> str:
@@ -208,10 +241,10 @@ def _check(samples: Sequence[Sample], metrics: Sequence[str]) -> None:
     if not samples:
         raise ValueError("no segments to score: the list of samples is empty")
     for name in metrics:
-        if name not in COMET_METRICS:
-            raise ValueError(f"unknown metric {name!r}: use one of {', '.join(COMET_METRICS)}")
+        if name not in NEURAL_METRICS:
+            raise ValueError(f"unknown metric {name!r}: use one of {', '.join(NEURAL_METRICS)}")
         for number, sample in enumerate(samples):
             if lacking := [
-                side for side in COMET_METRICS[name].sides if not isinstance(sample.get(side), str)
+                side for side in NEURAL_METRICS[name].sides if not isinstance(sample.get(side), str)
             ]:
                 raise ValueError(f"{name} reads {', '.join(lacking)}, which sample {number} does not have")

@@ -22,6 +22,7 @@ from comet.models import ReferencelessRegression, RegressionMetric, UnifiedMetri
 from comet.models.utils import Prediction
 from torch.nn.utils.rnn import pad_sequence
 
+from xalma.evaluation.metricx import token_batches
 from xalma.progress import progress
 
 Sample = Mapping[str, str]  # "src", "mt" and, for metrics that read it, "ref"
@@ -178,21 +179,6 @@ def handed_passes(model: Any) -> Any:
     combiner = Handed.__new__(Handed)
     vars(combiner).update(vars(model))
     return combiner
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places of `lengths`, longest first, in batches that padded to their longest hold at most `budget` tokens.
-
-    A text longer than the budget is a batch of its own.
-    """
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _n_texts(key: str | tuple[str, ...]) -> int:

@@ -13,7 +13,7 @@ from xalma.languages import language
 
 # as sacreBLEU prints them
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}
-FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.COMET_METRICS)
+FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.NEURAL_METRICS)
 
 
 def score_texts(
@@ -33,7 +33,7 @@ def score_texts(
     check_metrics(metrics, sources is not None)
     lexical = [name for name in metrics if name in evaluate.LEXICAL_METRICS]
     found = {s.metric: s for s in evaluate.score(outputs, references, tgt, lexical)}
-    if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
+    if wanted := [name for name in metrics if name in comet.NEURAL_METRICS]:
         evaluate.check_counts(outputs=outputs, sources=sources)
         rows = zip(sources, outputs, references, strict=True)
         samples = [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in rows]
@@ -54,7 +54,7 @@ def check_metrics(metrics: Sequence[str], has_sources: bool) -> None:
     for name in metrics:
         if name not in FILE_METRICS:
             raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(FILE_METRICS)}")
-        if name in comet.COMET_METRICS and not has_sources:
+        if name in comet.NEURAL_METRICS and not has_sources:
             raise ValueError(f"{name} reads the source: give the source file too")
 
 

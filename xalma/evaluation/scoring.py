@@ -177,7 +177,7 @@ def score_all(
     for job, (_, counts) in zip(jobs, done, strict=True):
         for (metric, system), value in counts.items():
             statistics[metric][system][job.direction] = value
-    if wanted := [name for name in metrics if name in comet.COMET_METRICS]:
+    if wanted := [name for name in metrics if name in comet.NEURAL_METRICS]:
         rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options)
     systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
     rows.sort(
