@@ -63,11 +63,6 @@ def test_best(cells, best):
     assert [i for i, (cell,) in enumerate(table.rows) if cell.best] == best
 
 
-def test_best_of_some_rows():
-    table = Table(["x"], [[number(9.0)], [number(1.0)], [number(2.0)]], "").with_best([0], rows=[1, 2])
-    assert [cell.best for (cell,) in table.rows] == [False, False, True]
-
-
 def test_a_row_of_another_length():
     with pytest.raises(ValueError, match="a row of 1 cells in a table of 2 columns"):
         write_marked(Table(["a", "b"], [["x"]], ""), "nowhere")

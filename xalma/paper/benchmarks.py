@@ -56,12 +56,8 @@ def serving_table(record: dict[str, Any]) -> pd.DataFrame:
     Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
     """
     frame = pd.DataFrame(record["rows"])
-    table = (
-        frame[["way", *_COLUMNS]]
-        .rename(columns=_COLUMNS)
-        .astype({"floor, ms": float, "step over floor": float})
-    )
-    return table.assign(way=frame["way"].map(WAY_LABELS))
+    table = frame[["way", *_COLUMNS]].rename(columns=_COLUMNS).assign(way=frame["way"].map(WAY_LABELS))
+    return table.astype({"floor, ms": float, "step over floor": float})
 
 
 def serving_note(record: dict[str, Any]) -> str:
@@ -116,14 +112,8 @@ def serving_figure(record: dict[str, Any]) -> Figure:
         if way != "in_turn":  # its memory is that of as many models as it has groups, and was not measured
             memory.plot(rows["groups"], rows["peak_mib"], "o-", color=_COLOURS[way])
     bank = frame[frame["way"] == "gated"]
-    steps.plot(
-        bank["groups"],
-        bank["floor_ms"],
-        "--",
-        color=INK,
-        linewidth=1.2,
-        label="floor: reading (b)'s weights once",
-    )
+    floor = {"color": INK, "linewidth": 1.2, "label": "floor: reading (b)'s weights once"}
+    steps.plot(bank["groups"], bank["floor_ms"], "--", **floor)
     n = record["options"]["batch"]
     steps.set(yscale="log", ylabel="ms for all rows", title=f"One decoding step, {n} rows")
     memory.set(ylim=(0, None), ylabel="MiB above an empty process", title="Peak memory")
@@ -139,18 +129,14 @@ SCALING_COMMAND = "python benchmarks/scaling.py --out results/benchmarks/scaling
 AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 49)}
 SCALING_COLOURS = {"data": "#4477AA", "groups": "#EE6677", "languages": "#228833"}
 LINEAR = 1.1  # an exponent up to here counts as linear: timings on a shared machine are no better
-# What is known of steps that grow faster than linearly.
-WHY_WORSE: dict[tuple[str, str], str] = {}
 
 
 def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
     """The benchmark's record; one without rows where there is no file, of which the sentence says so."""
     path = Path(path or home() / "results" / "benchmarks" / "scaling.json")
-    return (
-        read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",))
-        if path.is_file()
-        else {"rows": []}
-    )
+    if not path.is_file():
+        return {"rows": []}
+    return read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",))
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -164,12 +150,11 @@ def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
     for (step, axis), part in _series(record):
         sizes, seconds = part["size"].tolist(), part["seconds"].tolist()
         slope = exponent(sizes, seconds)
-        why = WHY_WORSE.get((step, axis), "not looked into")
         rows.append({
             "step": step, "grows": axis, "from": sizes[0], "to": sizes[-1],
             "seconds, smallest": seconds[0], "seconds, largest": seconds[-1],
             "times the size": sizes[-1] / sizes[0], "times the seconds": seconds[-1] / seconds[0], "exponent": slope,
-            "claim": "linear or better" if slope <= LINEAR else f"worse, because: {why}",
+            "claim": "linear or better" if slope <= LINEAR else "worse, because: not looked into",
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -41,9 +41,9 @@ def printed_note(table: str) -> str:
     cells = published(table)
     unsure, empty = (cells["confidence"] == "unsure").sum(), (cells["shown"] == "").sum()
     sure = (
-        "every cell was read cleanly"
-        if not unsure
-        else f"{unsure} of {len(cells)} cells are unsure or not readable"
+        f"{unsure} of {len(cells)} cells are unsure or not readable"
+        if unsure
+        else "every cell was read cleanly"
     )
     return (
         f"As printed: `xalma/published/{TABLES[table]}`; {sure}{f', {empty} of them empty' if empty else ''}."
@@ -58,10 +58,7 @@ def alma_table(direction: str) -> Table:
     ]
     heads = [f"{lang} {metric.removesuffix('-22')}" for lang, metric in columns]
     rows = _grid(published(table), "system", "group_or_lang", columns)
-    made = Table(
-        ["system", *heads], rows, f"ALMA, {ARROWS[direction]}, WMT'22 (is: WMT'21)", [printed_note(table)]
-    )
-    return made.with_best(range(1, len(heads) + 1))
+    return _printed(["system"], heads, rows, f"ALMA, {ARROWS[direction]}, WMT'22 (is: WMT'21)", table)
 
 
 def mono_parallel_table() -> Table:
@@ -74,10 +71,7 @@ def mono_parallel_table() -> Table:
     for row in _grid(cells, "row", "direction", columns):
         mono, parallel = (part.split("=")[1] for part in row[0].split(";"))
         rows.append([mono, parallel, *row[1:]])
-    made = Table(
-        ["monolingual", "parallel", *heads], rows, "ALMA: monolingual × parallel data", [printed_note("c")]
-    )
-    return made.with_best(range(2, len(heads) + 2))
+    return _printed(["monolingual", "parallel"], heads, rows, "ALMA: monolingual × parallel data", "c")
 
 
 def groups_table() -> Table:
@@ -99,13 +93,8 @@ def xalma_table(direction: str) -> Table:
     columns = [(adapter_name(group), subset) for group in GROUPS for subset in SUBSETS]
     heads = [f"{group.removeprefix('group')} {subset}" for group, subset in columns]
     rows = _grid(cells.assign(metric=cells["subset"]), "system", "group_or_lang", columns)
-    made = Table(
-        ["system", *heads],
-        rows,
-        f"X-ALMA: COMET-22 by group, {ARROWS[direction]}, FLORES-200",
-        [printed_note(table)],
-    )
-    return made.with_best(range(1, len(heads) + 1))
+    caption = f"X-ALMA: COMET-22 by group, {ARROWS[direction]}, FLORES-200"
+    return _printed(["system"], heads, rows, caption, table)
 
 
 def methods_table() -> Table:
@@ -113,8 +102,7 @@ def methods_table() -> Table:
     columns = [(direction, metric) for direction in ARROWS for metric in ("BLEU", "COMET-22", "XCOMET-XL")]
     heads = [f"{ARROWS[direction]} {metric}" for direction, metric in columns]
     rows = _grid(published("g"), "system", "direction", columns)
-    made = Table(["method", *heads], rows, "X-ALMA: preference methods, Group 6", [printed_note("g")])
-    return made.with_best(range(1, len(heads) + 1))
+    return _printed(["method"], heads, rows, "X-ALMA: preference methods, Group 6", "g")
 
 
 def printed_ablation(which: str) -> Table:
@@ -126,11 +114,9 @@ def printed_ablation(which: str) -> Table:
     rows = _grid(cells, "system", "direction", columns)
     heads = [f"{ARROWS.get(direction, 'both')} COMET-22" for direction in directions]
     title = {"stages": "stages, one after another", "sft_data": "SFT data"}[which]
-    notes = [printed_note("h"), *([] if which == "stages" else [_without_links(cells["note"].iloc[0])])]
-    made = Table(
-        ["after" if which == "stages" else "trained on", *heads], rows, f"X-ALMA: {title}, Group 6", notes
-    )
-    return made.with_best(range(1, len(heads) + 1))
+    notes = [] if which == "stages" else [_sentence(cells["note"].iloc[0])]
+    first = "after" if which == "stages" else "trained on"
+    return _printed([first], heads, rows, f"X-ALMA: {title}, Group 6", "h", notes)
 
 
 def printed_tables() -> dict[str, Table]:
@@ -157,7 +143,15 @@ def _grid(
     ]
 
 
-def _without_links(text: str) -> str:
+def _printed(
+    names: list[str], heads: list[str], rows: list, caption: str, table: str, notes: Sequence[str] = ()
+) -> Table:
+    """A printed table: columns of names, then of numbers, whose best are marked; below, where they are from."""
+    made = Table([*names, *heads], rows, caption, [printed_note(table), *notes])
+    return made.with_best(range(len(names), len(names) + len(heads)))
+
+
+def _sentence(text: str) -> str:
     return text[0].upper() + text[1:].rstrip(".") + "."
 
 

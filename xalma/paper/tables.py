@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from csv import writer
 from dataclasses import dataclass, replace
@@ -22,8 +24,6 @@ from xalma.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-import re
-import unicodedata
 
 NOT_WORSE = "†"  # the best of its column is not significantly better
 
@@ -49,19 +49,16 @@ class Table:
     notes: Sequence[str] = ()
     right: Sequence[bool] | None = None  # columns set to the right; None for those that hold numbers
 
-    def with_best(self, columns: Iterable[int], rows: Iterable[int] | None = None) -> Table:
-        """The table with the highest number of each given column marked best, equal ones all; `rows` may be some."""
-        chosen, cells = (
-            list(rows) if rows is not None else list(range(len(self.rows))),
-            [list(r) for r in self.rows],
-        )
+    def with_best(self, columns: Iterable[int]) -> Table:
+        """The table with the highest number of each given column marked best, equal ones all."""
+        cells = [list(row) for row in self.rows]
         for column in columns:
             numbered = [
-                i for i in chosen if isinstance(cells[i][column], Cell) and cells[i][column].value is not None
+                row for row in cells if isinstance(row[column], Cell) and row[column].value is not None
             ]
-            top = max((cells[i][column].value for i in numbered), default=None)
-            for i in numbered:
-                cells[i][column] = replace(cells[i][column], best=cells[i][column].value == top)
+            top = max((row[column].value for row in numbered), default=None)
+            for row in numbered:
+                row[column] = replace(row[column], best=row[column].value == top)
         return replace(self, rows=cells)
 
 
@@ -190,15 +187,21 @@ def write_table(
     return write_marked(table, path_stem, (".csv", ".md"))
 
 
+# what of a file's metadata would differ between two equal figures
+_PLAIN = {".png": ("Software",), ".pdf": ("CreationDate", "Creator", "Producer")}
+
+
 def save_figure(fig: Figure, path: str | Path, dpi: int = 100) -> Path:
-    """Write `fig` as a PNG without date or software version: the same figure, the same bytes."""
+    """Write `fig` as a PNG or PDF without date or software version: the same figure, the same bytes."""
     path = Path(path)
-    if path.suffix != ".png":
+    if path.suffix not in _PLAIN:
         raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    options = {"dpi": dpi} if path.suffix == ".png" else {}
     try:
-        fig.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        fig.savefig(partial, format=path.suffix[1:], bbox_inches="tight",
+                    metadata=dict.fromkeys(_PLAIN[path.suffix]), **options)  # fmt: skip
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,17 +58,8 @@ def idea(direction: str = "en-ja") -> Figure:
     gate = f"hard gate\nnon-English side:\ngroup {on}"
     _box(ax, 0.1, 2.6, 2.3, 1.2, gate, "white", edge=GROUP_COLOURS[on], linewidth=2)
     _arrow(ax, (1.25, 4.6), (1.25, 3.8), GROUP_COLOURS[on])
-    _box(
-        ax,
-        3.2,
-        4.6,
-        6.3,
-        1.2,
-        "one base model, frozen after stage 1",
-        BASE_COLOUR,
-        fontsize=12,
-        weight="bold",
-    )
+    frozen = "one base model, frozen after stage 1"
+    _box(ax, 3.2, 4.6, 6.3, 1.2, frozen, BASE_COLOUR, fontsize=12, weight="bold")
     _arrow(ax, (2.4, 5.2), (3.2, 5.2))
     _box(ax, 10.2, 4.6, 1.7, 1.2, "translation", "white")
     _arrow(ax, (9.5, 5.2), (10.2, 5.2))
@@ -131,17 +123,23 @@ def token_costs(sizes: pd.DataFrame) -> Figure:
 
 def mixing_heatmap(mixing: pd.DataFrame) -> Figure:
     """Two heat maps of `mixing_rules`, rules by languages: share of tokens in percent, and epochs."""
-    codes, rules = by_group(mixing["language"]), list(dict.fromkeys(mixing["rule"]))
-    fig, axes = subplots(2, 1, size=(10.5, 4.4), sharex=True)
-    panels = (
-        ("tokens", 100, "Share of the tokens (percent)"),
-        ("epochs", 1, "Times each sentence is read (epochs)"),
-    )
-    for ax, (column, scale, title) in zip(axes, panels, strict=True):
-        cells = scale * mixing.pivot(index="rule", columns="language", values=column).loc[rules, codes]
-        image = ax.imshow(cells, aspect="auto", vmin=0)
-        fig.colorbar(image, ax=ax, pad=0.01)
-        ax.set_yticks(range(len(rules)), rules)
+    titles = ("Share of the tokens (percent)", "Times each sentence is read (epochs)")
+    return _heatmaps(mixing, titles, 4.4, lambda cells: {"vmin": 0})
+
+
+def _heatmaps(
+    rules: pd.DataFrame,
+    titles: tuple[str, str],
+    height: float,
+    scale: Callable[[pd.DataFrame], dict[str, Any]],
+) -> Figure:
+    """Rules by languages, tokens in percent above, epochs below. scale: cells -> options of `imshow`."""
+    codes, names = by_group(rules["language"]), list(dict.fromkeys(rules["rule"]))
+    fig, axes = subplots(2, 1, size=(10.5, height), sharex=True)
+    for ax, column, factor, title in zip(axes, ("tokens", "epochs"), (100, 1), titles, strict=True):
+        cells = factor * rules.pivot(index="rule", columns="language", values=column).loc[names, codes]
+        fig.colorbar(ax.imshow(cells, aspect="auto", **scale(cells)), ax=ax, pad=0.01)
+        ax.set_yticks(range(len(names)), names)
         ax.set_title(title)
         ax.grid(False)
         group_borders(ax, codes, "x")
@@ -168,27 +166,18 @@ def corpus_sizes(sizes: pd.DataFrame) -> Figure:
 
 
 def sizes_heatmap(rules: pd.DataFrame, what: str) -> Figure:
-    """Two heat maps of `rules_on_sizes`: share of tokens in percent, and epochs on a logarithmic scale.
+    """Two heat maps of `rules_on_sizes`: share of tokens in percent, and epochs, on logarithmic scales.
 
     A language that a rule gives nothing is white.
     """
-    codes, names = by_group(rules["language"]), list(dict.fromkeys(rules["rule"]))
-    fig, axes = subplots(2, 1, size=(10.5, 5.2), sharex=True)
-    panels = (
-        ("tokens", 100, "Share of the tokens (percent)"),
-        ("epochs", 1, "Times the text is read (epochs)"),
-    )
-    for ax, (column, scale, title) in zip(axes, panels, strict=True):
-        cells = scale * rules.pivot(index="rule", columns="language", values=column).loc[names, codes]
-        cells = cells.where(cells > 0)
-        norm = LogNorm(cells.min(axis=None), cells.max(axis=None))
-        fig.colorbar(ax.imshow(cells, aspect="auto", norm=norm), ax=ax, pad=0.01)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_title(f"{title}, {what}")
-        ax.grid(False)
-        group_borders(ax, codes, "x")
-    axes[1].set_xlabel("language, in the order of the groups")
-    return fig
+
+    def logarithmic(cells: pd.DataFrame) -> dict[str, Any]:
+        shown = cells[cells > 0]
+        return {"norm": LogNorm(shown.min(axis=None), shown.max(axis=None))}
+
+    titles = (f"Share of the tokens (percent), {what}", f"Times the text is read (epochs), {what}")
+    shown = rules.assign(**{name: rules[name].where(rules[name] > 0) for name in ("tokens", "epochs")})
+    return _heatmaps(shown, titles, 5.2, logarithmic)
 
 
 def share_bars(shares: pd.DataFrame) -> Figure:

@@ -5,7 +5,6 @@ A number we could not read with certainty is drawn hatched; one that could not b
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from textwrap import fill
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from xalma.languages import ARROWS, GROUP_NAMES
 from xalma.paper.figures.style import GROUP_COLOURS, INK, PALE, subplots
@@ -114,10 +114,7 @@ def methods_figure() -> Figure:
         ax.set(title=metric, xlabel=f"{metric}, Group 6, as printed", yticks=range(len(methods)))
         ax.set_yticklabels(methods)
         ax.set_xlim(right=1.22 * ax.get_xlim()[1])
-    fig.legend(
-        handles=[_patch(OURS, "en→xx"), _patch(THEIRS, "xx→en"), _patch("white", "unsure digit", "///")],
-        loc="outside lower center", ncols=3,
-    )  # fmt: skip
+    fig.legend(handles=_direction_patches(), loc="outside lower center", ncols=3)
     return fig
 
 
@@ -141,10 +138,7 @@ def stages_figure(ours: pd.DataFrame | None = None, metric: str = "BLEU") -> Fig
         ax.set(title=title, ylabel=label, xticks=range(len(stages)))
         ax.set_xticklabels([_short(stage) for stage in stages], fontsize=8)
     axes[0][0].set_ylim(80, 93)
-    axes[0][0].legend(
-        handles=[_patch(OURS, "en→xx"), _patch(THEIRS, "xx→en"), _patch("white", "unsure digit", "///")],
-        loc="upper left",
-    )
+    axes[0][0].legend(handles=_direction_patches(), loc="upper left")
     return fig
 
 
@@ -194,32 +188,25 @@ def _bars(
 
 
 def _short(stage: str) -> str:
-    return (
-        stage.replace("pre-training stage ", "pre ")
-        .replace("post-training stage ", "post ")
-        .replace(" (", "\n(")
-    )
+    words = {"pre-training stage ": "pre ", "post-training stage ": "post ", " (": "\n("}
+    for word, short in words.items():
+        stage = stage.replace(word, short)
+    return stage
 
 
-def _patch(colour: str, label: str, hatch: str = "") -> object:
-    from matplotlib.patches import Patch
-
+def _patch(colour: str, label: str, hatch: str = "") -> Patch:
     return Patch(facecolor=colour, edgecolor="0.4" if hatch else colour, label=label, hatch=hatch)
+
+
+def _direction_patches() -> list[Patch]:
+    return [_patch(OURS, "en→xx"), _patch(THEIRS, "xx→en"), _patch("white", "unsure digit", "///")]
 
 
 def save_both(fig: Figure, stem: str | Path) -> list[Path]:
     """Write <stem>.png and <stem>.pdf without date, software or host: the same figure, the same bytes."""
-    png, pdf = (Path(f"{stem}.{kind}") for kind in ("png", "pdf"))
-    save_figure(fig, png)
+    png = save_figure(fig, f"{stem}.png")
     fig.set_layout_engine("none")  # it is laid out now; to do it again for the PDF would take as long
-    partial = pdf.with_name(f".partial-{os.getpid()}-{pdf.name}")
-    try:
-        plain = dict.fromkeys(("CreationDate", "Creator", "Producer"))
-        fig.savefig(partial, format="pdf", bbox_inches="tight", metadata=plain)
-        os.replace(partial, pdf)
-    finally:
-        partial.unlink(missing_ok=True)
-    return [png, pdf]
+    return [png, save_figure(fig, f"{stem}.pdf")]
 
 
 def write_figures(folder: str | Path, ours: pd.DataFrame | None = None) -> dict[str, Figure]:

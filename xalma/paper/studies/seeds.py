@@ -33,23 +33,8 @@ def paired(
 
 
 # Student's t, 97.5 %, for 2, 3, ... degrees of freedom; the last one serves for more, on the safe side.
-T_975 = (
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-)
+T_975 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+         2.120)  # fmt: skip
 LEAST_BLEU = 1  # below this, differences in BLEU say nothing
 
 
