@@ -81,7 +81,7 @@ check-results: $(READY)
 
 # The measured numbers in README.md, from results/tiny.
 readme: $(READY)
-	.venv/bin/python -m xalma.paper.readme
+	.venv/bin/python docs/readme.py
 
 # Pages of the library's names, from the rooms' faces, under docs/api; not committed.
 docs: $(READY)

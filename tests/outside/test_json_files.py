@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from readme import adopt, cost_block, minutes_block, real_block
 from test_arpo import tiny_model, tiny_tokenizer
 
 from xalma.cli.systems import read_shots
@@ -22,7 +23,6 @@ from xalma.models.backbone import load_base
 from xalma.models.layouts import lora_config, plain_config
 from xalma.models.safetensors_io import read_headers
 from xalma.paper.benchmarks import read_scaling, read_serving
-from xalma.paper.readme import adopt, cost_block, minutes_block, real_block
 from xalma.paper.real_base.pack import Pack
 from xalma.paper.real_base.scores import read_lines_of
 from xalma.paper.real_base.tables import read_about, run_profile

@@ -5,9 +5,9 @@ import shutil
 
 import nbformat
 import pytest
+import readme
 
 from xalma.evaluation.records import Record, write_records
-from xalma.paper import readme
 from xalma.paper.studies.ladder import SFT_SYSTEMS
 from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import Study, file_study

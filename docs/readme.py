@@ -1,6 +1,6 @@
-"""The measured parts of README.md, written from results/ by `python -m xalma.paper.readme`; a test keeps them current.
+"""The measured parts of README.md, written from results/ by `python docs/readme.py`; a test keeps them current.
 
-`python -m xalma.paper.readme DIR` first takes scores and tables of DIR, a second run of tiny as `SECOND_RUN` makes
+`python docs/readme.py DIR` first takes scores and tables of DIR, a second run of tiny as `SECOND_RUN` makes
 it, into results/tiny-avx2: the same commit and seed, computed as another kind of processor does.
 """
 
