@@ -181,11 +181,11 @@ for number in "$@"; do
     3) step real "${LIMIT_3:-545}" real "${SCALE:-1}" "${WORKERS:-$(processes)}" "${SECONDS_REAL:-505}" "${MORE[@]}" ;;
     probe) step probe "${LIMIT_P:-100}" real "${SCALE:-0.06}" "${WORKERS:-$(processes)}" "${SECONDS_REAL:-60}" --only stage1,base,g6 "${MORE[@]}" ;;
     4) step 13b-512 "${LIMIT_4:-140}" train 13b_512 $module --rows packed:512 --batch 16 \
-         --systems xalma@8 selective2@4 trainer@8 selective@4 compiled@8 stored@1 xalma@16 ;;
+         --systems xalma@8 trainer@8 compiled@8 stored@1 xalma@16 ;;
     5) step 13b-2048 "${LIMIT_5:-120}" train 13b_2048 $module --rows packed:2048 --batch 4 \
-         --systems xalma@2 selective2@1 trainer@2 compiled@2 xalma@1 ;;
+         --systems xalma@2 trainer@2 compiled@2 xalma@1 ;;
     6) step 13b-fp8 "${LIMIT_6:-120}" train 13b_fp8 $module --rows packed:512 --batch 16 \
-         --systems fp8@8 fp8+selective@4 xalma@8 fp8+compiled@8 ;;
+         --systems fp8+compiled@8 compiled@8 fp8@8 xalma@8 ;;
     7) step fp8-loss "${LIMIT_7:-90}" fp8_losses ;;
     8) step 7b-full "${LIMIT_8:-90}" train 7b_full --shapes 7b --kinds full --rows packed:512 --batch 16 \
          --systems xalma@8 trainer@8 ;;

@@ -3,7 +3,7 @@
     python benchmarks/training_throughput.py --shapes tiny   # a CPU, minutes
     python benchmarks/training_throughput.py --shapes 125m 1b 7b 13b --rows packed:512 packed:2048 sft:512   # a GPU
     python benchmarks/training_throughput.py --one-process --shapes 13b --kinds adapter --rows packed:512 --batch 16 \
-        --micro 8 --steps 3 --warmup 1 --repeats 1 --gradient-checkpointing --systems xalma selective@4 fp8+selective@4
+        --micro 8 --steps 3 --warmup 1 --repeats 1 --gradient-checkpointing --systems xalma@8 fp8@8 fp8+compiled@8
 
 All train the same random weights on the same made-up rows in the same micro-batches with the same optimizer, schedule
 and recomputation; each measurement is a process of its own, and they take turns. --one-process keeps a frozen base for
@@ -14,8 +14,8 @@ written after each measurement, and one that fails, for want of memory say, is a
 otherwise: its loss over all positions, its attention, its data loader. "plain" is Trainer in its default precision too,
 the weights' own; its losses are the same but for rounding. "compiled" is xalma with `torch_compile`, which needs a C++
 compiler on a CPU; its warm-up updates hold the compilation, and "warmup_seconds" says how long they took, in the first
-repeat with empty caches. "selective" keeps the matrix products of all layers, "selective2" those of every second,
-"stored" recomputes nothing, "fp8" multiplies a frozen base in FP8; "fp8+selective@4" is both, in micro-batches of 4.
+repeat with empty caches. "stored" recomputes nothing, "fp8" multiplies a frozen base in FP8; "fp8+compiled@4" is both,
+in micro-batches of 4.
 
 "packed" rows have one length and a loss everywhere, "sft" rows the lengths of translation prompts and a loss on the
 last third; --batch 0 takes the batches of the profile tiny. The ceiling is a large square matrix product, measured in
@@ -69,8 +69,6 @@ ALTERNATIVES = ("plain", "trainer")
 SYSTEMS = {  # what each changes in the profile
     "plain": {}, "trainer": {}, "xalma": {},
     "compiled": {"torch_compile": True}, "stored": {"gradient_checkpointing": False},
-    "selective": {"gradient_checkpointing": True, "selective_checkpointing": 1},
-    "selective2": {"gradient_checkpointing": True, "selective_checkpointing": 2},
     "fp8": {"base_precision": "fp8"},
 }  # fmt: skip
 Case = tuple[str, str, str, int]  # shape, kind, data, length
@@ -156,7 +154,7 @@ def profile(system: str, kind: str, options: argparse.Namespace) -> Profile:
 
 
 def parsed(system: str) -> tuple[list[str], int]:
-    """(names of changes, rows of a micro-batch or 0) of "fp8+selective@4". Raises ValueError for unknown names."""
+    """(names of changes, rows of a micro-batch or 0) of "fp8+compiled@4". Raises ValueError for unknown names."""
     names, _, micro = system.partition("@")
     if unknown := [name for name in names.split("+") if name not in SYSTEMS]:
         raise ValueError(f"unknown system {unknown[0]}: choose from {', '.join(SYSTEMS)}, joined by +")

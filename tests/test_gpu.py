@@ -158,7 +158,6 @@ def test_a_model_that_was_measured_can_be_trained(base, micro, measure):
     ("changes", "gap"),
     [
         ({"gradient_checkpointing": True}, 2e-3),
-        ({"gradient_checkpointing": True, "selective_checkpointing": 1}, 2e-3),
         ({"base_precision": "fp8"}, 5e-2),
         ({"attention": "sdpa"}, 2e-3),
         ({"attention": "eager"}, 2e-3),

@@ -25,7 +25,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 # The other extras are installed by who wants them: neither the lock nor the conda environment holds them.
 SET_UP = [EXTRAS[name] for name in ("comet", "gguf", "lab", "dev")]
 RANGES = [Requirement(r) for r in chain(PROJECT["dependencies"], *SET_UP)]
-BOOK = [Requirement(r) for name in ("book", "book-test") for r in EXTRAS[name]]  # locked too: `make book` adds them
+BOOK = [
+    Requirement(r) for name in ("book", "book-test") for r in EXTRAS[name]
+]  # locked too: `make book` adds them
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 
 

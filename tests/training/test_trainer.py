@@ -16,10 +16,9 @@ from xalma.data.batches import RowBatches, sizes
 from xalma.data.collate import IGNORE, IsolatedDocuments, PadCollator
 from xalma.models.adapters import attach_adapter
 from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
-from xalma.profiles import TINY
 from xalma.training import stages
 from xalma.training.objectives import Labelled
-from xalma.training.trainer import Run, keep_products, settings, train
+from xalma.training.trainer import Run, train
 
 
 def rows(n: int = 16, seed: int = 0) -> list[dict[str, list[int]]]:
@@ -234,69 +233,6 @@ def test_recomputed_activations_change_nothing(base, micro):
     again, log_again = trained(base, micro.but(gradient_checkpointing=True), batch=8, micro_batch=4)
     assert [row["loss"] for row in log] == [row["loss"] for row in log_again]
     assert all(torch.equal(x, y) for x, y in zip(plain.parameters(), again.parameters(), strict=True))
-
-
-@pytest.fixture
-def layer_products(monkeypatch) -> list[int]:
-    """Matrix products that each update ran."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    counted, update = [], Run.update
-
-    class Counting(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            counted[-1] += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-            return func(*args, **(kwargs or {}))
-
-    def counting(run: Run, parts):
-        counted.append(0)
-        with Counting():
-            return update(run, parts)
-
-    monkeypatch.setattr(Run, "update", counting)
-    return counted
-
-
-@pytest.mark.parametrize("adapter", [False, True], ids=["base", "module"])
-def test_layers_that_keep_their_products_change_nothing_and_multiply_less(
-    base, micro, adapter, layer_products
-):
-    """Weights and losses to the last bit; a layer's 7 products (21 with a module) but its last, which no gradient
-    needs, are computed again, or kept."""
-    base = attach_adapter(base, 6, rank=4, alpha=8, dropout=0.1) if adapter else base
-    found = {}
-    for name, changes in {
-        "stored": {}, "again": {"gradient_checkpointing": True},
-        "kept": {"gradient_checkpointing": True, "selective_checkpointing": 1},
-    }.items():  # fmt: skip
-        model, log = trained(base, micro.but(**changes), batch=8, micro_batch=8, steps=1)
-        found[name] = [row["loss"] for row in log], trained_weights(model)
-    for losses, weights in (found["again"], found["kept"]):
-        assert losses == found["stored"][0]
-        assert all(torch.equal(x, found["stored"][1][name]) for name, x in weights.items())
-    stored, again, kept = layer_products
-    assert (again - stored, kept - stored) == (20 if adapter else 6, 0)
-
-
-def test_only_every_nth_layer_keeps_its_products():
-    """Of five layers with n = 2, the first, third and fifth; afterwards none does anything of the kind."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=5,
-                                         num_attention_heads=1))  # fmt: skip
-    layers = model.model.layers
-    with settings(model, TINY.but(gradient_checkpointing=True, selective_checkpointing=2)):
-        assert [layer._gradient_checkpointing_func is keep_products for layer in layers] == [
-            True,
-            False,
-        ] * 2 + [True]
-        assert all(layer.gradient_checkpointing for layer in layers)
-    assert not any(layer.gradient_checkpointing for layer in layers)
-
-
-def test_compiled_layers_can_not_keep_their_products(base, micro):
-    with pytest.raises(ValueError, match="compiled layers run again whole: set selective_checkpointing=0"):
-        trained(base, micro.but(selective_checkpointing=1), batch=8, micro_batch=8, compiled=True)
 
 
 DOCUMENTS = [[5, 6, 7, 8, 9], [20, 21], [33, 34, 35, 36, 37, 38]]

@@ -162,9 +162,6 @@ class Profile:
     gradient_checkpointing: bool = ours(
         True, "activations are computed again in the backward pass: 13B needs it"
     )
-    selective_checkpointing: int = ours(
-        0, "with it every n-th layer keeps its matrix products: 1 all, 0 none do"
-    )
     torch_compile: bool = ours(False, "layer by layer; pays in long trainings; a CPU needs a C++ compiler")
     attention: str = ours("auto", "auto (eager on a CPU, sdpa on a GPU) | eager | sdpa | flash_attention_2")
     launch: str = ours(
@@ -314,8 +311,7 @@ _CHOICES = {
     "track": ("", "tensorboard", "wandb"),
 }
 _MAY_BE_ZERO = ("seed", "threads", "bitext_noise", "lora_dropout", "warmup_ratio", "weight_decay", "comparison_steps",
-                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "stage4_updates", "checkpoint_steps",
-                "selective_checkpointing")  # fmt: skip
+                "arpo_nll_weight", "stage2_tokens", "stage3_tokens", "stage4_updates", "checkpoint_steps")  # fmt: skip
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -188,13 +188,8 @@ def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
         module
     ):  # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
         layer += 9 * (6 * d + inner) + 7 * 4 * p.lora_rank
-    if (
-        p.gradient_checkpointing
-    ):  # the stream at each layer's entry, one layer being redone, and products that are kept
-        outputs = sum(n_out for _, n_out in shape.projections)
-        products = 2 * (outputs * (1 + module) + (shape.q or d) + 7 * p.lora_rank * module)
-        keeping = -(-shape.layers // p.selective_checkpointing) if p.selective_checkpointing else 0
-        return shape.layers * 4 * d + layer + keeping * products
+    if p.gradient_checkpointing:  # the stream at each layer's entry, and one layer being redone
+        return shape.layers * 4 * d + layer
     return shape.layers * layer
 
 

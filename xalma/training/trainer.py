@@ -13,13 +13,11 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel, get_scheduler
 
 from xalma.data.batches import sizes, stream_of
@@ -234,22 +232,9 @@ class Run:
         )
 
 
-# Outputs of matrix products and of fused attention: dear to make again, unlike what lies between them.
-PRODUCTS = [getattr(torch.ops.aten, name).default for name in (
-    "mm", "addmm", "_scaled_mm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-)]  # fmt: skip
-_keeping = partial(create_selective_checkpoint_contexts, PRODUCTS)
-keep_products = partial(checkpoint, use_reentrant=False, context_fn=_keeping)
-
-
 @contextmanager
 def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     """Inside, the profile's choices of speed and memory, none of which changes what is computed but for rounding."""
-    if p.torch_compile and p.selective_checkpointing:
-        raise ValueError(
-            "compiled layers run again whole: set selective_checkpointing=0 or torch_compile=false"
-        )
     plain = plain_model(model)
     before, precision = plain.config._attn_implementation, torch.get_float32_matmul_precision()
     if torch.cuda.is_available():
@@ -258,10 +243,6 @@ def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
         plain.set_attn_implementation(p.attention)
     if p.gradient_checkpointing:
         plain.gradient_checkpointing_enable({"use_reentrant": False})
-        for layer in (
-            plain.get_decoder().layers[:: p.selective_checkpointing] if p.selective_checkpointing else ()
-        ):
-            layer._gradient_checkpointing_func = keep_products
     if p.torch_compile:  # layer by layer: all are one program, and the loss's changing shapes stay outside
         for layer in plain.get_decoder().layers:
             layer.compile()
