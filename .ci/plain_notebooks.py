@@ -12,7 +12,7 @@ def executed_cells(path: Path) -> int:
 
 
 folder = Path(sys.argv[1] if sys.argv[1:] else Path(__file__).resolve().parents[1] / "notebooks")
-bad = [path for path in sorted(folder.glob("*.ipynb")) if executed_cells(path)]
+bad = [path for path in sorted(folder.rglob("*.ipynb")) if executed_cells(path)]
 for path in bad:
     print(
         f"{path}: {executed_cells(path)} cells have outputs; in JupyterLab choose Edit, Clear Outputs of All Cells"

@@ -111,7 +111,7 @@ def notebook_code(path: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem[:2])
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda p: p.stem[:2])
 def test_notebooks_import_from_at_most_six_faces(path):
     imports = xalma_imports(notebook_code(path))
     assert len({module for module, _ in imports}) <= 6

@@ -17,6 +17,7 @@ from xalma.cli import notebooks
 from xalma.cli.notebooks import cost_file, execute, run, select, tasks
 from xalma.runtime import REPOSITORY
 
+SOLUTIONS = REPOSITORY / "notebooks" / "solutions"
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAMES = [
     "00_start_here", "01_data_mixing", "02_language_grouping", "03_stage1_monolingual_base",
@@ -272,7 +273,11 @@ def test_all_are_there():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_notebook_form(source):
-    """Claim and cost on top, one parameters cell, no outputs, no functions, a question with an answer."""
+    """Claim and cost on top, one parameters cell, no outputs, a question with an answer.
+
+    Functions are the package's, but for those that a cell tagged "from-scratch" builds small, in the open: the next
+    cell checks them against the package.
+    """
     made = nbformat.read(source, as_version=4)
     nbformat.validate(made)
     code = [cell for cell in made.cells if cell.cell_type == "code"]
@@ -288,12 +293,54 @@ def test_notebook_form(source):
     assert f'profile: str = "{own}"' in parameters.source
     after = code[code.index(parameters) + 1]
     assert "profile_from_parameters(globals())" in after.source
-    for cell in code:
+    for cell, following in zip(code, [*code[1:], None], strict=True):
         tree = ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith("%")))
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         defined = [node.name for node in ast.walk(tree) if isinstance(node, kinds)]
-        assert not defined, "code belongs in the package"
+        if "from-scratch" in cell.metadata.get("tags", []):
+            assert len(cell.source.splitlines()) <= 30 and "assert" in following.source
+        else:
+            assert not defined, "code belongs in the package"
     assert "heck your understanding" in "\n".join(text) and "<details>" in "\n".join(text)
+
+
+TAUGHT = [
+    source for source in SOURCES if (SOLUTIONS / source.name).exists()
+]  # 12 reads the files of a GPU run
+EXERCISE = re.compile(r"^\*\*Exercise (\d+) (★+) · ", re.M)
+
+
+@pytest.mark.parametrize("source", TAUGHT, ids=lambda source: source.stem)
+def test_notebook_teaches(source):
+    """Equations with their symbols, exercises on three levels with code to start from, and a link to the solutions."""
+    cells = nbformat.read(source, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert text.count("$$") >= 2 or source.stem[:2] == "00"
+    found = EXERCISE.findall(text)
+    assert 3 <= len(found) <= 5 and {level for _, level in found} == {"★", "★★", "★★★"}
+    assert [int(number) for number, _ in found] == list(range(1, len(found) + 1))
+    starts = [i for i, cell in enumerate(cells) if EXERCISE.search(cell.source)]
+    assert all(cells[i + 1].cell_type == "code" for i in starts), "each has code to start from"
+    assert f"(solutions/{source.name})" in text
+    solved = nbformat.read(SOLUTIONS / source.name, as_version=4).cells
+    assert (
+        EXERCISE.findall("\n".join(cell.source for cell in solved if cell.cell_type == "markdown")) == found
+    )
+
+
+@pytest.mark.parametrize("source", TAUGHT, ids=lambda source: source.stem[:2])
+def test_solutions_run(source, monkeypatch, capsys):
+    """On tensors, the phrasebook and the shipped base, in seconds; each checks itself with assert."""
+    monkeypatch.chdir(REPOSITORY)
+    solved = nbformat.read(SOLUTIONS / source.name, as_version=4)
+    code = [cell.source for cell in solved.cells if cell.cell_type == "code"]
+    assert all(
+        cell.execution_count is None and not cell.outputs for cell in solved.cells if cell.cell_type == "code"
+    )
+    assert "assert" in "\n".join(code)
+    namespace = {"__name__": "solution"}
+    for number, cell in enumerate(code):
+        exec(compile(cell, f"{source.name}, cell {number}", "exec"), namespace)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)

@@ -53,20 +53,17 @@ def test_token_costs_are_hatched_where_unseen() -> None:
     assert "n = 7" in ax.get_xlabel()
 
 
-def test_mixing_heatmap_holds_percent_and_epochs() -> None:
-    rows = [("fi", "a", 0.75, 3.0), ("de", "a", 0.25, 1.0), ("fi", "b", 0.5, 2.0), ("de", "b", 0.5, 4.0)]
-    mixing = pd.DataFrame(rows, columns=["language", "rule", "tokens", "epochs"])
-    shares, epochs = corpus.mixing_heatmap(mixing).axes[:2]
-    assert shares.images[0].get_array().tolist() == [[25, 75], [50, 50]]
-    assert epochs.images[0].get_array().tolist() == [[1, 3], [4, 2]]
-
-
-def test_sizes_heatmap_is_white_where_a_rule_gives_nothing() -> None:
+def test_rules_are_drawn_as_share_against_epochs() -> None:
+    """A dot per language that gets something, in percent; logarithmic only where values lie far apart."""
     rows = [("fi", "a", 0.75, 3.0), ("de", "a", 0.25, 1.0), ("fi", "b", 1.0, 4.0), ("de", "b", 0.0, 0.0)]
     rules = pd.DataFrame(rows, columns=["language", "rule", "tokens", "epochs"])
-    shares, epochs = corpus.sizes_heatmap(rules, "here").axes[:2]
-    assert shares.images[0].get_array().filled(-1).tolist() == [[25, 75], [-1, 100]]
-    assert epochs.images[0].get_array().filled(-1).tolist() == [[1, 3], [-1, 4]]
+    first, second = corpus.rules_scatter(rules, ["a", "b"], "here").axes
+    assert first.collections[0].get_offsets().tolist() == [[3, 75], [1, 25]]
+    assert second.collections[0].get_offsets().tolist() == [[4, 100]]
+    assert first.get_xscale() == "linear"
+    assert {text.get_text() for text in first.texts} == {"Finnish", "German"}
+    rules["epochs"] *= [1, 1, 100, 1]
+    assert corpus.rules_scatter(rules, ["a", "b"], "here").axes[0].get_xscale() == "log"
 
 
 def test_corpus_sizes_draw_every_language_on_a_logarithmic_scale() -> None:
@@ -76,11 +73,17 @@ def test_corpus_sizes_draw_every_language_on_a_logarithmic_scale() -> None:
     assert drawn == [[1e6, 1e9], [1e4, 1e5]] and ax.get_yscale() == "log"
 
 
-def test_packing_changes_its_shade_at_each_document() -> None:
+def test_packing_draws_each_document_in_its_colour() -> None:
     blocks = [{"input_ids": torch.tensor(ids)} for ids in ([1, 5, 6, 1], [7, 8, 1, 9])]
-    ax = corpus.packing_strip(blocks, bos_token_id=1).axes[0]
-    shade = ax.images[0].get_array().ravel()
-    assert np.flatnonzero(np.diff(shade)).tolist() == [2, 5]  # after tokens 3 and 6, not at the block's end
+    ax = corpus.packing_strip(blocks, bos_token_id=1, codes=["fi", "de", "ru"]).axes[0]
+    found = [(bar.get_x(), bar.get_width(), to_hex(bar.get_facecolor())) for bar in ax.patches]
+    fi, de, ru = (style.colour_of(code).lower() for code in ("fi", "de", "ru"))
+    assert found == [
+        (0, 3, fi),
+        (3, 1, de),
+        (0, 2, de),
+        (2, 2, ru),
+    ]  # the second document goes on in the next block
     assert "begin in 2 blocks: 3" in ax.get_title(loc="left")
 
 
@@ -100,32 +103,27 @@ def test_length_ratios_of_each_kind_sum_to_100_percent(wrong: bool, kinds: int) 
     assert len(ax.get_legend().get_texts()) == kinds
 
 
-def test_similarity_heatmap_is_sorted_by_group() -> None:
-    matrix = pd.DataFrame(np.eye(3), index=["zh", "de", "fr"], columns=["zh", "de", "fr"])
-    matrix.loc["zh", "fr"] = 0.5
-    ax = corpus.similarity_heatmap(matrix, n=9).axes[0]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["de", "fr", "zh"]
-    assert ax.images[0].get_array()[2, 1] == 0.5
+def test_similarity_heatmap_is_sorted_by_group_and_has_one_script() -> None:
+    names = ["ru", "fi", "de", "fr"]
+    matrix = pd.DataFrame(np.eye(4), index=names, columns=names)
+    matrix.loc["fi", "fr"] = 0.5
+    ax = corpus.similarity_heatmap(matrix, n=9, script="Latn").axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["de", "fr", "fi"]
+    assert ax.images[0].get_array()[2, 1] == 0.5 and ax.images[0].get_array().mask[1, 1]
 
 
-def test_affinity_rings_the_own_group() -> None:
+def test_affinity_frames_the_own_group_and_sets_the_highest_in_bold() -> None:
     affinity = pd.DataFrame({2: [0.4], 4: [0.1]}, index=["fr"])
-    ring = corpus.group_affinity(affinity, ["fr"]).axes[0].collections[-1]
-    assert ring.get_offsets().tolist() == [[affinity.loc["fr", language("fr").group], 0]]
+    ax = corpus.group_affinity(affinity, ["fr"]).axes[0]
+    (frame,) = ax.patches
+    assert round(frame.get_x() + frame.get_width() / 2) == list(affinity).index(language("fr").group)
+    assert [text.get_weight() for text in ax.texts] == ["bold", "normal"]
 
 
-def test_chance_has_all_groupings_and_three_lines() -> None:
-    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4, scratch=0.5).axes[0]
+def test_chance_has_all_groupings_and_both_lines() -> None:
+    ax = corpus.chance_histogram(np.array([0.1, 0.2, 0.2]), paper=0.3, swapped=0.4).axes[0]
     assert sum(bar.get_height() for bar in ax.patches) == 3
-    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4, 0.5]
-
-
-def test_groupings_have_the_colours_of_the_papers_groups() -> None:
-    ax = corpus.groupings(["fi de", "fr"], "x").axes[0]
-    drawn = {
-        text.get_text(): to_hex(bar.get_facecolor()) for text, bar in zip(ax.texts, ax.patches, strict=True)
-    }
-    assert drawn == {code: style.colour_of(code).lower() for code in ("de", "fi", "fr")}
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.3, 0.4]
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path) -> None:

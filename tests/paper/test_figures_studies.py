@@ -32,7 +32,7 @@ def test_tau_curves(tmp_path):
 def test_gradient_curves_break_at_zero(tmp_path):
     frame = gradient_frame()
     axes = drawn(studies.gradient_curves(frame), tmp_path)
-    curves = [line for line in axes[1].lines if len(line.get_xdata()) > 2]
+    curves = [line for ax in (axes[1], axes[3]) for line in ax.lines if len(line.get_xdata()) > 2]
     assert len(curves) == 2 * frame["label"].nunique()
     for line in curves:
         x = np.asarray(line.get_xdata())
@@ -66,13 +66,13 @@ def test_tau_lines_are_means_of_seeds(tmp_path):
         for seed in (0, 1)
         for step in (1, 2)
     )
-    z, tau = drawn(studies.tau_lines(frame, "ARPO eta 0"), tmp_path)
-    assert [line.get_linestyle() for line in z.lines[:2]] == ["-", "--"]
+    z, _, tau, _ = drawn(studies.tau_lines(frame, "ARPO eta 0"), tmp_path)
+    assert z.get_title() == "" and z.get_title(loc="left") == "ARPO"
     assert z.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.4])  # the seeds' own level is gone
     assert tau.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.1])
 
 
-def test_eta_sweep_has_both_scales_and_cpo(tmp_path):
+def test_eta_sweep_has_the_papers_scale_and_cpo(tmp_path):
     both = ("en-xx", "xx-en")
     points = [(1.0, 0.0), (1.0, 1.5), (0.9, 0.4)]
     frame = pd.DataFrame(
@@ -82,7 +82,8 @@ def test_eta_sweep_has_both_scales_and_cpo(tmp_path):
     )
     beside = pd.DataFrame({"direction": d, "metric": "bleu", "mean": 7.0} for d in both)
     (ax,) = drawn(studies.eta_sweep(frame, beside, [("bleu", "BLEU")]), tmp_path)
-    assert [bars.lines[0].get_xdata().tolist() for bars in ax.containers[:2]] == [[0.0, 1.5], [0.4]]
+    assert [bars.lines[0].get_ydata().tolist() for bars in ax.containers] == 2 * [[0.0, 1.5]]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1.5"]
     assert sum(set(line.get_ydata()) == {7.0} for line in ax.lines) == 2
 
 
@@ -107,3 +108,13 @@ def test_interval_bars_follow_the_labels(tmp_path, half):
 )
 def test_a_family_shares_a_colour(label, family):
     assert studies.colour_of_method(label) == studies.COLOURS[family]
+
+
+def test_difference_dots_have_an_interval_each(tmp_path):
+    table = pd.DataFrame(
+        {"method": ["CPO", "ARPO"] * 2, "direction": ["en→xx"] * 2 + ["xx→en"] * 2, "− SFT": [1.0, -2.0, 0.5, 0.0],
+         "− SFT ±": [0.1, 0.2, 0.3, 0.4]}
+    )  # fmt: skip
+    left, _ = drawn(studies.difference_dots(table, "− SFT", "Title"), tmp_path)
+    assert left.containers[0].lines[0].get_xdata().tolist() == [1.0, -2.0]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["CPO", "ARPO"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pandas as pd
@@ -13,10 +12,10 @@ from xalma.paper.figures.training import (
     arpo_figure,
     direction_heatmap,
     ladder_figure,
+    language_dots,
     learning_curves,
-    tau_figure,
+    partner_lines,
 )
-from xalma.preference.arpo import PRESETS
 
 SCORES = {  # stage -> direction -> BLEU; groups 6 (ja, zh) and 3 (ru)
     "base": {"en-ja": 1.0, "en-zh": 3.0, "en-ru": 5.0, "ja-en": 0.0, "zh-en": 0.0, "ru-en": 0.0},
@@ -108,26 +107,40 @@ def test_learning_curves_of_no_training_rows_are_an_error():
         learning_curves(pd.DataFrame([{"stage": 5, "group": 6, "kind": "probe", "step": 0}]))
 
 
-# By hand from tau = min(c1 * exp(c2 * z) - 1, 1): value at z = 0, and the z at which it reaches 1.
-@pytest.mark.parametrize(
-    ("name", "at_zero", "full_at"),
-    [("paper", 0.0, math.log(2) / 1.5), ("released-code", -0.1, math.log(2 / 0.9) / 0.4)],
-)
-def test_tau_curve_starts_and_saturates_where_the_formula_says(name, at_zero, full_at):
-    line = tau_figure({name: PRESETS[name]}).axes[0].get_lines()[0]
-    assert line.get_ydata()[0] == pytest.approx(at_zero, abs=1e-6)
-    full = min(z for z, tau in zip(line.get_xdata(), line.get_ydata(), strict=True) if tau >= 1 - 1e-6)
-    assert full == pytest.approx(full_at, abs=0.011)  # the grid's step is 0.01
+def test_a_long_curve_is_a_running_mean_over_its_points():
+    rows = [{"stage": 1, "group": 0, "kind": "train", "step": n, "loss": float(n % 2)} for n in range(1, 21)]
+    points, mean = learning_curves(pd.DataFrame(rows)).axes[0].get_lines()
+    assert list(points.get_ydata()) == [row["loss"] for row in rows]
+    assert mean.get_ydata()[9] == pytest.approx(2 / 5)  # steps 8 to 12: two odd ones of five
 
 
-def test_arpo_figure_draws_z_tau_and_both_sides_of_the_probe():
+def test_arpo_figure_draws_z_tau_and_the_change_of_both_answers():
     rows = [
         {"group": 6, "kind": "train", "step": 1, "z": 0.5, "tau": 0.9},
         {"group": 6, "kind": "probe", "step": 0, "chosen_avg_logp": -2.0, "rejected_avg_logp": -1.0},
+        {"group": 6, "kind": "probe", "step": 1, "chosen_avg_logp": -1.5, "rejected_avg_logp": -1.75},
     ]
     distance, weight, sides = arpo_figure(pd.DataFrame(rows)).axes
     assert (drawn(distance), drawn(weight)) == ({"6 Eurasian mix": [0.5]}, {"6 Eurasian mix": [0.9]})
-    assert {line.get_linestyle(): list(line.get_ydata()) for line in sides.get_lines()} == {
-        "-": [-2.0],
-        "--": [-1.0],
+    assert drawn(sides) | {"_child2": 0} == {
+        "chosen answers": [0, 0.5],
+        "rejected answers": [0, -0.75],
+        "_child2": 0,
     }
+
+
+def test_language_dots_have_both_stages_and_the_change():
+    table = pd.DataFrame({"language": ["English", "Finnish"], "base": [2.0, 3.0], "stage1": [2.5, 1.0]})
+    ax = language_dots(table, "base", "stage1", ("before", "after")).axes[0]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["+0.50", "-2.00"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["English", "Finnish"]
+
+
+def test_partner_lines_are_means_over_directions():
+    made = [
+        Record("tiny", stage, direction, "partner_gain", value, 7, "sig")
+        for stage, values in (("stage2", (0.0, 0.2, 0.1)), ("stage3", (1.0, 2.0, 4.0)))
+        for direction, value in zip(("en-fi", "en-ja", "ja-en"), values, strict=True)
+    ]
+    lines = drawn(partner_lines(made).axes[0])
+    assert (lines["en→xx, mean"], lines["xx→en, mean"]) == ([pytest.approx(0.1), 1.5], [0.1, 4.0])

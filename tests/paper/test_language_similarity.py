@@ -169,59 +169,9 @@ def test_committed_likeness_is_that_of_the_text() -> None:
 RELATIVES = {str(i): list(LANGUAGES)[1 + 6 * i : 7 + 6 * i + (i == 7)] for i in range(8)}
 
 
-def test_clusters_from_scratch_find_planted_families_whatever_the_papers_groups() -> None:
-    found = language_similarity.clustered_groups(_matrix(RELATIVES), seed=3)
-    for family in RELATIVES.values():
-        assert len({found[code] for code in family}) == 1
-    assert sorted(set(found.values())) == list(range(1, 9))
-
-
-def test_clusters_keep_within_their_sizes() -> None:
-    """One large family and many loners: likeness alone would put the family into one group."""
-    codes = [code for code in LANGUAGES if code != "en"]
-    found = language_similarity.clustered_groups(_matrix({"x": codes[:20], **{c: [c] for c in codes[20:]}}))
-    n = np.bincount(list(found.values()))[1:]
-    assert len(n) == 8 and n.sum() == 49
-    assert n.min() >= language_similarity.GROUP_SIZES[0] and n.max() <= language_similarity.GROUP_SIZES[1]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "index"),
-    [
-        ([1, 1, 2, 2], [7, 7, 3, 3], 1.0),  # the same, by other names
-        ([0, 0, 1, 2], [0, 0, 1, 1], 4 / 7),  # pairs: 1 in both, 1 and 2 of 6: (1 - 1/3) / (3/2 - 1/3)
-        ([0, 0, 1, 1], [0, 1, 0, 1], -0.5),  # worse than chance: (0 - 2/3) / (2 - 2/3)
-    ],
-)
-def test_adjusted_rand_by_hand(a: list[int], b: list[int], index: float) -> None:
-    assert language_similarity.adjusted_rand(a, b) == pytest.approx(index)
-
-
-def test_adjusted_rand_of_random_groupings_is_about_zero() -> None:
-    rng = np.random.default_rng(0)
-    paper = np.array([language(code).group for code in LANGUAGES if code != "en"])
-    drawn = [language_similarity.adjusted_rand(paper, rng.permutation(paper)) for _ in range(300)]
-    assert np.mean(drawn) == pytest.approx(0, abs=0.01)
-
-
-def test_groupings_are_judged_by_every_measure() -> None:
-    papers = _matrix({str(g): list(codes) for g, codes in GROUPS.items()})
-    table = language_similarity.groupings_table({"as the paper": papers, "planted": _matrix(RELATIVES)})
-    table = table.set_index("groups")
-    assert table.loc["the paper's", ["smallest", "largest", "adjusted Rand"]].tolist() == [5, 8, 1]
-    assert table.loc["from scratch, as the paper", "adjusted Rand"] == pytest.approx(1)
-    assert table.loc["the paper's", "within, as the paper"] == 1
-    assert table.loc["from scratch, planted", "within, planted"] > table.loc["the paper's", "within, planted"]
-    assert table.loc["the paper's", "French with"] == "id mg ms th vi"
-
-
 def test_moving_a_language_is_said_with_its_numbers() -> None:
     text = language_similarity.move_sentence(PLANTED, "fr", 2)  # fr is like es, it; by id, ms, th
     assert "**0.000** to the others of its group 4" in text and "**0.667** to group 2" in text
     # pairs alike within groups: es-it and id-ms of 3 + 6, then es-it, es-fr, it-fr and id-ms of 6 + 3
     assert "from 0.2222 to 0.4444" in text
     assert "group 4 would have 3 languages instead of 4, and group 2 4 instead of 3" in text
-
-
-def test_groups_as_text_puts_the_largest_first() -> None:
-    assert language_similarity.groups_as_text({"de": 2, "fi": 1, "nl": 2}) == ["de nl", "fi"]

@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = face(
     paper_tables="groups_sentence stage_tests tests_sentence write_run_file write_tables",
     report=(
         "bullets change_sentence continuations examples files_of group_scores left_table loss_sentence read_logs "
-        "training_table write_index write_log"
+        "profile_values show training_table write_index write_log"
     ),
     tables="save_figure write_table",
 )

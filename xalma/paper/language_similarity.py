@@ -30,8 +30,6 @@ LIKENESS = REPOSITORY / "results" / "corpora" / "likeness"
 MEASURES = {"trigrams": "cosine of letter trigrams", "compression": "1 - normalised compression distance"}
 SENTENCES = 1_997  # of NTREX-128, the same in every language
 COMPRESSED_LINES = 300  # sentences of each language the compressor reads; 30 s for all pairs
-GROUP_SIZES = (5, 8)  # fewest and most languages of a group, as in the paper's
-STARTS = 50  # random groupings from which `clustered_groups` climbs
 FLOOR = 0.01  # similarity below which we speak of no neighbour: some Latin names in a Greek text, no more
 ORDER = 3  # letters in an n-gram; our choice: the usual length for telling languages apart
 
@@ -207,28 +205,15 @@ def swapped_groups(matrix: pd.DataFrame) -> dict[str, int]:
     It starts from the paper's groups and takes the best swap each time: a local optimum, under this measure only.
     """
     groups = np.array([language(code).group for code in matrix])
-    return dict(zip(matrix.index, _climbed(matrix.to_numpy(), groups, None).tolist(), strict=True))
+    return dict(zip(matrix.index, _climbed(matrix.to_numpy(), groups).tolist(), strict=True))
 
 
-def clustered_groups(matrix: pd.DataFrame, seed: int = 0) -> dict[str, int]:
-    """Language to group (1..8) by the measure alone, knowing nothing of the paper's groups but their number and SIZES.
-
-    The best of STARTS climbs by swaps and moves from random groupings: no proof that there is no better one.
-    """
-    rng, values = np.random.default_rng(seed), matrix.to_numpy()
-    even = np.arange(len(values)) % len(GROUP_NAMES) + 1
-    found = [_climbed(values, rng.permutation(even), GROUP_SIZES) for _ in range(STARTS)]
-    best = max(found, key=lambda groups: within_mean(values, groups))
-    return dict(zip(matrix.index, best.tolist(), strict=True))
-
-
-def _climbed(values: np.ndarray, groups: np.ndarray, sizes: tuple[int, int] | None) -> np.ndarray:
-    """(L,) groups after the best swap or, within `sizes`, move to another group, as long as `within_mean` rises."""
+def _climbed(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(L,) groups after the best swap, again and again, as long as `within_mean` rises."""
     values = values.copy()
     np.fill_diagonal(values, 0.0)
     while True:
-        steps = [_swapped(values, groups), *([_moved(values, groups, *sizes)] if sizes else [])]
-        best = max(steps, key=lambda step: within_mean(values, step))
+        best = _swapped(values, groups)
         if within_mean(values, best) <= within_mean(values, groups) + 1e-12:
             return groups
         groups = best
@@ -253,70 +238,8 @@ def _swapped(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return swapped
 
 
-def _moved(values: np.ndarray, groups: np.ndarray, fewest: int, most: int) -> np.ndarray:
-    """(L,) groups after the move of one language that raises `within_mean` most, sizes from `fewest` to `most`."""
-    numbers, own, towards = _towards(values, groups)
-    n = np.bincount(own)  # (G,)
-    # (L,) summed similarity to, and number of, mates
-    mine, left = towards[np.arange(len(groups)), own], n[own] - 1
-    pairs = (n * (n - 1)).sum() / 2 - left[:, None] + n  # (L, G) pairs within groups after the move
-    mean = (mine.sum() / 2 - mine[:, None] + towards) / pairs
-    mean[(left[:, None] < fewest) | (n >= most) | (own[:, None] == np.arange(len(n)))] = -np.inf
-    i, group = np.unravel_index(mean.argmax(), mean.shape)
-    if np.isneginf(mean[i, group]):
-        return groups
-    moved = groups.copy()
-    moved[i] = numbers[group]
-    return moved
-
-
-def adjusted_rand(a: Sequence[int], b: Sequence[int]) -> float:
-    """Adjusted Rand index of two groupings of the same things: 1 if they are the same, about 0 for chance.
-
-    Closed form (Hubert and Arabie 1985): (sum C(n_ij, 2) - e) / (mean of the sides' - e), e = their product / C(n, 2).
-    """
-    counts = pd.crosstab(np.asarray(a), np.asarray(b)).to_numpy()
-    both, left, right, all_pairs = (
-        (x * (x - 1) / 2).sum() for x in (counts, counts.sum(axis=1), counts.sum(axis=0), counts.sum())
-    )
-    expected = left * right / all_pairs
-    return float((both - expected) / ((left + right) / 2 - expected))
-
-
-def groupings_table(measures: Mapping[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
-    """The paper's groups, those after swaps, and those from scratch, by each measure (rows).
-
-    Columns: the grouping, its smallest and largest group, adjusted Rand index with the paper's, its mean similarity
-    within groups by each measure, and "French with": the languages it puts into French's group.
-    """
-    first = next(iter(measures.values()))
-    found = {"the paper's": {code: language(code).group for code in first}}
-    for name, matrix in measures.items():
-        found[f"the paper's after swaps, {name}"] = swapped_groups(matrix)
-        found[f"from scratch, {name}"] = clustered_groups(matrix, seed)
-    paper, rows = list(found["the paper's"].values()), []
-    for name, groups in found.items():
-        numbers = np.array([groups[code] for code in first])
-        _, n = np.unique(numbers, return_counts=True)
-        with_french = [code for code in first if groups[code] == groups["fr"] and code != "fr"]
-        rows.append({
-            "groups": name, "smallest": n.min(), "largest": n.max(), "adjusted Rand": adjusted_rand(numbers, paper),
-            **{f"within, {key}": within_mean(m.to_numpy(), numbers) for key, m in measures.items()},
-            "French with": " ".join(with_french),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def groups_as_text(groups: Mapping[str, int]) -> list[str]:
-    """The groups as lines of codes, largest first."""
-    lines: dict[int, list[str]] = {}
-    for code, group in groups.items():
-        lines.setdefault(group, []).append(code)
-    return [" ".join(codes) for codes in sorted(lines.values(), key=len, reverse=True)]
-
-
 def move_sentence(matrix: pd.DataFrame, code: str, group: int) -> str:
-    """One sentence for a notebook: a language's likeness to its group and to another, and what moving it would do."""
+    """One sentence for a notebook: a language's similarity to its group and to another, and what moving it would do."""
     groups = np.array([language(c).group for c in matrix])
     moved = np.where(matrix.index == code, group, groups)
     own, to_group = language(code).group, group_similarity(matrix).loc[code]

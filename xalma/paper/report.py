@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
@@ -28,7 +30,7 @@ from xalma.languages import (
 )
 from xalma.models.backbone import load_base
 from xalma.models.generation import generate, translate
-from xalma.paper.tables import frame_csv, markdown, markdown_grid, write_table
+from xalma.paper.tables import frame_csv, markdown, markdown_grid, shown_cell, write_table
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
@@ -123,10 +125,42 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def left_table(frame: pd.DataFrame) -> str:
-    """A table of sentences as Markdown, all columns on the left, so that source and translation can be compared."""
-    lines = [list(frame), [":---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
+def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
+    """A table as Markdown: text on the left, so that sentences can be compared, numbers on the right.
+
+    Floats get `decimals` places, NaN is an empty cell; the index and columns without a value are left out.
+    """
+    frame = frame.dropna(axis=1, how="all") if len(frame) else frame
+    right = [is_numeric_dtype(frame[name]) for name in frame]
+    shown = frame.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals)))
+    lines = [
+        list(frame),
+        ["---:" if side else ":---" for side in right],
+        *shown.astype(str).to_numpy().tolist(),
+    ]
+    return markdown_grid(cells if i == 1 else map(markdown, map(str, cells)) for i, cells in enumerate(lines))
+
+
+def show(frame: pd.DataFrame, decimals: int = 2) -> None:
+    """Show `left_table` in a notebook."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(left_table(frame, decimals)))
+
+
+def profile_values(p: Profile, pattern: str) -> None:
+    """Show the profile's values whose names match `pattern`, beside those at the papers' scale and their source."""
+    rows = [
+        {
+            "value": f.name,
+            "this run": str(getattr(p, f.name)),
+            "papers' scale": str(f.default),
+            "where that is from": f.metadata["source"],
+        }
+        for f in fields(p)
+        if re.search(pattern, f.name)
+    ]
+    show(pd.DataFrame(rows))
 
 
 def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:

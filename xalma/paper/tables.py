@@ -180,7 +180,7 @@ def write_table(
 
     Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are in .md.
     """
-    text = df.apply(lambda column: column.map(lambda cell: _cell(cell, decimals))).astype(str)
+    text = df.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals))).astype(str)
     numeric = [is_numeric_dtype(df.iloc[:, i]) for i in range(df.shape[1])]
     rows = list(text.itertuples(index=False, name=None))
     table = Table(list(map(str, df.columns)), rows, caption, [note] if note else [], numeric)
@@ -191,7 +191,7 @@ def write_table(
 _PLAIN = {".png": ("Software",), ".pdf": ("CreationDate", "Creator", "Producer")}
 
 
-def save_figure(fig: Figure, path: str | Path, dpi: int = 100) -> Path:
+def save_figure(fig: Figure, path: str | Path, dpi: int = 200) -> Path:
     """Write `fig` as a PNG or PDF without date or software version: the same figure, the same bytes."""
     path = Path(path)
     if path.suffix not in _PLAIN:
@@ -208,7 +208,8 @@ def save_figure(fig: Figure, path: str | Path, dpi: int = 100) -> Path:
     return path
 
 
-def _cell(cell: Any, decimals: int) -> str:
+def shown_cell(cell: Any, decimals: int) -> str:
+    """A cell as text: floats with `decimals` places, empty for no value."""
     if pd.isna(cell):
         return ""
     # + 0.0 turns the -0.0 of a rounded small loss into 0.0

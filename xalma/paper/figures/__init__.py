@@ -4,11 +4,13 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
+    explore="collapse_explorer gate_explorer shares_explorer sliders tau_explorer",
+    inside="attention attention_maps lora_matrices token_changes token_logps",
     published="write_figures",
     real_base="ladder_steps methods_dots",
     studies=(
-        "amount_figure eta_sweep gradient_curves interval_bars module_bars probe_curves quality_figure rate_curves "
-        "tau_curves tau_lines"
+        "amount_figure difference_dots eta_sweep gradient_curves interval_bars module_bars probe_curves quality_figure "
+        "rate_curves tau_curves tau_lines"
     ),
-    training="arpo_figure direction_heatmap ladder_figure learning_curves tau_figure",
+    training="arpo_figure direction_heatmap ladder_figure language_dots learning_curves partner_lines",
 )

@@ -1,12 +1,12 @@
-"""Figures of both papers, redrawn from `xalma.published`: printed numbers only, one panel a metric; ours apart.
+"""Figures of both papers, redrawn from `xalma.published`: printed numbers only; ours apart.
 
-A number we could not read with certainty is drawn hatched; one that could not be read at all has no bar, and says so.
+A number we could not read with certainty is hatched or open; one that could not be read is not drawn, and that is
+said.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from xalma.languages import ARROWS, GROUP_NAMES
-from xalma.paper.figures.style import GROUP_COLOURS, INK, PALE, subplots
+from xalma.paper.figures.style import DIRECTION_COLOURS, GROUP_COLOURS, INK, PALE, subplots
 from xalma.paper.tables import save_figure
 from xalma.published import published
 
 OURS, THEIRS, ACCENT = GROUP_COLOURS[6], GROUP_COLOURS[5], GROUP_COLOURS[1]
-BASELINES = tuple(GROUP_COLOURS[group] for group in (3, 4, 5, 2, 7, 8))
 
 
 def alma_figure() -> Figure:
@@ -51,70 +50,84 @@ def alma_figure() -> Figure:
 
 
 def mono_parallel_figure() -> Figure:
-    """ALMA's monolingual × parallel data: grouped bars of BLEU and COMET-22, both directions."""
+    """ALMA's monolingual × parallel data as dots, without (open) and with (filled) monolingual text."""
     cells = published("c")
     parts = cells["subset"].str.extract(r"mono=(?P<mono>\w+);parallel=(?P<parallel>[\w-]+)")
     cells = pd.concat([cells, parts], axis=1)
     kinds = list(dict.fromkeys(cells["parallel"]))
-    fig, axes = subplots(2, 2, (9.5, 6.0), sharex=True)
-    for i, metric in enumerate(("BLEU", "COMET-22")):
-        for j, direction in enumerate(("xx-en", "en-xx")):
-            ax, width = axes[i][j], 0.38
+    fig, axes = subplots(2, 2, (9.5, 5.4), sharex=True, sharey="row")
+    for row, metric in zip(axes, ("BLEU", "COMET-22"), strict=True):
+        for ax, (direction, colour) in zip(row, DIRECTION_COLOURS.items(), strict=True):
             panel = cells[(cells["metric"] == metric) & (cells["direction"] == direction)]
-            for k, (mono, colour) in enumerate({"no": THEIRS, "yes": OURS}.items()):
-                side = panel[panel["mono"] == mono]
-                values = side.set_index("parallel")["value"].reindex(kinds)
-                bars = ax.bar(np.arange(len(kinds)) + (k - 0.5) * width, values, width, color=colour)
-                ax.bar_label(bars, fmt="%.1f", fontsize=7.5)
-            ax.set_ylim(*((0, 40) if metric == "BLEU" else (60, 92)))  # bars of COMET begin at 60
-            ax.set(title=f"{ARROWS[direction]}", ylabel=f"{metric}, as printed", xticks=range(len(kinds)))
+            for mono, face in {"no": "white", "yes": colour}.items():
+                values = panel[panel["mono"] == mono].set_index("parallel")["value"].reindex(kinds)
+                ax.plot(
+                    range(len(kinds)),
+                    values,
+                    "o",
+                    ms=8,
+                    mec=colour,
+                    mfc=face,
+                    label=f"monolingual text: {mono}",
+                )
+                for x, value in enumerate(values):
+                    if value == value:  # not NaN
+                        ax.annotate(f"{value:.1f}", (x, value), xytext=(8, 0), textcoords="offset points", va="center",
+                                    fontsize=8)  # fmt: skip
+            ax.set(title=ARROWS[direction], xticks=range(len(kinds)))
             ax.set_xticklabels([f"parallel:\n{kind}" for kind in kinds], fontsize=8)
-    handles = [_patch(THEIRS, "no monolingual text"), _patch(OURS, "with monolingual text")]
-    fig.legend(handles=handles, loc="outside lower center", ncols=2)
+            ax.margins(x=0.2, y=0.15)
+        row[0].set_ylabel(f"{metric}, as printed")
+    axes[0][0].legend(loc="lower right")
     return fig
 
 
 def xalma_figure() -> Figure:
-    """X-ALMA's COMET-22 by group: a mark a system, All filled and High open, a panel per direction."""
-    fig, axes = subplots(2, 1, (10.5, 8.0), sharex=True)
+    """X-ALMA's COMET-22 by group, less that of the best other system, a panel per direction; All filled, High open."""
+    fig, axes = subplots(1, 2, (10.5, 4.2), sharey=True, sharex=True)
     for ax, (direction, table) in zip(axes, {"en-xx": "e", "xx-en": "f"}.items(), strict=True):
-        cells = published(table)
-        systems = list(dict.fromkeys(cells["system"]))
-        for i, system in enumerate(systems):
-            own = system.startswith("X-ALMA")
-            colour = OURS if system == "X-ALMA" else ACCENT if own else BASELINES[i % len(BASELINES)]
-            for subset, face in (("All", colour), ("High", "white")):
-                side = cells[(cells["system"] == system) & (cells["subset"] == subset)]
-                x = (
-                    side["group_or_lang"].str.removeprefix("group").astype(int)
-                    + (i - len(systems) / 2) * 0.09
+        cells, colour = published(table), DIRECTION_COLOURS[direction]
+        for subset, face, shift in (("All", colour, -0.12), ("High", "white", 0.12)):
+            side = cells[cells["subset"] == subset].pivot_table(
+                index="group_or_lang", columns="system", values="value"
+            )
+            others = side[[name for name in side if not name.startswith("X-ALMA")]]
+            gain, best = side["X-ALMA"] - others.max(axis=1), others.idxmax(axis=1)
+            groups = side.index.str.removeprefix("group").astype(int)
+            ax.plot(gain, groups + shift, "o", mec=colour, mfc=face, label=subset)
+            for y, value, name in zip(groups + shift, gain, best, strict=True):
+                ax.annotate(
+                    name, (value, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7
                 )
-                ax.plot(x, side["value"], ls="", marker="D" if own else "o", ms=6 if own else 5, mec=colour, mfc=face,
-                        label=system if subset == "All" else None)  # fmt: skip
-        for group in range(1, 8):
-            ax.axvline(group + 0.5, color=PALE)
-        ax.set(title=ARROWS[direction], ylabel="COMET-22, FLORES-200, as printed", xticks=list(GROUP_NAMES))
-        names = [fill(name.split(" (")[0], 16) for name in GROUP_NAMES.values()]
-        ax.set_xticklabels([f"{group}\n{name}" for group, name in enumerate(names, 1)], fontsize=8)
-    title = "filled: All, open: High; some cells are unsure, see the table"
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
+        ax.axvline(0, color=INK, lw=1)
+        ax.set(title=ARROWS[direction], xlabel="COMET-22: X-ALMA − best other system (named)")
+        ax.set_yticks(
+            list(GROUP_NAMES), [f"{g} {name.split(' (')[0]}" for g, name in GROUP_NAMES.items()], fontsize=8
+        )
+        ax.grid(True, axis="x")
+        ax.margins(x=0.2)
+    axes[0].invert_yaxis()
+    axes[0].legend(loc="upper right", title="FLORES-200, as printed")
     return fig
 
 
 def methods_figure() -> Figure:
-    """X-ALMA's Table 5: BLEU, COMET-22 and XCOMET-XL of each preference method, a panel a metric, two bars a method."""
+    """X-ALMA's Table 5: BLEU, COMET-22 and XCOMET-XL of each preference method, a panel per metric."""
     cells = published("g")
     methods = list(dict.fromkeys(cells["system"]))[::-1]
     fig, axes = subplots(1, 3, (11.5, 4.8), sharey=True)
     for ax, metric in zip(axes, ("BLEU", "COMET-22", "XCOMET-XL"), strict=True):
-        for k, (direction, colour) in enumerate({"xx-en": THEIRS, "en-xx": OURS}.items()):
+        for k, (direction, colour) in enumerate(list(DIRECTION_COLOURS.items())[::-1]):
             side = cells[(cells["metric"] == metric) & (cells["direction"] == direction)]
             side = side.set_index("system").reindex(methods)
-            _bars(ax, np.arange(len(methods)) + (k - 0.5) * 0.4, side, 0.4, colour, horizontal=True)
+            _bars(ax, np.arange(len(methods)) + (k - 0.5) * 0.4, side, 0.4, colour)
         ax.set(title=metric, xlabel=f"{metric}, Group 6, as printed", yticks=range(len(methods)))
         ax.set_yticklabels(methods)
         ax.set_xlim(right=1.22 * ax.get_xlim()[1])
-    fig.legend(handles=_direction_patches(), loc="outside lower center", ncols=3)
+    fig.legend(
+        handles=[*_direction_patches(), _patch("white", "unsure digit", "///")],
+        loc="outside lower center", ncols=3,
+    )  # fmt: skip
     return fig
 
 
@@ -125,21 +138,34 @@ def stages_figure(ours: pd.DataFrame | None = None, metric: str = "BLEU") -> Fig
     stages = list(dict.fromkeys(cells["system"]))
     has_ours = ours is not None and len(ours) > 0
     fig, axes = subplots(1, 2 if has_ours else 1, (11.0 if has_ours else 6.5, 4.2), squeeze=False)
-    panels = [(axes[0][0], cells, "COMET-22, Group 6; the axis begins at 80", "X-ALMA, as printed")]
+    panels = [(axes[0][0], cells, "COMET-22, Group 6", "X-ALMA, as printed")]
     if has_ours:
         shown = ours.assign(shown=ours["value"].map("{:.1f}".format), confidence="seed")
-        panels.append(
-            (axes[0][1], shown, f"{metric}, Group 6, n: see the table", "Ours, another metric and model")
-        )
+        panels.append((axes[0][1], shown, f"{metric}, Group 6", "Ours, another metric and model"))
     for ax, frame, label, title in panels:
-        for k, (direction, colour) in enumerate({"en-xx": OURS, "xx-en": THEIRS}.items()):
+        for direction, colour in DIRECTION_COLOURS.items():
             side = frame[frame["direction"] == direction].set_index("system").reindex(stages)
-            _bars(ax, np.arange(len(stages)) + (k - 0.5) * 0.4, side, 0.4, colour)
-        ax.set(title=title, ylabel=label, xticks=range(len(stages)))
+            _dots(ax, side, colour, ARROWS[direction])
+        ax.set(title=title, ylabel=label, xticks=range(len(stages)), xlim=(-0.6, len(stages) - 0.4))
         ax.set_xticklabels([_short(stage) for stage in stages], fontsize=8)
-    axes[0][0].set_ylim(80, 93)
-    axes[0][0].legend(handles=_direction_patches(), loc="upper left")
+        ax.margins(y=0.15)
+    axes[0][0].legend(loc="lower right", title="open: a digit is unsure", title_fontsize=8)
     return fig
+
+
+def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str) -> None:
+    """A printed column as dots with their numbers, open where a digit is unsure; "not readable" where there is none."""
+    ax.plot(range(len(side)), side["value"], color=colour, lw=0.8, label=label)
+    for x, (value, shown, confidence) in enumerate(
+        side[["value", "shown", "confidence"]].itertuples(index=False)
+    ):
+        if value == value:  # not NaN
+            ax.plot(x, value, "o", mec=colour, mfc="white" if confidence == "unsure" else colour)
+            ax.annotate(shown, (x, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        else:  # on the axis, wherever that begins
+            at = x + (0.12 if label == ARROWS["xx-en"] else -0.12)
+            ax.text(at, 0.02, "not readable", transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
+                    fontsize=7, color=colour)  # fmt: skip
 
 
 def golden_figure(table: pd.DataFrame) -> Figure:
@@ -161,30 +187,18 @@ def golden_figure(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _bars(
-    ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str, horizontal: bool = False
-) -> None:
+def _bars(ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str) -> None:
     """Bars of a printed column: hatched where a digit is unsure; "not readable" where there is no number."""
     values = side["value"].to_numpy(dtype=float)
     unsure = (side["confidence"] == "unsure").to_numpy() & ~np.isnan(values)
-    draw = ax.barh if horizontal else ax.bar
-    bars = draw(at, np.nan_to_num(values), width, color=colour, edgecolor="white", lw=0.3)
+    bars = ax.barh(at, np.nan_to_num(values), width, color=colour, edgecolor="white", lw=0.3)
     for bar, is_unsure in zip(bars, unsure, strict=True):
         bar.set_hatch("///" if is_unsure else "")
     texts = [f" {shown}" if isinstance(shown, str) and shown else "" for shown in side["shown"]]
-    for x, value, text in zip(at, values, texts, strict=True):
+    for y, value, text in zip(at, values, texts, strict=True):
         missing = np.isnan(value)
         label = " not readable" if missing and text == "" else text
-        grey = "0.5" if missing else INK
-        if horizontal:
-            ax.text(0 if missing else value, x, label, va="center", fontsize=7, color=grey)
-        else:  # the note on a missing bar stands on the axis, wherever that begins
-            place = (
-                {"y": 0.01, "transform": ax.get_xaxis_transform(), "rotation": 90}
-                if missing
-                else {"y": value}
-            )
-            ax.text(x, s=label.strip(), ha="center", va="bottom", fontsize=7, color=grey, **place)
+        ax.text(0 if missing else value, y, label, va="center", fontsize=7, color="0.5" if missing else INK)
 
 
 def _short(stage: str) -> str:
@@ -199,7 +213,7 @@ def _patch(colour: str, label: str, hatch: str = "") -> Patch:
 
 
 def _direction_patches() -> list[Patch]:
-    return [_patch(OURS, "en→xx"), _patch(THEIRS, "xx→en"), _patch("white", "unsure digit", "///")]
+    return [_patch(colour, ARROWS[direction]) for direction, colour in DIRECTION_COLOURS.items()]
 
 
 def save_both(fig: Figure, stem: str | Path) -> list[Path]:

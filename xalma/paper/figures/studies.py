@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS
-from xalma.paper.figures.style import INK, PALE, subplots
+from xalma.paper.figures.style import CHOSEN, DIRECTION_COLOURS, INK, PALE, REJECTED, subplots
 from xalma.paper.studies.over_rejection import above_baseline, tau_curve
 from xalma.paper.studies.seeds import SFT, summary
 from xalma.paper.studies.style import label_of, last_logps, split_name
@@ -26,11 +25,10 @@ COLOURS = {
 }  # fmt: skip
 _STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
-CHOSEN, REJECTED = "#117733", "#CC6677"
-# name, colour, shift
-BAR_DIRECTIONS = {"en-xx": ("en→xx", "#4477AA", -0.19), "xx-en": ("xx→en", "#CCBB44", 0.19)}
-VARIANT_COLOURS = ("#EE6677", "#222222", "#4477AA", "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#777777",
-                   "#44AA99", "#882255")  # fmt: skip
+BAR_DIRECTIONS = {
+    direction: (ARROWS[direction], colour, shift)
+    for (direction, colour), shift in zip(DIRECTION_COLOURS.items(), (-0.19, 0.19), strict=True)
+}  # name, colour, shift
 
 
 def colour_of_method(label: str) -> str:
@@ -38,44 +36,70 @@ def colour_of_method(label: str) -> str:
     return next((colour for family, colour in COLOURS.items() if label.startswith(family)), INK)
 
 
-def tau_curves() -> Figure:
-    """ARPO's rejection weight against the distance of the two answers, for both presets."""
+def tau_curves(seen: Sequence[float] | None = None) -> Figure:
+    """ARPO's rejection weight against the distance of the two answers, for both presets.
+
+    seen: distances z of pairs of ours (batch means); a band marks where nine in ten of them lie.
+    """
     fig, ax = subplots(size=(8, 3.6))
     z = np.linspace(0, 2.5, 501)
     for preset, style in zip(PRESET_LABELS, ("-", "--"), strict=True):
         ax.plot(z, tau_curve(preset, z.tolist()), style, color=COLOURS["ARPO"], label=PRESET_LABELS[preset])
-    ax.axhline(1, color=COLOURS["CPO"], linewidth=1, label="1: CPO")
-    ax.axhline(0, color=COLOURS["SFT"], linewidth=1, label="0: rejected left alone")
+    ax.axhline(1, color=COLOURS["CPO"], linewidth=1)
+    ax.axhline(0, color=COLOURS["SFT"], linewidth=1)
+    ax.annotate("τ = 1: as CPO", (2.45, 1.02), ha="right", va="bottom", fontsize=9)
+    ax.annotate("τ = 0: rejected answer left alone", (2.45, 0.02), ha="right", va="bottom", fontsize=9)
     ax.axhspan(-0.15, 0, color=PALE)
-    ax.annotate("τ < 0: rewarded", (2.45, -0.08), ha="right", va="center", fontsize=9)
+    ax.annotate("τ < 0: rejected answer rewarded", (2.45, -0.08), ha="right", va="center", fontsize=9)
+    if seen is not None and len(seen):
+        low, high = np.quantile(seen, [0.05, 0.95])
+        ax.axvspan(low, high, color=CHOSEN, alpha=0.15, label="our pairs (batch means of z, 5 to 95 %)")
     ax.set(
-        xlim=(0, 2.5), ylim=(-0.15, 1.1), title="How hard ARPO rejects, by how far apart the two answers are"
+        xlim=(0, 2.5), ylim=(-0.15, 1.15), title="How hard ARPO rejects, by how far apart the two answers are"
     )
-    ax.set(xlabel="z, distance of the average log-probabilities (nats a token)", ylabel="rejection weight τ")
+    ax.set(
+        xlabel="z, distance of the average log-probabilities (nats per token)", ylabel="rejection weight τ"
+    )
     ax.legend(loc="center right")
     return fig
 
 
-def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
-    """`over_rejection.gradient_frame` as two panels: the push on the chosen and on the rejected answer.
+# Which methods share a row of `gradient_curves`.
+_GRADIENT_ROWS = (
+    ("CPO", "ARPO detached", "ARPO"),
+    ("DPO", "KTO", "SimPO", "ORPO", "ARPO released code"),
+)
 
-    n_tokens: the answer length the frame was made with, for the likelihood term's own push, 1/n_tokens.
+
+def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
+    """`over_rejection.gradient_frame`: the push on the chosen (left) and on the rejected answer (right).
+
+    Above, CPO against ARPO with and without a gradient through tau; below, the other methods. n_tokens: the answer
+    length the frame was made with, for the likelihood term's own push, 1/n_tokens.
     """
-    fig, axes = subplots(1, 2, size=(10, 4.2), sharey=True, sharex=True)
-    for ax, side, title in zip(
-        axes, ("chosen", "rejected"), ("Chosen answer", "Rejected answer"), strict=True
-    ):
-        for label, rows in frame.groupby("label", sort=False):
-            # the kink of |z| at 0 is a jump, not a line
-            for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
-                ax.plot(part["difference"], part[side], _STYLES.get(label, "-"), color=colour_of_method(label),
-                        label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
-        ax.axhline(0, color=INK, linewidth=1)
-        ax.axvline(0, color=INK, linewidth=1, linestyle=":")
-        ax.set(title=title, xlabel="avg log-prob: chosen − rejected (nats a token)")
-    axes[0].axhline(1 / n_tokens, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
-    axes[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    fig, axes = subplots(2, 2, size=(10, 6.6), sharey="row", sharex=True)
+    frame = frame[frame["difference"] <= 1.2]
+    for line, labels, corner in zip(axes, _GRADIENT_ROWS, ("lower right", "upper right"), strict=True):
+        for ax, side in zip(line, ("chosen", "rejected"), strict=True):
+            for label in labels:
+                rows = frame[frame["label"] == label]
+                # the kink of |z| at 0 is a jump, not a line
+                for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
+                    ax.plot(part["difference"], part[side], _STYLES.get(label, "-"), color=colour_of_method(label),
+                            label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
+            ax.axhline(0, color=INK, linewidth=1)
+            ax.axvline(0, color=INK, linewidth=1, linestyle=":")
+            ax.set_title(f"push on the {side} answer")
+        line[0].axhline(1 / n_tokens, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
+        line[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
+        line[1].legend(*line[0].get_legend_handles_labels(), loc=corner, fontsize=8)
+    note = {"xycoords": "data", "fontsize": 8, "ha": "left", "arrowprops": {"arrowstyle": "->", "color": INK}}
+    axes[0][0].annotate(
+        "jump: beyond 0 the gradient\nthrough τ pulls them apart", (0.02, 0.21), xytext=(0.5, 0.2), **note
+    )
+    axes[0][0].annotate("τ = 1: ARPO is CPO", (0.47, 0.03), xytext=(0.6, 0.1), **note)
+    for ax in axes[1]:
+        ax.set_xlabel("difference of average log-probabilities,\nchosen − rejected (nats per token)")
     return fig
 
 
@@ -103,7 +127,7 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
         ax.set_axis_off()
     n_seeds = frame["seed"].nunique()
     fig.supxlabel("updates", fontsize=10)
-    fig.supylabel("avg log-prob (nats a token)", fontsize=10)
+    fig.supylabel("average log-probability (nats per token)", fontsize=10)
     note = f"{n_pairs} fixed pairs" + (f", mean and range of {n_seeds} seeds" if n_seeds > 1 else "")
     fig.legend(
         *axes[0, 0].get_legend_handles_labels(),
@@ -116,26 +140,26 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
 
 
 def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
-    """`over_rejection.tau_frame` of several variants of ARPO: z above that of `baseline`, and tau, means of each batch.
+    """`over_rejection.tau_frame` of several variants of ARPO, small multiples: a column per variant, above z less that
+    of `baseline`, below tau, both means of each batch over the seeds.
 
     A seed has the same batches for all, so that the difference in z is what training did, not what was drawn.
     """
     frame = above_baseline(frame, baseline)
     frame = frame[frame["label"] != baseline]
-    fig, axes = subplots(1, 2, size=(10, 3.8), sharex=True)
     labels = list(dict.fromkeys(frame["label"]))
-    for ax, name in zip(axes, ("z", "tau"), strict=True):
-        for label, colour in zip(labels, cycle(VARIANT_COLOURS), strict=False):
-            by_step = frame[frame["label"] == label].groupby("step")[name]
-            mean = by_step.mean()
-            ax.plot(
-                mean.index, mean, color=colour, label=label, linestyle="--" if "detached" in label else "-"
-            )
-        ax.set_xlabel("updates")
-        ax.axhline(0, color=INK, linewidth=0.8)
-    axes[0].set(title="Distance of chosen and rejected", ylabel=f"z above {baseline}\n(nats a token)")
-    axes[1].set(title="Rejection weight", ylabel="mean τ")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    fig, axes = subplots(
+        2, len(labels), (max(4.0, 1.9 * len(labels)), 4.4), sharex=True, sharey="row", squeeze=False
+    )
+    for column, label in zip(axes.T, labels, strict=True):
+        for ax, name in zip(column, ("z", "tau"), strict=True):
+            mean = frame[frame["label"] == label].groupby("step")[name].mean()
+            ax.plot(mean.index, mean, color=COLOURS["ARPO"])
+            ax.axhline(0, color=INK, linewidth=0.8)
+        column[0].set_title(fill(label, 14), fontsize=9)
+    axes[0][0].set_ylabel(f"z less that of\n{baseline}\n(nats per token)")
+    axes[1][0].set_ylabel("mean τ")
+    fig.supxlabel("updates", fontsize=10)
     return fig
 
 
@@ -193,22 +217,46 @@ def _over_rates(ax: Axes, rows: pd.DataFrame, column: str, start: float) -> None
 
 
 def eta_sweep(frame: pd.DataFrame, beside: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> Figure:
-    """`preference_tables.sweep_frame`: a panel for each (metric, axis label), eta across, both direction classes.
+    """`preference_tables.sweep_frame` at the paper's η_scale of 1: a panel per (metric, axis label), η across, the
+    direction classes as points side by side.
 
     beside: `seeds.summary` of CPO, whose mean runs through as a dotted line: tau = 1.
     """
-    fig, axes = subplots(1, len(panels), size=(10, 3.8), squeeze=False)
-    styles = {1.0: ("o-", "η_scale 1, the paper's"), 0.9: ("s--", "η_scale 0.9, the released code's")}
+    fig, axes = subplots(1, len(panels), size=(10, 3.6), squeeze=False)
     for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
-        for direction, (arrow, colour, _) in BAR_DIRECTIONS.items():
-            for scale, (style, note) in styles.items():
-                rows = frame[chosen_rows(frame, metric, direction) & (frame["eta_scale"] == scale)]
-                ax.errorbar(rows["eta"], rows["mean"], yerr=rows["half"], fmt=style, color=colour, capsize=2,
-                            markersize=5, label=f"{arrow}, {note}")  # fmt: skip
+        for direction, (arrow, colour, shift) in BAR_DIRECTIONS.items():
+            rows = frame[chosen_rows(frame, metric, direction) & (frame["eta_scale"] == 1.0)].sort_values(
+                "eta"
+            )
+            at = np.arange(len(rows)) + shift / 2
+            ax.errorbar(at, rows["mean"], yerr=rows["half"], fmt="o", color=colour, capsize=3, label=arrow)
+            ax.set_xticks(range(len(rows)), [f"{eta:g}" for eta in rows["eta"]])
             cpo = beside.loc[chosen_rows(beside, metric, direction), "mean"].item()
             ax.axhline(cpo, color=colour, linestyle=":", linewidth=1.2, label=f"{arrow}, CPO")
-        ax.set(xlabel="η", ylabel=axis_label)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        ax.set(xlabel="η (0 never rejects)", ylabel=axis_label)
+    title = "mean over seeds, bar: 95 % interval" if frame["half"].notna().any() else None
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
+    return fig
+
+
+def difference_dots(table: pd.DataFrame, column: str, title: str) -> Figure:
+    """Differences from a baseline as dots with their intervals, a panel per direction class, a row per method.
+
+    table: method, direction (en→xx or xx→en), `column`, its ±.
+    """
+    fig, axes = subplots(1, 2, (10, 1.4 + 0.3 * table["method"].nunique()), sharex=True, sharey=True)
+    methods = list(dict.fromkeys(table["method"]))
+    for ax, (arrow, colour, _) in zip(axes, BAR_DIRECTIONS.values(), strict=True):
+        rows = table[table["direction"] == arrow].set_index("method").reindex(methods)
+        ax.errorbar(
+            rows[column], range(len(methods)), xerr=rows[f"{column} ±"], fmt="o", color=colour, capsize=3
+        )
+        ax.axvline(0, color=INK, linewidth=1)
+        ax.set_yticks(range(len(methods)), methods)
+        ax.grid(True, axis="x")
+        ax.set(title=arrow, xlabel=f"BLEU {column}")
+    axes[0].invert_yaxis()
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
 
 
@@ -281,7 +329,7 @@ def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str
 
 
 ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#4477AA"}
-LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits a byte (less is better)"}
+LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits per byte (less is better)"}
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
@@ -310,13 +358,13 @@ def amount_figure(table: pd.DataFrame) -> Figure:
     """`alma.amount_table` as lines: BLEU and bits per byte after stage 2 against monolingual tokens of stage 1."""
     fig, axes = subplots(1, 2, size=(10, 3.8))
     for ax, (label, title) in zip(axes, LABELS.items(), strict=True):
-        for arrow, colour in zip(ARROWS.values(), ("#4477AA", "#CCBB44"), strict=True):
+        for arrow, colour in zip(ARROWS.values(), DIRECTION_COLOURS.values(), strict=True):
             ax.plot(
                 table["monolingual tokens"], table[f"our {label} {arrow}"], "o-", color=colour, label=arrow
             )
         ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
-        ax.set_xticks(table["monolingual tokens"])
-        ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
+        read = table["monolingual tokens"]
+        ax.set_xticks(read, [f"{n / 1e6:.2g} M" if n else "0" for n in read])
     axes[0].set_ylim(0, None)
     axes[0].legend(loc="best")
     return fig

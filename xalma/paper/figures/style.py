@@ -6,6 +6,7 @@ Latin letters only (codes and English names): matplotlib's own font has no Indic
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,8 +24,11 @@ GROUP_COLOURS: dict[int, str] = {
     5: "#88CCEE", 6: "#AA4499", 7: "#44AA99", 8: "#999933",
 }  # fmt: skip
 INK, PALE = "#222222", "#E6E6E6"  # text and frames; backgrounds and things at rest
+# One colour per direction class in every figure; chosen and rejected answers likewise.
+DIRECTION_COLOURS = {"en-xx": "#4477AA", "xx-en": "#CCBB44"}
+CHOSEN, REJECTED = "#117733", "#CC6677"
 STYLE: dict[str, Any] = {
-    "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (8.0, 4.0), "figure.facecolor": "white",
+    "figure.dpi": 100, "savefig.dpi": 200, "figure.figsize": (8.0, 4.0), "figure.facecolor": "white",
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
@@ -36,6 +40,11 @@ STYLE: dict[str, Any] = {
 def use_style() -> None:
     """Make the package's style matplotlib's default; each figure function here does it by itself."""
     plt.rcParams.update(STYLE)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and hasattr(shell, "kernel"):  # a notebook: twice the points, shown in the same size
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
 
 
 def subplots(

@@ -1,24 +1,21 @@
-"""Figures of the five stages: learning curves, the ladder of scores, a heat map of directions, and ARPO's tau.
+"""Figures of the five stages: learning curves, the ladder of scores, a heat map of directions, held-out loss, ARPO.
 
 Tidy rows in (`report.log_rows`, `results.Record`), a matplotlib Figure out; nothing is computed here but means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from xalma.evaluation.records import IN_BITS, Record
 from xalma.languages import ARROWS, GROUP_NAMES, LANGUAGES, other_side, parse_direction
-from xalma.paper.figures.style import GROUP_COLOURS, INK, subplots
+from xalma.paper.figures.style import CHOSEN, DIRECTION_COLOURS, GROUP_COLOURS, INK, REJECTED, subplots
 from xalma.paper.ladder_tables import STAGES, direction_table, ladder_table
-from xalma.preference.arpo import arpo_loss
 
 STAGE_LABELS = {
     "base": "0\nbase",
@@ -46,7 +43,8 @@ INSTRUMENTS = {  # title -> metric and stages: what a stage is measured with, fr
 def learning_curves(logs: pd.DataFrame) -> Figure:
     """One panel per stage, one line per group: training loss (nats per token) against updates. logs: `report.log_rows`.
 
-    Raises ValueError for a log without training rows.
+    From 20 points on the line is a running mean of five, over the pale points. Raises ValueError for a log
+    without training rows.
     """
     logs = logs[logs["kind"] == "train"]
     stages = sorted(logs["stage"].unique())
@@ -56,9 +54,7 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
     for ax, stage in zip(axes, stages, strict=True):
         rows = logs[logs["stage"] == stage]
         for group, part in rows.groupby("group"):
-            ax.plot(
-                part["step"], part["loss"], color=_colour(group), label=_name(group), marker=_marker(part)
-            )
+            _with_mean(ax, part["step"], part["loss"], _colour(group), _name(group))
         kind = "ARPO loss (nats)" if stage == 5 else "training loss (nats per token)"
         ax.set(xlabel="updates", ylabel=kind, title=STAGE_TITLES[stage])
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -157,49 +153,93 @@ def direction_heatmap(
     return fig
 
 
-def tau_figure(variants: Mapping[str, Mapping[str, float]]) -> Figure:
-    """tau against z by `xalma.arpo_loss`; variants: name -> its eta and eta_scale, such as `arpo.PRESETS`."""
-    fig, (ax,) = _panels(1, columns=1)
-    distance = torch.linspace(0, 2.4, 241)
-    one = torch.ones_like(distance)
-    for (name, options), style in zip(variants.items(), ("-", "--", ":", "-.") * len(variants), strict=False):
-        # answers of one token, one certain and the other z nats less likely
-        _, tau, z = arpo_loss(0 * one, -distance, one, one, **options)
-        values = ", ".join(f"{key} = {value:g}" for key, value in options.items())
-        ax.plot(z, tau, ls=style, label=f"{name} ({values})")
-    ax.axhline(0, color="0.6", lw=0.8)
-    ax.set(
-        xlabel="z: distance of the average log-probabilities (nats per token)",
-        ylabel="tau: weight of the rejected answer",
-    )
-    _legend(fig, [ax])
-    return fig
-
-
 def arpo_figure(logs: pd.DataFrame) -> Figure:
-    """What ARPO does while it trains: mean z, mean tau, and the log-probabilities of fixed pairs. logs: stage 5's."""
-    fig, axes = _panels(3, columns=3)
+    """What ARPO does while it trains: z and tau (batch means), and per group the log-probabilities of fixed pairs.
+
+    logs: stage 5's. The last panels show the change since before training, in nats per token.
+    """
+    groups = list(dict.fromkeys(logs["group"]))
+    fig, axes = _panels(2 + len(groups), columns=min(4, 2 + len(groups)))
     for group, rows in logs.groupby("group"):
-        train, probe = rows[rows["kind"] == "train"], rows[rows["kind"] == "probe"]
+        train = rows[rows["kind"] == "train"]
         for ax, column in zip(axes, ("z", "tau"), strict=False):
-            ax.plot(
-                train["step"], train[column], color=_colour(group), label=_name(group), marker=_marker(train)
-            )
-        for side, style in (("chosen", "-"), ("rejected", "--")):
+            _with_mean(ax, train["step"], train[column], _colour(group), _name(group))
+    axes[0].set(xlabel="updates", ylabel="z (nats per token)", title="How far apart")
+    axes[1].set(xlabel="updates", ylabel="τ", title="Weight of the rejected")
+    for ax in axes[:2]:
+        ax.set_ylim(min(0, ax.get_ylim()[0]), 1.2 * ax.get_ylim()[1])
+    for ax, group in zip(axes[2:], groups, strict=True):
+        probe = logs[(logs["group"] == group) & (logs["kind"] == "probe")]
+        for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
             values = probe[f"{side}_avg_logp"]
-            axes[2].plot(probe["step"], values, color=_colour(group), ls=style)
-    axes[0].set(xlabel="updates", ylabel="z, batch mean (nats per token)", title="How far apart")
-    axes[1].set(
-        xlabel="updates", ylabel="tau, batch mean", title="Weight of the rejected answer", ylim=(-0.05, 1.05)
-    )
-    axes[2].set(xlabel="updates", ylabel="log-probability (nats per token)", title="Fixed pairs of training")
-    axes[2].legend(
-        handles=[Line2D([], [], color=INK, ls=s, label=n) for n, s in (("chosen", "-"), ("rejected", "--"))]
-    )
+            ax.plot(
+                probe["step"],
+                values - values.iloc[0],
+                color=colour,
+                label=f"{side} answers",
+                marker="o",
+                ms=3,
+            )
+        ax.axhline(0, color=INK, lw=0.8, ls=":")
+        ax.set(xlabel="updates", ylabel="Δ log p (nats per token)", title=f"Group {group}: fixed pairs")
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    _legend(fig, axes[:1])
+    _legend(fig, axes)
     return fig
+
+
+def language_dots(table: pd.DataFrame, before: str, after: str, titles: tuple[str, str]) -> Figure:
+    """`text_bits_table`: bits per byte of each language before (open) and after (filled) a stage, an arrow between.
+
+    titles: what the two stages are called in the legend.
+    """
+    fig, ax = subplots(size=(8.0, 1.2 + 0.3 * len(table)))
+    codes = {language.name: code for code, language in LANGUAGES.items()}
+    for y, row in enumerate(table.itertuples(index=False)):
+        colour = _colour(LANGUAGES[codes[row.language]].group)
+        old, new = getattr(row, before), getattr(row, after)
+        ax.annotate("", (new, y), (old, y), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.5})
+        ax.plot(old, y, "o", mfc="white", mec=colour)
+        ax.plot(new, y, "o", color=colour)
+        ax.annotate(f"{new - old:+.2f}", (max(old, new), y), xytext=(8, 0), textcoords="offset points", va="center",
+                    fontsize=8)  # fmt: skip
+    for label, face in zip(titles, ("white", INK), strict=True):
+        ax.plot([], [], "o", mfc=face, mec=INK, label=label)
+    ax.set_yticks(range(len(table)), table["language"])
+    ax.invert_yaxis()
+    ax.margins(x=0.1)
+    ax.grid(True, axis="x")
+    ax.set(xlabel="bits per byte of held-out sentences (less is better)", title="Held-out loss by language")
+    ax.legend(loc="best")
+    return fig
+
+
+def partner_lines(
+    records: Iterable[Record], stages: Sequence[str] = ("base", "stage1", "stage2", "stage3")
+) -> Figure:
+    """The partner gain after each stage, a line per direction class, a pale one per direction."""
+    table = direction_table([r for r in records if r.stage in stages], "partner_gain", stages)
+    found = [stage for stage in stages if stage in table]
+    fig, ax = subplots(size=(7.0, 3.4))
+    for direction, colour in DIRECTION_COLOURS.items():
+        outward = table["direction"].str.startswith("en-") == (direction == "en-xx")
+        for _, row in table[outward].iterrows():
+            ax.plot(found, row[found], color=colour, lw=0.7, alpha=0.4)
+        mean = table.loc[outward, found].mean()
+        ax.plot(found, mean, color=colour, marker="o", label=f"{ARROWS[direction]}, mean")
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.set_xticks(range(len(found)), [STAGE_LABELS[stage] for stage in found])
+    ax.set(ylabel="bits per byte", title="Partner gain: bits that the right other half saves")
+    ax.legend()
+    return fig
+
+
+def _with_mean(ax: Axes, steps: pd.Series, values: pd.Series, colour: str, label: str) -> None:
+    """A line; from 20 points on a running mean of five, over the points themselves, pale."""
+    if len(steps) >= 20:
+        ax.plot(steps, values, color=colour, lw=0.7, alpha=0.35)
+        values = values.rolling(5, center=True, min_periods=1).mean()
+    ax.plot(steps, values, color=colour, label=label, marker="o" if len(steps) < 3 else None)
 
 
 def _panels(
@@ -241,7 +281,3 @@ def _colour(group: int) -> str:
 
 def _name(group: int) -> str:
     return f"{group} {GROUP_NAMES[group]}" if group else "base, all languages"
-
-
-def _marker(rows: pd.DataFrame) -> str | None:
-    return "o" if len(rows) < 3 else None  # a line of one or two points is hard to see
