@@ -79,9 +79,10 @@ styles: $(READY)
 check-results: $(READY)
 	$(OFFLINE) .venv/bin/python -W ignore -m xalma.cli.check_results
 
-# The measured numbers in README.md, from results/tiny.
+# The measured numbers in README.md and in docs/teaching, from results/.
 readme: $(READY)
 	.venv/bin/python docs/readme.py
+	.venv/bin/python docs/teaching/measured.py
 
 # Pages of the library's names, from the rooms' faces, under docs/api; not committed.
 docs: $(READY)

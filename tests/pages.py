@@ -6,7 +6,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "teaching").glob("*.md")),
+]
 CARDS = [*sorted((ROOT / "data_cards").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
 PAGES = [
     *GUIDES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -184,6 +185,15 @@ def test_versions_and_licence_agree():
     assert citation["version"] == xalma.__version__
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) 2026 The xalma")
+
+
+def test_zenodo_says_what_the_citation_says():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    deposit = json.loads((ROOT / ".zenodo.json").read_text())
+    assert all(deposit[key] == citation[key] for key in ("title", "version", "license"))
+    assert [one["name"] for one in deposit["creators"]] == [one["name"] for one in citation["authors"]]
+    papers = {one["identifiers"][0]["value"] for one in citation["references"]}
+    assert {one["identifier"] for one in deposit["related_identifiers"]} == papers
 
 
 @pytest.mark.parametrize("arxiv", ["2410.03115", "2309.11674"])

@@ -1,0 +1,51 @@
+"""docs/teaching: verdicts follow from intervals, and the pages are what the results say."""
+
+from __future__ import annotations
+
+import runpy
+
+import pytest
+from pages import ROOT
+
+MADE = runpy.run_path(str(ROOT / "docs" / "teaching" / "measured.py"))
+UP, DOWN, OPEN = (0.5, 0.1, 0.9), (-0.5, -0.9, -0.1), (0.1, -0.3, 0.5)
+ONE_SEED = (3.0, None, None)
+
+
+@pytest.mark.parametrize(
+    "sign, found, word",
+    [
+        (1, [UP, UP], "reproduced"),
+        (-1, [DOWN], "reproduced"),
+        (0, [OPEN, OPEN], "reproduced"),
+        (1, [DOWN, DOWN], "contradicted"),
+        (-1, [UP], "contradicted"),
+        (0, [UP], "contradicted"),
+        (1, [UP, OPEN], "reproduced in part"),
+        (1, [DOWN, OPEN], "contradicted in part"),
+        (1, [UP, DOWN, OPEN], "mixed"),
+        (1, [OPEN], "no difference shown"),
+        (1, [ONE_SEED], "undecided"),
+        (1, [], "not tested"),
+    ],
+)
+def test_a_verdict_is_what_the_intervals_say(sign, found, word):
+    assert MADE["verdict"](sign, [MADE["Measured"]("", *one) for one in found]) == word
+
+
+def test_the_page_is_what_the_results_say():
+    """`make readme` was run after the last change of results/."""
+    assert MADE["PAGE"].read_text(encoding="utf-8") == MADE["page"]()
+    syllabus = MADE["SYLLABUS"].read_text(encoding="utf-8")
+    assert syllabus == MADE["with_minutes"](syllabus)
+
+
+def test_a_number_of_the_page_is_that_of_its_file():
+    """Read again by hand: one value of each kind of file."""
+    page = MADE["page"]()
+    lines = (ROOT / "results/tiny/ladder/tables/group6.csv").read_text(encoding="utf-8").splitlines()
+    (without,) = [line for line in lines if line.startswith('en→xx,"without stage 3')]
+    change, half = (float(value) for value in without.split(",")[-3:-1])
+    assert f"en→xx +{-change:.2f} (+{-change - half:.2f} to +{-change + half:.2f})" in page
+    assert "26.5 → 27.8 / 32.1 → 32.2" in page, "Table 5's ARPO as printed"
+    assert "at most 0.12 BLEU" in page, "the largest difference of golden.csv"
