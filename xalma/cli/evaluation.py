@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from xalma.cli.options import add_testset, at_least_one, key_values, require
-from xalma.cli.systems import add_options
+from xalma.cli.systems import add_endpoint_options, add_options
 
 
 def add_chosen_by(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,8 @@ def add_score(commands: Any) -> None:
     add_testset(score)
     score.add_argument(
         "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, xcomet-xxl, xcomet-xxl-qe, "
-        "cometkiwi, cometkiwi-xl, cometkiwi-xxl, metricx24, metricx24-qe; default: bleu,chrf; of systems: bleu,chrf++",
+        "cometkiwi, cometkiwi-xl, cometkiwi-xxl, metricx24, metricx24-qe, "
+        "gemba-esa; default: bleu,chrf; of systems: bleu,chrf++",
     )  # fmt: skip
     score.add_argument(
         "--checkpoint", action="append", default=[], metavar="METRIC=PATH_OR_ID",
@@ -45,6 +46,10 @@ def add_score(commands: Any) -> None:
         "--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them"
     )
     add_chosen_by(score)
+    score.add_argument(
+        "--judge", metavar="MODEL", help="the chat model behind --base-url that gemba-esa asks"
+    )
+    add_endpoint_options(score)
     score.set_defaults(run=_score)
 
 

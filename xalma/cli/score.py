@@ -5,11 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from xalma.cli.systems import ENDPOINT_OPTIONS
+from xalma.evaluation.comet import Judge
 from xalma.evaluation.interference import mark_explained, parse_chosen_by
 from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
@@ -36,10 +40,11 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     outputs = _of_systems(find_outputs(arguments.system_outputs), arguments.systems)
     directions = listed(arguments.directions) or None
     neural = {"checkpoints": checkpoints, "cache": arguments.score_cache}
-    scores = score_all(
-        outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
-        partial=arguments.partial, resample=arguments.resample, **neural,
-    )  # fmt: skip
+    with _judges(arguments) as judges:
+        scores = score_all(
+            outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
+            partial=arguments.partial, resample=arguments.resample, judges=judges, **neural,
+        )  # fmt: skip
     scores = replace(scores, chosen_by=_chosen_by(outputs, arguments.chosen_by))
     _print_scores(scores, arguments.testset, arguments.origin, arguments.resample)
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
@@ -148,6 +153,24 @@ def contamination() -> None:
             f"\nEnglish lines shared by files of several pairs:\n{_plain(report['blocks'].set_index('files'))}"
         )
     print(f"\nwritten: {home() / 'results' / 'contamination.json'} and .md")
+
+
+@contextmanager
+def _judges(arguments: Namespace) -> Iterator[dict[str, Judge]]:
+    """The judge of --judge by its metric's name; at the end it says what it spent."""
+    if arguments.judge is None:
+        yield {}
+        return
+    from xalma.systems.chat.judge import GEMBA_ESA, ChatJudge
+
+    options = {name: value for name in ENDPOINT_OPTIONS if (value := getattr(arguments, name)) is not None}
+    journal = options.pop("journal", str(Path(arguments.results or ".") / f"{GEMBA_ESA}.journal.jsonl"))
+    judge = ChatJudge(arguments.judge, journal, **options)
+    try:
+        yield {GEMBA_ESA: judge}
+    finally:
+        print(f"{GEMBA_ESA} {judge.endpoint.spending()}", file=sys.stderr)
+        judge.endpoint.close()
 
 
 def _chosen_by(outputs: Outputs, given: str) -> dict[str, list[str]]:

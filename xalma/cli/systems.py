@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # for outputs
 _NO_MATTER = "journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s"
 
+ENDPOINT_OPTIONS = ["base_url", "key_variable", "prices", "max_cost", "journal", "timeout_s", "deadline_s"]
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a system, for any command that runs one."""
@@ -35,6 +37,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shots", metavar="FOLDER", help="examples of few-shot systems: shots.<src>-<tgt>.json"
     )
+    add_endpoint_options(parser)
+
+
+def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a chat endpoint."""
     parser.add_argument("--base-url", help="an endpoint's address; default: OpenAI's")
     parser.add_argument("--key-variable", help="environment variable with the key; default: OPENAI_API_KEY")
     parser.add_argument(
@@ -57,7 +64,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     row = system_row(arguments.system)
     names = ["path", "adapter", "device", "dtype", "force"]
     if row.family == "endpoint":
-        names += ["base_url", "key_variable", "prices", "max_cost", "journal", "timeout_s", "deadline_s"]
+        names += ENDPOINT_OPTIONS
     values = {name: getattr(arguments, name) for name in names}
     options = {name: value for name, value in values.items() if value is not None and value is not False}
     if arguments.shots:

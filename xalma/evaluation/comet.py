@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,6 +69,11 @@ class SegmentScores:
 
 class NotAvailable(OSError):
     """A checkpoint, its encoder's tokenizer or the library is not at hand."""
+
+
+# (samples, the direction of each) -> scores, of metrics that stand in rooms above, as a chat model that judges
+Judge = Callable[[Sequence["Sample"], Sequence[str]], SegmentScores | NotScored]
+JUDGES = ("gemba-esa",)
 
 
 def segment_scores(

@@ -13,7 +13,7 @@ from xalma.languages import language
 
 # as sacreBLEU prints them
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}
-FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.NEURAL_METRICS)
+FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.NEURAL_METRICS, *comet.JUDGES)
 
 
 def score_texts(
@@ -39,6 +39,8 @@ def score_texts(
         samples = [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in rows]
         segments = comet.segment_scores(samples, wanted, checkpoints, cache)
         found |= {name: score_of_file(scores) for name, scores in segments.items()}
+    for name in comet.JUDGES:
+        found[name] = NotScored(name, f"not scored: {name} judges systems over a test set", len(outputs))
     return [found[name] for name in metrics]
 
 

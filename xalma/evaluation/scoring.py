@@ -152,13 +152,15 @@ def score_all(
     cache: str | Path | None = "runs/statistics",
     partial: bool = False,
     resample: str = "segments",
+    judges: Mapping[str, comet.Judge] | None = None,
     **neural_options: Any,
 ) -> Scores:
     """Scores of every system in every direction with 95 % bootstrap intervals, and the statistics behind them.
 
     workers: processes, 0 for one per core; cache: folder of kept statistics (None: none), relative to `home()`;
     partial: a system is scored in the directions it has; resample: what intervals and tests draw, "segments" or whole
-    "documents"; neural_options: `checkpoints` and `cache` of `comet.segment_scores`, for COMET and its kin.
+    "documents"; judges: of the metrics in `comet.JUDGES`, those that are at hand; neural_options: `checkpoints` and
+    `cache` of `comet.segment_scores`, for COMET and its kin.
     Raises ValueError for missing directions, for a file whose lines are not as many as the test set's, and for
     documents that are not known.
     """
@@ -177,8 +179,8 @@ def score_all(
     for job, (_, counts) in zip(jobs, done, strict=True):
         for (metric, system), value in counts.items():
             statistics[metric][system][job.direction] = value
-    if wanted := [name for name in metrics if name in comet.NEURAL_METRICS]:
-        rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options)
+    if wanted := [name for name in metrics if name in (*comet.NEURAL_METRICS, *comet.JUDGES)]:
+        rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options | {"judges": judges or {}})
     systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
     rows.sort(
         key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"]))
@@ -312,9 +314,9 @@ def _neural_rows(
     metrics: Sequence[str],
     statistics: dict,
     n_samples: int,
-    options: Mapping[str, Any],
+    options: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Rows of COMET and its kin: all systems and directions in one call, which encodes each text once."""
+    """Rows of COMET and its kin, and of judges: all systems and directions in one call, each text encoded once."""
     samples, spans = [], []
     for job in jobs:
         test = load(job.testset, job.direction, job.origin)
@@ -324,7 +326,13 @@ def _neural_rows(
             sides = zip(test.sources, outputs, test.references, strict=True)
             samples += [{"src": src, "mt": mt, "ref": ref} for src, mt, ref in sides]
     rows = []
-    for metric, scores in comet.segment_scores(samples, metrics, **options).items():
+    directions = [direction for _, direction, start, end in spans for _ in range(start, end)]
+    judges = options.pop("judges")
+    found = comet.segment_scores(samples, [m for m in metrics if m not in comet.JUDGES], **options)
+    for metric in (name for name in metrics if name in comet.JUDGES):
+        nobody = NotScored(metric, f"not scored: {metric} needs --judge MODEL", len(samples))
+        found[metric] = judges[metric](samples, directions) if metric in judges else nobody
+    for metric, scores in found.items():
         for system, direction, start, end in spans:
             if isinstance(scores, NotScored):
                 nothing = (float("nan"),) * 4

@@ -41,7 +41,7 @@ METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "s
          "xcomet-xl": "XCOMET-XL", "xcomet-xl-qe": "XCOMET-XL, no reference", "cometkiwi": "CometKiwi",
          "xcomet-xxl": "XCOMET-XXL", "xcomet-xxl-qe": "XCOMET-XXL, no reference", "cometkiwi-xl": "CometKiwi-XL",
          "cometkiwi-xxl": "CometKiwi-XXL", "metricx24": "MetricX-24",
-         "metricx24-qe": "MetricX-24, no reference"}  # fmt: skip
+         "metricx24-qe": "MetricX-24, no reference", "gemba-esa": "GEMBA-ESA"}  # fmt: skip
 # File names of ALMA's release → rows of the ALMA paper's tables a and b. GPT-4 of the release is a later model
 # (gpt-4-1106-preview) than the paper's, and gpt3.5-text-davinci-003 is its GPT-3.5-D.
 PUBLISHED_ROWS = {"ALMA-13B-LoRA": "ALMA-13B-LoRA", "gpt3.5-text-davinci-003": "GPT-3.5-D zero-shot"}

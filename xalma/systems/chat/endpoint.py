@@ -18,11 +18,8 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -33,6 +30,7 @@ from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, is_answer, re
 from xalma.systems.chat.costs import Estimate, check_amounts
 from xalma.systems.chat.faults import Clock, Fault, Lost, SegmentRefused, check_faults, passes, retry_after
 from xalma.systems.chat.journal import Journal
+from xalma.systems.chat.threads import GRACE_S, in_thread
 from xalma.systems.decoding import bar
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
@@ -44,7 +42,6 @@ LONGEST_ASKED_S = 600.0  # a server that asks for more ends the run: who started
 SAID_WAIT_S = 5.0  # waits of this length are said
 LOST_TRIES = 4  # of a request whose answer may be paid and is lost
 UNREACHED_TRIES = 3  # of a server that has not answered at all
-GRACE_S = 2.0  # for answers under way after Ctrl-C: they are paid
 LARGEST_ANSWER = 16 * 2**20  # bytes
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs whole URLs, in which keys may stand
@@ -121,37 +118,51 @@ class Endpoint:
 
     def estimate(self, texts: Sequence[str], src: str, tgt: str) -> Estimate:
         """What translating `texts` will take beyond what the journal has."""
-        asked = {self.key(body): body for body in (self.request(text, src, tgt) for text in texts)}
+        return self._estimate(*self._requests(texts, src, tgt))
+
+    def _requests(self, texts: Sequence[str], src: str, tgt: str) -> tuple[list[dict[str, Any]], int]:
+        """(bodies, tokens of the prompt without a segment)."""
+        frame = tokens_of(self.template.prompt("", src, tgt)) + PROMPT_OVERHEAD
+        return [self.request(text, src, tgt) for text in texts], frame
+
+    def _estimate(self, bodies: Sequence[dict[str, Any]], frame: int) -> Estimate:
+        asked = {self.key(body): body for body in bodies}
         todo = {key: body for key, body in asked.items() if key not in self.journal}
-        given = sum(map(_prompt_tokens, todo.values()))
-        self._frame = tokens_of(self.template.prompt("", src, tgt)) + PROMPT_OVERHEAD
+        given, self._frame = sum(map(_prompt_tokens, todo.values())), frame
         written = max(0, given - self._frame * len(todo))
         return Estimate(len(todo), len(asked) - len(todo), given, written, self.price(given, written))
 
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
-        """Translations in the order of `texts`; says what it will roughly cost before the first request.
-
-        Raises ValueError where the estimate is above `max_cost`, RuntimeError where answers are missing in the end,
-        KeyboardInterrupt with a sentence; what was answered is in the journal then, and the same call goes on from
-        there.
-        """
+        """Translations in the order of `texts`. Raises ValueError for a direction it has not, and as `answers`."""
         self.row.check(src, tgt)
-        estimate = self.estimate(texts, src, tgt)
+        bodies, frame = self._requests(texts, src, tgt)
+        found = self.answers(bodies, f"{src}-{tgt}", frame, progress=progress)
+        return [self.template.clean(answer["text"]) for answer in found]
+
+    def answers(
+        self, bodies: Sequence[dict[str, Any]], label: str, frame: int = 0, *, progress: bool = True
+    ) -> list[dict[str, Any]]:
+        """The journal's answers to requests, in their order; says what it will roughly cost before the first one.
+
+        frame: tokens of a prompt without its segment. Raises ValueError where the estimate is above `max_cost`,
+        RuntimeError where answers are missing in the end, KeyboardInterrupt with a sentence; what was answered is in
+        the journal then, and the same call goes on from there.
+        """
+        estimate = self._estimate(bodies, frame)
         if estimate.requests:
-            self._say(f"{src}-{tgt}: {estimate}")
+            self._say(f"{label}: {estimate}")
             if lost := self.journal.lost_lines:
                 self._say(
                     f"{lost} lines of {self.journal.path} can't be read: their answers are paid for once more"
                 )
         self.check_cost(estimate)
-        bodies = [self.request(text, src, tgt) for text in texts]
         keys = [self.key(body) for body in bodies]
         self._ask(
             {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.journal}, progress
         )
         answers = [self.journal[key] for key in keys]
-        self._say_oddities(f"{src}-{tgt}", answers)
-        return [self.template.clean(answer["text"]) for answer in answers]
+        self._say_oddities(label, answers)
+        return answers
 
     def check_cost(self, estimate: Estimate) -> None:
         """Raises ValueError where what the journal holds and what is estimated are above `max_cost` together."""
@@ -194,7 +205,7 @@ class Endpoint:
         refused: list[str] = []
         with bar(len(todo), self.row.name, progress) as shown:
             try:
-                _in_thread(self._ask_all(todo, refused, shown))
+                in_thread(self._ask_all(todo, refused, shown))
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"stopped: {len(self.journal)} answers are in {self.journal.path}; the same command goes on from "
@@ -385,29 +396,5 @@ class Endpoint:
         print(f"{self.row.name} {words}", file=sys.stderr, flush=True)
 
 
-def _in_thread(work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` in an event loop of its own thread, since a notebook's has one already. Ctrl-C cancels it."""
-    loop, outcome = asyncio.new_event_loop(), Future()
-    task = loop.create_task(work)
-
-    def run() -> None:
-        try:
-            outcome.set_result(loop.run_until_complete(task))
-        except BaseException as error:
-            outcome.set_exception(error)
-        finally:
-            loop.close()
-
-    thread = Thread(target=run, daemon=True)  # it must not hold up the end of the process
-    thread.start()
-    try:
-        outcome.result()
-    except KeyboardInterrupt:
-        with suppress(RuntimeError):  # the loop has just ended
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join(GRACE_S + 0.5)
-        raise
-
-
 def _prompt_tokens(body: Mapping[str, Any]) -> int:
-    return tokens_of(body["messages"][0]["content"]) + PROMPT_OVERHEAD
+    return sum(tokens_of(message["content"]) for message in body["messages"]) + PROMPT_OVERHEAD
