@@ -185,7 +185,7 @@ def run_xalma(
     model: torch.nn.Module, rows: list, p: Profile, clock: Clock, options: argparse.Namespace
 ) -> list[float]:
     """Losses of the updates by xalma.training.trainer."""
-    plain_update = training.Run.update
+    plain_update = training.TrainingRun.update
 
     def update(self, parts):
         row = plain_update(self, parts)
@@ -193,7 +193,7 @@ def run_xalma(
         return row
 
     steps = options.warmup + options.steps
-    with patch.object(training.Run, "update", update):
+    with patch.object(training.TrainingRun, "update", update):
         log = training.train(
             model, rows, p, p.stage(4), steps=steps, seed=options.seed, pad_token_id=0, label="xalma"
         )

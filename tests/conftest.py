@@ -113,15 +113,15 @@ def finished(micro, ladder) -> dict[int, Path]:
 @pytest.fixture
 def handed_over(monkeypatch) -> list[dict[str, torch.Tensor]]:
     """The gradients by name, before they are clipped, that each update of the trainer hands to its optimizer."""
-    from xalma.training.trainer import Run
+    from xalma.training.trainer import TrainingRun
 
-    found, apply = [], Run.apply
+    found, apply = [], TrainingRun.apply
 
-    def filed(run: Run) -> torch.Tensor:
+    def filed(run: TrainingRun) -> torch.Tensor:
         found.append({name: x.grad.clone() for x, name in run.names.items()})
         return apply(run)
 
-    monkeypatch.setattr(Run, "apply", filed)
+    monkeypatch.setattr(TrainingRun, "apply", filed)
     return found
 
 

@@ -72,13 +72,13 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
         model = attach_adapter(model, 6, rank=4, alpha=8, dropout=dropout)
     if kind.endswith("pairs"):
         data, stage, more = pairs(), 5, {"objective": Arpo(beta=0.1), "probe": pairs()[:5]}
-    plain_update = training.Run.update
+    plain_update = training.TrainingRun.update
 
     def update(self, parts):
         before_step(self.step)
         return plain_update(self, parts)
 
-    training.Run.update = update
+    training.TrainingRun.update = update
     try:
         log = training.train(
             model,
@@ -93,7 +93,7 @@ def run(kind: str, folder: Path | None, before_step=lambda step: None, dropout: 
             **more,
         )
     finally:
-        training.Run.update = plain_update
+        training.TrainingRun.update = plain_update
     return model, log
 
 

@@ -37,7 +37,7 @@ def start(p: Profile, batch: int | None = None, step: int | None = None) -> tupl
     count = Path(p.run_dir) / "decoded"
     count.write_bytes(b"")
     if (pid := os.fork()) == 0:
-        decode, update = GenerationMixin.generate, training.Run.update
+        decode, update = GenerationMixin.generate, training.TrainingRun.update
 
         def decode_or_die(self, *args, **kwargs):
             if count.stat().st_size == batch:
@@ -50,7 +50,7 @@ def start(p: Profile, batch: int | None = None, step: int | None = None) -> tupl
                 os.kill(os.getpid(), signal.SIGKILL)
             return update(self, parts)
 
-        GenerationMixin.generate, training.Run.update = decode_or_die, update_or_die
+        GenerationMixin.generate, training.TrainingRun.update = decode_or_die, update_or_die
         try:
             stages.stage5_arpo(p, GROUP, stages.stage_folder(p, 4, GROUP))
             os._exit(0)

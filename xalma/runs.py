@@ -111,35 +111,35 @@ def finished(folder: Path, inputs: Mapping[str, Any], make: Callable[[Path], dic
         return folder
     started = time.perf_counter()
     with new_directory(folder) as aside:
-        facts = make(aside)
-        if "log" in facts:
-            write_json(aside / "log.json", facts.pop("log"))
-        facts |= {
+        record = make(aside)
+        if "log" in record:
+            write_json(aside / "log.json", record.pop("log"))
+        record |= {
             "fingerprint": key,
             "seconds": round(time.perf_counter() - started, 1),
             "inputs": dict(inputs),
         }
-        file_run(aside, facts, folder, weights="base" in facts)
+        file_run(aside, record, folder, weights="base" in record)
     return folder
 
 
-def file_run(folder: Path, facts: dict[str, Any], final: Path, weights: bool = True) -> None:
-    """Write run.json of what lies in `folder` and will be `final`: facts, provenance, and the hash of every file.
+def file_run(folder: Path, record: dict[str, Any], final: Path, weights: bool = True) -> None:
+    """Write run.json of what lies in `folder` and will be `final`: the record, provenance, and the hash of every file.
 
-    facts: `base` and `previous`, if given, as paths from here. weights: whether there must be some.
+    record: `base` and `previous`, if given, as paths from here. weights: whether there must be some.
     Raises ValueError where they are missing, can't be read or are not finite.
     """
     if weights:
         check_weights(folder)
-    base = facts.get("base")
+    base = record.get("base")
     apart = base and Path(base).resolve() != final.resolve()
-    facts = facts | {
+    record = record | {
         "base_sha256": weights_hash(read_run(base)) if apart else None,
-        **{key: os.path.relpath(facts[key], final) for key in ("base", "previous") if facts.get(key)},
+        **{key: os.path.relpath(record[key], final) for key in ("base", "previous") if record.get(key)},
         **provenance(),
         "sha256": {name: file_hash(folder / name) for name in _names(folder) if name != "run.json"},
     }
-    write_json(folder / "run.json", facts | {"run_sha256": _own_hash(facts)})
+    write_json(folder / "run.json", record | {"run_sha256": _own_hash(record)})
 
 
 def check_weights(folder: Path) -> None:

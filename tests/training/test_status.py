@@ -17,7 +17,7 @@ def test_stage_5_can_be_watched(micro, finished, tmp_path, monkeypatch):
     """Begun while it decodes, training while it trains, done at last."""
     shutil.copytree(micro.run_dir, tmp_path / "runs")
     p, seen = micro.but(run_dir=str(tmp_path / "runs"), stage5_epochs=2.0), []
-    decode, update = stages.generate, trainer.Run.update
+    decode, update = stages.generate, trainer.TrainingRun.update
 
     def watched(function):
         def call(*args, **kwargs):
@@ -28,7 +28,7 @@ def test_stage_5_can_be_watched(micro, finished, tmp_path, monkeypatch):
 
     shutil.rmtree(stage_folder(p, 5, 6))
     monkeypatch.setattr(stages, "generate", watched(decode))
-    monkeypatch.setattr(trainer.Run, "update", watched(update))
+    monkeypatch.setattr(trainer.TrainingRun, "update", watched(update))
     steps = stages.read_run(stages.stage5_arpo(p, 6))["steps"]
     assert [row["state"] for row in seen] == ["begun", "begun"] + ["training"] * (steps - 1)
     assert seen[2]["progress"] == f"step 1 of {steps} ({100 / steps:.0f} %)" and seen[2]["loss"] > 0

@@ -18,7 +18,7 @@ from xalma.models.adapters import attach_adapter
 from xalma.models.losses import answer_nats, evaluate_loss, labelled_loss
 from xalma.training import stages
 from xalma.training.objectives import Labelled
-from xalma.training.trainer import Run, train
+from xalma.training.trainer import TrainingRun, train
 
 
 def rows(n: int = 16, seed: int = 0) -> list[dict[str, list[int]]]:
@@ -195,7 +195,7 @@ def test_the_optimizer_is_the_profiles(base, micro):
     p = micro.but(
         stage2_learning_rate=0.5, stage2_schedule="linear", warmup_ratio=0.2, weight_decay=0.3, threads=1
     )
-    run = Run(base, p, p.stage(2), 10, Labelled())
+    run = TrainingRun(base, p, p.stage(2), 10, Labelled())
     decayed, free = run.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {x.ndim for x in decayed["params"]} == {2} and {x.ndim for x in free["params"]} == {1}

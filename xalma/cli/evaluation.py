@@ -160,8 +160,8 @@ def _languages(arguments: argparse.Namespace) -> None:
         f"{'code':5}{'language':14}{'script':8}{'group':7}{'FLORES':11}{'OSCAR':7}{'NTREX':10}BLEU tokenizer"
     )
     for row in known_languages().values():
-        place = row.group or "all"
+        group = row.group or "all"
         print(
-            f"{row.code:5}{row.name:14}{row.script:8}{place!s:7}{row.flores:11}{row.oscar:7}{row.ntrex:10}{row.sacrebleu_tokenizer}"
+            f"{row.code:5}{row.name:14}{row.script:8}{group!s:7}{row.flores:11}{row.oscar:7}{row.ntrex:10}{row.sacrebleu_tokenizer}"
         )
     print("\ngroups: " + "; ".join(f"{number} {name}" for number, name in GROUP_NAMES.items()))

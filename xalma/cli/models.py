@@ -47,14 +47,14 @@ def _translate(arguments: argparse.Namespace) -> None:
     from xalma.training.ladder import newest_stage
     from xalma.training.stages import open_merged
 
-    place = usable_device(arguments.device)
-    dtype = usable_dtype(arguments.dtype or "float32", place)
+    device = usable_device(arguments.device)
+    dtype = usable_dtype(arguments.dtype or "float32", device)
     folder = arguments.model or newest_stage(p, group)
     model, tokenizer = (
         open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
     )
     outputs = translate(
-        model.to(place), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
+        model.to(device), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
         beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch, counts=(counts := Counter()),
     )  # fmt: skip
     if counts["cut"]:

@@ -57,12 +57,12 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
             f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions"
         )
     if arguments.results:
-        facts = {"origin": arguments.origin, "resample": arguments.resample, "chosen_by": scores.chosen_by}
-        paths = write_scores(scores, arguments.results, arguments.testset, _command(), **facts)
+        details = {"origin": arguments.origin, "resample": arguments.resample, "chosen_by": scores.chosen_by}
+        paths = write_scores(scores, arguments.results, arguments.testset, _command(), **details)
         if arguments.origin == "data" and published_of(arguments.testset):
-            written, said = write_published(outputs, arguments.testset, Path(arguments.results))
+            written, note = write_published(outputs, arguments.testset, Path(arguments.results))
             paths += written
-            print(f"\n{said}")
+            print(f"\n{note}")
         print("\nwritten:", *paths, sep="\n  ")
 
 
@@ -78,8 +78,8 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
         print(
             f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}"
         )
-        if said := mark_explained(metric, scores.chosen_by):
-            print(f"  {said}")
+        if note := mark_explained(metric, scores.chosen_by):
+            print(f"  {note}")
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
             print(
@@ -125,8 +125,8 @@ def compare_systems(arguments: Namespace) -> None:
             f"(95 % {mean.low:+.2f} to {mean.high:+.2f}, p = {mean.p_value:.4f})\nA: {sentence(frame)}"
         )
         print(_noticed(metric, mean.delta))
-        if said := mark_explained(metric, chosen_by):
-            print(said)
+        if note := mark_explained(metric, chosen_by):
+            print(note)
 
 
 def _noticed(metric: str, difference: float) -> str:
@@ -194,11 +194,11 @@ def _of_systems(outputs: Outputs, chosen: str | None) -> Outputs:
     return {name: outputs[name] for name in listed(chosen)}
 
 
-def _one_system(place: str) -> tuple[str, dict[str, Path]]:
-    found = find_outputs(place)
+def _one_system(folder: str) -> tuple[str, dict[str, Path]]:
+    found = find_outputs(folder)
     if len(found) > 1:
         raise ValueError(
-            f"{place} holds {len(found)} systems ({', '.join(found)}): name one of them, not the folder"
+            f"{folder} holds {len(found)} systems ({', '.join(found)}): name one of them, not the folder"
         )
     return next(iter(found.items()))
 

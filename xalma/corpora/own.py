@@ -27,7 +27,7 @@ from xalma.profiles import Profile
 FORMS = ("txt", "tsv", "jsonl", "parquet")
 
 
-KINDS = ("monolingual", "bitext", "sft", "dev", "test")
+PARTS = ("monolingual", "bitext", "sft", "dev", "test")
 
 
 class OwnCorpus(Corpus):
@@ -45,9 +45,9 @@ class OwnCorpus(Corpus):
                 f"corpus own needs a folder of yours, and corpus_path is {self.p.corpus_path!r}: "
                 f"--set corpus_path=FOLDER, laid out as data_cards/own.md says"
             )
-        if not any((path / kind).is_dir() for kind in KINDS):
+        if not any((path / kind).is_dir() for kind in PARTS):
             raise FileNotFoundError(
-                f"{path} has none of the folders {', '.join(KINDS)}, but {_listed(path)}: lay it out as "
+                f"{path} has none of the folders {', '.join(PARTS)}, but {_listed(path)}: lay it out as "
                 f"data_cards/own.md says"
             )
         return path
@@ -127,7 +127,7 @@ class OwnCorpus(Corpus):
     def notes(self, lang: str) -> list[str]:
         for kind in ("sft", "dev", "test"):
             sum(1 for _ in self._pairs(kind, lang))
-        dropped = {kind: self.dropped[kind, lang] for kind in KINDS if self.dropped[kind, lang]}
+        dropped = {kind: self.dropped[kind, lang] for kind in PARTS if self.dropped[kind, lang]}
         return [f"{self.NAME}: {n} pairs of {kind}/ left out, a side is empty" for kind, n in dropped.items()]
 
     def _pairs(self, kind: str, lang: str) -> Iterator[Pair]:

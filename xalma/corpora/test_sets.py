@@ -226,13 +226,13 @@ def _wmt24pp(folder: Path, src: str, tgt: str) -> _Read:
     paths = [path for suffix in (".tsv.gz", ".tsv") if (path := folder / f"{tgt}{suffix}").is_file()]
     if src != ENGLISH or not paths:
         raise FileNotFoundError(f"no {src}-{tgt} in {folder}: it has {', '.join(directions_of(WMT24PP))}")
-    rows = read_table(paths[0], ("source", "target", "document", "is_bad_source"))
+    rows = read_rows(paths[0], ("source", "target", "document", "is_bad_source"))
     bad = frozenset(i for i, row in enumerate(rows) if row[3] == "1")
     sources, references, documents = ([row[i] for row in rows] for i in range(3))
     return _Read(sources, references, f"XALMA_DATA {WMT24PP}/", documents, bad)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def read_rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """Cells of each line of a table without a header, packed with gzip or not.
 
     Raises ValueError, naming the line, where there are not as many cells as columns, and for a cut file.

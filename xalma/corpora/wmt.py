@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xalma.corpora.base import Corpus, Pair, data_folder, hash_files, others, shuffled
-from xalma.corpora.test_sets import WMT24PP, directions_of, load, read_table
+from xalma.corpora.test_sets import WMT24PP, directions_of, load, read_rows
 from xalma.languages import ENGLISH
 
 
@@ -113,7 +113,7 @@ class Wmt24ppCorpus(Wmt22Corpus):
 @lru_cache(maxsize=64)
 def table_pairs(path: Path) -> tuple[Pair, ...]:
     """(English, other) pairs of a table's rows with reference 1. Raises ValueError, naming the line, for a bad row."""
-    rows = read_table(path, ("origin", "reference", "text", "English text"))
+    rows = read_rows(path, ("origin", "reference", "text", "English text"))
     return tuple((english, other) for _, reference, other, english in rows if reference == "1")
 
 

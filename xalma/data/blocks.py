@@ -27,7 +27,7 @@ from xalma.corpora.registry import open_corpus
 from xalma.data.collate import IGNORE
 from xalma.data.literal import token_ids
 from xalma.data.mixing import ENCODE_DOCUMENTS, profile_shares
-from xalma.data.token_files import KINDS, TokenFiles
+from xalma.data.token_files import STAGE_TEXT, TokenFiles
 from xalma.files import fingerprint
 from xalma.profiles import Profile
 
@@ -156,16 +156,16 @@ def _filled(
 
 def mixing_text(plan: pd.DataFrame) -> str:
     """The plan in one line: "20 B tokens: is repeats 41×, cs 1.2×; part of de 34 %, …"."""
-    said = [f"{plan['tokens'].sum() / 1e9:.3g} B tokens"]
+    parts = [f"{plan['tokens'].sum() / 1e9:.3g} B tokens"]
     repeated = plan[plan["epochs"] > 1].sort_values("epochs", ascending=False)
     cut = plan[plan["epochs"] <= 1].sort_values("epochs")
     if len(repeated):
-        said.append(
+        parts.append(
             "repeated: " + ", ".join(f"{code} {row.epochs:.3g}×" for code, row in repeated.iterrows())
         )
     if len(cut):
-        said.append("read in part: " + ", ".join(f"{code} {row.epochs:.0%}" for code, row in cut.iterrows()))
-    return "; ".join(said)
+        parts.append("read in part: " + ", ".join(f"{code} {row.epochs:.0%}" for code, row in cut.iterrows()))
+    return "; ".join(parts)
 
 
 def prepared_files(p: Profile, kind: str, codes: tuple[str, ...]) -> dict[str, TokenFiles]:
@@ -179,7 +179,7 @@ def prepared_blocks(p: Profile, tokenizer, number: int, codes: tuple[str, ...], 
     Raises ValueError where the text was packed for another block size or with another tokenizer, where a file has
     changed since, and, unless `contamination` is "allow", where the corpus's held-out sentences were not left out.
     """
-    files, budget = prepared_files(p, KINDS[number], codes), n_blocks * p.block_tokens
+    files, budget = prepared_files(p, STAGE_TEXT[number], codes), n_blocks * p.block_tokens
     for code, one in files.items():
         one.check(tokenizer, p.block_tokens)
         one.verify()

@@ -206,9 +206,9 @@ def prepare_profile(
             open_corpus(p), folder, tokenizer, (code,), kind, p.block_tokens, engine, **options
         ).values()
         rows = index["rows"]
-        said = ", ".join(f"{reason} {n:,}" for reason, n in rows["dropped"].items()) or "none"
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in rows["dropped"].items()) or "none"
         print(
-            f"{code}: {index['tokens']:,} tokens; {rows['kept']:,} of {rows['read']:,} rows kept; dropped: {said}"
+            f"{code}: {index['tokens']:,} tokens; {rows['kept']:,} of {rows['read']:,} rows kept; dropped: {reasons}"
         )
     print(f"train on it with --set mixing_blocks={folder}")
 

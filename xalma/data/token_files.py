@@ -10,7 +10,7 @@ import numpy as np
 
 from xalma.files import file_hash, fingerprint, read_json
 
-KINDS = {1: "monolingual", 2: "monolingual", 3: "bitext"}  # the prepared text a stage reads
+STAGE_TEXT = {1: "monolingual", 2: "monolingual", 3: "bitext"}  # the prepared text a stage reads
 _verified: dict[Path, tuple] = {}  # file -> size, time and hash when it was compared
 
 

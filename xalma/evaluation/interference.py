@@ -81,13 +81,13 @@ def mark_explained(metric: str, chosen_by: Mapping[str, Iterable[str]]) -> str:
     """What the mark means in a table of `metric`, and what is not known; "" where there is nothing to say."""
     parts = [f"{system} by {' and '.join(chosen_by[system])}" for system in flagged(metric, chosen_by)]
     unknown = [system for system, metrics in chosen_by.items() if UNKNOWN in metrics]
-    said = [
+    parts = [
         f"{MARK}: no independent score, as this metric or one of its family chose or filtered training pairs: "
         f"{'; '.join(parts)}."
     ] if parts else []  # fmt: skip
-    said += (
+    parts += (
         [f"Not known by which metric the training pairs were chosen: {', '.join(unknown)}."]
         if unknown
         else []
     )
-    return " ".join(said)
+    return " ".join(parts)

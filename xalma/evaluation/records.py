@@ -116,9 +116,9 @@ def off_target_label(records: Iterable[Record]) -> str:
     return f"off-target % ({' / '.join(sorted(checked)) or 'not measured'})"
 
 
-def write_run(path: str | Path, command: str, **facts: Any) -> Path:
-    """Write run.json: command, `facts` (seconds, tokens, seed ...), commit, versions, hardware."""
-    return write_json(path, {"command": command, **facts, **provenance()})
+def write_run(path: str | Path, command: str, **details: Any) -> Path:
+    """Write run.json: command, `details` (seconds, tokens, seed ...), commit, versions, hardware."""
+    return write_json(path, {"command": command, **details, **provenance()})
 
 
 def group_means(records: Iterable[Record]) -> pd.DataFrame:

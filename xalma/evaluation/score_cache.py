@@ -41,7 +41,7 @@ class ScoreCache:
                 raise OSError(
                     f"can't open the score cache {self.path} ({error}): name another file"
                 ) from error
-            with self._said():
+            with self._naming_the_file():
                 self._database.executescript(_TABLES)
         return self
 
@@ -59,7 +59,7 @@ class ScoreCache:
         for start in range(0, len(unique), KEYS_AT_ONCE):
             part = unique[start : start + KEYS_AT_ONCE]
             query = f"SELECT key, score, seal FROM sealed_scores WHERE key IN ({','.join('?' * len(part))})"
-            with self._said():
+            with self._naming_the_file():
                 rows = self._database.execute(query, part).fetchall()
             whole = {key: score for key, score, seal in rows if seal == _seal(key, score)}
             self.damaged += len(rows) - len(whole)
@@ -69,7 +69,7 @@ class ScoreCache:
     def put(self, scores: Mapping[bytes, float]) -> None:
         """Keep `scores`: all of them or, if this process is killed meanwhile, none."""
         if self._database is not None:
-            with self._said(), self._database:
+            with self._naming_the_file(), self._database:
                 rows = ((key, score, _seal(key, score)) for key, score in scores.items())
                 self._database.executemany("INSERT OR REPLACE INTO sealed_scores VALUES (?, ?, ?)", rows)
 
@@ -79,21 +79,21 @@ class ScoreCache:
             return checkpoint_hash(path)
         place, stat = str(path.resolve()), path.stat()
         seen = (stat.st_size, stat.st_mtime_ns)
-        with self._said():
+        with self._naming_the_file():
             query = "SELECT size, mtime_ns, sha256, seal FROM sealed_files WHERE path = ?"
             row = self._database.execute(query, (place,)).fetchone()
         if row and row[:2] == seen and row[3] == _seal(place, *row[:3]):
             return row[2]
         digest = checkpoint_hash(path)
         row = (place, *seen, digest)
-        with self._said(), self._database:
+        with self._naming_the_file(), self._database:
             self._database.execute(
                 "INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?)", (*row, _seal(*row))
             )
         return digest
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _naming_the_file(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:

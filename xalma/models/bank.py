@@ -172,19 +172,19 @@ class ModuleBank(nn.Module):
             raise
 
     def _fill(self, group: int, checkpoint: Checkpoint) -> None:
-        places = {}
+        slots = {}
         for shared in self.inputs:
             for name, (a, b) in zip(shared.names, shared.matrices(group), strict=True):
-                places |= {(name, "A"): a, (name, "B"): b}
+                slots |= {(name, "A"): a, (name, "B"): b}
         for name, letter, tensor in checkpoint.module_tensors(group):
-            place = places.get((name, letter))
-            if place is None or place.shape != tensor.shape:
-                wanted = "no such layer" if place is None else f"{tuple(place.shape)}"
+            slot = slots.get((name, letter))
+            if slot is None or slot.shape != tensor.shape:
+                wanted = "no such layer" if slot is None else f"{tuple(slot.shape)}"
                 raise ValueError(
                     f"the module of group {group} does not fit this base: {letter} of {name} is {tuple(tensor.shape)}, "
                     f"here it would be {wanted}; load it beside the base it was trained on"
                 )
-            place.data.copy_(tensor)
+            slot.data.copy_(tensor)
 
     def unload(self, group: int) -> None:
         """Drops a group's module and gives its memory back. Raises ValueError if it is not loaded."""

@@ -125,8 +125,8 @@ class Steps:
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(f"a decoding step can't be recorded, so each runs anew: {reason}", stacklevel=2)
                 return self.forward(**inputs)
-        for place, value in zip(tensors_of(self.inputs), tensors_of(inputs), strict=True):
-            place.copy_(value)
+        for kept, value in zip(tensors_of(self.inputs), tensors_of(inputs), strict=True):
+            kept.copy_(value)
         for layer, keys, values in self.places:
             if layer.keys is not keys:  # beam search has put its choice of rows into new tensors
                 layer.keys, layer.values = keys.copy_(layer.keys), values.copy_(layer.values)

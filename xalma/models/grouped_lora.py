@@ -390,16 +390,16 @@ def restore_rows(found: Any, back: Tensor | None) -> Any:
             found[name] = restore_rows(found[name], back)
         if found.get("beam_indices") is not None:  # its values name rows of the scores
             rows, named = len((found.get("scores") or found["logits"])[0]), found["beam_indices"]
-            original = _spread(back, rows).argsort().to(named.device)
+            original = _repeated(back, rows).argsort().to(named.device)
             found["beam_indices"] = torch.where(named < 0, named, original[named.clamp(min=0)])
     elif isinstance(found, tuple):
         return tuple(restore_rows(part, back) for part in found)
     elif isinstance(found, Tensor) and back is not None and found.dim() and len(found) % len(back) == 0:
-        return found[_spread(back, len(found)).to(found.device)]
+        return found[_repeated(back, len(found)).to(found.device)]
     return found
 
 
-def _spread(back: Tensor, rows: int) -> Tensor:
+def _repeated(back: Tensor, rows: int) -> Tensor:
     """`back` for `rows` rows, each of its own k times over."""
     k = rows // len(back)
     return (back[:, None] * k + torch.arange(k)).flatten()

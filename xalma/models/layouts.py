@@ -401,13 +401,13 @@ def base_of_adapter(name: str | Path, folder: Path, config: Mapping[str, Any]) -
     if (folder / "run.json").exists():
         from xalma.runs import open_stage
 
-        places = [Path(open_stage(folder).get("base") or folder)]
+        candidates = [Path(open_stage(folder).get("base") or folder)]
     else:
         beside = named.rsplit("/", 1)[-1] or "base"
-        places = [folder / named, Path(named), folder.parent / beside, folder.parent / "base"]
-    for place in places:
-        if place.resolve() != folder.resolve() and (place / "config.json").exists():
-            return place.resolve()
+        candidates = [folder / named, Path(named), folder.parent / beside, folder.parent / "base"]
+    for candidate in candidates:
+        if candidate.resolve() != folder.resolve() and (candidate / "config.json").exists():
+            return candidate.resolve()
     if re.fullmatch(r"haoranxu/X-ALMA-13B-Group[1-8]", str(name)):
         return fetch(HUB_BASE).resolve()
     if HUB_ID.fullmatch(named):

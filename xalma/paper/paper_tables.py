@@ -301,10 +301,10 @@ def groups_sentence(tests: pd.DataFrame, before: str, after: str, metric: str = 
         if len(side)
     ]  # fmt: skip
     others = len(rows) - len(significant)
-    said = [f"significantly {' and '.join(parts)}"] if parts else []
-    said += [f"no significant difference in {others} of {len(rows)} means"] if others else []
+    sentences = [f"significantly {' and '.join(parts)}"] if parts else []
+    sentences += [f"no significant difference in {others} of {len(rows)} means"] if others else []
     what = f"{after} against {before}, mean {metric} of a group's directions"
-    return f"{what}: {'; '.join(said)} ({tests['how'].iloc[0]})."
+    return f"{what}: {'; '.join(sentences)} ({tests['how'].iloc[0]})."
 
 
 def difference_text(row: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _measured(book: Phrasebook) -> pd.DataFrame:
     items = book.dice().items
     rows = {}
     for lang in LANGUAGES:
-        said = book.sentences(lang, "bitext", _SAMPLE)
+        sentences = book.sentences(lang, "bitext", _SAMPLE)
         test, dev = (book.held_out(lang, split) for split in HELD_OUT)
         seen = {s for split in TRAINING for s in book.sentences(lang, split, CHECKED)}
         names = [{speaker(lang).say((k, (i,))) for i in items[k]} for k in ("countries", "languages")]
@@ -95,9 +95,9 @@ def _measured(book: Phrasebook) -> pd.DataFrame:
             "name": LANGUAGES[lang].name,
             "test": len(test),
             "dev": len(dev - test),
-            "distinct": len(set(said)),
-            "characters": sum(map(len, said)) / _SAMPLE,
-            "words": sum(len(text.split()) for text in said) / _SAMPLE,
+            "distinct": len(set(sentences)),
+            "characters": sum(map(len, sentences)) / _SAMPLE,
+            "words": sum(len(text.split()) for text in sentences) / _SAMPLE,
             "in training": len((test | dev) & seen),
             "names shared": len(names[0] & names[1]),
         }
@@ -119,7 +119,7 @@ def _coverage(book: Phrasebook) -> str:
     table = book.coverage()
     types = [column for column in table if column != "missing"]
     full = [lang for lang, row in table.iterrows() if all(row[types])]
-    marks = table[types].map(lambda said: "yes" if said else "–")
+    marks = table[types].map(lambda can: "yes" if can else "–")
     partial = "\n".join(f"- **{lang}**: {why}" for lang, why in table["missing"].items() if why)
     return (
         f"{len(full)} of {len(table)} languages can say every type; the others:\n\n{partial}\n\n"

@@ -225,12 +225,12 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
         old, new = side[before].mean(), side[after].mean()
         gain = (side[after] - side[before]).to_numpy()
         places = 4 if metric in IN_BITS else 2
-        said = f"{name} {old:.{places}f} → {new:.{places}f}"
+        change = f"{name} {old:.{places}f} → {new:.{places}f}"
         if metric in ("bleu", "chrf") and max(old, new) < 1:
-            parts.append(f"{said} (no translation yet)")
+            parts.append(f"{change} (no translation yet)")
             continue
         counts = f"{np.sum(gain > 0)} of {len(gain)} directions up, {np.sum(gain < 0)} down"
-        parts.append(f"{said} ({new - old:+.{places}f}; {counts})")
+        parts.append(f"{change} ({new - old:+.{places}f}; {counts})")
     labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": off_target_label(chosen).capitalize(),
               "bits_per_byte": "Bits per byte of the reference", "text_bits": "Bits per byte of text alone",
               "partner_gain": "Partner gain, bits per byte"}  # fmt: skip

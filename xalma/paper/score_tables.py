@@ -187,36 +187,38 @@ def win_tie_loss_table(scores: Scores, metric: str) -> pd.DataFrame:
     )
 
 
-def write_scores(scores: Scores, folder: str | Path, testset: str, command: str, **facts: Any) -> list[Path]:
+def write_scores(
+    scores: Scores, folder: str | Path, testset: str, command: str, **details: Any
+) -> list[Path]:
     """Write all files of one scored test set under folder/<testset>; returns the paths.
 
-    facts: for run.json, beside command and provenance.
+    details: for run.json, beside command and provenance.
     """
-    place, title = Path(folder) / Path(testset).name, Path(testset).name
+    target, title = Path(folder) / Path(testset).name, Path(testset).name
     scored = scores.table.dropna(subset="value")
     records = [
         Record(title, r.system, r.direction, r.metric, r.value, r.n, r.signature) for r in scored.itertuples()
     ]
-    paths = [write_records(place / "scores.jsonl", records)]
-    paths.append(_csv(place / "intervals.csv", scores.table))
+    paths = [write_records(target / "scores.jsonl", records)]
+    paths.append(_csv(target / "intervals.csv", scores.table))
     found = {
         metric: against_best(scores, metric)
         for metric, kept in scores.statistics.items()
         if any(kept.values())
     }
     frames = [frame.assign(metric=metric) for metric, frame in found.items()]
-    paths.append(_csv(place / "significance.csv", pd.concat(frames)))
+    paths.append(_csv(target / "significance.csv", pd.concat(frames)))
     for metric in scores.table["metric"].unique():
         made = score_table(
             scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric)
         )
-        paths += write_marked(made, place / metric.replace("+", "p"))
+        paths += write_marked(made, target / metric.replace("+", "p"))
     if "bleu" in scores.statistics and _has_published(scores):
         paths += write_marked(
-            golden_table(scores, f"BLEU of released outputs on {title} beside the paper's"), place / "golden"
+            golden_table(scores, f"BLEU of released outputs on {title} beside the paper's"), target / "golden"
         )
-        paths.append(save_figure(golden_figure(golden_frame(scores)), place / "golden.png"))
-    return [*paths, write_run(place / "run.json", command, **facts)]
+        paths.append(save_figure(golden_figure(golden_frame(scores)), target / "golden.png"))
+    return [*paths, write_run(target / "run.json", command, **details)]
 
 
 def _has_published(scores: Scores) -> bool:
@@ -326,7 +328,7 @@ def write_published(
     rows = beside_ours(outputs, testset, published_of(testset))
     gaps = largest_gaps(rows)
     n = len(rows[KEYS[:2]].drop_duplicates())
-    said = f"{n} outputs: at most {gaps['bleu']:.4f} BLEU and {gaps['chrf']:.4f} chrF"
+    summary = f"{n} outputs: at most {gaps['bleu']:.4f} BLEU and {gaps['chrf']:.4f} chrF"
     return write_marked(
         table(rows, name), folder / name / "published"
-    ), f"{said} from the organisers' published scores"
+    ), f"{summary} from the organisers' published scores"

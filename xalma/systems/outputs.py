@@ -36,8 +36,8 @@ def single_lines(outputs: Sequence[str]) -> tuple[list[str], int]:
 
 def output_settings(row: System, given: dict[str, Any]) -> dict[str, Any]:
     """What makes one system's outputs what they are: its row, its prompt, and what was given when it was opened."""
-    places = [Path(given[name]) for name in ("path", "adapter") if given.get(name)]
-    found = {m for place in places if (place / "run.json").is_file() for m in chosen_by_of(place)}
+    folders = [Path(given[name]) for name in ("path", "adapter") if given.get(name)]
+    found = {m for folder in folders if (folder / "run.json").is_file() for m in chosen_by_of(folder)}
     behind = {"chosen_by": sorted({*row.chosen_by, *found})} if found else {}
     return {"system": asdict(row), "prompt": TEMPLATES[row.template].text, "given": given} | behind
 

@@ -70,10 +70,10 @@ class Checkpoints:
         """Whether a checkpoint is to be saved after `step` updates."""
         return self.every > 0 and step % self.every == 0
 
-    def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> bool:
+    def save(self, step: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> bool:
         """Save the state after `step` updates; all processes take part. False, with a warning, if it can't be written.
 
-        tensors: name -> tensor, sharded or not. facts: what JSON holds. The processes' random states are added.
+        tensors: name -> tensor, sharded or not. values: what JSON holds. The processes' random states are added.
         A full disk ends no training: the checkpoints before stay, and the next one is tried again.
         """
         partial = self.folder / f".partial-{step}"
@@ -81,7 +81,7 @@ class Checkpoints:
             together(lambda: rank() == 0 and self._empty(partial))
             hashes = together(lambda: self._write(partial, tensors))
             listed = dict(pair for part in hashes for pair in part.items())
-            together(lambda: rank() == 0 and self._finish(partial, step, facts, listed))
+            together(lambda: rank() == 0 and self._finish(partial, step, values, listed))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             free = shutil.disk_usage(self.folder.parent).free / 2**30  # torch may hide that a disk is full
@@ -107,8 +107,8 @@ class Checkpoints:
         written = [*(partial / "tensors").glob(f"shard-{rank() + 1:05d}-*.safetensors"), mine]
         return {str(path.relative_to(partial)): file_hash(path) for path in written}
 
-    def _finish(self, partial: Path, step: int, facts: dict[str, Any], hashes: dict[str, str]) -> None:
-        state = write_json(partial / "state.json", facts)
+    def _finish(self, partial: Path, step: int, values: dict[str, Any], hashes: dict[str, str]) -> None:
+        state = write_json(partial / "state.json", values)
         write_json(partial / MANIFEST, {"step": step, "sha256": hashes | {state.name: file_hash(state)}})
         for folder in (partial / "tensors", partial):
             folder_to_disk(folder)
@@ -136,7 +136,7 @@ class Checkpoints:
         return None
 
     def load(self, folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Fill `tensors` in place from a checkpoint, set this process's random state; returns the facts.
+        """Fill `tensors` in place from a checkpoint, set this process's random state; returns the values.
 
         Raises ValueError if it holds others.
         """

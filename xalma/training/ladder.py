@@ -172,9 +172,9 @@ def evaluate_folder(p: Profile, folder: str | Path, group: int, stage: str) -> l
 
 def _signed(records: Sequence[Record], chosen_by: Sequence[str]) -> list[Record]:
     """The records; those of no independent score say so in their signature, which every table prints."""
-    said = f"|{MARK} pairs chosen by {'+'.join(chosen_by)}"
+    note = f"|{MARK} pairs chosen by {'+'.join(chosen_by)}"
     return [
-        replace(r, signature=r.signature + said) if is_in_doubt(r.metric, chosen_by) else r for r in records
+        replace(r, signature=r.signature + note) if is_in_doubt(r.metric, chosen_by) else r for r in records
     ]
 
 

@@ -230,16 +230,16 @@ def disk(p: Profile, n_running: int = 1) -> dict[str, float]:
 
 def changes_that_help(p: Profile) -> Iterator[tuple[str, Profile]]:
     """(what to set, the profile with it), one after another, what costs least speed first."""
-    said = []
+    values = []
     if not p.gradient_checkpointing:
         p = p.but(gradient_checkpointing=True)
-        said.append("gradient_checkpointing=true")
-        yield " ".join(said), p
+        values.append("gradient_checkpointing=true")
+        yield " ".join(values), p
     while p.micro_batch > 1:
         p = p.but(micro_batch=p.micro_batch // 2)
-        yield " ".join([*said, f"micro_batch={p.micro_batch}"]), p
+        yield " ".join([*values, f"micro_batch={p.micro_batch}"]), p
     if p.sharding != "full":
-        yield " ".join([*said, f"micro_batch={p.micro_batch}", "sharding=full"]), p.but(sharding="full")
+        yield " ".join([*values, f"micro_batch={p.micro_batch}", "sharding=full"]), p.but(sharding="full")
 
 
 def check_fits(p: Profile, gpus: int, gpu: str) -> None:
@@ -252,11 +252,11 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
     if need <= room:
         _check_decoding(p, gpu)
         return _check_shares(p, gpus)
-    found = next((said for said, q in changes_that_help(p) if needs(q, gpus)[0] <= room), None)
+    found = next((values for values, q in changes_that_help(p) if needs(q, gpus)[0] <= room), None)
     if found is None:
-        *_, (said, smallest) = [("", p), *changes_that_help(p)]
+        *_, (values, smallest) = [("", p), *changes_that_help(p)]
         more = next((n for n in (2**i * gpus for i in range(1, 9)) if needs(smallest, n)[0] <= room), None)
-        found = f"{said} on {more} GPUs".strip() if more else None
+        found = f"{values} on {more} GPUs".strip() if more else None
     advice = (
         f"it fits with {found}"
         if found

@@ -32,7 +32,7 @@ from xalma.training.distributed import barrier, rank, together, world_size
 from xalma.training.workers import LAUNCHED_STAGES, launch
 
 Folder = str | Path | None
-Facts = dict[str, Any]
+StageRecord = dict[str, Any]
 
 # Profile values that decide a stage's weights, by prefix; `values` of a new field must be named here to count.
 _COMMON = ("seed", "corpus", "phrasebook_", "monolingual_id", "bitext_", "sft_", "dev_pairs", "test_id", "dtype",
@@ -50,7 +50,13 @@ _DECIDES = {
 
 
 def run_stage(
-    number: int, p: Profile, group: int, previous: Folder, branch: str, *, make: Callable[..., Facts | None]
+    number: int,
+    p: Profile,
+    group: int,
+    previous: Folder,
+    branch: str,
+    *,
+    make: Callable[..., StageRecord | None],
 ) -> Path:
     """The folder of a stage, made by `make` unless it was made from the same inputs: aside, and then renamed.
 
@@ -70,14 +76,14 @@ def run_stage(
         launch(p, number, group, previous, branch)  # this same stage, in several processes
         return out
 
-    def facts_of(folder: Path) -> Facts | None:
+    def facts_of(folder: Path) -> StageRecord | None:
         if number:
             _require_test_sentences(p, inputs["languages"])
-        facts = make(previous, folder)
-        if facts is None:
+        record = make(previous, folder)
+        if record is None:
             return None
-        guard = guard_report(p, inputs["languages"]) | facts.pop("guard", {}) if number else None
-        return {"log": []} | facts | {
+        guard = guard_report(p, inputs["languages"]) | record.pop("guard", {}) if number else None
+        return {"log": []} | record | {
             "stage": STAGE_NAMES[number],
             "number": number,
             "group": group,

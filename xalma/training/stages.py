@@ -31,7 +31,7 @@ from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blo
 from xalma.data.collate import sft_rows, tokenize_rows
 from xalma.data.contamination import guard_report, guarded_corpus
 from xalma.data.mixing import mixture, profile_shares, pseudo_monolingual
-from xalma.data.token_files import KINDS
+from xalma.data.token_files import STAGE_TEXT
 from xalma.files import fingerprint, read_json, write_json
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter, load_adapters, merge_adapter, save_adapter
@@ -51,7 +51,7 @@ from xalma.runtime import device
 from xalma.training.checkpoints import checkpoint_folder
 from xalma.training.distributed import rank, together, world_size
 from xalma.training.objectives import Arpo
-from xalma.training.stage_runner import Facts, Folder, run_stage
+from xalma.training.stage_runner import Folder, StageRecord, run_stage
 from xalma.training.trainer import train
 
 PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
@@ -64,7 +64,7 @@ def stage0_backbone(
 ) -> Path:
     """The base before any training: a hub or local model, or a small LLaMA with a tokenizer trained on our texts."""
 
-    def make(previous: Path | None, out: Path) -> Facts | None:
+    def make(previous: Path | None, out: Path) -> StageRecord | None:
         if p.base:
             model, tokenizer = load_base(p.base, p.dtype)
         else:
@@ -86,16 +86,16 @@ def stage1_monolingual_base(
 ) -> Path:
     """Full-weight training of the base on monolingual text of English and all languages of the profile's groups."""
 
-    def make(previous: Path, out: Path) -> Facts | None:
+    def make(previous: Path, out: Path) -> StageRecord | None:
         open_stage(previous)
         # full weights are trained in float32, products may be bfloat16
         model, tokenizer = load_base(previous, "float32")
         corpus, languages = guarded_corpus(p, p.languages), (ENGLISH, *p.languages)
         blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
-        facts = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base", out)
-        if facts is not None:
+        record = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base", out)
+        if record is not None:
             save_base(model, tokenizer, out)
-        return facts
+        return record
 
     return run_stage(1, p, group, previous, branch, make=make)
 
@@ -105,14 +105,14 @@ def stage2_monolingual_modules(
 ) -> Path:
     """The group's module on monolingual text of its languages and English; the base is frozen from here on."""
 
-    def make(previous: Path, out: Path) -> Facts | None:
+    def make(previous: Path, out: Path) -> StageRecord | None:
         model, tokenizer = open_for_training(p, group, previous)
         corpus, languages = guarded_corpus(p, p.languages_of(group)), (ENGLISH, *p.languages_of(group))
         blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
-        facts = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
-        if facts is not None:
+        record = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
+        if record is not None:
             save_trained(model, tokenizer, group, out)
-        return facts
+        return record
 
     return run_stage(2, p, group, previous, branch, make=make)
 
@@ -122,14 +122,14 @@ def stage3_pseudo_monolingual(
 ) -> Path:
     """The group's module on web bitext, each pair one running text in random order."""
 
-    def make(previous: Path, out: Path) -> Facts | None:
+    def make(previous: Path, out: Path) -> StageRecord | None:
         model, tokenizer = open_for_training(p, group, previous)
         corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
         blocks = packed({code: partial(_pair_texts, corpus, code, p) for code in languages}, tokenizer, p, 3)
-        facts = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
-        if facts is not None:
+        record = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
+        if record is not None:
             save_trained(model, tokenizer, group, out)
-        return facts
+        return record
 
     return run_stage(3, p, group, previous, branch, make=make)
 
@@ -137,7 +137,7 @@ def stage3_pseudo_monolingual(
 def stage4_sft(p: Profile, group: int = BASE, previous: Folder = None, *, branch: str = "ladder") -> Path:
     """The group's module on prompted high-quality bitext, both directions, loss on the answer only."""
 
-    def make(previous: Path, out: Path) -> Facts | None:
+    def make(previous: Path, out: Path) -> StageRecord | None:
         model, tokenizer = open_for_training(p, group, previous)
         corpus = guarded_corpus(p, p.languages_of(group))
         rows, n_long = sft_dataset(corpus.sft, p.languages_of(group), tokenizer, p)
@@ -166,7 +166,7 @@ def stage5_arpo(p: Profile, group: int = BASE, previous: Folder = None, *, branc
     With `preference_id` on pairs that others made.
     """
 
-    def make(previous: Path, out: Path) -> Facts | None:
+    def make(previous: Path, out: Path) -> StageRecord | None:
         pairs, report, guard = pairs_made_once(p, group, previous, out)
         model, tokenizer = open_for_training(p, group, previous)
         rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
@@ -204,13 +204,13 @@ def packed(
         )
     if p.mixing_blocks:
         return prepared_blocks(p, tokenizer, number, tuple(sources), steps * batch)
-    shares = profile_shares(p, tuple(sources), mixing_sizes(p, KINDS[number], tuple(sources)))
+    shares = profile_shares(p, tuple(sources), mixing_sizes(p, STAGE_TEXT[number], tuple(sources)))
     return PackedBlocks(mixture(sources, shares, p.seed + number), tokenizer, p.block_tokens, steps * batch)
 
 
 def train_blocks(
     model, blocks: PackedBlocks, tokenizer, p: Profile, number: int, label: str, out: Path
-) -> Facts | None:
+) -> StageRecord | None:
     """Train on packed blocks; returns what run.json says of it: steps, tokens seen of each language, log.
 
     None in all processes but the first.

@@ -96,8 +96,8 @@ def ship(
         save_base(model.to("cpu", torch.bfloat16), tokenizer, out)
         model, tokenizer = load_base(out)
         bits = held_out_bits(model, tokenizer, open_corpus(p).book, (ENGLISH, *p.languages))
-        facts = {key: made[key] for key in ("steps", "tokens_seen", "tokens_by_language", "seconds")}
-        card = facts | {
+        details = {key: made[key] for key in ("steps", "tokens_seen", "tokens_by_language", "seconds")}
+        card = details | {
             "parameters": model.num_parameters(),
             "bits_per_byte": {c: round(b, 3) for c, b in bits.items()},
         }

@@ -74,7 +74,7 @@ def train(
     if p.threads:
         torch.set_num_threads(p.threads)
     seed_everything(seed + rank())  # each process drops out units of its own
-    run = Run(model, p, stage, steps, objective or Labelled(borders))
+    run = TrainingRun(model, p, stage, steps, objective or Labelled(borders))
     in_fp8 = fp8_base(run.trained, p.base_precision == "fp8")
     with settings(run.trained, p), in_fp8, dropout(run.trained, run.objective.dropout):
         collate = run.objective.collator(run.trained, pad_token_id)
@@ -113,7 +113,7 @@ def train(
     return run.log
 
 
-class Run:
+class TrainingRun:
     """Model, optimizer, schedule and log of one training, and all of their state."""
 
     def __init__(

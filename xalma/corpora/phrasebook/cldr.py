@@ -97,16 +97,16 @@ class Speaker:
         letters into another script.
         """
         if kind in ("countries", "languages"):
-            said = [self.say((kind, (item,)))]
+            texts = [self.say((kind, (item,)))]
         else:
             part = "amount" if kind == "currencies" else "measure"
-            said = [self.say((part, (item, number))) for number in self.examples]
-        for text in said:
+            texts = [self.say((part, (item, number))) for number in self.examples]
+        for text in texts:
             if re.search(rf"\b{item}\b|[\[\](){{}}]", text):
                 raise Gap(f"'{text}' is a code or has brackets")
             if not self.latin and re.search("[A-Za-z]", text):
                 raise Gap(f"'{text}' mixes scripts")
-        return said
+        return texts
 
     def join(self, joiner: str, first: str, second: str) -> str:
         """The two texts joined by "colon" ("A: B") or "paren" ("A (B)").

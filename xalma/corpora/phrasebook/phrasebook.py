@@ -224,10 +224,10 @@ class _Pool:
     def sounds(self, lang: str, split: str) -> frozenset[str]:
         """Every sentence of `lang` in a held-out split, whichever pairs it ends up in."""
         if (lang, split) not in self.avoid:
-            self.avoid[lang, split] = frozenset(self._said(lang, split))
+            self.avoid[lang, split] = frozenset(self._sentences_of(lang, split))
         return self.avoid[lang, split]
 
-    def _said(self, lang: str, split: str) -> Iterator[str]:
+    def _sentences_of(self, lang: str, split: str) -> Iterator[str]:
         for draw in self.held_out[split]:
             try:
                 yield say(draw, lang)

@@ -201,9 +201,9 @@ RATE_PANELS = [
 def _over_rates(ax: Axes, rows: pd.DataFrame, column: str, start: float) -> None:
     """One line per method over the learning rate, one point per method for a single rate; the start is dotted."""
     methods, rates = [name for name in METHODS if name in set(rows["method"])], sorted(set(rows["rate"]))
-    for place, method in enumerate(methods):
+    for i, method in enumerate(methods):
         line, label = rows[rows["method"] == method].sort_values("rate"), label_of(method)
-        across = line["rate"] if len(rates) > 1 else [place] * len(line)
+        across = line["rate"] if len(rates) > 1 else [i] * len(line)
         ax.plot(across, line[column], "o-", color=colour_of_method(label), markersize=5, label=label)
     ax.axhline(start, color=INK, linestyle=":", linewidth=1.2)
     if len(rates) > 1:
@@ -340,8 +340,8 @@ def quality_figure(table: pd.DataFrame) -> Figure:
             for shift, (mono, rows) in zip(
                 (-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True
             ):
-                places = [place + shift for place in range(len(rows))]
-                bars = ax.bar(places, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
+                positions = [i + shift for i in range(len(rows))]
+                bars = ax.bar(positions, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
                               label=f"monolingual text: {mono}")  # fmt: skip
                 ax.bar_label(bars, fmt="%.1f" if label == "BLEU" else "%.2f", fontsize=8, color=INK)
             ax.set_xticks(range(len(rows)), rows["bitext"])

@@ -246,18 +246,20 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
 
     BLEU is read where a cell of the direction reaches LEAST_BLEU, bits per byte everywhere.
     """
-    said = []
+    sentences = []
     for arrow in ARROWS.values():
         cells = table.set_index(["monolingual", "bitext"])
         for label in _METRICS.values():
             ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
             if label == "BLEU" and ours.max() < LEAST_BLEU:
-                said.append(f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by.")
+                sentences.append(
+                    f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by."
+                )
                 continue
-            said.append(
+            sentences.append(
                 f"{arrow}, {_WORDS[label]}: {_on_text(ours, label, places)}; {_on_kinds(ours, label, places)}."
             )
-    return said
+    return sentences
 
 
 def _on_text(ours: pd.Series, label: str, places: int) -> str:
@@ -278,7 +280,7 @@ def _on_kinds(ours: pd.Series, label: str, places: int) -> str:
 
 def amount_sentences(table: pd.DataFrame) -> list[str]:
     """What the curve says: the scores from no monolingual text to all of it, and how many steps were for the better."""
-    said = []
+    sentences = []
     for arrow in ARROWS.values():
         for label in _METRICS.values():
             ours, places = table[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
@@ -286,9 +288,9 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
                 continue
             better = (ours.diff().iloc[1:] > 0) == (label == "BLEU")
             values = ", ".join(f"{value:.{places}f}" for value in ours)
-            said.append(f"{arrow}, {_WORDS[label]}: {values}; better than the amount before at "
+            sentences.append(f"{arrow}, {_WORDS[label]}: {values}; better than the amount before at "
                         f"{better.sum()} of {len(better)} steps.")  # fmt: skip
-    return said
+    return sentences
 
 
 def weights_sentence(table: pd.DataFrame) -> str:

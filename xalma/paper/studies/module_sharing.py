@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from xalma.corpora.registry import mixing_sizes
 from xalma.data.mixing import profile_shares
-from xalma.data.token_files import KINDS
+from xalma.data.token_files import STAGE_TEXT
 from xalma.evaluation.records import Record
 from xalma.languages import ENGLISH, language
 from xalma.paper.studies.seeds import MIN_SEEDS, seeds_of
@@ -55,7 +55,7 @@ def compare_sharing(p: Profile) -> Study:
     jobs = [(_score_joint, (mine, name, seed)) for name in labels if name != OWN for seed in seeds_of(p)]
     jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
     records = [record for found in run_jobs(p, jobs) for record in found]
-    systems = {name: {"system": label} | _facts(mine, name) for name, label in labels.items()}
+    systems = {name: {"system": label} | _columns(mine, name) for name, label in labels.items()}
     return Study("modules", "A module a group, one for all, none", OWN, systems, records)
 
 
@@ -74,7 +74,7 @@ def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
 def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
     q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
     for number in SHARING_STAGES:
-        mixed = drawn_as_in_groups(q, number) if number in KINDS else q  # SFT mixes nothing
+        mixed = drawn_as_in_groups(q, number) if number in STAGE_TEXT else q  # SFT mixes nothing
         folder = run_chain(mixed, group, folder, [number], branch_of(seed, name))
     return evaluate_folder(q, folder, group, name)
 
@@ -113,25 +113,25 @@ def drawn_as_in_groups(p: Profile, number: int) -> Profile:
     for group in p.group_numbers:
         codes = tuple(code for code in p.languages if language(code).group == group)
         drawn = ((ENGLISH,) if number == 2 else ()) + codes
-        shares.update(profile_shares(p, drawn, mixing_sizes(p, KINDS[number], drawn)))
+        shares.update(profile_shares(p, drawn, mixing_sizes(p, STAGE_TEXT[number], drawn)))
     return p.but(
         mixing="given", mixing_shares=",".join(f"{code}:{share:.6f}" for code, share in shares.items())
     )
 
 
-def _facts(p: Profile, name: str) -> dict[str, int]:
+def _columns(p: Profile, name: str) -> dict[str, int]:
     """Parameters trained in all and used for a token, updates and tokens of stages 2 to 4, for the profile's seed."""
     base = full_folder(p, BASE, p.seed, 1)
     if name == OWN:
-        places = [full_folder(p, group, p.seed, SHARING_STAGES[-1]) for group in p.group_numbers]
+        folders = [full_folder(p, group, p.seed, SHARING_STAGES[-1]) for group in p.group_numbers]
     else:
-        places = [stage_folder(p, SHARING_STAGES[-1], _group(p, name), branch_of(p.seed, name))]
-    sizes = [n_parameters(place) for place in places]
+        folders = [stage_folder(p, SHARING_STAGES[-1], _group(p, name), branch_of(p.seed, name))]
+    sizes = [n_parameters(folder) for folder in folders]
     return {
         "parameters trained": sum(sizes),
         "parameters used": max(sizes) + (0 if name == DENSE else n_parameters(base)),
-        "updates": sum(n_updates(place) - n_updates(base) for place in places),
-        "tokens": sum(n_tokens(place) - n_tokens(base) for place in places),
+        "updates": sum(n_updates(folder) - n_updates(base) for folder in folders),
+        "tokens": sum(n_tokens(folder) - n_tokens(base) for folder in folders),
     }
 
 
@@ -157,7 +157,7 @@ def compare_sizes(p: Profile, group: int) -> Study:
     run_full_chains(p, (group,))
     jobs = [(_score, (mine, group, seed, name)) for name in sets for seed in seeds_of(p)]
     records = [record for found in run_jobs(p, jobs) for record in found]
-    systems = {name: _size_facts(mine, group, name, codes) for name, codes in sets.items()}
+    systems = {name: _size_columns(mine, group, name, codes) for name, codes in sets.items()}
     title = f"Languages a module, Group {group}, scored on {language(p.languages_of(group)[0]).name}"
     return Study(f"sizes_group{group}", title, GROUP, systems, records)
 
@@ -211,7 +211,7 @@ def _branch(seed: int, name: str) -> str:
     return branch_of(seed, f"languages-{name.replace(' ', '-')}")
 
 
-def _size_facts(p: Profile, group: int, name: str, codes: tuple[str, ...]) -> dict[str, Any]:
+def _size_columns(p: Profile, group: int, name: str, codes: tuple[str, ...]) -> dict[str, Any]:
     """Languages, updates and tokens of stages 2 to 4, for the profile's own seed."""
     labels = {
         GROUP: f"the group: {', '.join(codes)}",

@@ -152,8 +152,13 @@ def _train_system(p: Profile, group: int, system: MethodSetup, seed: int) -> Pat
         model, tokenizer = open_for_training(p, group, start)
         model, log = train_preference(system.method, model, tokenizer, rows, output_dir=out, **settings)
         save_adapter(model, group, out)
-        facts = {"system": asdict(system), "group": group, "base": read_run(start)["base"], "rows": len(rows)}
-        return facts | settings | {"log": log}
+        details = {
+            "system": asdict(system),
+            "group": group,
+            "base": read_run(start)["base"],
+            "rows": len(rows),
+        }
+        return details | settings | {"log": log}
 
     return finished(system_folder(p, group, system, seed), inputs, make)
 
@@ -177,15 +182,15 @@ def _compare(p: Profile, group: int, system: MethodSetup | None, seed: int) -> l
     rows, before = translate_test(p, folder, group), translate_test(p, start, group)
     records = score_rows(rows, p, name, seed)
     for direction in dict.fromkeys(row["direction"] for row in rows):
-        places = [i for i, row in enumerate(rows) if row["direction"] == direction]
-        outputs, references = ([rows[i][key] for i in places] for key in ("output", "reference"))
-        drift, signature = _drift(outputs, [before[i]["output"] for i in places], direction.split("-")[1])
+        own = [i for i, row in enumerate(rows) if row["direction"] == direction]
+        outputs, references = ([rows[i][key] for i in own] for key in ("output", "reference"))
+        drift, signature = _drift(outputs, [before[i]["output"] for i in own], direction.split("-")[1])
         length = 100 * length_ratio(outputs, references)
         for metric, value, how in (
             ("drift_chrf", drift, signature),
             ("length_ratio", length, "characters, percent of the reference"),
         ):
-            records.append(Record(p.name, name, direction, metric, value, len(places), how, seed))
+            records.append(Record(p.name, name, direction, metric, value, len(own), how, seed))
     return records
 
 

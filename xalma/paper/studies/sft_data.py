@@ -68,7 +68,7 @@ def compare_sft_data(p: Profile, group: int) -> list[Study]:
         for test in TEST_LABELS
     ]
     scored = dict(zip(jobs, run_jobs(p, jobs), strict=True))
-    systems = {data: _facts(mine, group, data) for data in DATA}
+    systems = {data: _columns(mine, group, data) for data in DATA}
     return [
         Study(f"sft_{test}_group{group}", f"SFT data, {', '.join(sft_languages(p, group))}, tested on {label}", WMT,
               systems, [record for job, found in scored.items() if job[1][-1] == test for record in found])
@@ -110,7 +110,7 @@ def _branch(data: str, seed: int) -> str:
     return branch_of(seed, f"sft-{data}")
 
 
-def _facts(p: Profile, group: int, data: str) -> dict[str, Any]:
+def _columns(p: Profile, group: int, data: str) -> dict[str, Any]:
     """Rows of both directions, updates and passes over the rows, for the profile's own seed."""
     run = read_run(stage_folder(p, 4, group, _branch(data, p.seed)))
     passes = run["steps"] * p.stage4_batch_size / run["rows"]

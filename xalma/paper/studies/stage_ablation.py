@@ -221,9 +221,9 @@ def ablation_findings(study: Study) -> list[str]:
             )
         sentences += [f"{arrow}, in bits a byte: {'; '.join(parts)}."] if parts else []
     sentences += [
-        f"The recipe {CHAINS[chain]} ends with stage {facts['ends with']}: its translations were so far from the "
+        f"The recipe {CHAINS[chain]} ends with stage {columns['ends with']}: its translations were so far from the "
         f"references that no preference pair passed the filters."
-        for chain, facts in study.systems.items()
-        if chain not in ("base", "no-stage5") and facts["ends with"] < 5
+        for chain, columns in study.systems.items()
+        if chain not in ("base", "no-stage5") and columns["ends with"] < 5
     ]
     return [*sentences, *study_findings(study)]

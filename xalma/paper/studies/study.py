@@ -49,7 +49,7 @@ class Study:
     @property
     def labels(self) -> dict[str, str]:
         """Label by name, in the order of the table."""
-        return {name: facts["system"] for name, facts in self.systems.items()}
+        return {name: columns["system"] for name, columns in self.systems.items()}
 
 
 def file_study(folder: Path, study: Study) -> Study:
@@ -75,9 +75,9 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
     found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
     rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
     for direction, arrow in ARROWS.items():
-        for name, facts in study.systems.items():
+        for name, columns in study.systems.items():
             mean, half = found[name, direction]
-            row = {"direction": arrow, **facts}
+            row = {"direction": arrow, **columns}
             row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
             for column, metric in _SCORES.items():
                 row |= {column: mean[metric], f"{column} ±": half[metric]}

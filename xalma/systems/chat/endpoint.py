@@ -39,7 +39,7 @@ OPENAI = "https://api.openai.com/v1"
 PROMPT_OVERHEAD = 10  # tokens of the chat form
 LONGEST_WAIT_S = 60.0  # of our own backoff
 LONGEST_ASKED_S = 600.0  # a server that asks for more ends the run: who started it decides when to go on
-SAID_WAIT_S = 5.0  # waits of this length are said
+ANNOUNCED_WAIT_S = 5.0  # waits of this length are announced
 LOST_TRIES = 4  # of a request whose answer may be paid and is lost
 UNREACHED_TRIES = 3  # of a server that has not answered at all
 LARGEST_ANSWER = 16 * 2**20  # bytes
@@ -330,7 +330,7 @@ class Endpoint:
 
     async def _pause(self, seconds: float, why: str = "") -> None:
         """Waits, unless all is stopped meanwhile."""
-        if why and seconds >= SAID_WAIT_S:
+        if why and seconds >= ANNOUNCED_WAIT_S:
             self._say(f"{why}: tries again in {seconds:.0f} s")
         await self._clock.wait(self._stop, min(seconds, max(0.0, self._end - self._clock.monotonic())))
 
@@ -342,7 +342,7 @@ class Endpoint:
                 f"{host} asks for a wait of {min(seconds, 1e9):,.0f} s ({fault.words}): run the same command again "
                 f"then, it goes on from {self.journal.path}"
             )
-        if until > self._not_before + 1 and seconds >= SAID_WAIT_S:
+        if until > self._not_before + 1 and seconds >= ANNOUNCED_WAIT_S:
             self._say(
                 f"{fault.words}: waits {seconds:.0f} s{', as the server asks' if fault.asked_s else ''}"
             )

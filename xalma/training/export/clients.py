@@ -30,7 +30,7 @@ def chat_template(style: str) -> str:
     )
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str, place: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str, folder: Path) -> None:
     """Writes the tokenizer into a folder as other programs need it; its vocabulary stays as it is.
 
     Raises ValueError where what is read back would not begin a text with the begin-of-text token, once.
@@ -45,8 +45,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str, place: Path) 
     told.init_kwargs |= {"add_bos_token": True, "add_eos_token": False}
     # no token types
     told.model_input_names = told.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
-    told.save_pretrained(place)
-    found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    told.save_pretrained(folder)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if _begins(found) != 1 or found.get_vocab() != tokenizer.get_vocab():
         kind = type(tokenizer).__name__
         raise ValueError(f"a {kind} can't be saved so that every program begins with {told.bos_token}")
@@ -60,7 +60,7 @@ def _begins(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def save_generation_config(
-    tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int, place: Path
+    tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int, folder: Path
 ) -> None:
     """Writes generation_config.json: decoding as the scores of the card were made.
 
@@ -71,4 +71,4 @@ def save_generation_config(
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=max_new_tokens, **greedy,
-    ).save_pretrained(place)  # fmt: skip
+    ).save_pretrained(folder)  # fmt: skip

@@ -77,7 +77,7 @@ def export(
     chain = stage_chain(folder)  # found out before the model is compared
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
-    facts = {
+    details = {
         "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
         "what": what, "profile": p.name, "base_id": base_id,
         "licence": licence, "check": check["sentence"], "prompt": _prompt_form(p, group), "beams": p.beams,
@@ -85,21 +85,21 @@ def export(
         "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token, "gguf": gguf,
         "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
     }  # fmt: skip
-    with new_directory(out, TO) as place:
+    with new_directory(out, TO) as target:
         if what == "merged":
-            _write_merged(model, run, place)
-            save_generation_config(tokenizer, p.beams, p.max_new_tokens, place)
+            _write_merged(model, run, target)
+            save_generation_config(tokenizer, p.beams, p.max_new_tokens, target)
         else:
             base = "base" if with_base else base_id or os.path.relpath(run["base"], out)
-            _write_adapter(folder, base, place)
+            _write_adapter(folder, base, target)
             if with_base:
-                _write_base(Path(run["base"]), tokenizer, p, place / "base")
-        save_tokenizer(tokenizer, p.prompt_style, place)
+                _write_base(Path(run["base"]), tokenizer, p, target / "base")
+        save_tokenizer(tokenizer, p.prompt_style, target)
         if gguf:
-            write_gguf(model, load_tokenizer(place), place / "model.gguf")
-        (place / "README.md").write_text(model_card(facts, chain, records), encoding="utf-8")
+            write_gguf(model, load_tokenizer(target), target / "model.gguf")
+        (target / "README.md").write_text(model_card(details, chain, records), encoding="utf-8")
         write_json(
-            place / "export.json", {**facts, "check": check, "source": run["fingerprint"], **provenance()}
+            target / "export.json", {**details, "check": check, "source": run["fingerprint"], **provenance()}
         )
     return out
 
@@ -251,36 +251,38 @@ def _prompt_form(p: Profile, group: int) -> str:
     return translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style)
 
 
-def _write_merged(model: PreTrainedModel, run: dict[str, Any], place: Path) -> None:
+def _write_merged(model: PreTrainedModel, run: dict[str, Any], target: Path) -> None:
     """The plain model in the dtype of its base's files, read back before it counts."""
     entries = read_headers(Path(run["base"]))
     name = next(name for name in entries if name.endswith("embed_tokens.weight"))
     dtype = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[entries[name].dtype]
     model.to(dtype)
-    model.save_pretrained(place, safe_serialization=True)
+    model.save_pretrained(target, safe_serialization=True)
     state = model.state_dict()
-    for name, tensor in read_tensors(read_headers(place)):
+    for name, tensor in read_tensors(read_headers(target)):
         if not torch.equal(tensor, state[name].cpu()):
-            raise OSError(f"nothing was exported: {name} reads back differently from {place}, check the disk")
+            raise OSError(
+                f"nothing was exported: {name} reads back differently from {target}, check the disk"
+            )
 
 
-def _write_adapter(folder: Path, base: str, place: Path) -> None:
-    """The adapter's two files, byte for byte but for the name of the base, a folder seen from `place` or a hub id."""
-    shutil.copyfile(folder / "adapter_model.safetensors", place / "adapter_model.safetensors")
+def _write_adapter(folder: Path, base: str, target: Path) -> None:
+    """The adapter's two files, byte for byte but for the name of the base, a folder seen from `target` or a hub id."""
+    shutil.copyfile(folder / "adapter_model.safetensors", target / "adapter_model.safetensors")
     config = read_json(folder / "adapter_config.json", "train the stage again")
-    write_json(place / "adapter_config.json", config | {"base_model_name_or_path": base})
+    write_json(target / "adapter_config.json", config | {"base_model_name_or_path": base})
 
 
-def _write_base(base: Path, tokenizer: PreTrainedTokenizerBase, p: Profile, place: Path) -> None:
+def _write_base(base: Path, tokenizer: PreTrainedTokenizerBase, p: Profile, target: Path) -> None:
     """The weights of the base an adapter was trained on, byte for byte, and what other programs read beside them."""
-    place.mkdir()
+    target.mkdir()
     for file in {entry.file for entry in read_headers(base).values()}:
-        shutil.copyfile(file, place / file.name)
+        shutil.copyfile(file, target / file.name)
     for file in base.glob("*.safetensors.index.json"):
-        shutil.copyfile(file, place / file.name)
-    write_json(place / "config.json", plain_config(base))
-    save_tokenizer(tokenizer, p.prompt_style, place)
-    save_generation_config(tokenizer, p.beams, p.max_new_tokens, place)
+        shutil.copyfile(file, target / file.name)
+    write_json(target / "config.json", plain_config(base))
+    save_tokenizer(tokenizer, p.prompt_style, target)
+    save_generation_config(tokenizer, p.beams, p.max_new_tokens, target)
 
 
 def describe(p: Profile, group: int, sentences: int = _SENTENCES) -> str:

@@ -32,42 +32,42 @@ def stage_chain(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def model_card(
-    facts: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]
+    details: Mapping[str, Any], chain: Sequence[Mapping[str, Any]], records: Sequence[Record]
 ) -> str:
     """The text of README.md.
 
-    facts: name, what ("merged" or "adapter"), profile, base_id, licence, command, trained_by (the run's command),
+    details: name, what ("merged" or "adapter"), profile, base_id, licence, command, trained_by (the run's command),
     prompt (with the text left out), and check, the sentence on how merged and gated model were compared. chain: from
     `stage_chain`. records: of this group and stage.
     """
     run = chain[-1]
     group = run["group"]
     names = ", ".join(language(code).name for code in run["inputs"]["languages"])
-    kind = "module merged into the base" if facts["what"] == "merged" else "LoRA module, for its base only"
+    kind = "module merged into the base" if details["what"] == "merged" else "LoRA module, for its base only"
     parts = [
-        f"---\n{_header(facts, run, records)}\n---",
-        f"# {facts['name']}",
+        f"---\n{_header(details, run, records)}\n---",
+        f"# {details['name']}",
         f"Translates between English and {names}: X-ALMA's language group {group}, {GROUP_NAMES[group]}. "
         f"{kind[0].upper() + kind[1:]}, as of stage {run['number']} ({run['stage']}) of profile "
-        f"{facts['profile']}. Method: X-ALMA, arXiv 2410.03115; made by xalma, an open run of its recipe; these are "
+        f"{details['profile']}. Method: X-ALMA, arXiv 2410.03115; made by xalma, an open run of its recipe; these are "
         f"not the authors' weights.",
         "## Training",
         _training(chain),
         "## Scores",
-        _scores(records, facts["trained_by"]),
+        _scores(records, details["trained_by"]),
         "## Check",
-        facts["check"],
+        details["check"],
         "## Use",
-        _use(facts),
+        _use(details),
         "## Limits and licence",
-        _limits(facts, run),
+        _limits(details, run),
         "## Provenance",
-        _provenance(run, facts),
+        _provenance(run, details),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(facts: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record]) -> str:
+def _header(details: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record]) -> str:
     from huggingface_hub import ModelCardData
 
     used = [
@@ -77,13 +77,13 @@ def _header(facts: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[
     ]
     card = ModelCardData(
         language=[ENGLISH, *run["inputs"]["languages"]],
-        license=facts["licence"],
-        base_model=facts["base_id"] or None,
-        library_name="transformers" if facts["what"] == "merged" else "peft",
+        license=details["licence"],
+        base_model=details["base_id"] or None,
+        library_name="transformers" if details["what"] == "merged" else "peft",
         pipeline_tag="translation",
         tags=["xalma", "x-alma", "translation"],
         datasets=used or None,
-        model_name=facts["name"] if records else None,
+        model_name=details["name"] if records else None,
         eval_results=[_result(record, run) for record in records] or None,
     )
     return card.to_yaml().strip()
@@ -181,36 +181,36 @@ llama-server --model model.gguf --jinja --temp 0
 ```"""
 
 
-def _use(facts: Mapping[str, Any]) -> str:
+def _use(details: Mapping[str, Any]) -> str:
     """How ordinary programs ask the model, run where the card lies; the tests run the Python of it as printed."""
-    text = facts["prompt"].replace("…", "Good morning.")
+    text = details["prompt"].replace("…", "Good morning.")
     fill = {
         "prompt": text,
-        "turn": facts["turn"],
-        **{key: facts[key] for key in ("beams", "max_new_tokens", "bos")},
+        "turn": details["turn"],
+        **{key: details[key] for key in ("beams", "max_new_tokens", "bos")},
     }
     parts = [
         "Run in this folder. Tokenizer and chat template give the form of the training prompts, begin-of-text token "
         "and all; the answer ends at the first line break."
     ]
-    if facts["what"] == "adapter":
+    if details["what"] == "adapter":
         parts.append(f"```python\n{_ADAPTER.format(**fill)}\n```")
     else:
         parts += [
             f"```python\n{_MERGED.format(**fill)}\n```",
             f"With CTranslate2:\n\n```python\n{_CTRANSLATE2.format(**fill)}\n```",
             _GGUF
-            if facts.get("gguf")
+            if details.get("gguf")
             else "With llama.cpp and what is built on it, where its converter knows this tokenizer (these two "
             "commands are not run by xalma's tests; `xalma export --gguf` writes the file without it):\n\n"
             f"```bash\n{_LLAMA_CPP}\n```",
         ]
-    parts.append(f"What the model reads, after the begin-of-text token:\n\n```text\n{facts['prompt']}\n```")
+    parts.append(f"What the model reads, after the begin-of-text token:\n\n```text\n{details['prompt']}\n```")
     return "\n\n".join(parts)
 
 
-def _limits(facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    base = f" of the base, {facts['base_id']}, and" if facts["base_id"] else ""
+def _limits(details: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    base = f" of the base, {details['base_id']}, and" if details["base_id"] else ""
     codes = ", ".join(run["inputs"]["languages"])
     return (
         f"Only these directions were trained: English with {codes}, one way or the other. "
@@ -219,11 +219,11 @@ def _limits(facts: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     )
 
 
-def _provenance(run: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def _provenance(run: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     hardware = run["hardware"]
     machine = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items() if number != "absent")
     return (
         f"Trained at commit `{run['commit']}` on {machine}, seed {run['inputs']['seed']}; {versions}. Stage "
-        f"fingerprint `{run['fingerprint']}`. Exported with `{facts['command']}`."
+        f"fingerprint `{run['fingerprint']}`. Exported with `{details['command']}`."
     )
