@@ -195,13 +195,14 @@ def language_dots(table: pd.DataFrame, before: str, after: str, titles: tuple[st
     """
     fig, ax = subplots(size=(8.0, 1.2 + 0.3 * len(table)))
     codes = {language.name: code for code, language in LANGUAGES.items()}
+    places = 2 if (table[after] - table[before]).abs().max() >= 0.05 else 3
     for y, row in enumerate(table.itertuples(index=False)):
         colour = _colour(LANGUAGES[codes[row.language]].group)
         old, new = getattr(row, before), getattr(row, after)
         ax.annotate("", (new, y), (old, y), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.5})
         ax.plot(old, y, "o", mfc="white", mec=colour)
         ax.plot(new, y, "o", color=colour)
-        ax.annotate(f"{new - old:+.2f}", (max(old, new), y), xytext=(8, 0), textcoords="offset points", va="center",
+        ax.annotate(f"{new - old:+.{places}f}", (max(old, new), y), xytext=(8, 0), textcoords="offset points", va="center",
                     fontsize=8)  # fmt: skip
     for label, face in zip(titles, ("white", INK), strict=True):
         ax.plot([], [], "o", mfc=face, mec=INK, label=label)

@@ -31,7 +31,7 @@ from xalma.models.adapters import save_adapter
 from xalma.models.generation import generate
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
 from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
-from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of
+from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of, summary
 from xalma.paper.studies.study import one_share
 from xalma.paper.tables import frame_csv, write_table
 from xalma.preference.methods import METHODS, train_preference
@@ -144,10 +144,11 @@ def _train(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
         write_json(out / "log.json", log)
         return {"group": group, "base": read_run(start)["base"], "method": method} | settings
 
-    return finished(_folder(p, group, method, rate, seed), inputs, body)
+    return finished(style_folder(p, group, method, rate, seed), inputs, body)
 
 
-def _folder(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
+def style_folder(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
+    """Where a method trained at a rate lies."""
     return _comparisons(p) / "styles" / name_of(method, rate) / f"seed{seed}" / f"group{group}"
 
 
@@ -213,7 +214,7 @@ def style_probes(p: Profile, group: int, records: Sequence[Record]) -> pd.DataFr
     rows = []
     for name, seed in dict.fromkeys((record.stage, record.seed) for record in records if record.stage != SFT):
         method, rate = split_name(name)
-        for entry in read_log(_folder(p, group, method, rate, seed)):
+        for entry in read_log(style_folder(p, group, method, rate, seed)):
             if entry["kind"] == "probe":
                 kept = ("step", "chosen_avg_logp", "rejected_avg_logp")
                 rows.append({"system": name, "seed": seed} | {key: entry[key] for key in kept})
@@ -287,6 +288,14 @@ def style_findings(records: Sequence[Record]) -> list[str]:
                         f"{arrow}, learning rate {rate:g}: ARPO − {label_of(other)}: {judged(gap, half)}."
                     )
     return sentences
+
+
+def rates_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """`seeds.summary` of the methods, without their start: columns method (its label), rate, and the summary's."""
+    frame = summary(records)
+    named = frame["system"].map(split_name)
+    frame = frame.assign(rate=[rate for _, rate in named], method=frame["system"].map(label_of))
+    return frame[frame["rate"] > 0]
 
 
 def split_name(name: str) -> tuple[str, float]:
