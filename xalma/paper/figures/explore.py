@@ -96,10 +96,10 @@ def tau_explorer(
     fig, (left, right) = subplots(1, 2, (10.5, 3.8))
     z = torch.linspace(0, 2.5, 251, dtype=torch.float64)
     one = torch.ones_like(z)
-    options = {"eta": eta, "eta_scale": eta_scale}
-    _, tau, _ = arpo_loss(0 * z, -z, one, one, **options)
+    _, tau, _ = arpo_loss(0 * z, -z, one, one, eta=eta, eta_scale=eta_scale)
     left.plot(z, tau, color=INK)
-    here = arpo_loss(*(torch.tensor([v]) for v in (0.0, -abs(difference), 1.0, 1.0)), **options)[1].item()
+    apart = torch.tensor([-abs(difference)])
+    here = arpo_loss(0 * apart, apart, one[:1], one[:1], eta=eta, eta_scale=eta_scale)[1].item()
     left.plot(abs(difference), here, "o", color=INK)
     left.axhline(0, color=INK, linewidth=0.8)
     left.annotate(f"τ = {here:.2f}", (abs(difference), here), xytext=(8, -12), textcoords="offset points")
@@ -113,7 +113,7 @@ def tau_explorer(
     chosen = torch.full_like(d, -16.0).requires_grad_()
     rejected = (16 * (-1 - d)).requires_grad_()
     n = torch.full_like(d, 16)
-    losses = arpo_loss(chosen, rejected, n, n, detach_penalty=detach, **options)[0]
+    losses = arpo_loss(chosen, rejected, n, n, detach_penalty=detach, eta=eta, eta_scale=eta_scale)[0]
     for grad, colour, name in zip(
         torch.autograd.grad(losses.sum(), (chosen, rejected)),
         (CHOSEN, REJECTED),

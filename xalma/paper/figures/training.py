@@ -202,8 +202,10 @@ def language_dots(table: pd.DataFrame, before: str, after: str, titles: tuple[st
         ax.annotate("", (new, y), (old, y), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.5})
         ax.plot(old, y, "o", mfc="white", mec=colour)
         ax.plot(new, y, "o", color=colour)
-        ax.annotate(f"{new - old:+.{places}f}", (max(old, new), y), xytext=(8, 0), textcoords="offset points", va="center",
-                    fontsize=8)  # fmt: skip
+        change = f"{new - old:+.{places}f}"
+        ax.annotate(
+            change, (max(old, new), y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8
+        )
     for label, face in zip(titles, ("white", INK), strict=True):
         ax.plot([], [], "o", mfc=face, mec=INK, label=label)
     ax.set_yticks(range(len(table)), table["language"])
