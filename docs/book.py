@@ -4,6 +4,7 @@ Sphinx reads build/pages, a copy of the repository whose `notebooks/` holds the 
 stay true, and a launch button opens the notebook without outputs, at its own place in the repository.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -14,6 +15,7 @@ from sphinx.cmd.build import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ("tiny", "alma-tiny", "real")  # profiles whose executed notebooks are committed
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "notebooks")
 
 
@@ -23,6 +25,7 @@ def lay_out(pages: Path) -> None:
     shutil.copytree(ROOT, pages, ignore=LEFT_OUT)
     for profile in EXECUTED:
         shutil.copytree(ROOT / "results" / profile / "notebooks", pages / "notebooks", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "notebooks" / "solutions", pages / "notebooks" / "solutions", dirs_exist_ok=True)
     read = [*pages.rglob("*.md"), *pages.rglob("*.ipynb")]
     texts = {page: page.read_text(encoding="utf-8") for page in read}
     named = {
@@ -43,10 +46,21 @@ def as_in_book(page: Path, text: str) -> str:
     def words(link: re.Match) -> str:
         return link[1] if (ROOT / page.parent / link[2]).is_dir() else link[0]
 
-    if page.suffix == ".md" and not re.search("^# ", text, re.MULTILINE):
+    if page.suffix == ".ipynb":
+        text = without_widgets(text)
+    elif not re.search("^# ", text, re.MULTILINE):
         text = f"# {page}\n\n{text}"
     text = re.sub(r"results/[\w-]+/(notebooks/\w+\.ipynb)", r"\1", text)
     return re.sub(r"\[([^]\n]+)\]\(([^)#\s]+)\)", words, text)
+
+
+def without_widgets(text: str) -> str:
+    """A slider needs a kernel: the picture beside it stays."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        outputs = cell.get("outputs", [])
+        cell |= {"outputs": [one for one in outputs if WIDGET not in one.get("data", {})]} if outputs else {}
+    return json.dumps(notebook, ensure_ascii=False, indent=1)
 
 
 def build(target: Path) -> int:
