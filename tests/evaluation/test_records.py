@@ -144,7 +144,7 @@ def test_footnote_names_each_signature():
         record("base", "en-zh", 1, signature="tok:zh"),
     ]
     assert footnote(records, "bleu", "make reproduce") == (
-        "Made by `make reproduce`; n = 10 segments a direction; seed 0; "
+        "Made by `make reproduce`; n = 10 segments per direction; seed 0; "
         "`tok:13a|version:2` (all other targets); `tok:zh` (zh)"
     )
 

@@ -160,7 +160,7 @@ def test_an_unknown_tokenizer_is_refused(tmp_path):
 
 
 def test_weights_that_do_not_fit_the_tokenizer_are_refused(file, tmp_path):
-    with pytest.raises(ValueError, match=r"bits per byte for plain en sentences, more than 2\.0"):
+    with pytest.raises(ValueError, match=r"plain en sentences have .* bits per byte, more than 2\.0"):
         convert_gguf(file, tmp_path / "out")  # a random model
     assert not (tmp_path / "out").exists()
 

@@ -111,7 +111,7 @@ def test_stage_2_is_a_whole_model_made_once(p, lora):
 
 
 def _records(scores: dict[str, tuple[float, float]]) -> list[Record]:
-    """Records of systems with the BLEU and the bits a byte given, the same in both directions."""
+    """Records of systems with the BLEU and the bits per byte given, the same in both directions."""
     return [
         Record("alma-tiny", name, direction, metric, value, 2, "sig", 0)
         for name, values in scores.items() for direction in ("en-de", "de-en")
@@ -160,7 +160,7 @@ def test_the_curve_counts_its_steps_for_the_better(tmp_path):
     table = almatables.amount_table(_records({name: (0.2, value) for name, value in bits.items()}), folders)
     assert list(table["monolingual tokens"]) == list(tokens)
     said = almatables.amount_sentences(table)[0]
-    assert said.startswith("en→xx, bits a byte (less is better): 3.000, 2.500, 2.600, 2.400; better than")
+    assert said.startswith("en→xx, bits per byte (less is better): 3.000, 2.500, 2.600, 2.400; better than")
     assert said.endswith("at 2 of 3 steps.")
 
 

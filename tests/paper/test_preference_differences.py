@@ -67,7 +67,9 @@ def test_switches_say_what_moved():
     assert row["BLEU en→xx"] == 0 and row["BLEU xx→en"] == 1
     assert (row["rejected without"], row["rejected with"]) == (0.05, -0.2)
     (said,) = switch_findings(table)
-    assert "rejected answers move by -0.200 nats a token instead of +0.050; BLEU xx→en +1.00 ± 0.00." in said
+    assert (
+        "rejected answers move by -0.200 nats per token instead of +0.050; BLEU xx→en +1.00 ± 0.00." in said
+    )
 
 
 def test_the_sweep_takes_plain_arpo_only():

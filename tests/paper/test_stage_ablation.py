@@ -157,9 +157,9 @@ def test_ablation_table_and_findings():
     assert "ends with" not in table
     text = "\n".join(stage_ablation.ablation_findings(study))
     assert (
-        "en→xx, in bits a byte: worst is the recipe without stage 4, SFT.\n" in text
+        "en→xx, in bits per byte: worst is the recipe without stage 4, SFT.\n" in text
     )  # two others tie for best
-    assert "xx→en, in bits a byte" not in text
+    assert "xx→en, in bits per byte" not in text
     one_seed = [record for record in study.records if record.seed == 0]
     alone = stage_ablation.ablation_findings(Study("stages", "title", "full", systems, one_seed))
     assert not any("worst is" in sentence or "best is" in sentence for sentence in alone), "from one seed"
@@ -170,4 +170,4 @@ def test_gating_table_has_bits(micro):
     table = stage_ablation.gating_table(
         study_records(["own", "other"], {("other", "xx-en", 1): 4.0}), ["own", "other"]
     )
-    assert table["bits a byte"].round(3).tolist() == [2.0, 2.0, 2.0, 2.667]
+    assert table["bits per byte"].round(3).tolist() == [2.0, 2.0, 2.0, 2.667]

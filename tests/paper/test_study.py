@@ -23,7 +23,7 @@ GIVEN = {"bleu": 5.0, "chrf": 30.0, "off_target": 10.0, "empty": 0.0}
 def study_records(
     names, bits: dict[tuple[str, str, int], float], seeds=(0, 1, 2), bleu: float = 5.0
 ) -> list[Record]:
-    """Records of one language in both directions; 2 bits a byte where `bits` (name, class, seed) has no other."""
+    """Records of one language in both directions; 2 bits per byte where `bits` (name, class, seed) has no other."""
     made = []
     for name in names:
         for direction, side in (("en-fi", "en-xx"), ("fi-en", "xx-en")):
@@ -61,7 +61,7 @@ def test_filed_and_read_back(study, tmp_path):
 def test_table_has_facts_scores_and_paired_differences(study):
     table = study_table(study).set_index(["direction", "system"])
     row = table.loc[("en→xx", "second")]
-    assert (row["updates"], row["BLEU"], row["bits a byte"]) == (9, 5.0, pytest.approx(2.2))
+    assert (row["updates"], row["BLEU"], row["bits per byte"]) == (9, 5.0, pytest.approx(2.2))
     assert row["bits − baseline"] == pytest.approx(0.2) and row["bits − baseline ±"] == pytest.approx(
         0.2484, abs=1e-4
     )
@@ -92,7 +92,7 @@ def test_findings_judge_by_the_interval(study, shift, said):
     first = study_findings(moved)[0]
     assert (
         first
-        == f"en→xx, bits a byte of the reference, less is better: first 2.000; against it second {said}."
+        == f"en→xx, bits per byte of the reference, less is better: first 2.000; against it second {said}."
     )
 
 
@@ -103,7 +103,7 @@ def test_findings_say_what_can_not_be_said(study):
     assert text[1] == "en→xx: none reaches 1 BLEU at this size, so BLEU says nothing here."
     assert text[-1].startswith("With 1 seed there is no interval")
     assert "BLEU: first 5.0; second 5.0." in study_findings(study)[1]
-    assert pd.isna(study_table(single)["bits a byte ±"]).all()
+    assert pd.isna(study_table(single)["bits per byte ±"]).all()
 
 
 def test_note_names_command_signatures_and_baseline(study):

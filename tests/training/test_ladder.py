@@ -104,7 +104,7 @@ def test_scores_are_sacrebleus(micro):
 
 
 def test_bits_a_byte_count_the_references_bytes(micro):
-    """Two answers of 8 ln 2 nats in all on 2 + 2 bytes ("é" has two): 2 bits a byte."""
+    """Two answers of 8 ln 2 nats in all on 2 + 2 bytes ("é" has two): 2 bits per byte."""
     rows = [
         {"direction": "en-fr", "output": "", "reference": text, "nats": 4 * math.log(2)}
         for text in ("ab", "é")

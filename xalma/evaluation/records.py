@@ -101,7 +101,7 @@ def footnote(records: Iterable[Record], metric: str, command: str) -> str:
         targets.setdefault(record.signature, set()).add(record.direction.split("-")[1])
     common = max(targets, key=lambda signature: (len(targets[signature]), signature))
     named = [f"`{s}` ({', '.join(sorted(targets[s]))})" for s in sorted(targets) if s != common]
-    return f"Made by `{command}`; n = {segments} segments a direction; seed {seeds}; " + "; ".join(
+    return f"Made by `{command}`; n = {segments} segments per direction; seed {seeds}; " + "; ".join(
         [f"`{common}`" + (" (all other targets)" if named else ""), *named]
     )
 

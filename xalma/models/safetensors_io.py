@@ -1,6 +1,6 @@
 """Safetensors checkpoints of one file or of many shards, read and written a tensor at a time.
 
-A 13-billion-parameter base with eight modules is 58 GB: whoever loads it to rewrite it needs that much memory. Here
+A 13-billion-parameter base with eight modules is 58 GB: to load it for rewriting needs that much memory. Here
 only headers are read, and one tensor lives at a time. The format is a length (8 bytes, little-endian), a JSON header
 with type, shape and place of each tensor, and the bytes; safetensors' own `save_file` wants all tensors of a file at
 once, so the writer is ours and the reader is theirs.

@@ -1,6 +1,6 @@
 """How alike languages are on paper, measured on the same news in each, and whether X-ALMA's groups follow it.
 
-X-ALMA §3 groups by hand, for likeness inside a group and balance between groups, and gives no measure. Ours are two of
+X-ALMA §3 groups by hand, for similarity inside a group and balance between groups, without a measure. Ours are two of
 many, shared letter n-grams and what a compressor saves by reading two texts together. Both see letters only: two
 scripts share nothing, so that Kazakh (Cyrillic) and Turkish (Latin) look unrelated. They are measured on NTREX-128,
 1,997 sentences of news in all 50 languages, and kept in results/corpora/likeness.csv.

@@ -189,7 +189,7 @@ def our_groups_table(
     ]  # fmt: skip
     label = {"bleu": "BLEU", "chrf": "chrF"}.get(metric, metric)
     segments = ", ".join(map(str, sorted(frame["n"].unique())))
-    notes = [f"n = {segments} segments a direction. High: as inferred, see the language groups."]
+    notes = [f"n = {segments} segments per direction. High: as inferred, see the language groups."]
     if tests is not None:
         notes.append(
             f"Best in bold; {NOT_WORSE}: the best is not significantly better ({tests['how'].iloc[0]})."

@@ -106,9 +106,9 @@ class Profile:
     sft_id: str = code("haoranxu/X-ALMA-Parallel-Data", "model card, FLORES dev + NTREX + WMT'15-22")
     preference_id: str = ours("", "pairs that stage 5 trains on (id, file or folder); '' decodes its own")
     test_id: str = code("haoranxu/FLORES-200", "evaluation command of the README")
-    sft_pairs: int = paper(4000, "average pairs a language")
-    dev_pairs: int = ours(200, "held-out pairs a language for the loss curves")
-    test_pairs: int = paper(1012, "FLORES-200 devtest rows a direction")
+    sft_pairs: int = paper(4000, "average pairs per language")
+    dev_pairs: int = ours(200, "held-out pairs per language for the loss curves")
+    test_pairs: int = paper(1012, "FLORES-200 devtest rows per direction")
     phrasebook_countries: int = ours(40, "inventory of the CLDR phrasebook; unused by hub corpora")
     phrasebook_languages: int = ours(30, "inventory of the CLDR phrasebook; unused by hub corpora")
     phrasebook_currencies: int = ours(10, "inventory of the CLDR phrasebook; unused by hub corpora")
@@ -207,7 +207,7 @@ class Profile:
     # stage 5: ARPO
     stage5_epochs: float = ours(1.0, "CPO script's value")
     stage5_pairs: int = ours(
-        4000, "source sentences a direction; the released set has about 3,980 a language"
+        4000, "source sentences per direction; the released set has about 3,980 per language"
     )
     stage5_batch_size: int = ours(128, "preference pairs; not readable, CPO paper's 128 from memory")
     stage5_learning_rate: float = ours(1e-4, "not readable; CPO script's value")
@@ -235,7 +235,7 @@ class Profile:
         1.0, "notebook 09: share of the updates that its largest set of SFT pairs needs"
     )
     comparison_steps: int = ours(0, "updates of each preference method in notebook 08; 0: those of stage 5")
-    comparison_pairs: int = ours(4000, "source sentences a direction for notebook 08's preference pairs")
+    comparison_pairs: int = ours(4000, "source sentences per direction for notebook 08's preference pairs")
 
     def but(self, **changes: Any) -> Profile:
         """A checked copy with some fields changed. Raises ValueError for an unknown key or a bad value."""

@@ -55,7 +55,7 @@ def oscar_sizes() -> pd.DataFrame:
 
     Source: github.com/oscar-project/documentation, docs/versions/oscar-2301.md, "Language table", commit 076844bf.
     Unsure: whether a kB there is 1,000 or 1,024 bytes (2 to 10 %); and every number of documents is even, for all
-    languages, as if each had been counted twice, so we show them and reckon with none.
+    languages, as if each had been counted twice, so we show them and compute with none.
     """
     with files("xalma").joinpath("published", "oscar_2301_sizes.csv").open(encoding="utf-8") as file:
         sizes = pd.read_csv(file, keep_default_na=False)  # "no" and "na" are text

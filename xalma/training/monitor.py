@@ -101,7 +101,7 @@ class Meter:
             )
 
     def measured(self) -> dict[str, Any]:
-        """Tokens a second of all processes since the start, utilisation in percent, peak memory, seconds left.
+        """Tokens per second of all processes since the start, utilisation in percent, peak memory, seconds left.
 
         Memory is that of this process's device, on a CPU of the process.
         """

@@ -143,7 +143,7 @@ def utilisation(gpu: str, *, full: bool) -> tuple[float, str]:
 
 
 def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
-    """GiB a GPU needs in a stage, by part. Activations are an estimate: bfloat16 products, fused attention. For a
+    """GiB per GPU needs in a stage, by part. Activations are an estimate: bfloat16 products, fused attention. For a
     module of rank 512 at 13B's shape it is within 2 % of what an H200 took (training_throughput_h200.json).
 
     Trained weights are float32 with gradient and two moments; the frozen base is in the profile's dtype.
@@ -312,7 +312,8 @@ def cost_table(p: Profile, gpus: int, gpu: str) -> pd.DataFrame:
     """One row per stage and group: tokens, steps, FLOPs, days on `gpus` GPUs, GPU-hours, GiB of a GPU."""
     jobs = [(1, 0), *((number, group) for group in p.group_numbers for number in range(2, 6))]
     rows = [
-        stage_cost(p, *job, gpus, gpu) | {"GiB a GPU": sum(memory(p, job[0], gpus).values())} for job in jobs
+        stage_cost(p, *job, gpus, gpu) | {"GiB per GPU": sum(memory(p, job[0], gpus).values())}
+        for job in jobs
     ]
     return pd.DataFrame(rows)
 
@@ -349,7 +350,7 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
         "", graph(p), "", shown.to_string(index=False), "",
         f"one after another: {table.days.sum():.1f} days, {table['GPU-hours'].sum():,.0f} GPU-hours; "
         f"chains side by side, each on {gpus} GPUs: {base + chain:.1f} days",
-        "", f"GiB a GPU (of {GPUS[gpu].memory:.0f}; activations are an estimate):", parts.round(1).to_string(), "",
+        "", f"GiB per GPU (of {GPUS[gpu].memory:.0f}; activations are an estimate):", parts.round(1).to_string(), "",
         f"GiB on a GPU that decodes {p.generation_batch} sentences with {p.beams} beams: {sum(decoding.values()):.0f}: "
         + ", ".join(f"{name} {size:.1f}" for name, size in decoding.items()), "",
         f"GiB on disk: {sum(sizes.values()):,.0f}: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),

@@ -64,7 +64,7 @@ def check_base(
     for code, bound in bounds.items():
         if not bits[code] <= bound:
             raise ValueError(
-                f"the model pays {bits[code]} bits per byte for plain {code} sentences, more than {bound}: "
+                f"plain {code} sentences have {bits[code]} bits per byte, more than {bound}: "
                 "weights and tokenizer do not belong together, or it is no pretrained model of that language"
             )
     return {"round_trips": checked, "bits_per_byte": bits, "bounds": dict(bounds)}

@@ -23,7 +23,7 @@ class Run:
         self.bases: dict[int, Any] = {}  # on the CPU, by stage
 
     def write(self, file: str, record: dict[str, Any]) -> None:
-        """Append a line to OUT/file, whole, whoever else writes; .gz files grow by members."""
+        """Append a line to OUT/file, whole, also while others write; .gz files grow by members."""
         line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
         with (self.out / file).open("ab") as place:
             fcntl.flock(place, fcntl.LOCK_EX)

@@ -189,7 +189,7 @@ def scores_file(p: Profile) -> Path:
 
 _BITS_COLUMN = "bits/byte"
 _METRICS = {"bleu": "BLEU", "bits_per_byte": _BITS_COLUMN}
-_WORDS = {"BLEU": "BLEU", _BITS_COLUMN: "bits a byte (less is better)"}
+_WORDS = {"BLEU": "BLEU", _BITS_COLUMN: "bits per byte (less is better)"}
 
 
 def quality_table(records: Iterable[Record]) -> pd.DataFrame:
@@ -299,7 +299,9 @@ def weights_sentence(table: pd.DataFrame) -> str:
     columns = {arrow: f"our {_BITS_COLUMN} {arrow}" for arrow in ARROWS.values()}
     changes = ", ".join(f"{arrow} {full[name]:.3f} to {lora[name]:.3f}" for arrow, name in columns.items())
     share = 100 * lora["parameters trained"] / full["parameters trained"]
-    return f"Here LoRA trains {share:.1f} % of the weights; bits a byte from full weights to LoRA: {changes}."
+    return (
+        f"Here LoRA trains {share:.1f} % of the weights; bits per byte from full weights to LoRA: {changes}."
+    )
 
 
 def _printed_quality(direction: str, mono: str, kind: str) -> str:

@@ -56,7 +56,7 @@ def compare_sharing(p: Profile) -> Study:
     jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
     records = [record for found in run_jobs(p, jobs) for record in found]
     systems = {name: {"system": label} | _columns(mine, name) for name, label in labels.items()}
-    return Study("modules", "A module a group, one for all, none", OWN, systems, records)
+    return Study("modules", "One module per group, one for all, none", OWN, systems, records)
 
 
 def sharing_labels(p: Profile) -> dict[str, str]:

@@ -243,7 +243,7 @@ def switch_findings(table: pd.DataFrame) -> list[str]:
         ]
         sentences.append(
             f"{row['switch']}: rejected answers move by {row['rejected with']:+.3f} "
-            f"nats a token instead of {row['rejected without']:+.3f}; "
+            f"nats per token instead of {row['rejected without']:+.3f}; "
             + (f"BLEU {', '.join(seen)}." if seen else "BLEU changes within its interval.")
         )
     return sentences

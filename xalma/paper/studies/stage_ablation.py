@@ -173,7 +173,7 @@ def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFram
     columns = {
         "bleu": "BLEU",
         "chrf": "chrF",
-        BITS: "bits a byte",
+        BITS: "bits per byte",
         "off_target": off_target_label(records),
         "empty": "empty %",
     }
@@ -219,7 +219,7 @@ def ablation_findings(study: Study) -> list[str]:
             parts.append(
                 "the full recipe is best" if best == FULL_CHAIN else f"best is the recipe {CHAINS[best]}"
             )
-        sentences += [f"{arrow}, in bits a byte: {'; '.join(parts)}."] if parts else []
+        sentences += [f"{arrow}, in bits per byte: {'; '.join(parts)}."] if parts else []
     sentences += [
         f"The recipe {CHAINS[chain]} ends with stage {columns['ends with']}: its translations were so far from the "
         f"references that no preference pair passed the filters."

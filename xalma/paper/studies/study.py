@@ -1,7 +1,7 @@
 """What the ablations of notebook 09 have in common: systems trained for several seeds, filed, as tables and sentences.
 
 ± is half a 95 % t-interval over seeds, from three seeds on. A difference is taken seed by seed: a seed gives all
-systems of a study the same base and test sentences. Bits a byte come first in the sentences: they tell small models
+systems of a study the same base and test sentences. Bits per byte come first in the sentences: they tell small models
 apart where BLEU is near 0.
 """
 
@@ -23,13 +23,13 @@ from xalma.profiles import Profile
 from xalma.training.ladder import BITS_SIGNATURE
 
 BITS = "bits_per_byte"
-_SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits a byte": BITS}  # columns with an interval
-GAP = "gap"  # bits a byte minus the baseline's, seed by seed
+_SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits per byte": BITS}  # columns with an interval
+GAP = "gap"  # bits per byte minus the baseline's, seed by seed
 PANELS = [
     ("bleu", "BLEU"),
     ("chrf", "chrF"),
-    (BITS, "bits a byte,\nless is better"),
-    (GAP, "bits a byte\n− baseline"),
+    (BITS, "bits per byte,\nless is better"),
+    (GAP, "bits per byte\n− baseline"),
 ]
 
 
@@ -103,7 +103,7 @@ def study_summary(study: Study) -> pd.DataFrame:
 def study_note(study: Study, made: str) -> str:
     """The line under a study's table: the command that made it, segments, seeds, signatures and the baseline."""
     return (
-        f"{footnote(study.records, 'bleu', made)}; bits a byte: {BITS_SIGNATURE}; "
+        f"{footnote(study.records, 'bleu', made)}; bits per byte: {BITS_SIGNATURE}; "
         f"the baseline is {study.labels[study.baseline]}"
     )
 
@@ -124,7 +124,7 @@ def study_findings(study: Study) -> list[str]:
             if name != study.baseline
         ]
         sentences.append(
-            f"{arrow}, bits a byte of the reference, less is better: {labels[study.baseline]} "
+            f"{arrow}, bits per byte of the reference, less is better: {labels[study.baseline]} "
             f"{means[study.baseline][BITS]:.3f}; against it " + "; ".join(gaps) + "."
         )
         bleu = {label: means[name]["bleu"] for name, label in labels.items()}
