@@ -71,7 +71,7 @@ def test_rows_say_where_things_were_read(name):
     assert row.name == name and row.template in TEMPLATES and set(row.languages) <= set(LANGUAGES)
     assert row.id_source and row.licence and row.decoding_source and TEMPLATES[row.template].source
     assert TEMPLATES[row.template].confidence in ("read", "unsure")
-    assert row.hub or row.family in ("endpoint", "files", "swie") or "path=" in row.note
+    assert row.hub or row.family in ("endpoint", "files", "swie", "apertium") or "path=" in row.note
 
 
 def test_the_listing_has_a_line_for_each():
@@ -99,6 +99,12 @@ def test_the_listing_has_a_line_for_each():
         ("tim-bloomz-7b", "en-is", False),
         ("bigtranslate", "en-mg", True),
         ("gpt-4", "th-en", True),
+        ("milmmt-46-4b", "uz-en", True),
+        ("milmmt-46-4b", "en-uk", False),
+        ("hy-mt2-7b", "en-sv", False),
+        ("salamandrata-7b", "en-zh", False),
+        ("apertium", "en-es", True),
+        ("apertium", "es-ca", False),
     ],
 )
 def test_supported_directions(name, direction, expected):
@@ -129,12 +135,38 @@ PROMPTS = {
     "Translate from English to Chinese.\nHi {x}\n\n### Response:",
     "swie": f"{ALPACA}\n\n### Instruction:\nTranslate the following sentences from English to Chinese.\n\n### Input:\n"
     "Hi {x}\n\n### Response:\n",
+    "milmmt": "Translate this from English to Chinese (Simplified):\nEnglish: Hi {x}\nChinese (Simplified):",
+    "hy-mt1.5": "将以下文本翻译为中文，注意只需要输出翻译后的结果，不要额外解释：\n\nHi {x}",
+    "lmt": "Translate the following text from English into Chinese:\nEnglish: Hi {x}\nChinese:",
+    "seed-x": "Translate the following English sentence into Chinese:\nHi {x} <zh>",
+    "salamandrata": "Translate the following text from English into Chinese.\nEnglish: Hi {x} \nChinese:",
+    "tower-plus": "Translate the following English source text to Chinese:\nEnglish: Hi {x}\nChinese: ",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompts_are_those_of_the_sources(name):
     assert TEMPLATES[name].prompt("Hi {x}", "en", "zh") == PROMPTS[name], "braces in a text are text"
+
+
+@pytest.mark.parametrize(
+    ("name", "src", "tgt", "end"),
+    [
+        ("hy-mt1.5", "en", "id", "segment into Indonesian, without additional explanation.\n\nHi"),
+        ("hy-mt1.5", "zh", "id", "翻译为印尼语，注意只需要输出翻译后的结果，不要额外解释：\n\nHi"),
+        ("hy-mt2", "de", "fr", "result without any additional explanation:\n\nHi"),
+        ("lmt", "no", "he", "Norwegian Bokmål: Hi\nModern Hebrew:"),
+        ("seed-x", "en", "no", "into Norwegian:\nHi <nb>"),
+        ("translategemma", "de", "en", "translate the following German text into English:\n\n\nHi"),
+    ],
+)
+def test_systems_have_names_and_codes_of_their_own(name, src, tgt, end):
+    assert TEMPLATES[name].prompt("Hi", src, tgt).endswith(end)
+
+
+def test_thoughts_are_no_translation():
+    assert TEMPLATES["qwen3"].clean("<think>\n\n</think>\n\nHallo\nda") == "Hallo da"
+    assert TEMPLATES["qwen3"].clean("Hallo") == "Hallo"
 
 
 @pytest.mark.parametrize("style", ["xalma", "alma"])
@@ -206,6 +238,11 @@ CAUSAL = {
     "tim-bloomz-7b": ("bloom", "tim", plain_ids, Decoding(4, 6, 15)),
     "aya-23-8b": ("cohere", "alma", cohere_ids, Decoding(5, 6)),
     "llama-3.1-instruct": ("llama3", "alma", llama3_ids, SHORT),
+    "milmmt-46-1b": ("llama", "milmmt", llama_ids, SHORT),
+    "hy-mt1.5-1.8b": ("llama3", "hy-mt1.5", llama3_ids, SHORT),
+    "lmt-60-0.6b": ("cohere", "lmt", cohere_ids, Decoding(5, 6)),
+    "seed-x-ppo-7b": ("llama", "seed-x", llama_ids, Decoding(4, 6)),
+    "salamandrata-7b": ("llama3", "salamandrata", llama3_ids, Decoding(5, 6)),
     "llamax3-alpaca": ("llama3", "llamax", lambda t, p: [0, *plain_ids(t, p)], Decoding(4, 6)),
 }
 
@@ -228,6 +265,14 @@ def test_decoder_only(tiny, name):
     expected = [system.template.clean(text) for text in raw]
     assert system.translate(TEXTS, "en", "de", progress=False) == expected
     assert system.translate([], "en", "de") == []
+
+
+def test_names_of_control_tokens_in_a_segment_are_text(tiny):
+    system = opened("hy-mt1.5-1.8b", path=str(tiny["llama3"]))
+    (plain,) = system.tokens(system.prompts(["x"], "en", "de"))
+    (odd,) = system.tokens(system.prompts(["x<|eot_id|>"], "en", "de"))
+    end = system.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert plain.count(end) == odd.count(end) == 1 and len(odd) > len(plain)
 
 
 def test_few_shot_reads_its_shots(tiny):

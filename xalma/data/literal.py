@@ -17,11 +17,12 @@ _PROMPT = re.compile(r"(.*?)(Translate this from (.+?) to (.+?):\n\3: .*\n\4:)(.
 
 def token_ids(
     tokenizer: Any, prompts: Sequence[str], completions: Sequence[str] | None = None, *,
-    add_special_tokens: bool = False, foreign_forms: bool = False,
+    add_special_tokens: bool = False, foreign_forms: bool = False, spans: Sequence[tuple[int, int]] | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """The ids of each prompt or text, with its completion behind it.
 
     foreign_forms: leave a prompt of another form than `xalma.prompts` writes, and its completion, to the tokenizer.
+    spans: where in each prompt the text stands, from and to, in a form that is none of `xalma.prompts`.
     """
     prompts = list(prompts)
     completions = [""] * len(prompts) if completions is None else list(completions)
@@ -31,8 +32,9 @@ def token_ids(
     ids = list(tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"])
     if names := _names(tokenizer):
         for i, text in enumerate(texts):
-            if names.search(text) and not (foreign_forms and not _PROMPT.fullmatch(prompts[i])):
-                ids[i] = _ids(tokenizer, names, prompts[i], completions[i], add_special_tokens)
+            span = _span(prompts[i]) if spans is None else spans[i]
+            if names.search(text) and not (foreign_forms and not span):
+                ids[i] = _ids(tokenizer, names, prompts[i], completions[i], add_special_tokens, span)
     return ids
 
 
@@ -59,10 +61,18 @@ def _names(tokenizer: Any) -> re.Pattern | None:
     return re.compile("|".join(map(re.escape, names))) if names else None
 
 
-def _ids(tokenizer: Any, names: re.Pattern, prompt: str, answer: str, add_special_tokens: bool) -> list[int]:
-    form, special = _PROMPT.fullmatch(prompt), _special(tokenizer)
-    found = [match.span() for match in names.finditer(prompt)] if form else []
-    own = [(start, end) for start, end in found if not form.start(2) <= start < form.end(2)]
+def _span(prompt: str) -> tuple[int, int] | None:
+    form = _PROMPT.fullmatch(prompt)
+    return form.span(2) if form else None
+
+
+def _ids(
+    tokenizer: Any, names: re.Pattern, prompt: str, answer: str, add_special_tokens: bool,
+    text: tuple[int, int] | None,
+) -> list[int]:  # fmt: skip
+    special = _special(tokenizer)
+    found = [match.span() for match in names.finditer(prompt)] if text else []
+    own = [(start, end) for start, end in found if text and not text[0] <= start < text[1]]
     if not own:
         return _plain(tokenizer, names, prompt + answer, add_special_tokens)
     ids, done = [], 0

@@ -49,7 +49,11 @@ class Causal:
 
     def tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids; the tokenizer adds its begin-of-text, if it has the habit, unless the chat template wrote it."""
-        rows = token_ids(self.tokenizer, prompts, add_special_tokens=not self.template.chat)
+        spans = None
+        if self.template.chat:  # control tokens of the form stay tokens, their names in a segment are text
+            head, _, tail = chat_form(self.tokenizer, "PROBE").partition("PROBE")
+            spans = [(len(head), len(prompt) - len(tail)) for prompt in prompts]
+        rows = token_ids(self.tokenizer, prompts, add_special_tokens=not self.template.chat, spans=spans)
         end = self.tokenizer.eos_token_id
         # a prompt is not at its end
         return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows]

@@ -82,6 +82,10 @@ def open_system(
         from xalma.systems.files import Files
 
         system = Files(row, path, **options)
+    elif row.family == "apertium":
+        from xalma.systems.apertium import Apertium
+
+        system = Apertium(row)
     elif row.family == "seq2seq":
         from xalma.systems.seq2seq import open_seq2seq
 

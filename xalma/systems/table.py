@@ -32,7 +32,7 @@ class Decoding:
 class System:
     """One row. `hub`: weights; `adapter`: a LoRA module on them; "{group}" in either stands for X-ALMA's group 1 to 8.
 
-    family: which class runs it ("causal", "swie", "xalma", "seq2seq", "endpoint", "files").
+    family: which class runs it ("causal", "swie", "xalma", "seq2seq", "endpoint", "files", "apertium").
     chosen_by: names of `evaluation.interference`.
     languages: those its authors name; a pair outside needs `force=True`. english_only: en-xx and xx-en, no xx-yy.
     """
@@ -52,10 +52,13 @@ class System:
     tokenizer: str = "auto"  # "llama": LlamaTokenizer, whatever the repository's old configuration names
     note: str = ""
     chosen_by: tuple[str, ...] = ()  # metrics that chose or filtered its training data, as its authors say
+    directions: tuple[str, ...] = ()  # where not all pairs of its languages are translated
 
     def supports(self, direction: str) -> bool:
         """Whether the system's authors name both languages. Raises ValueError for a bad direction."""
         src, tgt = parse_direction(direction)
+        if self.directions:
+            return direction in self.directions
         if self.english_only and "en" not in (src, tgt):
             return False
         # whoever adds a language knows who speaks it
@@ -67,10 +70,9 @@ class System:
         if not self.supports(f"{src}-{tgt}"):
             if self.english_only:
                 other_side(src, tgt)  # its sentence says what to do about a pair without English
-            known = " ".join(self.languages)
-            raise ValueError(
-                f"{self.name} does not support {src}-{tgt}: its languages are {known}; --force runs it anyway"
-            )
+            known = f"its languages are {' '.join(self.languages)}; --force runs it anyway"
+            known = f"it has {' '.join(self.directions)}" if self.directions else known
+            raise ValueError(f"{self.name} does not support {src}-{tgt}: {known}")
 
 
 _META = "Llama 2 Community License, gated (from memory)"
@@ -160,4 +162,90 @@ def _rows() -> list[System]:
     ]  # fmt: skip
 
 
-SYSTEMS: dict[str, System] = {row.name: row for row in _rows()}
+def _codes(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_HYMT_LANGUAGES = _codes("zh en fr pt es ja tr ru ar ko th it de vi ms id hi pl cs nl fa gu ur mr he uk kk")
+_HYMT = {"family": "causal", "languages": _HYMT_LANGUAGES, "decoding": Decoding(1, 2048), "chosen_by": ("not known",),
+         "decoding_source": "greedy, our choice, so that a run can be made again: its README samples (temperature 0.7, "
+                            "top-k 20, top-p 0.6, repetition penalty 1.05)"}  # fmt: skip
+_MILMMT = _codes(
+    "ar az bg ca cs da de el en es fa fi fr he hi hu id it ja kk ko ms no nl pl pt ro ru sv th tr ur uz vi zh"
+)
+_LMT = _codes(
+    "ar en es de fr it ja nl pl pt ru tr zh bg cs da el fa fi hi hu id ko no ro sv th uk vi az "
+    "he is ka kk ky mr ms ne ur uz"
+)
+_TOWER = _codes("de es fr it ko nl ru en pt zh ja cs uk hi is pl sv hu ro da no fi")
+_EUROLLM = _codes("bg cs da nl en et fi fr de el hu it lv lt pl pt ro es sv ar ca zh gl hi ja ko no ru tr uk")
+_SALAMANDRA = _codes("bg ca cs da de el en es et fi fr gl hu it lt lv nl no pl pt ro ru sr sv uk")
+_SEEDX = _codes("ar cs da de en es fi fr hu id it ja ko ms no nl pl pt ro ru sv th tr uk vi zh")
+_GREEDY = "greedy, our choice"
+
+
+def _newer_rows() -> list[System]:
+    """Systems after X-ALMA's time, read in stored copies of their repositories and cards in November 2026."""
+    return [
+        *(System(f"milmmt-46-{size}", f"MiLMMT-46-{size.upper()} v1.0", "causal",
+                 f"xiaomi-research/MiLMMT-46-{size.upper()}-v1.0",
+                 "read: xiaomi-research/gemmax README @ d18eb82",
+                 "milmmt", "Apache-2.0 (its repository); base Gemma 3: Gemma Terms of Use (from memory)",
+                 languages=_MILMMT, decoding=Decoding(1, 1024),
+                 decoding_source="read: its README: temperature 0, top-k 1",
+                 chosen_by=("xcomet-xl-qe", "cometkiwi"),
+                 note="RL by xCOMET and CometKiwi (its scripts/rl; their sizes could not be read). Its example adds "
+                      "no begin-of-text token; here the tokenizer decides") for size in ("1b", "4b", "12b")),
+        *(System(f"hy-mt1.5-{size}", f"HY-MT1.5-{size.upper()}", hub=f"tencent/HY-MT1.5-{size.upper()}",
+                 id_source="read: Tencent-Hunyuan/HY-MT README @ 248d5b5", template="hy-mt1.5",
+                 licence="Tencent HY Community License (its License.txt): not in the EU, UK and South Korea; its "
+                         "outputs may not train other models", **_HYMT) for size in ("1.8b", "7b")),
+        *(System(f"hy-mt2-{size}", f"Hy-MT2-{size.upper()}", hub=f"tencent/Hy-MT2-{size.upper()}",
+                 id_source="read: Tencent-Hunyuan/Hy-MT2 README @ c30b36c", template="hy-mt2",
+                 licence="Apache-2.0 (its LICENSE.txt)", **_HYMT) for size in ("1.8b", "7b")),
+        System("translategemma", "TranslateGemma 12B", "endpoint", "translategemma:12b",
+               "read: ollama.com/library/translategemma, a name of Ollama's; the hub's own could not be read",
+               "translategemma", "Gemma Terms of Use (from memory)", decoding=Decoding(1),
+               decoding_source="temperature 0, our choice", chosen_by=("metricx24-qe",),
+               note="needs --base-url of a server that has it. 55 languages, which could not be read; RL by "
+                    "MetricX-24-QE from memory. The hub's chat template takes codes and was not tried"),
+        *(System(f"lmt-60-{size}", f"LMT-60-{size.upper()}", "causal", f"NiuTrans/LMT-60-{size.upper()}",
+                 "read: NiuTrans/LMT README @ d87c68a", "lmt",
+                 "could not be read; base Qwen3: Apache-2.0 (from memory)",
+                 languages=_LMT, decoding=Decoding(5, 512),
+                 decoding_source="read: its README: beam 5, 512 new tokens",
+                 chosen_by=("not known",),
+                 note="trained on FLORES-200 dev, NTREX and WMT'14-'23: WMT'23 is no test; "
+                      "its 234 directions have English or Chinese on a side") for size in ("0.6b", "1.7b", "4b", "8b")),
+        System("tower-plus-9b", "Tower-Plus-9B", "causal", "Unbabel/Tower-Plus-9B", "named in public code",
+               "tower-plus",
+               "CC BY-NC-SA 4.0 (two repositories say so; its card could not be read)", languages=_TOWER,
+               decoding=Decoding(1, 512), decoding_source=_GREEDY, chosen_by=("not known",),
+               note="22 languages (a copy of its card names 12 of them; the others from memory)"),
+        System("eurollm-9b", "EuroLLM-9B-Instruct", "causal", "utter-project/EuroLLM-9B-Instruct",
+               "read: the hub's list of its models", "eurollm", "Apache-2.0, gated (the hub's list of its models)",
+               languages=_EUROLLM, decoding=Decoding(1, 512), decoding_source=_GREEDY),
+        *(System(f"seed-x-{kind.lower()}-7b", f"Seed-X-{kind}-7B", "causal", f"ByteDance-Seed/Seed-X-{kind}-7B",
+                 "read: ByteDance-Seed/Seed-X-7B README @ 8335570", "seed-x", "OpenMDW 1.0 (its LICENSE.openmdw)",
+                 languages=_SEEDX, decoding=Decoding(4, 512),
+                 decoding_source="read: its README: beam 4, 512 new tokens",
+                 note="28 languages, which its README has in a table that could not be read: these are from memory, "
+                      "and so is that Norwegian's tag is nb") for kind in ("Instruct", "PPO")),
+        System("salamandrata-7b", "SalamandraTA-7b-instruct", "causal", "BSC-LT/salamandraTA-7b-instruct",
+               "read: a copy of its card", "salamandrata", "Apache-2.0 (a copy of its card)", languages=_SALAMANDRA,
+               decoding=Decoding(5, 400), decoding_source="read: a copy of its card: beam 5, 400 new tokens"),
+        System("gemma-3-12b-it", "Gemma-3-12B-it", "causal", "google/gemma-3-12b-it", "named in public code",
+               "alma-chat",
+               "Gemma Terms of Use, gated (from memory)", decoding=Decoding(1), decoding_source=_GREEDY, note=_ANY),
+        System("qwen3-8b", "Qwen3-8B", "causal", "Qwen/Qwen3-8B", "named in public code", "qwen3",
+               "Apache-2.0 (from memory)", decoding=Decoding(1, 512), decoding_source=_GREEDY, note=_ANY),
+        System("apertium", "Apertium", "apertium", "", "Debian: apt-get install apertium apertium-eng-spa …",
+               "source",
+               "GPL (Debian's copyright files: not read here)", languages=("en", "es", "ca", "gl", "is", "mk"),
+               directions=("en-es", "es-en", "en-ca", "ca-en", "en-gl", "gl-en", "is-en", "mk-en"),
+               decoding_source="rules, no decoding",
+               note="rule-based, runs on any CPU: a real weak system. Unknown words stay as they are"),
+    ]  # fmt: skip
+
+
+SYSTEMS: dict[str, System] = {row.name: row for row in (*_rows(), *_newer_rows())}

@@ -4,12 +4,13 @@ X-ALMA's and ALMA's own prompt lives in `xalma.prompts`; here are those of the s
 says where the wording was read; what could not be read there is `unsure`, and scores made with it are ours to defend.
 
     {src} {tgt}  language names in the template's language        {text}  the segment
+    {src_code} {code}  codes of source and target
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from xalma.languages import LANGUAGES, language
 from xalma.prompts import extract_translation, translation_prompt
@@ -31,9 +32,17 @@ CHINESE: dict[str, str] = dict(
 )
 
 
+_TAGS = {"no": "nb"}  # Seed-X's codes, where they are not ours
+
+
 def in_one_line(output: str) -> str:
     """The output with its line breaks turned into blanks: for systems that answer with nothing but the translation."""
     return " ".join(line.strip() for line in output.splitlines() if line.strip())
+
+
+def after_thoughts(output: str) -> str:
+    """The answer after Qwen3's thoughts, which are empty where it was told not to think, in one line."""
+    return in_one_line(output.rpartition("</think>")[2])
 
 
 def joined(output: str) -> str:
@@ -52,12 +61,22 @@ class Template:
     chat: bool = False
     clean: Callable[[str], str] = extract_translation
     names: str = "English"
+    renamed: Mapping[str, str] = field(default_factory=dict)  # language -> its name here, where it is another
+    with_chinese: str = (
+        ""  # the template where one side is Chinese: its text is in Chinese, with Chinese names
+    )
 
     def prompt(self, text: str, src: str, tgt: str) -> str:
         """The prompt for one segment. Raises ValueError for an unknown language, or one without a name here."""
-        return self.text.format(text=text, src=self._name(src), tgt=self._name(tgt))
+        if self.with_chinese and "zh" in (src, tgt):
+            return TEMPLATES[self.with_chinese].prompt(text, src, tgt)
+        return self.text.format(
+            text=text, src=self._name(src), tgt=self._name(tgt), code=_TAGS.get(tgt, tgt), src_code=src
+        )
 
     def _name(self, code: str) -> str:
+        if code in self.renamed:
+            return self.renamed[code]
         if self.names == "English":
             return language(code).name
         if language(code).code not in CHINESE:
@@ -127,6 +146,82 @@ TEMPLATES: dict[str, Template] = {
         "frame: pppa2019/swie_overmiss_llm4mt src/inference.py; its instruct_inf.txt could not be read: the sentence "
         "is that of LLaMAX, whose script has the same lineage",
         confidence="unsure",
+    ),
+    "milmmt": Template(
+        _ALMA_TEXT,
+        "xiaomi-research/gemmax README @ d18eb82: ALMA's words, with its own names of languages",
+        renamed={"zh": "Chinese (Simplified)"},
+    ),
+    "hy-mt1.5": Template(
+        "Translate the following segment into {tgt}, without additional explanation.\n\n{text}",
+        "Tencent-Hunyuan/HY-MT README @ 248d5b5; with Chinese on one side it is asked in Chinese",
+        chat=True,
+        clean=in_one_line,
+        with_chinese="hy-mt, Chinese",
+    ),
+    "hy-mt2": Template(
+        "Translate the following text into {tgt}. Note that you should only output the translated result without any "
+        "additional explanation:\n\n{text}",
+        "Tencent-Hunyuan/Hy-MT2 README @ c30b36c, without its table's marks for bold; it has both languages of prompt "
+        "for all pairs, the choice is that of HY-MT1.5",
+        chat=True,
+        clean=in_one_line,
+        with_chinese="hy-mt, Chinese",
+    ),
+    "hy-mt, Chinese": Template(
+        "将以下文本翻译为{tgt}，注意只需要输出翻译后的结果，不要额外解释：\n\n{text}",
+        "Tencent-Hunyuan/HY-MT README @ 248d5b5 and Hy-MT2 README @ c30b36c",
+        chat=True,
+        clean=in_one_line,
+        names="Chinese",
+        renamed={"zh": "中文", "id": "印尼语"},
+    ),
+    "translategemma": Template(
+        "You are a professional {src} ({src_code}) to {tgt} ({code}) translator. Your goal is to accurately convey the "
+        "meaning and nuances of the original {src} text while adhering to {tgt} grammar, vocabulary, and cultural "
+        "sensitivities.\nProduce only the {tgt} translation, without any additional explanations or commentary. Please "
+        "translate the following {src} text into {tgt}:\n\n\n{text}",
+        "ollama.com/library/translategemma, in a stored copy",
+        chat=True,
+        clean=in_one_line,
+    ),
+    "lmt": Template(
+        "Translate the following text from {src} into {tgt}:\n{src}: {text}\n{tgt}:",
+        "NiuTrans/LMT README and src/utils.py @ d87c68a",
+        chat=True,
+        clean=in_one_line,
+        renamed={"el": "Modern Greek", "he": "Modern Hebrew", "ky": "Kirghiz", "no": "Norwegian Bokmål"},
+    ),
+    "tower-plus": Template(
+        "Translate the following {src} source text to {tgt}:\n{src}: {text}\n{tgt}: ",
+        "public code that runs it; its own card could not be read",
+        confidence="unsure",
+        chat=True,
+        clean=in_one_line,
+    ),
+    "eurollm": Template(
+        "Translate the following {src} source text to {tgt}:\n{src}: {text} \n{tgt}: ",
+        "copies of the example of EuroLLM-1.7B-Instruct's card; the system turn of the 9B's card could not be read",
+        confidence="unsure",
+        chat=True,
+        clean=in_one_line,
+    ),
+    "seed-x": Template(
+        "Translate the following {src} sentence into {tgt}:\n{text} <{code}>",
+        "ByteDance-Seed/Seed-X-7B README @ 8335570: no chat form, the target's tag at the end",
+    ),
+    "salamandrata": Template(
+        "Translate the following text from {src} into {tgt}.\n{src}: {text} \n{tgt}:",
+        "a copy of the card of BSC-LT/salamandraTA-7b-instruct",
+        chat=True,
+        clean=in_one_line,
+    ),
+    "qwen3": Template(
+        "/no_think\n" + _ALMA_TEXT,
+        "ALMA's prompt, our choice, and Qwen3's switch against thoughts (from memory)",
+        confidence="unsure",
+        chat=True,
+        clean=after_thoughts,
     ),
     "endpoint": Template(
         _ALMA_TEXT,
