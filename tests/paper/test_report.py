@@ -17,6 +17,7 @@ from xalma.paper.report import (
     loss_sentence,
     read_logs,
     training_table,
+    values_frame,
     write_index,
     write_log,
 )
@@ -129,6 +130,24 @@ def test_continuations_show_each_direction_once_and_count_what_is_right():
 def test_a_table_of_sentences_is_set_to_the_left():
     text = left_table(pd.DataFrame({"source": ["a|b"], "output": ["c"]}))
     assert text == "| source | output |\n| :--- | :--- |\n| a\\|b | c |"
+
+
+def test_a_shown_table_has_numbers_to_the_right_arrows_and_no_empty_column():
+    frame = pd.DataFrame(
+        {"direction": ["en-fi", "fi-en"], "stage4": [1.234, float("nan")], "none": [None, None]}
+    )
+    assert left_table(frame, 1).splitlines() == [
+        "| direction | stage 4 |",
+        "| :--- | ---: |",
+        "| en→fi | 1.2 |",
+        "| fi→en |  |",
+    ]
+
+
+def test_values_of_a_profile_stand_beside_the_papers_scale():
+    made = values_frame(load_profile("tiny", seed=3), "^(seed|sft_pairs)$").set_index("value")
+    assert made.loc["seed", "this run"] == "3" and made.loc["sft_pairs", "papers' scale"] == "4000"
+    assert made.loc["sft_pairs", "where that is from"] == "paper: average pairs per language"
 
 
 def test_group_scores_average_one_group():

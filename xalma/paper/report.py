@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
@@ -128,17 +128,17 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
 def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     """A table as Markdown: text on the left, so that sentences can be compared, numbers on the right.
 
-    Floats get `decimals` places, NaN is an empty cell; the index and columns without a value are left out.
+    Floats get `decimals` places, NaN is an empty cell; the index and columns without a value are left out. Directions
+    are written as in figures, en→fi.
     """
     frame = frame.dropna(axis=1, how="all") if len(frame) else frame
-    right = [is_numeric_dtype(frame[name]) for name in frame]
+    right = [is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name]) for name in frame]
+    if "direction" in frame:
+        frame = frame.assign(direction=frame["direction"].astype(str).str.replace("-", "→"))
     shown = frame.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals)))
-    lines = [
-        list(frame),
-        ["---:" if side else ":---" for side in right],
-        *shown.astype(str).to_numpy().tolist(),
-    ]
-    return markdown_grid(cells if i == 1 else map(markdown, map(str, cells)) for i, cells in enumerate(lines))
+    names = [re.sub(r"^stage(\d)$", r"stage \1", str(name)) for name in frame]
+    lines = [names, ["---:" if side else ":---" for side in right], *shown.astype(str).to_numpy().tolist()]
+    return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
 
 
 def show(frame: pd.DataFrame, decimals: int = 2) -> None:
@@ -148,19 +148,26 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
     display(Markdown(left_table(frame, decimals)))
 
 
-def profile_values(p: Profile, pattern: str) -> None:
-    """Show the profile's values whose names match `pattern`, beside those at the papers' scale and their source."""
+def values_frame(p: Profile, pattern: str) -> pd.DataFrame:
+    """The profile's values whose names match `pattern`, beside those at the papers' scale and their source."""
     rows = [
         {
             "value": f.name,
             "this run": str(getattr(p, f.name)),
             "papers' scale": str(f.default),
-            "where that is from": f.metadata["source"],
+            "where that is from": re.sub(
+                r"(\w) a (language|direction|group)\b", r"\1 per \2", f.metadata["source"]
+            ),
         }
         for f in fields(p)
         if re.search(pattern, f.name)
     ]
-    show(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
+
+
+def profile_values(p: Profile, pattern: str) -> None:
+    """Show `values_frame` in a notebook."""
+    show(values_frame(p, pattern))
 
 
 def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:
