@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, name_of, prose
 
-THINGS = "bits|nats|segments|modules?|updates?|tokens|pairs?|sentences?|rows?|lines|documents?|seconds|hours|GiB"
+THINGS = (
+    "bits|nats|segments|modules?|updates?|tokens|pairs?|sentences?|rows?|lines|documents?|seconds|hours|GiB"
+)
 EACH = "byte|token|group|direction|language|second|minute|source|method|GPU|device|process|seed|batch|worker|document"
 PRIVATE = {  # what it looks like -> what the field says
     rf"\b(?:{THINGS}) an? (?:{EACH})\b": "per",

@@ -217,6 +217,12 @@ def _newer_rows() -> list[System]:
                  chosen_by=("not known",),
                  note="trained on FLORES-200 dev, NTREX and WMT'14-'23: WMT'23 is no test; "
                       "its 234 directions have English or Chinese on a side") for size in ("0.6b", "1.7b", "4b", "8b")),
+    ]  # fmt: skip
+
+
+def _general_rows() -> list[System]:
+    """The other half of `_newer_rows`: models made of general ones, general models, and rules."""
+    return [
         System("tower-plus-9b", "Tower-Plus-9B", "causal", "Unbabel/Tower-Plus-9B", "named in public code",
                "tower-plus",
                "CC BY-NC-SA 4.0 (two repositories say so; its card could not be read)", languages=_TOWER,
@@ -248,4 +254,4 @@ def _newer_rows() -> list[System]:
     ]  # fmt: skip
 
 
-SYSTEMS: dict[str, System] = {row.name: row for row in (*_rows(), *_newer_rows())}
+SYSTEMS: dict[str, System] = {row.name: row for row in (*_rows(), *_newer_rows(), *_general_rows())}
