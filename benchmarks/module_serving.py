@@ -43,6 +43,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from cost_tables import serving_figure, serving_note, serving_sentence, serving_table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
@@ -50,14 +51,7 @@ from transformers.utils import logging
 from xalma.files import write_json
 from xalma.languages import adapter_name
 from xalma.models import PROJECTIONS, WORTH_IT, ModuleBank, can_pack, replayed
-from xalma.paper import (
-    save_figure,
-    serving_figure,
-    serving_note,
-    serving_sentence,
-    serving_table,
-    write_table,
-)
+from xalma.paper import save_figure, write_table
 from xalma.runtime import provenance
 
 GROUP_COUNTS = (1, 2, 4, 8)

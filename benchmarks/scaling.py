@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import tqdm.auto
 from contamination_throughput import sentences
+from cost_tables import AXES, scaling_figure, scaling_note, scaling_sentence, scaling_table
 from transformers.utils import logging
 
 from xalma.corpora import has_data
@@ -58,15 +59,7 @@ from xalma.models import (
     train_tokenizer,
 )
 from xalma.models import convert as conversion
-from xalma.paper import (
-    AXES,
-    save_figure,
-    scaling_figure,
-    scaling_note,
-    scaling_sentence,
-    scaling_table,
-    write_table,
-)
+from xalma.paper import save_figure, write_table
 from xalma.profiles import TINY
 from xalma.runtime import device, provenance, seed_everything
 from xalma.training import train

@@ -22,7 +22,6 @@ from xalma.files import read_json
 from xalma.models.backbone import load_base
 from xalma.models.layouts import lora_config, plain_config
 from xalma.models.safetensors_io import read_headers
-from xalma.paper.benchmarks import read_scaling, read_serving
 from xalma.paper.real_base.pack import Pack
 from xalma.paper.real_base.scores import read_lines_of
 from xalma.paper.real_base.tables import read_about, run_profile
@@ -116,8 +115,6 @@ READERS: dict[str, Callable[[Path], tuple[Path, Callable]]] = {
     "notebook 12's table": lambda f: (f / "tables" / "12_about.json", lambda: read_about(f)),
     "notebook 12's run": lambda f: (f / "run.json", lambda: run_profile(f, _profile(f))),
     "a pack": lambda f: (f / "index.json", lambda: Pack(f)),
-    "serving": lambda f: (f / "serving.json", lambda: read_serving(f / "serving.json")),
-    "scaling": lambda f: (f / "scaling.json", lambda: read_scaling(f / "scaling.json")),
     "an export": lambda f: (f / "export.json", lambda: open_exported(f, 6)),
     "outputs of a system": lambda f: (f / "run.json", lambda: _begun(f, {})),
     "examples for a prompt": lambda f: (f / "shots.en-de.json", lambda: read_shots(f)),

@@ -77,9 +77,6 @@ def test_extremes_and_their_sentence() -> None:
     table = corpus_statistics.extremes(rules, n=1).set_index("rule")
     assert table.loc["uniform"].tolist() == [3, 2, "is 10×", "en 0.11×"]
     assert table.loc["given by ALMA", ["languages", "most read"]].tolist() == [2, "is 9.6×"]
-    assert corpus_statistics.repeats_sentence(rules, "uniform", "here") == (
-        "*uniform*, here: Icelandic 10×; 2 of 3 languages are read more than once."
-    )
     assert "Icelandic has 10 tokens, English 900, 90 times as many" in corpus_statistics.sizes_sentence(
         SIZES, "Here"
     )

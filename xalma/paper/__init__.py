@@ -4,10 +4,6 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
-    benchmarks=(
-        "AXES read_scaling read_serving scaling_figure scaling_note scaling_sentence "
-        "scaling_table serving_figure serving_note serving_sentence serving_table"
-    ),
     ladder_tables="direction_table ladder_table text_bits_table",
     paper_tables="groups_sentence stage_tests tests_sentence write_run_file write_tables",
     report=(

@@ -174,16 +174,6 @@ def _times(epochs: float) -> str:
     return f"{epochs:,.0f}×" if epochs >= 10 else f"{epochs:.2g}×"
 
 
-def repeats_sentence(rules: pd.DataFrame, rule: str, what: str) -> str:
-    """One sentence for a notebook: whose text a rule of `rules_on_sizes` reads most often, and how many repeat."""
-    one = rules[(rules["rule"] == rule) & (rules["tokens"] > 0)].sort_values("epochs", ascending=False)
-    top, again = one.iloc[0], int((one["epochs"] > 1).sum())
-    return (
-        f"*{rule}*, {what}: {language(top.language).name} {_times(top.epochs)}; "
-        f"{again} of {len(one)} languages are read more than once."
-    )
-
-
 def sizes_sentence(sizes: Mapping[str, float], name: str) -> str:
     """One sentence for a notebook: the smallest and largest language of a corpus, and how far apart they are."""
     small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)

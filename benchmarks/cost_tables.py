@@ -1,11 +1,10 @@
-"""Four ways to serve X-ALMA's modules: the committed benchmark as a table, a sentence and a figure.
+"""What `module_serving.py` and `scaling.py` measured, as tables, sentences and figures.
 
-`benchmarks/module_serving.py` makes the file; nothing is measured here, and a machine that nobody measured on is said.
+Nothing is measured here.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from xalma.files import read_json
-from xalma.paper.figures.style import INK, subplots
-from xalma.runtime import home
+from xalma.paper.figures import style
 
 COMMAND = "python benchmarks/module_serving.py --out results/benchmarks/module_serving.json"
 WAY_LABELS = {
@@ -36,17 +33,6 @@ _COLUMNS = {
     "forward_step_ms": "step, model alone, ms", "floor_ms": "floor, ms", "times_floor": "step over floor",
     "peak_mib": "peak memory, MiB",
 }  # fmt: skip
-
-
-def read_serving(path: str | Path | None = None, name: str = "module_serving") -> dict[str, Any]:
-    """The benchmark's record, the committed one of this name where no path is given.
-
-    Raises FileNotFoundError, saying what makes it, where there is none.
-    """
-    path = Path(path or home() / "results" / "benchmarks" / f"{name}.json")
-    if not path.is_file():
-        raise FileNotFoundError(f"no benchmark at {path}: make it with {COMMAND}")
-    return read_json(path, f"make it again with {COMMAND}")
 
 
 def serving_table(record: dict[str, Any]) -> pd.DataFrame:
@@ -106,13 +92,13 @@ def serving_sentence(record: dict[str, Any]) -> str:
 def serving_figure(record: dict[str, Any]) -> Figure:
     """Milliseconds of a decoding step for the whole batch, and peak memory, against the groups in it."""
     frame, column = pd.DataFrame(record["rows"]), step_column(record)
-    fig, (steps, memory) = subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
+    fig, (steps, memory) = style.subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
     for way, rows in frame.groupby("way", sort=False):
         steps.plot(rows["groups"], rows[column], "o-", color=_COLOURS[way], label=WAY_LABELS[way])
         if way != "in_turn":  # its memory is that of as many models as it has groups, and was not measured
             memory.plot(rows["groups"], rows["peak_mib"], "o-", color=_COLOURS[way])
     bank = frame[frame["way"] == "gated"]
-    floor = {"color": INK, "linewidth": 1.2, "label": "floor: reading (b)'s weights once"}
+    floor = {"color": style.INK, "linewidth": 1.2, "label": "floor: reading (b)'s weights once"}
     steps.plot(bank["groups"], bank["floor_ms"], "--", **floor)
     n = record["options"]["batch"]
     steps.set(yscale="log", ylabel="ms for all rows", title=f"One decoding step, {n} rows")
@@ -129,14 +115,6 @@ SCALING_COMMAND = "python benchmarks/scaling.py --out results/benchmarks/scaling
 AXES = {"data": (1, 2, 4, 8), "groups": (1, 2, 4, 8), "languages": (5, 10, 20, 49)}
 SCALING_COLOURS = {"data": "#4477AA", "groups": "#EE6677", "languages": "#228833"}
 LINEAR = 1.1  # an exponent up to here counts as linear: timings on a shared machine are no better
-
-
-def read_scaling(path: str | Path | None = None) -> dict[str, Any]:
-    """The benchmark's record; one without rows where there is no file, of which the sentence says so."""
-    path = Path(path or home() / "results" / "benchmarks" / "scaling.json")
-    if not path.is_file():
-        return {"rows": []}
-    return read_json(path, f"make it again with {SCALING_COMMAND}", keys=("rows",))
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -161,8 +139,6 @@ def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
 
 def scaling_sentence(record: dict[str, Any]) -> str:
     """How many of the steps grow linearly or slower, and which do not."""
-    if not record["rows"]:
-        return f"Not measured here: `{SCALING_COMMAND}` measures it, in minutes."
     table = scaling_table(record)
     worse = table[table["exponent"] > LINEAR]
     named = "; ".join(
@@ -177,9 +153,7 @@ def scaling_sentence(record: dict[str, Any]) -> str:
 
 
 def scaling_note(record: dict[str, Any]) -> str:
-    """What was measured on what, for under a table or figure; "" where nothing was."""
-    if not record["rows"]:
-        return ""
+    """What was measured on what, for under a table or figure."""
     o, machine = record["options"], record["hardware"]
     where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} thread{'s' if o['threads'] > 1 else ''}"
     scale = "" if o["scale"] == 1 else f", amounts times {o['scale']:g}"
@@ -189,19 +163,19 @@ def scaling_note(record: dict[str, Any]) -> str:
     )
 
 
-def scaling_figure(record: dict[str, Any]) -> Figure | None:
-    """A panel per step: seconds against times the smallest size, a line for each thing that grows. None if no rows."""
+def scaling_figure(record: dict[str, Any]) -> Figure:
+    """A panel per step: seconds against times the smallest size, a line for each thing that grows."""
     steps = list(dict.fromkeys(row["step"] for row in record["rows"]))
-    if not steps:
-        return None
     n_rows = -(-len(steps) // 3)
-    fig, grid = subplots(n_rows, 3, (11.0, 0.6 + 2.6 * n_rows), squeeze=False, sharex=True)
+    fig, grid = style.subplots(n_rows, 3, (11.0, 0.6 + 2.6 * n_rows), squeeze=False, sharex=True)
     panels = dict(zip(steps, grid.flat, strict=False))
     for (step, axis), part in _series(record):
         factor = part["size"] / part["size"].iloc[0]
         panels[step].plot(factor, part["seconds"], "o-", color=SCALING_COLOURS[axis], label=f"more {axis}")
         first = part["seconds"].iloc[0]
-        panels[step].plot(factor, first * factor, "--", color=INK, linewidth=0.8, alpha=0.6, label="linear")
+        panels[step].plot(
+            factor, first * factor, "--", color=style.INK, linewidth=0.8, alpha=0.6, label="linear"
+        )
     for step, ax in panels.items():
         ax.set(title=step.capitalize(), xscale="log", yscale="log")
         ax.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
