@@ -41,10 +41,12 @@ def lay_out(pages: Path) -> None:
 
 
 def as_in_book(page: Path, text: str) -> str:
-    """The text with a title, links to notebooks where the book has them, and the words alone of links to folders."""
+    """The text with a title. Of a link that the book cannot follow, to a folder or out of an output, the words stay."""
 
     def words(link: re.Match) -> str:
-        return link[1] if (ROOT / page.parent / link[2]).is_dir() else link[0]
+        target = ROOT / page.parent / link[2]
+        lost = page.suffix == ".ipynb" and link[2].startswith("../") and not target.exists()
+        return link[1] if lost or target.is_dir() else link[0]
 
     if page.suffix == ".ipynb":
         text = without_widgets(text)

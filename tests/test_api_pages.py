@@ -34,3 +34,16 @@ def test_every_function_of_a_face_says_what_it_does():
             value = getattr(import_module(module), name)
             if inspect.isfunction(value) or inspect.isclass(value):
                 assert inspect.getdoc(value), f"{module}.{name}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the commit is git's")
+def test_the_books_launch_buttons_open_the_commit_of_the_build(monkeypatch):
+    """Of a repository with an address on GitHub; of any other there is no button."""
+    conf = str(ROOT / "docs" / "conf.py")
+    monkeypatch.setenv("XALMA_REPOSITORY", "https://github.com/someone/xalma")
+    options = runpy.run_path(conf)["html_theme_options"]
+    assert options["repository_url"] == "https://github.com/someone/xalma"
+    assert re.fullmatch("[0-9a-f]{40}", options["repository_branch"])
+    assert {"colab_url", "binderhub_url"} <= options["launch_buttons"].keys()
+    monkeypatch.setenv("XALMA_REPOSITORY", "https://example.org/xalma")
+    assert "launch_buttons" not in runpy.run_path(conf)["html_theme_options"]

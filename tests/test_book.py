@@ -99,9 +99,7 @@ def test_links_inside_the_book_lead_somewhere(book, page):
 
 def test_search_answers(book, page):
     page.goto((book / "search.html").as_uri() + "?q=adaptive+rejection")
-    page.wait_for_selector("#search-results li a")
-    found = page.eval_on_selector_all("#search-results a", "all => all.map(a => a.href)")
-    assert any("tau.html" in link for link in found)
+    page.wait_for_selector("#search-results a[href*='docs/tau.html']", state="attached")
     assert not page.faults
 
 
