@@ -194,22 +194,22 @@ def processors_block(first: Path = RESULTS, second: Path = SECOND) -> str:
         "**One seed on one processor is not a result.** The same commit and seed round otherwise on another kind of "
         "processor, and training turns that into other models."
     )
-    if not (second / "tables").is_dir() or _values(first) != _values(second):
+    if not (second / "tables").is_dir() or not _of_same_values(first, second):
         return f"{head} The second column, made by `{SECOND_RUN}`, is not measured yet.\n\n{_side_table([first])}"
     return f"{head} {_what_holds(first, second)}\n\n{_side_table([first, second])}"
 
 
-def _values(results: Path) -> dict[str, Any]:
-    """The profile's values of a run, but for those that `SECOND_RUN` sets: two runs of other values are no pair."""
-    profile: dict[str, Any] = read_json(results / "run.json", MADE_AGAIN, keys=("profile",))["profile"]
-    return {
-        key: value
-        for key, value in profile.items()
-        if key not in ("mixed_precision", "run_dir", "results_dir")
-    }
+def _of_same_values(first: Path, second: Path) -> bool:
+    """Whether two runs have one profile, but for what `SECOND_RUN` sets and for values that only one of them knows."""
+    one, other = (
+        read_json(run / "run.json", MADE_AGAIN, keys=("profile",))["profile"] for run in (first, second)
+    )
+    shared = (one.keys() & other.keys()) - {"mixed_precision", "run_dir", "results_dir"}
+    return all(one[key] == other[key] for key in shared)
 
 
 def _what_holds(first: Path, second: Path) -> str:
+    ladders = [pd.read_csv(run / "tables" / "ladder_bleu.csv") for run in (first, second)]
     rows = _differences(first).merge(_differences(second), on=["group", "direction"], suffixes=("", "_2"))
     apart = (rows["sft"] - rows["sft_2"]).abs()
     widest = rows.loc[apart.idxmax()]
@@ -220,7 +220,11 @@ def _what_holds(first: Path, second: Path) -> str:
         for row in both.to_dict("records")
     ]
     once = (rows["p_adjusted"] < ALPHA).sum() + (rows["p_adjusted_2"] < ALPHA).sum()
+    early = max(means[stage].max() for means in ladders for stage in ("base", "stage1", "stage2"))
+    late = {stage: min(means[stage].min() for means in ladders) for stage in ("stage3", "stage4")}
     return (
+        f"In both, each stage does its work: the lowest BLEU of a row is {late['stage3']:.1f} after stage 3, asked "
+        f"with one example pair, and {late['stage4']:.1f} after SFT; before stage 3 the highest is {early:.1f}. "
         f"After SFT the two runs are up to {apart.max():.1f} BLEU apart (group {widest['group']} "
         f"{ARROWS[widest['direction']]}). ARPO's difference from SFT has another sign in {(~same).sum()} of "
         f"{len(rows)} means, and is significant {once} times in {2 * len(rows)}; significant in both runs and of one "

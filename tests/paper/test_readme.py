@@ -12,10 +12,10 @@ from xalma.paper.studies.ladder import SFT_SYSTEMS
 from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import Study, file_study
 
-LADDER = """group,direction,n,stage4,stage5
-3 Slavic,en-xx,5,60.00,58.00
-6 Eurasian,xx-en,6,50.00,53.00
-all,en-xx,11,55.00,55.50
+LADDER = """group,direction,n,base,stage1,stage2,stage3,stage4,stage5
+3 Slavic,en-xx,5,0.10,0.20,0.30,44.00,60.00,58.00
+6 Eurasian,xx-en,6,0.10,0.20,0.60,41.00,50.00,53.00
+all,en-xx,11,0.10,0.20,0.45,42.50,55.00,55.50
 """
 GROUP_TESTS = """group,subset,direction,delta,p_value,p_adjusted,how
 3,All,en-xx,-2.00,0.01,0.020,how
@@ -129,9 +129,10 @@ def test_findings_have_intervals_and_name_what_is_within_them(results):
 
 
 def test_a_second_run_of_other_values_is_no_pair(results, second):
-    run = json.loads((second / "run.json").read_text())
-    run["profile"] |= {"stage1_tokens": 5}
-    (second / "run.json").write_text(json.dumps(run))
+    for folder, value in ((results, 5), (second, 6)):
+        run = json.loads((folder / "run.json").read_text())
+        run["profile"] |= {"stage1_tokens": value}
+        (folder / "run.json").write_text(json.dumps(run))
     assert "is not measured yet" in readme.processors_block(results, second)
 
 
@@ -165,6 +166,8 @@ def test_two_processors_stand_side_by_side(results, second, tmp_path_factory):
     assert "has another sign in 1 of 2 means, and is significant 3 times in 4;" in text
     assert "of one sign: worse in group 3 en→xx (-2.00, p 0.020)." in text
     heads, _, *rows = text.split("\n\n")[1].splitlines()
+    assert "BLEU of a row is 41.0 after stage 3, asked with one example pair, and 40.5 after SFT" in text
+    assert "before stage 3 the highest is 0.6. After SFT the two runs are up to" in text
     assert heads.startswith("| group | SFT, A CPU |") and heads.count("AVX2, no bfloat16 |") == 3
     assert rows == [
         "| 3 en→xx | 60.00 | 58.00 | -2.00 (0.020) | 40.50 | 39.50 | -1.00 (0.000) |",
