@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,16 +114,68 @@ def test_table_5_has_columns_of_its_own():
 FILED = Path(__file__).parents[2] / "results" / "tiny" / "styles" / "scores.jsonl"
 
 
-def test_the_filed_cells_show_the_collapse_and_what_arpo_does_not_reach():
-    """At 1e-3: DPO and SimPO below half of SFT, ARPO above it; for xx→en ARPO below continued SFT over the seeds."""
-    values = by_seed(read_records(FILED)).sort_index()
+RATES = ("0.0001", "0.0002", "0.0005", "0.001")
+
+
+@pytest.fixture(scope="module")
+def filed():
+    """BLEU, content and length by system, direction class, metric and seed."""
+    return by_seed(read_records(FILED)).sort_index()
+
+
+def test_every_cell_was_run(filed):
+    run = json.loads((FILED.parent / "run.json").read_text(encoding="utf-8"))
+    assert run["not_run"] == [] and run["seeds"] == [0, 1, 2] and len(run["rates"]) >= 4
+    for rate in RATES:
+        for method in ("sft", "dpo", "simpo", "cpo", "arpo"):
+            assert len(filed[f"{method}@{rate}", "en-xx", "bleu"]) == 3
+
+
+@pytest.mark.parametrize("direction", ["en-xx", "xx-en"])
+def test_dpo_and_simpo_collapse_at_a_rate_where_arpo_holds(filed, direction):
+    """Below half of SFT's BLEU at 1e-3, SimPO at 5e-4 too; ARPO, CPO and continued SFT never, and at 1e-4 nobody."""
+    half = filed[SFT, direction, "bleu"].iloc[0] / 2
+    fallen = {("dpo", "0.001"), ("simpo", "0.001"), ("simpo", "0.0005")}
+    for rate in RATES:
+        for method in ("sft", "dpo", "simpo", "cpo", "arpo"):
+            bleu = filed[f"{method}@{rate}", direction, "bleu"]
+            if (method, rate) in fallen:
+                assert bleu.max() < half, (method, rate)
+            else:
+                assert bleu.min() > half, (method, rate)
+    for method in ("dpo", "simpo"):
+        assert filed[f"{method}@0.001", direction, "content"].max() == 0
+        assert filed[f"{method}@0.001", direction, "length_ratio"].max() < 50
+
+
+def test_rejecting_hard_loses_the_style_first_and_then_the_facts(filed):
+    """DPO against continued SFT, xx→en: at 2e-4 BLEU falls and content does not; at 5e-4 both fall, en→xx too."""
+    gap, half = paired(filed, "dpo@0.0002", "sft@0.0002", "xx-en")
+    assert gap < -half
+    gap, half = paired(filed, "dpo@0.0002", "sft@0.0002", "xx-en", "content")
+    assert abs(gap) < half
     for direction in ("en-xx", "xx-en"):
-        start = values[SFT, direction, "bleu"].iloc[0]
-        for method in ("dpo", "simpo"):
-            assert values[f"{method}@0.001", direction, "bleu"].max() < start / 2
-        assert values["arpo@0.001", direction, "bleu"].min() > start / 2
-        assert (
-            values["arpo@0.001", direction, "content"].max() < values[SFT, direction, "content"].iloc[0] / 2
-        )
-    gap, half = paired(values, "arpo@0.001", "sft@0.001", "xx-en")
+        for metric in ("bleu", "content"):
+            gap, half = paired(filed, "dpo@0.0005", "sft@0.0005", direction, metric)
+            assert gap < -half, (direction, metric)
+
+
+def test_arpo_holds_more_than_cpo_and_less_than_continued_sft(filed):
+    """At 5e-4: facts above CPO's both ways, BLEU xx→en; xx→en below SFT and continued SFT. Nowhere is ARPO above it."""
+    for direction in ("en-xx", "xx-en"):
+        gap, half = paired(filed, "arpo@0.0005", "cpo@0.0005", direction, "content")
+        assert gap > half
+        for rate in RATES:
+            gap, half = paired(filed, f"arpo@{rate}", f"sft@{rate}", direction)
+            assert gap < half, (rate, direction)
+        content = [filed[f"sft@{rate}", direction, "content"].mean() for rate in RATES]
+        assert content == sorted(
+            content, reverse=True
+        )  # even without rejecting, the new style takes facts with it
+    gap, half = paired(filed, "arpo@0.0005", "cpo@0.0005", "xx-en")
+    assert gap > half
+    for other in (SFT, "sft@0.0005"):
+        gap, half = paired(filed, "arpo@0.0005", other, "xx-en")
+        assert gap < -half
+    gap, half = paired(filed, "arpo@0.001", "sft@0.001", "xx-en")
     assert gap < -half
