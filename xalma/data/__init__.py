@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     batches="like_lengths RowBatches",
     blocks="MixedBlocks mixing_plan PackedBlocks",
-    cleaning="clean Rules",
+    cleaning="alike_in_meaning clean Rules",
     collate="IGNORE PadCollator sft_rows tokenize_rows",
     contamination="Guard guarded_corpus",
     folding="key",

