@@ -14,7 +14,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, 
 
 from xalma.paper.real_base import run as realbase
 from xalma.paper.real_base.decoding import decode_greedily, price
-from xalma.paper.real_base.preference_objectives import METHODS, method_loss
+from xalma.paper.real_base.preference_objectives import OBJECTIVES, method_loss
 from xalma.profiles import load_profile
 from xalma.runtime import device
 
@@ -91,7 +91,7 @@ def test_losses_of_methods_by_hand() -> None:
         "simpo": -np.log(sigmoid(2 * (-2 + 3) - 1)), "orpo": -0.1 * np.log(sigmoid(odds(-2) - odds(-3))),
         "kto": 2 - sigmoid(0.1 * 1) - sigmoid(0.1 * 1),  # z: the rejected answer lost, so 0
     }  # fmt: skip
-    for name in METHODS:
+    for name in OBJECTIVES:
         found = method_loss(name, chosen, rejected, n, m, references)
         assert found.item() == pytest.approx(expected[name.removesuffix("+bc")], rel=1e-5), name
 

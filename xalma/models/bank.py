@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import check_folder, has_tokenizer
 from xalma.files import new_directory
-from xalma.languages import PAPER_GROUPS, gated_group, group_of, other_side
+from xalma.languages import PAPER_GROUPS, adapter_name, gated_group, group_of, other_side
 from xalma.models.backbone import load_base, load_weights
 from xalma.models.cuda_graphs import replayed
 from xalma.models.generation import (
@@ -201,7 +201,7 @@ class ModuleBank(nn.Module):
         for shared in self.inputs:
             shared.dropout = dropout
             for group in shared.groups:
-                shared.modules_of[f"group{group}"].requires_grad_(group in groups)
+                shared.modules_of[adapter_name(group)].requires_grad_(group in groups)
 
     def save(self, group: int, out: str | Path) -> Path:
         """Writes the group's module to the folder `out` in the layout of haoranxu/X-ALMA-13B-Group{g}; returns `out`.

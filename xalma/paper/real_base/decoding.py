@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from xalma.models.cuda_graphs import record
 
 PROMPT_TOKENS = 2**18  # read at once
-LOOK = 8  # steps between two looks whether all rows are done
+CHECK_EVERY = 8  # steps between two checks whether all rows are done
 
 
 def grouped_attention(
@@ -132,11 +132,8 @@ class _State:
 
 
 def _batch(model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int) -> list[list[int]]:
-    core, head, state = (
-        model.get_decoder(),
-        model.get_output_embeddings(),
-        _State(prompts, limits, model.device, pad),
-    )
+    core, head = model.get_decoder(), model.get_output_embeddings()
+    state = _State(prompts, limits, model.device, pad)
     window = getattr(model.config, "sliding_window", None)
 
     def masks(full: Tensor, distance: Tensor) -> Any:
@@ -197,9 +194,9 @@ def ends_list(ends: Tensor) -> list[bool]:
 def _run(step: Callable[[], None], state: _State) -> None:
     replay = step
     for n in range(1, state.new):
-        if n % LOOK == 0 and bool(state.done.all()):
+        if n % CHECK_EVERY == 0 and bool(state.done.all()):
             return
-        if n == 2 and state.new > 2 * LOOK and state.ids.device.type == "cuda" and replay is step:
+        if n == 2 and state.new > 2 * CHECK_EVERY and state.ids.device.type == "cuda" and replay is step:
             replay = _recorded(step)
         replay()
 

@@ -31,10 +31,8 @@ from xalma.runtime import provenance
 _Pair = tuple[str, str]  # (English, other language)
 SHOTS = 4  # examples before a sentence in the few-shot form
 SHOT_CHARACTERS = (40, 80)  # of both sides of an example: short, since each costs its length in every prompt
-MONO_TOKENS, BITEXT_TOKENS = (
-    160_000,
-    60_000,
-)  # kept of a language at most; a run reads them again if it needs more
+# kept of a language at most; a run reads them again if it needs more
+MONO_TOKENS, BITEXT_TOKENS = 160_000, 60_000
 WMT_SETS = "wmt23"
 VOCABULARY = 60_000
 GEMMA_NAMES = {  # GGUF's name of a layer's matrix -> transformers'
@@ -98,9 +96,9 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
     for code in (ENGLISH, *p.languages):
         texts[f"mono.{code}"] = _some(corpus.monolingual(code), MONO_TOKENS * 5)
     rng = np.random.default_rng(p.seed)
-    n_sft, notes, shots, frames = {}, {}, {}, {}
+    n_sft, notes, shots = {}, {}, {}
     for code in p.languages:
-        pairs = _pairs(corpus.bitext(code), BITEXT_TOKENS * 4)
+        pairs = _some(corpus.bitext(code), BITEXT_TOKENS * 4)
         _add(texts, f"bitext.{code}", pairs)
         all_pairs = corpus.sft(code)
         some = [all_pairs[i] for i in rng.permutation(len(all_pairs))[: p.sft_pairs]]
@@ -112,7 +110,6 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
         shots[code] = _shots(flores.sft(code), p.seed)
         _add(texts, f"shots.{code}", shots[code])
         name = language(code).name
-        frames[code] = name
         texts[f"frame.{code}"] = [
             f"Translate this from English to {name}:\nEnglish:", f"\n{name}:",
             f"Translate this from {name} to English:\n{name}:", "\nEnglish:",
@@ -139,22 +136,13 @@ def _wide(p: Profile) -> Profile:
     return p.but(sft_pairs=4000)
 
 
-def _some(documents: Iterable[str], characters: int) -> list[str]:
+def _some(rows: Iterable[Any], size: int) -> list[Any]:
+    """The first texts or pairs, until they have `size` bytes."""
     found, n = [], 0
-    for text in documents:
-        found.append(text)
-        n += len(text.encode())
-        if n >= characters:
-            break
-    return found
-
-
-def _pairs(pairs: Iterable[_Pair], characters: int) -> list[_Pair]:
-    found, n = [], 0
-    for pair in pairs:
-        found.append(pair)
-        n += sum(len(text.encode()) for text in pair)
-        if n >= characters:
+    for row in rows:
+        found.append(row)
+        n += sum(len(text.encode()) for text in ((row,) if isinstance(row, str) else row))
+        if n >= size:
             break
     return found
 
@@ -198,10 +186,8 @@ def trimmed(tokenizer, texts: Mapping[str, Sequence[str]], n: int) -> tuple[Toke
         for text in part:
             characters.update(text)
     spec = json.loads(whole.to_str())
-    known, merges = (
-        spec["model"]["vocab"],
-        [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in spec["model"]["merges"]],
-    )
+    known = spec["model"]["vocab"]
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in spec["model"]["merges"]]
     first: dict[str, tuple[str, str]] = {}
     for a, b in merges:
         first.setdefault(a + b, (a, b))

@@ -26,7 +26,7 @@ from xalma.preference.packed_pairs import PairCollator, sequence_logps
 from xalma.training.objectives import Arpo, Batch
 
 BETA, SIMPO_BETA, SIMPO_GAMMA, ORPO_LAMBDA = 0.1, 2.0, 1.0, 0.1
-METHODS = (
+OBJECTIVES = (
     "cpo",
     "dpo",
     "dpo+bc",
@@ -59,7 +59,7 @@ def method_loss(
     if kind == "kto":
         z = lost.mean().clamp(min=0).detach()
         return 2 - torch.sigmoid(BETA * (won - z)) - torch.sigmoid(BETA * (z - lost))
-    raise ValueError(f"unknown method {name!r}: {', '.join(METHODS)}")
+    raise ValueError(f"unknown method {name!r}: {', '.join(OBJECTIVES)}")
 
 
 class Within(Arpo):
@@ -70,12 +70,12 @@ class Within(Arpo):
 
 
 class Preference(Within):
-    """One of METHODS in ARPO's place; logs ARPO's measures, with tau as 1."""
+    """One of OBJECTIVES in ARPO's place; logs ARPO's measures, with tau as 1."""
 
     def __init__(self, name: str) -> None:
         super().__init__(1.0 if name in ("cpo", "orpo") or name.endswith("+bc") else 0.0)
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}: {', '.join(METHODS)}")
+        if name not in OBJECTIVES:
+            raise ValueError(f"unknown method {name!r}: {', '.join(OBJECTIVES)}")
         self.name = name
 
     def collator(self, model: torch.nn.Module, pad_token_id: int) -> Callable[[list[dict]], Batch]:

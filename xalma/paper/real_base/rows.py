@@ -66,7 +66,7 @@ def with_shots(run: Run, direction: str, source: np.ndarray) -> list[int]:
     return [*ids, *first, *source.tolist(), *line, *second]
 
 
-def directions(codes: Sequence[str]) -> list[str]:
+def both_ways(codes: Sequence[str]) -> list[str]:
     return [one for code in codes for one in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")]
 
 
@@ -74,7 +74,7 @@ def sft_pairs(run: Run, code: str, n: int) -> list[tuple[np.ndarray, np.ndarray]
     return list(zip(run.pack.rows(f"sft.{code}.en")[:n], run.pack.rows(f"sft.{code}.xx")[:n], strict=True))
 
 
-def sft_rows(run: Run, codes: Sequence[str], n: int) -> Rows:
+def prompted_rows(run: Run, codes: Sequence[str], n: int) -> Rows:
     """Prompted rows of `n` pairs of each language, both directions; those over max_length are left out."""
     rows, eos = [], run.pack.index["eos"]
     for code in codes:
@@ -86,7 +86,9 @@ def sft_rows(run: Run, codes: Sequence[str], n: int) -> Rows:
     return rows
 
 
-def test_rows(run: Run, name: str, direction: str, start: int, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def test_segments(
+    run: Run, name: str, direction: str, start: int, n: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """(source, reference) of `n` segments of a test set from `start` on."""
     if name == "flores":
         sides = [run.pack.rows(f"flores.{code}") for code in direction.split("-")]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xalma.languages import language, parse_groups
+from xalma.languages import parse_groups
 from xalma.paper.real_base.context import Run
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import provenance
@@ -77,10 +77,10 @@ def real_tasks(p: Profile) -> list[RealTask]:
 
 def _methods(group: int, rates: Sequence[float]) -> list[RealTask]:
     """Preference methods on a group at each of the rates; the ladder has ARPO and continued SFT at 1."""
-    from xalma.paper.real_base.preference_objectives import METHODS
+    from xalma.paper.real_base.preference_objectives import OBJECTIVES
     from xalma.paper.real_base.tasks import method
 
-    names = ("arpo", *METHODS, "arpo-detach", "arpo-released", "sft")
+    names = ("arpo", *OBJECTIVES, "arpo-detach", "arpo-released", "sft")
     cells = [
         (name, rate) for rate in rates for name in names if (name, rate) not in (("arpo", 1), ("sft", 1))
     ]
@@ -191,7 +191,7 @@ def chosen(all_tasks: Iterable[RealTask], only: str) -> list[RealTask]:
     return [t for t in all_tasks if t.name in named]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run_command(argv: Sequence[str] | None = None) -> int:
     """The command; see the module's text. Exit code 1 where a task failed, 2 for bad input."""
     a = _arguments(argv)
     values = dict(pair.split("=", 1) for pair in a.set)
@@ -285,10 +285,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return a
 
 
-def names(codes: Iterable[str]) -> list[str]:
-    """English names of languages."""
-    return [language(code).name for code in codes]
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command())

@@ -29,7 +29,7 @@ from xalma.evaluation.metrics import (
 )
 from xalma.evaluation.records import Record, write_records
 from xalma.files import write_atomically, write_json
-from xalma.paper.real_base.tables import DRAWS, named, write_tables
+from xalma.paper.real_base.tables import DRAWS, named, write_real_tables
 from xalma.profiles import Profile, load_profile
 from xalma.runs import results_folder
 from xalma.runtime import data_root
@@ -204,7 +204,7 @@ def score_run(p: Profile, run: Path, pack: Path, base: Path) -> Path:
         write_records(
             out / "scores" / (set_ if set_ != "flores" else "") / f"{name.replace(' ', '-')}.jsonl", records
         )
-    write_tables(out / "tables", scores, p, pieces, least)
+    write_real_tables(out / "tables", scores, p, pieces, least)
     _write_log(out, run)
     return out
 
@@ -228,7 +228,7 @@ def _write_log(out: Path, run: Path) -> None:
         write_json(out / "run.json", {"runs": runs})  # one more each time it went on
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def score_command(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m xalma.paper.real_base.scores", description="Texts in, scores out."
     )
@@ -259,4 +259,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(score_command())

@@ -12,6 +12,7 @@ import pandas as pd
 from xalma.evaluation.metrics import length_ratio, wrong_language_rate
 from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import ENGLISH, GROUP_NAMES, language
+from xalma.paper.ladder_tables import STAGES
 from xalma.profiles import Profile
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ SCORE_AGAIN = "make it again with `python -m xalma.paper.real_base.scores score`
 METRICS = ("bleu", "chrf++", "bits_per_byte")
 COMET = "not scored: checkpoint not available"
 OFF_TARGET = "off-target % (language, script or no letters)"
-STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
 
 def named(system: str, form: str) -> str:
@@ -36,9 +36,8 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-RealScores = Mapping[
-    tuple[str, str, str], Mapping[str, np.ndarray]
-]  # (name, set, direction) -> metric -> draws
+# (name, set, direction) -> metric -> draws
+RealScores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
 
 
 def mean_of(
@@ -46,11 +45,9 @@ def mean_of(
 ) -> np.ndarray | None:
     """Mean over directions, a draw at a time; None where one of them is missing."""
     found = [scores.get((name, set_, direction)) for direction in directions]
-    return (
-        None
-        if not found or any(one is None for one in found)
-        else np.mean([one[metric] for one in found], axis=0)
-    )
+    if not found or any(one is None for one in found):
+        return None
+    return np.mean([one[metric] for one in found], axis=0)
 
 
 def sides(codes: Sequence[str]) -> dict[str, list[str]]:
@@ -70,7 +67,7 @@ def groups_of(p: Profile) -> dict[str, tuple[str, ...]]:
     }
 
 
-def ladder_table(scores: RealScores, p: Profile, set_: str, metric: str) -> pd.DataFrame:
+def real_ladder_table(scores: RealScores, p: Profile, set_: str, metric: str) -> pd.DataFrame:
     """Means over each group's directions after each stage, with 95 % intervals; "not measured" where a part is."""
     rows = []
     names = (*STAGES[:5], "stage4 few-shot", "stage5", "sft+")
@@ -187,7 +184,7 @@ def run_profile(folder: Path, p: Profile) -> Profile:
     return p.but(**runs[-1]["profile"]) if runs else p
 
 
-def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
+def write_real_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
     about = {
         "segments": n,
         "draws": DRAWS,
@@ -198,7 +195,8 @@ def write_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[
     for set_, label in (("flores", "ladder"), ("whole", "whole")):
         for metric in METRICS:
             _table(
-                folder / f"12_{label}_{metric.replace('+', 'p')}.csv", ladder_table(scores, p, set_, metric)
+                folder / f"12_{label}_{metric.replace('+', 'p')}.csv",
+                real_ladder_table(scores, p, set_, metric),
             )
     _table(folder / "12_steps.csv", _difference_table(scores, p, STEPS, "flores"))
     _table(folder / "12_sharing.csv", _difference_table(scores, p, SHARING, "flores"))

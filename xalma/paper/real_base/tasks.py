@@ -33,12 +33,12 @@ from xalma.paper.real_base.preference_objectives import REFERENCE, Preference, W
 from xalma.paper.real_base.rows import (
     Rows,
     blocks,
-    directions,
+    both_ways,
     limit,
     prompt,
+    prompted_rows,
     sft_pairs,
-    sft_rows,
-    test_rows,
+    test_segments,
     with_shots,
 )
 from xalma.preference.packed_pairs import sequence_logps
@@ -135,12 +135,12 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     """Outputs for `n` segments of each direction and what the references cost, one line per direction."""
     began, model = time.perf_counter(), plain_copy(model)
     ask = with_shots if form == FEW_SHOT else prompt
-    here = directions(codes)
+    here = both_ways(codes)
     if name == WMT_SETS:
         here = [one for one in here if one in run.pack.index["wmt"]]
     asked, prompts, limits, priced = [], [], [], []
     for direction in here:
-        for source, reference in test_rows(run, name, direction, start, n or run.p.test_pairs):
+        for source, reference in test_segments(run, name, direction, start, n or run.p.test_pairs):
             ids = ask(run, direction, source)
             asked.append(direction)
             prompts.append(ids)
@@ -211,7 +211,7 @@ def stage1_scores(run: Run) -> None:
 def rows_of(run: Run, number: int, codes: Sequence[str], share: float = 1.0) -> Rows:
     """The rows of stage 2, 3 or 4 for the languages of a group."""
     if number == 4:
-        return sft_rows(run, codes, max(1, round(run.p.sft_pairs * share)))
+        return prompted_rows(run, codes, max(1, round(run.p.sft_pairs * share)))
     tokens = round(run.p.stage(number).tokens * share)
     if number == 3:
         return blocks(run, "bitext", codes, tokens)
@@ -247,10 +247,10 @@ def preference(run: Run, group: int) -> None:
     """ARPO, and stage 4 going on with the same chosen answers."""
     codes, name = run.p.languages_of(group), f"g{group}.stage4"
     rows = pairs_of(run, group)
-    train_pairs(run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder")
+    train_method(run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder")
     model = module_on(run, base_model(run, 1), saved=name)
     batch = min(run.p.stage5_batch_size, len(rows))
-    fit(run, model, chosen_rows(rows), 5, f"g{group}.sft+", steps=max(1, len(rows) // batch))
+    fit(run, model, chosen_answers(rows), 5, f"g{group}.sft+", steps=max(1, len(rows) // batch))
     measure(run, model, "sft+", codes, PROMPTED, "ladder")
 
 
@@ -296,21 +296,21 @@ def unfit(asked: list[int], reference: list[int], output: list[int], longest: in
     return "long" if len(asked) + max(len(output), len(reference)) + 1 > longest else ""
 
 
-def chosen_rows(rows: Rows) -> Rows:
+def chosen_answers(rows: Rows) -> Rows:
     return [{"input_ids": row["chosen_input_ids"], "labels": row["chosen_labels"]} for row in rows]
 
 
 # what it is compared with
 
 
-def train_pairs(run: Run, group: int, rows: Rows, name: str, factor: float, *, system: str, file: str,
+def train_method(run: Run, group: int, rows: Rows, name: str, factor: float, *, system: str, file: str,
                 save_as: str = "") -> None:  # fmt: skip
     """One preference method from stage 4's module, at `factor` times the rate of stage 5."""
     model = module_on(run, base_model(run, 1), saved=f"g{group}.stage4")
     rate, objective = run.p.stage5_learning_rate * factor, objective_of(run.p, name)
     if name in REFERENCE:
         rows = with_reference(run, model, rows)
-    fit(run, model, chosen_rows(rows) if name == "sft" else rows, 5, f"g{group}.{name}.{factor:g}", rate=rate,
+    fit(run, model, chosen_answers(rows) if name == "sft" else rows, 5, f"g{group}.{name}.{factor:g}", rate=rate,
         steps=max(1, len(rows) // min(run.p.stage5_batch_size, len(rows))), objective=objective)  # fmt: skip
     if save_as:
         save_module(run, model, save_as)
@@ -351,7 +351,7 @@ def with_reference(run: Run, model, rows: Rows) -> Rows:
 
 
 def method(run: Run, group: int, name: str, factor: float) -> None:
-    train_pairs(run, group, pairs_of(run, group), name, factor, system=f"{name}@{factor:g}", file="studies")
+    train_method(run, group, pairs_of(run, group), name, factor, system=f"{name}@{factor:g}", file="studies")
 
 
 def own(run: Run, group: int) -> None:
