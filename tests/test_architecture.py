@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xalma"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted({path.parent for path in FILES} - {PACKAGE})
-DATA_TABLES = {("systems/table.py", "_rows"), ("systems/table.py", "_newer_rows")}  # whose body is a table
+DATA_TABLES = {("systems/table.py", "_rows")}  # functions whose body is a table
 
 
 def name_of(path: Path) -> str:
@@ -62,7 +62,7 @@ def test_files_and_functions_are_short():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
     }
-    assert long_functions == DATA_TABLES
+    assert long_functions <= DATA_TABLES
 
 
 def test_every_file_says_what_it_is_for():
