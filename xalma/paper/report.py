@@ -132,7 +132,8 @@ def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     are written as in figures, en→fi.
     """
     frame = frame.dropna(axis=1, how="all") if len(frame) else frame
-    right = [is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name]) for name in frame]
+    columns = [frame.iloc[:, i] for i in range(frame.shape[1])]  # names may come twice
+    right = [is_numeric_dtype(column) and not is_bool_dtype(column) for column in columns]
     if "direction" in frame:
         frame = frame.assign(direction=frame["direction"].astype(str).str.replace("-", "→"))
     shown = frame.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals)))

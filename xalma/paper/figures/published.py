@@ -161,7 +161,10 @@ def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str) -> None:
     ):
         if value == value:  # not NaN
             ax.plot(x, value, "o", mec=colour, mfc="white" if confidence == "unsure" else colour)
-            ax.annotate(shown, (x, value), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+            above = 7 if label == ARROWS["en-xx"] else -13
+            ax.annotate(
+                shown, (x, value), xytext=(0, above), textcoords="offset points", ha="center", fontsize=8
+            )
         else:  # on the axis, wherever that begins
             at = x + (0.12 if label == ARROWS["xx-en"] else -0.12)
             ax.text(at, 0.02, "not readable", transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
