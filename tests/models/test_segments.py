@@ -48,7 +48,6 @@ def test_blank_segments_are_not_asked_for():
 )
 def test_what_is_no_text_is_refused(texts, message):
     for call in (check_segments, lambda texts: object.__new__(ModuleBank).translate(texts, "en", "et"),
-                 lambda texts: object.__new__(ModuleBank).translate_offline(texts, "en", "et"),
                  lambda texts: translate(None, None, texts, "en", "et")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call(texts)

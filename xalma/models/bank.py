@@ -39,7 +39,6 @@ from xalma.models.generation import (
     is_blank,
     prompt_rows,
 )
-from xalma.models.generation import generate as generate_plain
 from xalma.models.grouped_lora import (
     SHARED_INPUT,
     Gate,
@@ -348,26 +347,6 @@ class ModuleBank(nn.Module):
             counts=counts,
         )
         return [extract_translation(text) for text in outputs]
-
-    def translate_offline(
-        self, texts: Sequence[str], src: str | Sequence[str], tgt: str | Sequence[str], *, prompt_style: str = "xalma",
-        **decoding: Any,
-    ) -> list[str]:  # fmt: skip
-        """As `translate`, for scoring many texts: group after group, each with a merged copy, which is then dropped.
-
-        Decoding runs at the plain base's speed, for the time of one merge a group and the memory of a second base.
-        The copy is dropped and never un-merged: subtracting 2BA in bfloat16 does not give the base back.
-        """
-        rows = self._requests(texts := check_segments(texts), src, tgt, prompt_style)
-        outputs, asked = [""] * len(rows), [i for i, text in enumerate(texts) if not is_blank(text)]
-        for group in sorted({rows[i][1] for i in asked}):
-            index = [i for i in asked if rows[i][1] == group]
-            found = generate_plain(
-                self.merge(group), self._tokenizer(), [rows[i][0] for i in index], **decoding
-            )
-            for i, text in zip(index, found, strict=True):
-                outputs[i] = extract_translation(text)
-        return outputs
 
     def _requests(
         self, texts: Sequence[str], src: str | Sequence[str], tgt: str | Sequence[str], style: str

@@ -144,9 +144,8 @@ def _batch(model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int) -> l
 
     def take(hidden: Tensor) -> None:
         """The next token of each row from its last hidden state."""
-        token = (
-            head(hidden).argmax(-1).masked_fill(state.done, pad)
-        )  # `where` would copy a scalar, which no graph allows
+        # `where` would copy a scalar, which no graph allows
+        token = head(hidden).argmax(-1).masked_fill(state.done, pad)
         state.out.index_copy_(1, state.n, token[:, None])
         state.n.add_(1)
         state.done.logical_or_(ends[token]).logical_or_(state.n >= state.limits)

@@ -26,16 +26,8 @@ from xalma.preference.packed_pairs import PairCollator, sequence_logps
 from xalma.training.objectives import Arpo, Batch
 
 BETA, SIMPO_BETA, SIMPO_GAMMA, ORPO_LAMBDA = 0.1, 2.0, 1.0, 0.1
-OBJECTIVES = (
-    "cpo",
-    "dpo",
-    "dpo+bc",
-    "simpo",
-    "simpo+bc",
-    "orpo",
-    "kto",
-    "kto+bc",
-)  # CPO and ORPO have an NLL of their own
+# CPO and ORPO have an NLL of their own
+OBJECTIVES = "cpo", "dpo", "dpo+bc", "simpo", "simpo+bc", "orpo", "kto", "kto+bc"
 REFERENCE = ("dpo", "dpo+bc", "kto", "kto+bc")  # those that need `chosen_reference` and `rejected_reference`
 
 

@@ -44,9 +44,8 @@ def real_tasks(p: Profile) -> list[RealTask]:
     """All tasks, the most wanted first."""
     from xalma.paper.real_base import tasks as t
 
-    groups = sorted(
-        p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups)
-    )  # compared ones first
+    # compared ones first
+    groups = sorted(p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups))
     compared = [g for g in groups if g in parse_groups(p.comparison_groups)]
     others = [g for g in groups if g not in compared]
     tasks = [

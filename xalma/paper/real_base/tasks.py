@@ -111,9 +111,8 @@ def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0
     """One pass over the rows, or `steps` updates, by the settings of a stage; the log is written."""
     p, stage, started = run.p, run.p.stage(number), time.perf_counter()
     batch = min(stage.batch_size, len(rows))
-    micro = min(
-        stage.micro_batch * (2 if number == 4 else 1), batch
-    )  # prompted rows are half as long as blocks
+    # prompted rows are half as long as blocks
+    micro = min(stage.micro_batch * (2 if number == 4 else 1), batch)
     batch -= batch % micro
     stage = replace(stage, batch_size=batch, micro_batch=micro, learning_rate=rate or stage.learning_rate)
     steps = steps or max(1, len(rows) // batch)
@@ -148,9 +147,8 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
             priced.append((ids, reference.tolist()))
     if not prompts:
         return
-    place = {"ladder": f"ladder-{form}", "whole": f"whole-{system}"}.get(
-        file, file
-    ) + ".jsonl.gz"  # none over 16 MiB
+    # none over 16 MiB
+    place = {"ladder": f"ladder-{form}", "whole": f"whole-{system}"}.get(file, file) + ".jsonl.gz"
     stops = {run.pack.index["eos"], *run.pack.index["line_ends"]}
     gc.collect()
     gc.freeze()  # recording a graph collects garbage, which looks at every object there is
