@@ -127,6 +127,42 @@ def _systems(arguments: argparse.Namespace) -> None:
     print_systems()
 
 
+def add_probe(commands: Any) -> None:
+    probe = commands.add_parser(
+        "probe", help="has a system seen a test set: the same sentences with their names swapped"
+    )
+    probe.add_argument(
+        "--testset", required=True, help="a test set; with --outputs the folder that was written"
+    )
+    probe.add_argument("--direction", required=True, metavar="SRC-TGT")
+    probe.add_argument("--out", metavar="DIR", help="write DIR/original and DIR/swapped, two test sets")
+    probe.add_argument(
+        "--outputs", nargs=2, action="append", metavar=("ORIGINAL", "SWAPPED"),
+        help="folders of one system's outputs for the two; repeatable",
+    )  # fmt: skip
+    probe.set_defaults(run=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from xalma.paper.memorisation import probe_table, write_probe
+
+    if bool(arguments.out) == bool(arguments.outputs):
+        raise ValueError(
+            "probe takes --out DIR, to write the two sets, or --outputs ORIGINAL SWAPPED, to compare"
+        )
+    if arguments.out:
+        n = write_probe(arguments.testset, arguments.direction, arguments.out)
+        print(
+            f"{n} segments with names in {arguments.out}/original and {arguments.out}/swapped: translate both"
+        )
+        return
+    file = f"{arguments.direction}.txt"
+    outputs = {Path(a).name: (Path(a, file), Path(b, file)) for a, b in arguments.outputs}
+    print(probe_table(arguments.testset, arguments.direction, outputs).round(2).to_string(index=False))
+
+
 def add_outputs(commands: Any) -> None:
     outputs = commands.add_parser(
         "outputs", help="a system's outputs for a test set, one line per segment, resumable"

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         evaluation.add_score,
         evaluation.add_compare,
         evaluation.add_contamination,
+        evaluation.add_probe,
         models.add_convert,
         models.add_trim,
         models.add_export,
