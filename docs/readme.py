@@ -223,12 +223,30 @@ def _what_holds(first: Path, second: Path) -> str:
     early = max(means[stage].max() for means in ladders for stage in ("base", "stage1", "stage2"))
     late = {stage: min(means[stage].min() for means in ladders) for stage in ("stage3", "stage4")}
     return (
-        f"In both, each stage does its work: the lowest BLEU of a row is {late['stage3']:.1f} after stage 3, asked "
-        f"with one example pair, and {late['stage4']:.1f} after SFT; before stage 3 the highest is {early:.1f}. "
+        f"Both learn to translate in stage 3 and in SFT: the lowest BLEU of a row is {late['stage3']:.1f} after stage "
+        f"3, asked with one example pair, and {late['stage4']:.1f} after SFT; before stage 3 the highest is "
+        f"{early:.1f}. "
+        f"{_who_falls(first, second)} "
         f"After SFT the two runs are up to {apart.max():.1f} BLEU apart (group {widest['group']} "
         f"{ARROWS[widest['direction']]}). ARPO's difference from SFT has another sign in {(~same).sum()} of "
         f"{len(rows)} means, and is significant {once} times in {2 * len(rows)}; significant in both runs and of one "
         f"sign: {', '.join(held) or 'none, so that nothing is claimed of it here'}."
+    )
+
+
+def _who_falls(*runs: Path) -> str:
+    """Which methods of notebook 08 fall below half of SFT's BLEU on the style set, in every run and direction."""
+    fallen, named = [], []
+    for run in runs:
+        for _, rows in pd.read_csv(run / "tables" / "preference_methods.csv").groupby("direction"):
+            start, methods = rows.iloc[0]["BLEU"], rows.iloc[1:]
+            fallen.append(set(methods[methods["BLEU"] < start / 2]["method"]))
+            named = list(methods["method"])
+    always = [name for name in named if all(name in found for found in fallen)]
+    never = [name for name in named if not any(name in found for found in fallen)]
+    return (
+        f"On pairs that differ in style (notebook 08), below half of SFT's BLEU in both runs and directions: "
+        f"{', '.join(always) or 'none'}; in none: {', '.join(never) or 'none'}."
     )
 
 

@@ -1,5 +1,6 @@
 """README's measured blocks come from the committed results."""
 
+import csv
 import json
 import shutil
 
@@ -16,6 +17,16 @@ LADDER = """group,direction,n,base,stage1,stage2,stage3,stage4,stage5
 3 Slavic,en-xx,5,0.10,0.20,0.30,44.00,60.00,58.00
 6 Eurasian,xx-en,6,0.10,0.20,0.60,41.00,50.00,53.00
 all,en-xx,11,0.10,0.20,0.45,42.50,55.00,55.50
+"""
+METHODS = """direction,method,BLEU
+en→xx,"SFT, the start",40
+en→xx,DPO,2
+en→xx,CPO,19
+en→xx,ARPO,41
+xx→en,"SFT, the start",50
+xx→en,DPO,1
+xx→en,CPO,26
+xx→en,ARPO,49
 """
 GROUP_TESTS = """group,subset,direction,delta,p_value,p_adjusted,how
 3,All,en-xx,-2.00,0.01,0.020,how
@@ -61,6 +72,7 @@ def results(tmp_path):
         "**Caption**\n\n| group | base |\n|---|---|\n| 6 | 1.50 |\n\nFOOTNOTE\n"
     )
     (tmp_path / "tables" / "ladder_bleu.csv").write_text(LADDER)
+    (tmp_path / "tables" / "preference_methods.csv").write_text(METHODS)
     (tmp_path / "tables" / "tests_stage4_stage5_bleu_groups.csv").write_text(GROUP_TESTS)
     (tmp_path / "tables" / "tests_stage4_stage5_chrf_groups.csv").write_text(GROUP_TESTS)
     file_ladder_by_hand(tmp_path / "ladder")
@@ -166,8 +178,14 @@ def test_two_processors_stand_side_by_side(results, second, tmp_path_factory):
     assert "has another sign in 1 of 2 means, and is significant 3 times in 4;" in text
     assert "of one sign: worse in group 3 en→xx (-2.00, p 0.020)." in text
     heads, _, *rows = text.split("\n\n")[1].splitlines()
-    assert "BLEU of a row is 41.0 after stage 3, asked with one example pair, and 40.5 after SFT" in text
-    assert "before stage 3 the highest is 0.6. After SFT the two runs are up to" in text
+    assert (
+        "the lowest BLEU of a row is 41.0 after stage 3, asked with one example pair, and 40.5 after SFT"
+        in text
+    )
+    assert "before stage 3 the highest is 0.6. On pairs that differ in style" in text
+    assert (
+        "SFT's BLEU in both runs and directions: DPO; in none: ARPO. After SFT the two runs are up to" in text
+    )
     assert heads.startswith("| group | SFT, A CPU |") and heads.count("AVX2, no bfloat16 |") == 3
     assert rows == [
         "| 3 en→xx | 60.00 | 58.00 | -2.00 (0.020) | 40.50 | 39.50 | -1.00 (0.000) |",
@@ -185,6 +203,18 @@ def test_a_run_of_other_values_is_not_taken(results, tmp_path):
     with pytest.raises(ValueError, match="was made by `c`, not by `ATEN_CPU_CAPABILITY=avx2"):
         readme.adopt(results, tmp_path / "target")
     assert not (tmp_path / "target").exists()
+
+
+def test_what_the_committed_run_shows_another_processor_shows_too():
+    """After stage 3 and after SFT both translate; DPO and SimPO collapse in both; ARPO against SFT is open in both."""
+    text = readme.processors_block()
+    assert "in both runs and directions: DPO, SimPO; in none: SFT (continued), CPO, ARPO." in text
+    assert "of one sign: none, so that nothing is claimed of it here." in text
+    for run in (readme.RESULTS, readme.SECOND):
+        with (run / "tables" / "ladder_bleu.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                assert max(float(row[stage]) for stage in ("base", "stage1", "stage2")) < 1
+                assert float(row["stage3"]) >= 20 and float(row["stage4"]) >= 45
 
 
 def test_missing_marker_is_named(results):
