@@ -20,7 +20,7 @@ THINGS = (
 EACH = "byte|token|group|direction|language|second|minute|source|method|GPU|device|process|seed|batch|worker|document"
 PRIVATE = {  # what it looks like -> what the field says
     rf"\b(?:{THINGS}) an? (?:{EACH})\b": "per",
-    r"\bn = \d+ an? \w+": "per",
+    rf"\d an? (?:{EACH})\b": "per",
     r"\bout of English\b|\b(?:from|out of) English and into\b": "en→xx, xx→en",
     r"\blikeness\b": "similarity",
     r"\bdearer\b|\bthe model pays\b|\bprice of a (?:token|byte)\b": "a higher loss",

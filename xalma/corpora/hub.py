@@ -165,7 +165,7 @@ class XalmaParallel(Corpus):
             yield row["translation"][ENGLISH], row["translation"][lang]
 
     def all_sft(self, lang: str) -> list[Pair]:
-        """All pairs but the dev ones, some 4,000 a language."""
+        """All pairs but the dev ones, some 4,000 per language."""
         return list(islice(self._pairs(lang), self.p.dev_pairs, None))
 
     def sft(self, lang: str) -> list[Pair]:
