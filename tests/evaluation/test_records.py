@@ -193,7 +193,10 @@ def test_a_rounded_loss_has_no_minus_zero(tmp_path):
     assert csv.read_text() == "gain\n0.00\n"
 
 
-def test_figures_are_equal_bytes_without_software(tmp_path):
+@pytest.mark.parametrize(
+    ("suffix", "head", "software"), [("png", b"\x89PNG", b"tEXt"), ("pdf", b"%PDF", b"/CreationDate")]
+)
+def test_figures_are_equal_bytes_without_software(tmp_path, suffix, head, software):
     from matplotlib.figure import Figure
 
     def draw() -> Figure:
@@ -201,13 +204,16 @@ def test_figures_are_equal_bytes_without_software(tmp_path):
         figure.subplots().plot([0, 1], [1, 3])
         return figure
 
-    first, second = (save_figure(draw(), tmp_path / f"{name}.png").read_bytes() for name in "ab")
+    first, second = (save_figure(draw(), tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
     assert first == second
-    assert first.startswith(b"\x89PNG")
-    assert b"tEXt" not in first
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    assert first.startswith(head)
+    assert software not in first
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{suffix}", f"b.{suffix}"]
+
+
+def test_a_figure_is_named_as_what_it_is(tmp_path):
     with pytest.raises(ValueError, match=r"call it c\.png"):
-        save_figure(draw(), tmp_path / "c.pdf")
+        save_figure(None, tmp_path / "c.svg")
 
 
 def test_run_file_says_how(tmp_path):
