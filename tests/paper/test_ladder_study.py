@@ -63,6 +63,13 @@ def test_the_full_chain_is_measured_before_sft():
     assert list(table["partner gain"])[:4] == [1, 2, 3, 4]
 
 
+def test_a_measure_that_no_record_has_is_no_column():
+    """One run's own stages, as notebook 05 shows them: nobody counts their facts."""
+    values = {(stage, 0): i for i, stage in enumerate(BEFORE_SFT)}
+    table = few_shot_table(records(values, ("bleu", "text_bits", "partner_gain")))
+    assert "content %" not in table and list(table["one-shot BLEU"])[:4] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("score, kept", [("_score", "translate_test"), ("_continue", "continue_test")])
 def test_all_seeds_are_asked_the_same_sentences(score, kept, micro, monkeypatch):
     """The models differ by seed; the sentences, with what states their facts, are those of the profile's seed."""

@@ -136,14 +136,16 @@ def sft_findings(study: Study) -> list[str]:
 
 
 def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per direction class and stage before SFT: each measure of `FEW_SHOT` with ±."""
+    """One row per direction class and stage before SFT: each measure of `FEW_SHOT` that the records have, with ±."""
     found, rows = cells_of(records), []
+    measured = {record.metric for record in records}  # facts are counted over seeds only
     for direction, arrow in ARROWS.items():
         for stage in BEFORE_SFT:
             mean, half = found[stage, direction]
             row: dict[str, Any] = {"direction": arrow, "after": stage}
             for column, metric in FEW_SHOT.items():
-                row |= {column: mean[metric], f"{column} ±": half[metric]}
+                if metric in measured:
+                    row |= {column: mean[metric], f"{column} ±": half[metric]}
             rows.append(row)
     return pd.DataFrame(rows)
 
