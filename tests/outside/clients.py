@@ -124,7 +124,7 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
         failed += odd
     if is_installed():
         with LlamaServer(work / "merged" / "model.gguf") as url:
-            answers = by_endpoint(rows, url, work / "exported.jsonl")
+            answers = by_endpoint(rows, url, work / "exported.jsonl", p.max_new_tokens)
         expected = [row["expected"] for row in rows]
         equal["llama.cpp's server, by xalma's endpoint"], odd = compared("endpoint", answers, expected)
         failed += odd
@@ -148,11 +148,12 @@ def compared(name: str, answers: list[str], expected: list[str]) -> tuple[int, l
     return sum(same), [f"{name}: {sum(same)} of {len(expected)}, as {found!r} for {expected[odd]!r}"[:600]]
 
 
-def by_endpoint(rows: list[dict[str, str]], url: str, journal: Path) -> list[str]:
+def by_endpoint(rows: list[dict[str, str]], url: str, journal: Path, tokens: int = 64) -> list[str]:
     """The answers of the row `endpoint` of xalma's systems to the sources, one a row."""
     from xalma.systems.registry import open_system
 
-    system = open_system("endpoint", path="m", journal=journal, base_url=url, workers=1)
+    limit = {"max_tokens": tokens}
+    system = open_system("endpoint", path="m", journal=journal, base_url=url, workers=1, body=limit)
     try:
         return [
             system.translate([row["source"]], *row["direction"].split("-"), progress=False)[0] for row in rows
