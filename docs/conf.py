@@ -36,6 +36,7 @@ suppress_warnings = [
 
 html_theme = "sphinx_book_theme"
 html_title = "xalma"
+html_show_search_summary = False  # the browser may not fetch a page from a file
 html_static_path = ["book.css"]
 html_css_files = ["book.css"]
 html_context = {"default_mode": "auto"}
