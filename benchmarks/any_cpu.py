@@ -3,9 +3,9 @@
     python benchmarks/any_cpu.py [--only AVX2,"two threads"] [--tests tests/training tests/preference]
 
 A processor with AVX-512 can take the code paths of others; where the tests train, bfloat16 is off under every setting.
-Each file or folder of --tests is one run of pytest, whose lines go to runs/any_cpu/ as they come. OUT.json holds a row
-per setting and test file: a part that is run again replaces its own rows alone. OUT.md sums them up. Ends with status 1
-if a test failed.
+Each value of --tests (files or folders, in quotes) is one run of pytest, whose lines go to runs/any_cpu/ as they come.
+OUT.json holds a row per setting and test file: a part that is run again replaces its own rows alone. OUT.md sums them
+up. Ends with status 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -51,9 +52,10 @@ def counts(report: Path) -> dict[str, Row]:
 
 
 def measure(setting: str, tests: str) -> list[Row]:
-    """The rows of a file or folder of tests under one setting. Raises SystemExit where pytest wrote no report."""
+    """The rows of these files or folders of tests under one setting. Raises SystemExit where pytest wrote no report."""
     env = os.environ | SETTINGS[setting]
-    log = REPOSITORY / "runs" / "any_cpu" / f"{setting}-{tests}.log".replace(" ", "_").replace("/", "_")
+    name = f"{setting}-{tests}"[:100].replace(" ", "_").replace("/", "_")
+    log = REPOSITORY / "runs" / "any_cpu" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, log.open("w", encoding="utf-8") as lines:
         report = Path(folder) / "report.xml"
@@ -67,7 +69,7 @@ def measure(setting: str, tests: str) -> list[Row]:
             "-m",
             "not long",
             f"--junitxml={report}",
-            tests,
+            *tests.split(),
         ]
         subprocess.run(command, env=env, cwd=REPOSITORY, stdout=lines, stderr=subprocess.STDOUT)
         if not report.exists():
@@ -78,29 +80,36 @@ def measure(setting: str, tests: str) -> list[Row]:
     return [{"setting": setting, "file": file, **row, "commit": git_commit()} for file, row in found.items()]
 
 
+def test_files() -> dict[str, int]:
+    """How many test files each folder of tests has: what a part of the suite is a part of."""
+    paths = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    return dict(Counter(path.parent.relative_to(REPOSITORY).as_posix() for path in paths))
+
+
 def markdown(found: dict[str, Any]) -> str:
-    """The report: a line per setting, with how many of the test files were run under it."""
-    files = {row["file"] for row in found["rows"]}
+    """The report: tests by setting, and how many of each folder's files were run under it."""
+    ran = {name: [row for row in found["rows"] if row["setting"] == name] for name in SETTINGS}
+    ran = {name: rows for name, rows in ran.items() if rows}
     lines = [
         "# The tests on any processor", "",
         f"`pytest -m \"not long\"` by `python benchmarks/any_cpu.py`, on {found['hardware']['cores']} cores "
         f"({found['hardware']['cpu']}); torch {found['versions']['torch']}.", "",
-        "| setting | environment | test files | passed | skipped | failed | commits |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        "| setting | environment | passed | skipped | failed | commits |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
     ]  # fmt: skip
-    for setting, values in SETTINGS.items():
-        rows = [row for row in found["rows"] if row["setting"] == setting]
+    for name, rows in ran.items():
         sums = " | ".join(str(sum(row[kind] for row in rows)) for kind in KINDS)
-        env = " ".join(f"{name}={value}" for name, value in values.items())
+        env = " ".join(f"{key}={value}" for key, value in SETTINGS[name].items())
         commits = ", ".join(sorted({f"`{row['commit'][:10]}`" for row in rows}))
-        lines.append(f"| {setting} | `{env}` | {len(rows)} | {sums} | {commits} |")
-    for setting in SETTINGS:
-        ran = {row["file"] for row in found["rows"] if row["setting"] == setting}
-        if missing := sorted(files - ran):
-            lines += ["", f"Not run under \"{setting}\": {', '.join(missing)}."]  # fmt: skip
+        lines.append(f"| {name} | `{env}` | {sums} | {commits} |")
+    lines += ["", "Test files that were run, of those that are there:", "",
+              f"| folder | there | {' | '.join(ran)} |", f"| --- | ---: |{' ---: |' * len(ran)}"]  # fmt: skip
+    for folder, there in found["test_files"].items():
+        run = [sum(str(Path(row["file"]).parent) == folder for row in rows) for rows in ran.values()]
+        lines.append(f"| {folder} | {there} | {' | '.join(map(str, run))} |")
     failed = [(row["setting"], row["file"], name) for row in found["rows"] for name in row["failures"]]
-    lines += [f"- **failed** under {setting}: {file}::{name}" for setting, file, name in failed]
-    return "\n".join(lines) + "\n"
+    lines += ["", *(f"- **failed** under {setting}: {file}::{name}" for setting, file, name in failed)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> int:
@@ -109,7 +118,7 @@ def main() -> int:
     )
     parser.add_argument("--only", default=",".join(SETTINGS), help=f"some of {', '.join(SETTINGS)}")
     parser.add_argument(
-        "--tests", nargs="+", default=["tests"], help="files or folders, each one run of pytest"
+        "--tests", nargs="+", default=["tests"], help="files or folders, each value one run of pytest"
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "any_cpu")
     arguments = parser.parse_args()
@@ -124,7 +133,7 @@ def main() -> int:
             rows |= {(row["setting"], row["file"]): row for row in new}
             sums = ", ".join(f"{sum(row[kind] for row in new)} {kind}" for kind in KINDS)
             print(f"{setting}, {tests}: {sums}", flush=True)
-            report = {**provenance(), "rows": [rows[key] for key in sorted(rows)]}
+            report = {**provenance(), "test_files": test_files(), "rows": [rows[key] for key in sorted(rows)]}
             write_json(filed, report)
             write_atomically(arguments.out.with_suffix(".md"), markdown(report))
     return int(any(row["failed"] for row in rows.values()))
