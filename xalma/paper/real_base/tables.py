@@ -181,7 +181,10 @@ def run_profile(folder: Path, p: Profile) -> Profile:
     """The profile with the values of the run that is filed, its `--scale` applied; `p` where none is."""
     path = folder / "run.json"
     runs = read_json(path, SCORE_AGAIN, keys=("runs",))["runs"] if path.exists() else []
-    return p.but(**runs[-1]["profile"]) if runs else p
+    values = runs[-1]["profile"] if runs else {}
+    return p.but(
+        **{name: value for name, value in values.items() if name in p.values()}
+    )  # some may be gone since
 
 
 def write_real_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequence[Piece], n: int) -> None:
