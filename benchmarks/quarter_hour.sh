@@ -148,8 +148,10 @@ decode() {
 }
 
 parts() { # the pack in $DEV/p1, $DEV/p2, … of at most PART bytes each, with hashes
+  # 64 MiB travel per call, and the working tree is in each of them
+  local room=$((63 * 2 ** 20 - $(git ls-files -z | du -cb --files0-from=- | tail -n 1 | cut -f1)))
   rm -rf "$DEV"/p[0-9]* && mkdir -p "$DEV/p1"
-  tar -c --sort=name --mtime=@0 -C "$PACK" . | split -b "${PART:-41M}" -d - "$DEV/part"
+  tar -c --sort=name --mtime=@0 -C "$PACK" . | split -b "${PART:-$room}" -d - "$DEV/part"
   local n=0 file
   for file in "$DEV"/part*; do
     n=$((n + 1))

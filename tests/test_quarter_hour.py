@@ -110,6 +110,23 @@ def test_a_pack_travels_in_pieces_and_is_checked(tmp_path, stub):
     assert run(tmp_path, "1", PYTHON=stub)[-1]["result"] == "failed"
 
 
+def test_a_part_travels_beside_the_working_tree(tmp_path, stub):
+    """64 MiB per call: what the tracked files leave of it is the size of a part."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository here")
+    pack = tmp_path / "given"
+    pack.mkdir()
+    with (pack / "base.safetensors").open("wb") as file:
+        file.truncate(64 * 2**20)
+    run(tmp_path, "parts", PACK=str(pack), PYTHON=stub)
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    tree = sum((ROOT / name).stat().st_size for name in names.split("\0") if name and (ROOT / name).exists())
+    parts = [folder / name for folder in (tmp_path / "dev").iterdir() for name in os.listdir(folder)]
+    assert 0 < tree + max(path.stat().st_size for path in parts) <= 64 * 2**20
+
+
 def test_a_training_that_fails_is_a_row_that_says_why_and_each_is_written_at_once(tmp_path, monkeypatch):
     out = tmp_path / "rows.json"
     spec = importlib.util.spec_from_file_location(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_released import OWN
 
 from xalma.cli.main import main
 from xalma.cli.score import METRIC_NAMES
@@ -58,13 +59,6 @@ def test_kin_interfere(metric, chosen_by, expected):
     assert interferes(metric, chosen_by) is expected
 
 
-OWN = {
-    "source": "five days ago",
-    "chosen": "vor fünf Tagen",
-    "rejected": "vor 5 Tagen",
-    "src": "en",
-    "tgt": "de",
-}
 TRIPLE = {
     "en": "five days ago", "de": "vor fünf Tagen", "gpt4_de": "vor 5 Tagen", "alma_de": "5 Tage zuvor",
     "gpt4_en": "5 days ago", "alma_en": "before five days", "required_directions": "en-de",
