@@ -81,7 +81,10 @@ class MetricXScorer:
             folder if has_own else TOKENIZER, trust_remote_code=False
         )
         dtype = torch.bfloat16 if bf16 else torch.float32
-        model = MT5ForConditionalGeneration.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+        # the published weights are PyTorch's own files: tensors alone are read from them
+        model = MT5ForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, weights_only=True
+        )
         if model.config.vocab_size <= LOGIT:
             raise ValueError(f"{folder} is no MetricX: its mT5 has {model.config.vocab_size} tokens")
         self.model, self.device = model.to(device).eval(), device
