@@ -2,6 +2,7 @@
 
     python benchmarks/training_throughput.py --shapes tiny   # a CPU, minutes
     python benchmarks/training_throughput.py --shapes 125m 1b 7b 13b --rows packed:512 packed:2048 sft:512   # a GPU
+    python benchmarks/training_throughput.py --shapes pack --pack PACK --kinds adapter   # Gemma-3-270M
     python benchmarks/training_throughput.py --one-process --shapes 13b --kinds adapter --rows packed:512 --batch 16 \
         --micro 8 --steps 3 --warmup 1 --repeats 1 --gradient-checkpointing --systems xalma@8 fp8@8 fp8+compiled@8
 
@@ -50,9 +51,10 @@ from transformers import (
 )
 
 from xalma.data import IGNORE, PadCollator, like_lengths
-from xalma.files import write_json
+from xalma.files import read_json, write_json
 from xalma.models import attach_adapter
-from xalma.profiles import TINY, Profile
+from xalma.paper.real_base.pack import open_pack_model
+from xalma.profiles import REAL, TINY, Profile
 from xalma.runtime import mixed_precision, provenance
 from xalma.training import flops_per_token
 from xalma.training import trainer as training
@@ -65,6 +67,7 @@ SHAPES = {
     "7b": (4096, 32, 32, 11_008, 32_000, 512),
     "13b": (5120, 40, 40, 13_824, 32_000, 512),
 }
+PACKED = "pack"  # the real base that --pack holds
 ALTERNATIVES = ("plain", "trainer")
 SYSTEMS = {  # what each changes in the profile
     "plain": {}, "trainer": {}, "xalma": {},
@@ -74,8 +77,20 @@ SYSTEMS = {  # what each changes in the profile
 Case = tuple[str, str, str, int]  # shape, kind, data, length
 
 
+def sizes(shape: str, options: argparse.Namespace) -> tuple[int, ...]:
+    """Hidden, layers, heads, inner, vocabulary, and the rank of the adapter."""
+    if shape != PACKED:
+        return SHAPES[shape]
+    config = read_json(options.pack / "config.json", "write the pack again")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    return *(config[name] for name in names), REAL.lora_rank
+
+
 def make_base(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.Module:
     """Random weights on the device: float32 if all are trained, else those of a frozen base (bfloat16 on a GPU)."""
+    if shape == PACKED:
+        model = open_pack_model(options.pack, torch.float32 if kind == "full" else torch.bfloat16)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
     hidden, layers, heads, inner, vocabulary, _ = SHAPES[shape]
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
@@ -105,7 +120,7 @@ def made(shape: str, kind: str, options: argparse.Namespace) -> Iterator[torch.n
     if kept is None or kept[0] != shape or kind == "full":
         kept = None
         kept = shape, make_base(shape, kind, options)
-    base, rank = kept[1], SHAPES[shape][-1]
+    base, rank = kept[1], sizes(shape, options)[-1]
     model = base
     if kind == "adapter":
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -245,7 +260,7 @@ def measure(
 
 def measured(model: torch.nn.Module, system: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
     shape, kind, data, length = case
-    hidden, layers, _, _, vocabulary, _ = SHAPES[shape]
+    hidden, layers, _, _, vocabulary, _ = sizes(shape, options)
     p, theirs = profile(system, kind, options), parsed(system)[0][0] in ALTERNATIVES
     # transformers' own choice for Trainer; xalma's models are loaded by load_base, which takes eager on a CPU
     if not torch.cuda.is_available():
@@ -374,7 +389,10 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny"])
+    parser.add_argument("--shapes", nargs="+", choices=[*SHAPES, PACKED], default=["tiny"])
+    parser.add_argument(
+        "--pack", type=Path, help="the folder of --shapes pack: `xalma.paper.real_base.scores pack`"
+    )
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
     parser.add_argument(
         "--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens"
@@ -400,7 +418,7 @@ def main() -> None:
     cases = [(shape, kind, *one) for shape in options.shapes for kind in options.kinds for one in rows_of]
     record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
-        "options": {name: value for name, value in vars(options).items() if name != "out"},
+        "options": {name: value for name, value in vars(options).items() if name not in ("out", "pack")},
         "matmul_ceiling_flops": most,
         "rows": [],
         **provenance(),

@@ -140,7 +140,7 @@ REAL = FULL.but(
 
 # The same on two CPU cores in two hours: German and Japanese, a module each, a smaller sample of everything.
 REAL_CPU = REAL.but(
-    name="real-cpu", groups="1,6", only_languages="de,ja", module_languages="1:de,6:ja", dtype="float32",
+    name="real-cpu", groups="1,6", only_languages="de,ja", module_languages="1:de,6:ja",
     micro_batch=8, generation_batch=32, threads=1, workers=2,
     stage1_tokens=131_072, stage1_batch_size=8, stage2_tokens=65_536, stage2_batch_size=8,
     stage3_tokens=65_536, stage3_batch_size=8, sft_pairs=400, stage4_batch_size=16, stage5_pairs=32,

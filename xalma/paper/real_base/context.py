@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xalma.paper.real_base.pack import Pack
 from xalma.profiles import Profile
+from xalma.runtime import mixed_precision
 
 WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
 
@@ -21,6 +24,11 @@ class Run:
     def __init__(self, p: Profile, pack: Path, out: Path, work: Path) -> None:
         self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
         self.bases: dict[int, Any] = {}  # on the CPU, by stage
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of frozen weights: the profile's; float32 where a processor has no instructions for bfloat16."""
+        return torch.bfloat16 if self.p.dtype == "bfloat16" and mixed_precision() else torch.float32
 
     def write(self, file: str, record: dict[str, Any]) -> None:
         """Append a line to OUT/file, whole, also while others write; .gz files grow by members."""

@@ -48,7 +48,6 @@ from xalma.training.objectives import Objective
 from xalma.training.trainer import train
 
 FEW_SHOT, PROMPTED = "few-shot", "prompted"
-DTYPE = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 # models
@@ -61,7 +60,7 @@ def base_model(run: Run, stage: int, dtype: torch.dtype | None = None):
         if stage:
             model.load_state_dict(load_file(run.work / "stage1.safetensors"), strict=False)
         run.bases[stage] = model
-    return copy.deepcopy(run.bases[stage]).to(device(), dtype or DTYPE[run.p.dtype])
+    return copy.deepcopy(run.bases[stage]).to(device(), dtype or run.dtype)
 
 
 def save(tensors: dict[str, torch.Tensor], path) -> None:
@@ -382,7 +381,7 @@ def shared(run: Run, name: str) -> None:
         rate = min(run.p.stage(number).learning_rate, run.p.stage1_learning_rate)
         fit(run, model, rows, number, f"{name}.{number}", rate=rate if name == "dense" else 0.0)
     if name == "dense":
-        model = model.to(DTYPE[run.p.dtype])
+        model = model.to(run.dtype)
     for group in run.p.group_numbers:  # a cut-off leaves the groups that were measured
         measure(run, model, name, run.p.languages_of(group), PROMPTED, "studies")
 
