@@ -29,7 +29,8 @@ from xalma.evaluation.metrics import (
 )
 from xalma.evaluation.records import Record, write_records
 from xalma.files import write_atomically, write_json
-from xalma.paper.real_base.tables import DRAWS, named, write_real_tables
+from xalma.languages import ENGLISH
+from xalma.paper.real_base.tables import DRAWS, HAND_MEASURED, N_SHORT, SHORT, named, write_real_tables
 from xalma.profiles import Profile, load_profile
 from xalma.runs import results_folder
 from xalma.runtime import data_root
@@ -200,6 +201,8 @@ def score_run(p: Profile, run: Path, pack: Path, base: Path) -> Path:
         )
         if piece.set == "flores" and len(piece.outputs) > least:
             scores[name, "whole", piece.direction] = drawn.scores(piece)
+        if (name, piece.set) == ("base", "flores") and piece.direction in HAND_MEASURED:
+            scores[name, "short", piece.direction] = drawn.scores(_short(piece))
     for (set_, name), records in by_system.items():
         write_records(
             out / "scores" / (set_ if set_ != "flores" else "") / f"{name.replace(' ', '-')}.jsonl", records
@@ -214,6 +217,15 @@ def _cut(piece: Piece, n: int) -> Piece:
         *piece.key,
         *(x[:n] for x in (piece.outputs, piece.sources, piece.references, piece.nats, piece.documents)),
     )
+
+
+def _short(piece: Piece) -> Piece:
+    """The first sentences of middling length, each a document of its own."""
+    sides = zip(piece.sources, piece.references, strict=True)
+    english = [a if piece.direction.startswith(ENGLISH) else b for a, b in sides]
+    index = [i for i, text in enumerate(english) if SHORT[0] <= len(text) <= SHORT[1]][:N_SHORT]
+    parts = ([x[i] for i in index] for x in (piece.outputs, piece.sources, piece.references, piece.nats))
+    return Piece(piece.system, "short", piece.direction, piece.form, *parts, [str(i) for i in index])
 
 
 def _write_log(out: Path, run: Path) -> None:
