@@ -6,25 +6,24 @@
     config.json  the base's configuration with the cut vocabulary
     base.safetensors   the base's weights, as a GGUF file has them where one is given (a third of bfloat16's bytes)
 
-Logits of kept tokens are those of the whole base; their probabilities are over the kept tokens alone. A tokenizer is
-needed to write the folder and to read what a run wrote (`scores`), not by the run itself.
+Logits of kept tokens are those of the whole base; their probabilities are over the kept tokens alone. Where a smaller
+vocabulary is asked for, `longer` in index.json says by how much: test tokens per language over the whole base's. A base
+reads text that is cut otherwise than in its training worse. A tokenizer is needed to write the folder and to read what
+a run wrote (`scores`), not by the run itself.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from xalma.files import TO, fingerprint, new_directory, read_json, write_json
 from xalma.languages import ENGLISH, language
+from xalma.models.bases.vocabulary import count_tokens, kept_tokens, trim_tokenizer, used_ids
 from xalma.profiles import Profile
 from xalma.runtime import provenance
 
@@ -34,7 +33,6 @@ SHOT_CHARACTERS = (40, 80)  # of both sides of an example: short, since each cos
 # kept of a language at most; a run reads them again if it needs more
 MONO_TOKENS, BITEXT_TOKENS = 160_000, 60_000
 WMT_SETS = "wmt23"
-VOCABULARY = 60_000
 GEMMA_NAMES = {  # GGUF's name of a layer's matrix -> transformers'
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
@@ -44,29 +42,33 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def pack(
-    p: Profile, base: Path, folder: Path, gguf: Path | None = None, vocabulary: int = VOCABULARY
+    p: Profile, base: Path, folder: Path, gguf: Path | None = None, vocabulary: int = 0
 ) -> dict[str, Any]:
     """Writes `folder` for the profile's languages; returns the index.
 
     base: a checkpoint's folder with its fast tokenizer. gguf: the file that the checkpoint was converted from.
-    vocabulary: tokens to keep, about; rarer ones are written as the pieces they are made of.
+    vocabulary: most tokens to keep, rarer ones are written as the pieces they are made of; 0: all that the texts use.
     Raises ValueError where the GGUF file does not hold the checkpoint's matrices, bit for bit.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     texts, index = _texts(p)
-    small, kept = trimmed(tokenizer, texts, vocabulary)
+    every = [text for part in texts.values() for text in part]
+    kept = np.array(kept_tokens(tokenizer, count_tokens(tokenizer, every), vocabulary))
+    small = trim_tokenizer(tokenizer, kept.tolist())
     kind = np.uint16 if len(kept) <= 2**16 else np.uint32
     here = {token: i for i, token in enumerate(kept.tolist())}
-    arrays = {}
+    arrays, longer = {}, {}
     for name, part in texts.items():
-        rows = _encode(small, part)
+        rows = used_ids(small, part)
+        if name.startswith("flores."):
+            longer[name.split(".")[1]] = round(_size(rows) / _size(used_ids(tokenizer, part)), 4)
         arrays[name] = np.array([token for row in rows for token in row], kind)
         arrays[f"{name}|ends"] = np.cumsum([len(row) for row in rows]).astype(np.uint32)
     pieces = tokenizer.convert_ids_to_tokens(kept.tolist())
     index |= {
-        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base,
+        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base, "longer": longer,
         "tokens": {name: len(a) for name, a in arrays.items() if "|" not in name},
         **{key: here[getattr(tokenizer, f"{key}_token_id")] for key in ("bos", "eos", "pad")},
         "line_ends": [i for i, piece in enumerate(pieces) if "\n" in piece or piece == "<0x0A>"],
@@ -164,54 +166,8 @@ def _shots(pairs: Sequence[_Pair], seed: int) -> list[_Pair]:
     return [pool[i] for i in order]
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    found, texts = [], iter(texts)
-    while part := list(islice(texts, 1000)):
-        found += [one.ids for one in tokenizer.encode_batch(part, add_special_tokens=False)]
-    return found
-
-
-def trimmed(tokenizer, texts: Mapping[str, Sequence[str]], n: int) -> tuple[Tokenizer, np.ndarray]:
-    """(a BPE tokenizer of about `n` of the base's tokens, numbered anew; (V,) the base's id of each, rising).
-
-    Kept are the tokens most used in the texts, bytes and special ones, characters used three times, and of each kept
-    token the two it is merged from: so all of them are reached. What was never cut another way is cut as before.
-    """
-    whole = tokenizer.backend_tokenizer
-    used: Counter[int] = Counter()
-    characters: Counter[str] = Counter()
-    for part in texts.values():
-        for row in _encode(whole, part):
-            used.update(row)
-        for text in part:
-            characters.update(text)
-    spec = json.loads(whole.to_str())
-    known = spec["model"]["vocab"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in spec["model"]["merges"]]
-    first: dict[str, tuple[str, str]] = {}
-    for a, b in merges:
-        first.setdefault(a + b, (a, b))
-    names = {i: token for token, i in known.items()}
-    special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token} - {None}
-    wanted = [names[i] for i, _ in used.most_common(n) if i in names]
-    wanted += [c for c, k in characters.items() if k >= 3 and c in known] + [
-        f"<0x{i:02X}>" for i in range(256)
-    ]
-    kept: set[str] = {token for token in special if token in known}
-    while wanted:
-        token = wanted.pop()
-        if token in known and token not in kept:
-            kept.add(token)
-            wanted += first.get(token, ())
-    added = [one for one in spec["added_tokens"] if one["content"] in kept or one["id"] in used]
-    kept |= {one["content"] for one in added}
-    order = sorted(kept, key=lambda token: known[token])
-    ids = {token: i for i, token in enumerate(order)}
-    spec["model"]["vocab"] = ids
-    spec["model"]["merges"] = [[a, b] for a, b in merges if a in ids and b in ids and a + b in ids]
-    spec["added_tokens"] = [one | {"id": ids[one["content"]]} for one in added]
-    spec["post_processor"] = None
-    return Tokenizer.from_str(json.dumps(spec)), np.array([known[token] for token in order])
+def _size(rows: Iterable[Sequence[int]]) -> int:
+    return sum(map(len, rows))
 
 
 def _save_weights(base: Path, kept: np.ndarray, out: Path, gguf: Path | None) -> None:

@@ -249,6 +249,9 @@ def score_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--base", type=Path, required=True, help="the base's folder, with its tokenizer")
     parser.add_argument("--gguf", type=Path, help="the file it was converted from")
+    parser.add_argument(
+        "--vocabulary", type=int, default=0, help="pack: most tokens to keep; default: all in use"
+    )
     parser.add_argument("--to", type=Path, help="pack: the folder to write")
     parser.add_argument("--pack", type=Path, help="score: the pack that was run")
     parser.add_argument("--run", type=Path, help="score: the folder that realbase wrote")
@@ -258,9 +261,11 @@ def score_command(argv: Sequence[str] | None = None) -> int:
         if a.what == "pack":
             from xalma.paper.real_base.pack import pack
 
-            index = pack(p, a.base, a.to, a.gguf)
+            index = pack(p, a.base, a.to, a.gguf, a.vocabulary)
+            code, longer = max(index["longer"].items(), key=lambda one: one[1])
             print(
-                f"{a.to}: {index['vocabulary']} of {index['of']} tokens, {sum(index['tokens'].values()):,} ids"
+                f"{a.to}: {index['vocabulary']} of {index['of']} tokens, {sum(index['tokens'].values()):,} ids; "
+                f"test sentences have at most {longer:g} times as many tokens as in the whole base ({code})"
             )
         else:
             print(score_run(p, a.run, a.pack, a.base))
