@@ -43,7 +43,7 @@ def verses() -> dict[str, list[str]]:
     from xalma.languages import LANGUAGES
     from xalma.profiles import load_profile
 
-    corpus = BibleCorpus(load_profile("ntrex"))
+    corpus = BibleCorpus(load_profile("full"))
     return {lang: list(texts.values())[:VERSES] for lang in LANGUAGES if (texts := corpus.texts(lang))}
 
 

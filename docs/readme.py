@@ -31,8 +31,6 @@ SECOND = REPOSITORY / "results" / "tiny-avx2"
 SECOND_RUN = (
     "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
 )
-REAL_TEXT = REPOSITORY / "results" / "small-cpu"
-ALMA = REPOSITORY / "results" / "alma-small-cpu"
 _REAL = REPOSITORY / "results" / "real"
 
 MADE_AGAIN = "take the committed file back with `git restore`, or run the profile again"
@@ -56,9 +54,10 @@ def cost_block(results: Path = RESULTS) -> str:
     )
 
 
-def ladder_block(results: Path = RESULTS, metric: str = "bleu") -> str:
-    """The ladder table of the committed run, as Markdown."""
-    return table_block(results, f"ladder_{metric}")
+def ladder_block(results: Path = RESULTS) -> str:
+    """The ladder table of the committed run without its caption and note, as Markdown."""
+    text = (results / "tables" / "ladder_bleu.md").read_text(encoding="utf-8")
+    return "\n".join(line for line in text.split("\n") if line.startswith("|"))
 
 
 def findings_block(results: Path = RESULTS, group: int = 6) -> str:
@@ -122,22 +121,6 @@ def _inside(pairs: dict[str, tuple[float, float]]) -> str:
     """Names the directions whose difference is within its interval: of them nothing is claimed."""
     inside = [ARROWS[direction] for direction, (gap, half) in pairs.items() if abs(gap) <= half]
     return f" (within its interval: {', '.join(inside)})" if inside else ""
-
-
-def table_block(results: Path, name: str) -> str:
-    """A table of the committed run without its caption and note, as Markdown."""
-    lines = (results / "tables" / f"{name}.md").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return "\n".join(line for line in lines if line.startswith("|"))
-
-
-def minutes_block(results: Path) -> str:
-    """One sentence on how long a committed run on real text took."""
-    cost = _cost(results)
-    hardware, minutes = cost["provenance"]["hardware"], sum(cost["seconds"].values()) / 60
-    return (
-        f"Profile `{results.name}` took {minutes:.0f} minutes, the sum of its notebooks, on {hardware['cores']} cores "
-        f"({hardware['cpu']})."
-    )
 
 
 def adopt(run: Path, target: Path = SECOND) -> None:
@@ -286,14 +269,7 @@ def _processor(results: Path) -> str:
     return kind if run["profile"]["mixed_precision"] == "auto" else f"{kind}, no bfloat16"
 
 
-def refreshed(
-    text: str,
-    results: Path = RESULTS,
-    real_text: Path = REAL_TEXT,
-    alma: Path = ALMA,
-    second: Path = SECOND,
-    real: Path = _REAL,
-) -> str:
+def refreshed(text: str, results: Path = RESULTS, second: Path = SECOND, real: Path = _REAL) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
     blocks = {
         "cost": cost_block(results),
@@ -301,9 +277,6 @@ def refreshed(
         "ladder": ladder_block(results),
         "findings": findings_block(results),
         "processors": processors_block(results, second),
-        "real-text": f"{minutes_block(real_text)} Bits per byte, mean over each group's directions:\n\n"
-        f"{ladder_block(real_text, 'bits_per_byte')}",
-        "alma": f"{minutes_block(alma)} Means over its languages:\n\n{table_block(alma, '11_quality')}",
     }
     for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)

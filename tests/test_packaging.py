@@ -158,7 +158,7 @@ def test_no_index_or_local_path(name):
 @pytest.mark.parametrize(
     "target, does",
     [
-        ("reproduce", ".venv/bin/xalma run --profile ntrex"),
+        ("reproduce", ".venv/bin/xalma run --profile alma-tiny"),
         ("test", "HF_HUB_OFFLINE=1"),
         ("lab", "jupyter lab notebooks"),
         ("base", ".venv/bin/python -m xalma.models.bases.fetch gemma-3-270m"),
@@ -172,7 +172,7 @@ def test_no_index_or_local_path(name):
     ],
 )
 def test_makefile_target(target, does):
-    command = ["make", "--dry-run", target, "PROFILE=ntrex"]
+    command = ["make", "--dry-run", target, "PROFILE=alma-tiny"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert does in result.stdout

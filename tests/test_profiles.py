@@ -9,7 +9,7 @@ import pytest
 
 from xalma.cli import main, options
 from xalma.languages import GROUPS
-from xalma.profiles import FULL, NTREX, PROFILES, SMALL, TINY, Profile, load_profile, profile_from_parameters
+from xalma.profiles import ALMA_TINY, FULL, PROFILES, TINY, Profile, load_profile, profile_from_parameters
 
 # As printed or released (FACTS: X-ALMA's table of stages, §5.3, module configuration, evaluation).
 PUBLISHED = {
@@ -51,20 +51,17 @@ def test_every_value_has_a_source(p):
 
 
 def test_profiles_are_deltas_that_pass_their_own_checks():
-    assert set(PROFILES) == {
-        "tiny", "tiny-base", "ntrex", "small", "small-cpu", "full", "alma-tiny", "alma-small-cpu", "alma-7b",
-        "real", "real-cpu",
-    }  # fmt: skip
+    assert set(PROFILES) == {"tiny", "tiny-base", "real", "real-cpu", "full", "alma-tiny", "alma-7b"}
     for p in PROFILES.values():
         assert p.but(**p.values()) == p
         assert p.hidden_size % p.heads == 0
         for stage in range(1, 6):
             batch = p.values(f"stage{stage}_")[f"stage{stage}_batch_size"]
             assert batch % min(batch, p.micro_batch) == 0
-    assert (FULL.corpus, NTREX.corpus, TINY.corpus) == ("hub", "ntrex", "cldr")
-    for name in ("tiny", "ntrex", "small-cpu", "alma-tiny", "alma-small-cpu"):
-        assert PROFILES[name].base in ("", "tiny-base"), "the CPU profiles need no download"
-        assert "hub" not in PROFILES[name].corpus
+    assert (FULL.corpus, TINY.corpus) == ("hub", "cldr")
+    for name in ("tiny", "alma-tiny"):
+        assert PROFILES[name].base in ("", "tiny-base"), "the default runs need no download"
+        assert PROFILES[name].corpus == "cldr"
 
 
 def test_the_default_run_starts_from_a_base_and_reads_in_the_papers_order():
@@ -74,18 +71,8 @@ def test_the_default_run_starts_from_a_base_and_reads_in_the_papers_order():
     assert TINY.sft_pairs <= 300
 
 
-def test_small_cpu_is_a_cut_of_small():
-    """The same text, tested on the same held-out documents; every module's languages are the base's."""
-    cut = PROFILES["small-cpu"]
-    assert cut.corpus == SMALL.corpus and cut.mixing == SMALL.mixing
-    assert set(cut.group_numbers) <= set(SMALL.group_numbers)
-    assert set(cut.comparison_group_numbers) <= set(cut.group_numbers)
-    assert sorted(code for g in cut.group_numbers for code in cut.languages_of(g)) == sorted(cut.languages)
-    assert all(set(cut.languages_of(g)) <= set(GROUPS[g]) for g in cut.group_numbers)
-
-
 def test_almas_profiles_read_five_languages_of_four_groups():
-    for name in ("alma-tiny", "alma-small-cpu", "alma-7b"):
+    for name in ("alma-tiny", "alma-7b"):
         assert sorted(PROFILES[name].languages) == ["cs", "de", "is", "ru", "zh"]
     assert TINY.but(only_languages="ja,ko").languages == ("ja", "ko")
     with pytest.raises(ValueError, match="xx"):
@@ -114,7 +101,7 @@ def test_unknown_key_names_near_ones(key, near):
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("Tiny", "near: tiny"), ("medium", "ntrex, small, full"), (3, "tiny")]
+    ("name", "near"), [("Tiny", "near: tiny"), ("medium", "real, real-cpu, full"), (3, "tiny")]
 )
 def test_unknown_profile_names_near_ones(name, near):
     with pytest.raises(ValueError, match="unknown profile") as caught:
@@ -214,9 +201,11 @@ def test_profile_from_parameters():
 
     namespace = {
         "__name__": "__main__", "_i": "x", "In": [""], "Out": {}, "pd": pandas, "display": print, "load": load_profile,
-        "profile": "ntrex", "groups": 6, "seed": 3, "stage4_learning_rate": 1,
+        "profile": "alma-tiny", "groups": 6, "seed": 3, "stage4_learning_rate": 1,
     }  # fmt: skip
-    assert profile_from_parameters(namespace) == replace(NTREX, groups="6", seed=3, stage4_learning_rate=1.0)
+    assert profile_from_parameters(namespace) == replace(
+        ALMA_TINY, groups="6", seed=3, stage4_learning_rate=1.0
+    )
     assert profile_from_parameters({}) == TINY
 
 

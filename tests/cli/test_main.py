@@ -143,9 +143,9 @@ def test_an_interrupted_run_says_how_to_go_on(xalma, monkeypatch):
 def test_run_passes_checked_values(xalma, monkeypatch):
     seen = []
     monkeypatch.setattr(notebooks, "run", lambda *args: seen.append(args))
-    argv = "run --profile ntrex --only 03-05 --force --set groups=6 --set seed=3 --set stage4_learning_rate=1"
+    argv = "run --profile full --only 03-05 --force --set groups=6 --set seed=3 --set stage4_learning_rate=1"
     assert xalma(*argv.split())[0] == 0
-    assert seen == [("ntrex", {"groups": "6", "seed": 3, "stage4_learning_rate": 1.0}, "03-05", True, False)]
+    assert seen == [("full", {"groups": "6", "seed": 3, "stage4_learning_rate": 1.0}, "03-05", True, False)]
 
 
 def test_languages_lists_fifty(xalma):
@@ -226,9 +226,7 @@ LOCALES = {"ASCII": {"LC_ALL": "C"}, "latin-1": {"PYTHONIOENCODING": "latin-1"}}
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize(
-    "command", [["systems"], ["plan", "--profile", "small-cpu", "--gpus", "1"]], ids=" ".join
-)
+@pytest.mark.parametrize("command", [["systems"], ["plan", "--profile", "full", "--gpus", "1"]], ids=" ".join)
 def test_any_locale_prints(command, locale):
     """In a process of its own, with an encoding that lacks the letters, into a pipe: UTF-8, as any file of ours."""
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDA_VISIBLE_DEVICES": ""}

@@ -151,9 +151,9 @@ def test_what_is_run_again(checkout, ran, monkeypatch, change, again):
 
 def test_each_profile_has_its_own_results(checkout, ran):
     run("tiny", {})
-    run("ntrex", {})
+    run("full", {})
     assert ran == ["00_one", "01_two"] * 2
-    assert (checkout / "results" / "ntrex" / "notebooks" / "01_two.ipynb").exists()
+    assert (checkout / "results" / "full" / "notebooks" / "01_two.ipynb").exists()
 
 
 def test_code_hash_covers_the_whole_package(tmp_path, monkeypatch):
@@ -249,13 +249,13 @@ def test_a_failing_cell_is_named_and_kept(checkout):
     # mended, it runs with its parameters, leaves no failed copy and no clock readings
     code = "import os\nprint('seed', seed, profile, os.environ['XALMA_STATUS'], 'PATH' in os.environ)"
     write_notebook(source, "profile: str = 'tiny'\nseed: int = 0", code)
-    _, found = tasks("ntrex", {"seed": 5}, "00")
-    execute(found[0], "ntrex", {"seed": 5}, str(checkout / "status"))
+    _, found = tasks("full", {"seed": 5}, "00")
+    execute(found[0], "full", {"seed": 5}, str(checkout / "status"))
     made = nbformat.read(found[0].executed, as_version=4)
-    assert made.cells[-1].outputs[0]["text"] == f"seed 5 ntrex {checkout / 'status'} True\n"
+    assert made.cells[-1].outputs[0]["text"] == f"seed 5 full {checkout / 'status'} True\n"
     assert found[0].is_done
     assert "papermill" not in made.metadata and not any("execution" in cell.metadata for cell in made.cells)
-    assert not list((checkout / "runs" / "ntrex").rglob("*.failed.ipynb"))
+    assert not list((checkout / "runs" / "full").rglob("*.failed.ipynb"))
 
 
 def test_outside_a_checkout(tmp_path, monkeypatch):

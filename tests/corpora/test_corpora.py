@@ -304,7 +304,7 @@ def alma_data(tmp_path, monkeypatch) -> Path:
 
 
 def test_alma_leaves_the_shared_test_lines_out_unless_asked(alma_data):
-    p = load_profile("ntrex")
+    p = load_profile("full")
     assert AlmaCorpus(p).sft("de") == [(f"own {i}", f"de own {i}") for i in range(3)]
     assert (AlmaCorpus(p).sft("is"), AlmaCorpus(p).sft("fi")) == ([], [])
     assert len(AlmaAsReleased(p).sft("de")) == 7
@@ -314,7 +314,7 @@ def test_alma_leaves_the_shared_test_lines_out_unless_asked(alma_data):
 
 @pytest.mark.data
 def test_alma_at_hand_ends_with_2009_shared_pairs():
-    p = load_profile("ntrex", sft_pairs=20_000)
+    p = load_profile("full", sft_pairs=20_000)
     for lang, lines in (("cs", 12_076), ("de", 14_211), ("is", 2_009), ("ru", 15_000), ("zh", 15_406)):
         assert len(AlmaAsReleased(p).sft(lang)) == lines
         assert (
@@ -333,7 +333,7 @@ def test_alma_at_hand_ends_with_2009_shared_pairs():
     ],
 )
 def test_keyed_texts_at_hand(name, lang, documents, pairs):
-    corpus = open_corpus(load_profile("ntrex", corpus=name))
+    corpus = open_corpus(load_profile("full", corpus=name))
     assert len(list(corpus.bitext(lang))) == pairs
     texts = list(corpus.monolingual(lang))
     assert len(texts) == documents or documents is None
@@ -523,7 +523,7 @@ def test_a_cut_bible_is_one_sentence(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-50])
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"de.tsv.gz is cut or no gzip file .*: fetch it again"):
-        next(open_corpus(load_profile("ntrex", corpus="bibles")).monolingual("de"))
+        next(open_corpus(load_profile("full", corpus="bibles")).monolingual("de"))
 
 
 def test_an_added_language_is_among_the_languages_of_a_corpus(swahili, tmp_path, monkeypatch):
@@ -532,7 +532,7 @@ def test_an_added_language_is_among_the_languages_of_a_corpus(swahili, tmp_path,
     packed(tmp_path / "mozilla" / "en.tsv", b"a\tHome page\n")
     packed(tmp_path / "wmt" / "wmt22" / "sw.tsv", b"en\t1\tNyumba\tA house\n")
     packed(tmp_path / "mine" / "sft" / "sw-en.tsv", b"en\tsw\nHi\tHabari\n")
-    p = load_profile("ntrex", corpus="own+mozilla+wmt", corpus_path=str(tmp_path / "mine"))
+    p = load_profile("full", corpus="own+mozilla+wmt", corpus_path=str(tmp_path / "mine"))
     corpus = open_corpus(p)
     assert corpus.languages() == ("sw",)
     assert sorted(corpus.sft("sw")) == [("A house", "Nyumba"), ("Hi", "Habari")]
@@ -568,7 +568,7 @@ def as_nested(pairs):
 def test_own_pairs_in_every_form(tmp_path, name, write):
     for kind, part in (("sft", PAIRS[:2]), ("test", PAIRS[2:])):
         packed(tmp_path / kind / name, write(part))
-    corpus = OwnCorpus(load_profile("ntrex", corpus_path=str(tmp_path)))
+    corpus = OwnCorpus(load_profile("full", corpus_path=str(tmp_path)))
     assert (corpus.sft("de"), corpus.test("de"), corpus.dev("de")) == (PAIRS[:2], PAIRS[2:], [])
     assert list(corpus.bitext("de")) == list(corpus.monolingual("de")) == []
     assert corpus.held_out("de") == {"three", "drei"} == corpus.held_out("en")
@@ -584,7 +584,7 @@ def test_own_text_and_two_aligned_files_and_parquet(tmp_path):
         )
     (tmp_path / "sft").mkdir()
     pd.DataFrame(PAIRS, columns=["en", "de"]).to_parquet(tmp_path / "sft" / "de-en.parquet")
-    corpus = open_corpus(load_profile("ntrex", corpus="own", corpus_path=str(tmp_path)))
+    corpus = open_corpus(load_profile("full", corpus="own", corpus_path=str(tmp_path)))
     assert list(corpus.monolingual("de")) == ["ein Satz", "noch einer"]
     assert list(corpus.monolingual("en")) == ["a document\nof lines"]
     assert list(corpus.bitext("de")) == corpus.sft("de") == PAIRS
@@ -616,7 +616,7 @@ def test_own_files_that_are_not_right_are_named(tmp_path, files_, why):
     for name, data in files_.items():
         packed(tmp_path / name, data)
     with pytest.raises(ValueError, match=why) as caught:
-        OwnCorpus(load_profile("ntrex", corpus_path=str(tmp_path))).sft("de")
+        OwnCorpus(load_profile("full", corpus_path=str(tmp_path))).sft("de")
     assert "\n" not in str(caught.value)
 
 
@@ -624,7 +624,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 def own(folder: Path, **values) -> OwnCorpus:
-    return OwnCorpus(load_profile("ntrex", corpus_path=str(folder), **values))
+    return OwnCorpus(load_profile("full", corpus_path=str(folder), **values))
 
 
 @pytest.mark.parametrize(
@@ -749,4 +749,4 @@ def test_text_that_is_no_string_is_one_sentence(tmp_path, form, value):
 
 def test_own_text_needs_a_folder():
     with pytest.raises(FileNotFoundError, match="--set corpus_path=FOLDER"):
-        OwnCorpus(load_profile("ntrex")).sft("de")
+        OwnCorpus(load_profile("full")).sft("de")

@@ -200,7 +200,7 @@ def test_keys_see_blanks_and_sides():
 def test_good_text_passes(lang):
     """NTREX is professional: of 400 pairs fewer than 3 % are dropped (data_cards/ntrex.md has all languages)."""
     report = CleaningReport()
-    rows = islice(open_corpus(load_profile("ntrex")).rows("bitext", lang), 400)
+    rows = islice(open_corpus(load_profile("full", corpus="ntrex")).rows("bitext", lang), 400)
     list(clean(rows, lang, Rules(), report))
     assert report.read == 400 and report.kept > 0.97 * 400
 

@@ -300,7 +300,7 @@ class Leaking:
 def test_a_guarded_corpus_is_the_corpus_but_for_test_sentences(monkeypatch):
     monkeypatch.setattr(contamination, "open_corpus", lambda p: Leaking())
     contamination._guarded.cache_clear()
-    p = load_profile("ntrex", contamination="stop")
+    p = load_profile("tiny", contamination="stop")
     corpus = guarded_corpus(p, ("de",))
     assert (
         corpus.sft("de") == corpus.dev("de") == list(corpus.bitext("de"))
@@ -332,7 +332,7 @@ def test_pairs_with_an_empty_side_are_left_out_and_counted(monkeypatch):
 
     monkeypatch.setattr(contamination, "open_corpus", lambda p: Gaps())
     contamination._guarded.cache_clear()
-    p = load_profile("ntrex")
+    p = load_profile("tiny")
     corpus = guarded_corpus(p, ("de",))
     assert corpus.sft("de") == list(corpus.bitext("de")) == Leaking().sft("de")
     report = guard_report(p, ("de",))

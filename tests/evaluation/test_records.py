@@ -115,8 +115,8 @@ def test_methods_are_columns_when_named():
         ([record("base", "en-de", 1, metric="chrf")], "there are records of chrf"),
         ([record("stage44", "en-de", 1)], "'stage44', which is no column .*near: stage4"),
         (
-            [record("base", "en-de", 1), record("base", "en-de", 1, profile="ntrex")],
-            r"several profiles \(ntrex, tiny\)",
+            [record("base", "en-de", 1), record("base", "en-de", 1, profile="alma-tiny")],
+            r"several profiles \(alma-tiny, tiny\)",
         ),
     ],
 )

@@ -37,17 +37,17 @@ def test_a_phrasebook_has_nothing_to_compare(micro):
 def test_without_the_other_texts_there_is_nothing_to_compare(tmp_path, monkeypatch):
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     (tmp_path / "ntrex").mkdir()
-    assert sft_languages(load_profile("ntrex"), 6) == ()
+    assert sft_languages(load_profile("tiny", corpus="ntrex"), 6) == ()
 
 
 @pytest.mark.data
 def test_languages_that_have_all_three():
     """Czech and Icelandic have no WMT'23 from or into English, Hebrew no earlier WMT."""
-    p = load_profile("ntrex")
+    p = load_profile("tiny", corpus="ntrex")
     assert {group: sft_languages(p, group) for group in (1, 3, 5, 6, 7)} == {
         1: ("de",), 3: ("ru", "uk"), 5: (), 6: ("ja", "zh"), 7: ()
     }  # fmt: skip
-    assert sft_languages(load_profile("small"), 6) == ("ja", "zh")
+    assert sft_languages(p.but(corpus="ntrex+bibles+mozilla"), 6) == ("ja", "zh")
 
 
 @pytest.mark.data
@@ -55,7 +55,7 @@ def test_languages_that_have_all_three():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_set_holds_what_is_tested_on(group, lang, seed):
     """Every test sentence, whatever number of them is scored, by letters alone, on either side."""
-    p = load_profile("ntrex", test_pairs=10**6)
+    p = load_profile("tiny", corpus="ntrex", test_pairs=10**6)
     flores = read_lines(data_root() / "alma-human" / "is-en" / "train.en.txt")
     tested = {
         "NTREX": NtrexCorpus(p.but(seed=seed)).test(lang),
@@ -79,7 +79,7 @@ def test_no_set_holds_what_is_tested_on(group, lang, seed):
 
 @pytest.mark.data
 def test_all_sets_get_the_same_updates():
-    p = load_profile("ntrex", ablation_sft_share=0.5)
+    p = load_profile("tiny", corpus="ntrex", stage4_epochs=1.0, ablation_sft_share=0.5)
     profiles = [data_profile(p, 6, data, 3) for data in DATA]
     assert {q.stage4_updates for q in profiles} == {sft_data.shared_updates(p, 6)}
     rows = sum(2 * len(open_corpus(profiles[-1].but(seed=p.seed)).sft(code)) for code in ("ja", "zh"))
@@ -94,7 +94,7 @@ def test_all_sets_get_the_same_updates():
 def test_a_study_for_each_test_set(micro_values, tmp_path, monkeypatch):
     """Mini, on a CPU: it shows that real text goes through, not which data is better."""
     values = micro_values | {"run_dir": str(tmp_path / "runs"), "max_length": 300, "stage4_batch_size": 8}
-    p = load_profile("ntrex", **values | {"block_tokens": 64, "ablation_share": 0.1})
+    p = load_profile("tiny", corpus="ntrex", **values | {"block_tokens": 64, "ablation_share": 0.1})
     monkeypatch.setattr(stages, "TOKENIZER_DOCUMENTS", 20)
     monkeypatch.setattr(sft_data, "EVERY_PAIR", 1760)  # NTREX's 1,700, and some of WMT: FLORES is cut off
     monkeypatch.setattr(sft_data, "shared_updates", lambda *_: 3)

@@ -43,7 +43,7 @@ _BLOCK = re.compile(r"(<!-- measured:start -->\n).*?(<!-- measured:end -->)", re
 
 def open_whole(name: str) -> Corpus:
     """The corpus, seed 0, none of its parts cut short."""
-    return open_corpus(load_profile("ntrex", corpus=name, sft_pairs=_ALL, dev_pairs=_ALL, test_pairs=_ALL))
+    return open_corpus(load_profile("full", corpus=name, sft_pairs=_ALL, dev_pairs=_ALL, test_pairs=_ALL))
 
 
 def measured_row(corpus: Corpus, lang: str) -> dict[str, Any]:

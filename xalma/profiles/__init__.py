@@ -2,14 +2,10 @@
 
 from xalma.profiles.named import (  # noqa: F401
     ALMA_7B,
-    ALMA_SMALL_CPU,
     ALMA_TINY,
     FULL,
-    NTREX,
     REAL,
     REAL_CPU,
-    SMALL,
-    SMALL_CPU,
     TINY,
     TINY_BASE,
     load_profile,

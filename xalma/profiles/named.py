@@ -55,48 +55,6 @@ TINY_BASE = _LAPTOP.but(
     stage1_tokens=30_000_000, stage1_batch_size=128, stage1_learning_rate=2e-3, warmup_ratio=0.02,
 )  # fmt: skip
 
-# The same model on real text: NTREX-128 split by document, read from XALMA_DATA. News sentences are far longer than
-# phrases: more words in the vocabulary, fewer rows, so that it takes about as long.
-NTREX = _LAPTOP.but(
-    name="ntrex", corpus="ntrex", bitext_noise=0.0, vocab_size=4000, max_length=512,
-    max_new_tokens=96, block_tokens=128,
-    stage1_batch_size=4, stage2_batch_size=4, stage3_batch_size=4, stage4_batch_size=8,
-    sft_pairs=200, dev_pairs=20, test_pairs=20, stage5_batch_size=8, stage5_pairs=10, comparison_pairs=10,
-)  # fmt: skip
-
-# One GPU, all the real text there is under XALMA_DATA, a base of 110 M parameters or any hub model as `base`; not
-# measured. Budgets follow the text: no language's is read more than ten times in stages 1 and 2. Groups 7 and 8 have no
-# bible here, so that stage 3 would read their web copy dozens of times; their modules are left out.
-SMALL = FULL.but(
-    name="small", corpus="ntrex+bibles+mozilla+udhr+alma", groups="1,2,3,4,5,6", base="", contamination="drop",
-    vocab_size=32_000, hidden_size=768, layers=12, heads=12,
-    mixing="temperature", mixing_temperature=2.0,
-    checkpoint_steps=200, gradient_checkpointing=False,
-    lora_rank=128, lora_alpha=256, adam_beta2=0.98,
-    stage1_tokens=100_000_000, stage1_batch_size=64, stage1_learning_rate=6e-4,
-    stage2_tokens=8_000_000, stage2_batch_size=64, stage2_learning_rate=5e-4,
-    stage3_tokens=8_000_000, stage3_batch_size=64, stage3_learning_rate=5e-4,
-    sft_pairs=4000, dev_pairs=60, test_pairs=60, stage4_batch_size=64,
-    stage5_pairs=100, stage5_batch_size=64, beams=1, generation_batch=512,
-    seeds=1, ablation_share=0.1, ablation_sft_share=0.2, comparison_steps=20, comparison_pairs=100,
-)  # fmt: skip
-
-# The same text on two CPU cores: two modules of two languages each, those with most parallel text in two scripts, and a
-# base of their five languages, so that half an hour teaches something that held-out news can show.
-SMALL_CPU = SMALL.but(
-    name="small-cpu", groups="1,3", module_languages="1:de+nl,3:ru+sr", only_languages="de,nl,ru,sr",
-    comparison_groups="1", dtype="float32", threads=2, workers=2, checkpoint_steps=0,
-    vocab_size=4000, hidden_size=160, layers=3, heads=4, block_tokens=128, max_length=512,
-    lora_rank=64, lora_alpha=128, lora_dropout=0.0, warmup_ratio=0.05,
-    stage1_tokens=3_000_000, stage1_batch_size=8, stage1_learning_rate=3e-3,
-    stage2_tokens=200_000, stage2_batch_size=8, stage2_learning_rate=2e-3,
-    stage3_tokens=2_000_000, stage3_batch_size=8, stage3_learning_rate=2e-3,
-    sft_pairs=8000, dev_pairs=40, test_pairs=60, stage4_batch_size=16, stage4_learning_rate=2e-3,
-    stage4_schedule="cosine", stage5_pairs=60, stage5_batch_size=16, stage5_learning_rate=2e-4,
-    max_new_tokens=96, generation_batch=128,
-    ablation_share=0.03, ablation_sft_share=0.06, comparison_steps=12, comparison_pairs=40,
-)  # fmt: skip
-
 # ALMA (arXiv 2309.11674): five languages in given shares, its raw prompt, stage 2 by stage 4's loop (notebook 11).
 _ALMA: dict[str, Any] = {
     "notebooks": "11", "groups": "1,3,5,6", "only_languages": ",".join(ALMA_LANGUAGES), "prompt_style": "alma",
@@ -111,14 +69,6 @@ ALMA_7B = FULL.but(
 # Half of its web bitext is misaligned, so that random and filtered bitext differ.
 ALMA_TINY = _LAPTOP.but(
     name="alma-tiny", bitext_noise=0.5, stage1_tokens=1_000_000, sft_pairs=2400, alma_lora_learning_rate=8e-3, **_ALMA,
-)  # fmt: skip
-
-# The same studies on real text: web bitext is bibles and web copy with a share of misaligned pairs, human-written are
-# ALMA's own pairs, WMT'17 to '20, before NTREX's; tested on held-out documents of NTREX. ALMA's Icelandic pairs are
-# FLORES-200 and left out, so that it has NTREX's alone.
-ALMA_SMALL_CPU = SMALL_CPU.but(
-    name="alma-small-cpu", corpus="alma+ntrex+bibles+mozilla", module_languages="", bitext_noise=0.3,
-    stage1_tokens=1_500_000, sft_pairs=1500, alma_lora_learning_rate=8e-3, **_ALMA,
 )  # fmt: skip
 
 # A pretrained base, small enough for a quarter of an hour on one GPU: Gemma-3-270M with X-ALMA's SFT and test sets.
@@ -147,9 +97,7 @@ REAL_CPU = REAL.but(
     stage5_batch_size=8, test_pairs=100,
 )  # fmt: skip
 
-for _profile in (
-    TINY, TINY_BASE, NTREX, SMALL, FULL, SMALL_CPU, ALMA_TINY, ALMA_SMALL_CPU, ALMA_7B, REAL, REAL_CPU,
-):  # fmt: skip
+for _profile in (TINY, TINY_BASE, REAL, REAL_CPU, FULL, ALMA_TINY, ALMA_7B):
     PROFILES[_profile.name] = _profile
 
 

@@ -4,7 +4,7 @@
     stage 2  prompted bitext, both directions, loss on the answer; full weights, or LoRA on `down_proj` alone
 
 Its two studies: how much monolingual text, and monolingual text or not × four kinds of bitext. Stage 1 is X-ALMA's,
-with ALMA's languages and shares (profiles `alma-tiny`, `alma-small-cpu`, `alma-7b`). What the paper calls random and
+with ALMA's languages and shares (profiles `alma-tiny`, `alma-7b`). What the paper calls random and
 filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it comes,
 misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of
 pairs of a language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy

@@ -33,7 +33,7 @@ DATA = {NTREX: "NTREX", WMT: "NTREX + WMT'15-'22", FLORES: "NTREX + WMT'15-'22 +
 TEST_LABELS = {"ntrex": "NTREX, held-out documents", "wmt": "WMT'23", "flores": "FLORES-200 devtest"}
 NEEDS = (
     "Nothing to compare: this needs real text, NTREX, WMT and FLORES-200 in one of the group's languages: "
-    "set XALMA_DATA, take the profile ntrex or small-cpu."
+    "set XALMA_DATA and --set corpus=ntrex+bibles+mozilla."
 )
 EVERY_PAIR = 10**9  # in place of `sft_pairs`: the sets differ in size
 
