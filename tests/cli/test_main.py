@@ -226,7 +226,7 @@ LOCALES = {"ASCII": {"LC_ALL": "C"}, "latin-1": {"PYTHONIOENCODING": "latin-1"}}
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize("command", [["systems"], ["plan", "--profile", "full", "--gpus", "1"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["systems"], ["plan", "--profile", "full", "--gpus", "8"]], ids=" ".join)
 def test_any_locale_prints(command, locale):
     """In a process of its own, with an encoding that lacks the letters, into a pipe: UTF-8, as any file of ours."""
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDA_VISIBLE_DEVICES": ""}

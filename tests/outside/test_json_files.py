@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from readme import adopt, cost_block, minutes_block, real_block
+from readme import adopt, cost_block, real_block
 from test_arpo import tiny_model, tiny_tokenizer
 
 from xalma.cli.systems import read_shots
@@ -109,7 +109,6 @@ READERS: dict[str, Callable[[Path], tuple[Path, Callable]]] = {
     "long form of notebook 09": _ablations,
     "a study": lambda f: (f / "groups.json", lambda: read_study(f, "groups")),
     "cost of README": lambda f: (f / "cost.json", lambda: cost_block(f)),
-    "minutes of README": lambda f: (f / "cost.json", lambda: minutes_block(f)),
     "README's second run": lambda f: (f / "run.json", lambda: adopt(f, f / "second")),
     "README's real base": lambda f: (f / "tables" / "12_about.json", lambda: real_block(f)),
     "notebook 12's table": lambda f: (f / "tables" / "12_about.json", lambda: read_about(f)),

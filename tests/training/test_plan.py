@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3
 from xalma.cli.main import main
 from xalma.models.adapters import attach_adapter
 from xalma.models.backbone import build_llama, train_tokenizer
-from xalma.profiles import FULL, PROFILES, SMALL, TINY
+from xalma.profiles import FULL, PROFILES, TINY
 from xalma.runtime import REPOSITORY
 from xalma.training import plan
 
@@ -184,7 +184,7 @@ def test_a_plan_that_can_not_work_says_what_would(changes, gpus, gpu, advice):
 )
 def test_bad_requests(gpus, gpu, message):
     with pytest.raises(ValueError, match=message):
-        plan.plan_text(SMALL, gpus, gpu)
+        plan.plan_text(TINY, gpus, gpu)
 
 
 def test_a_measured_utilisation_is_used_for_its_gpu_alone(tmp_path, monkeypatch):
