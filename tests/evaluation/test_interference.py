@@ -27,7 +27,6 @@ from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Scores
 from xalma.files import write_atomically, write_json
 from xalma.paper.score_tables import score_table
-from xalma.preference.pairs import build_pairs
 from xalma.preference.released import read_preference
 from xalma.systems.outputs import metrics_behind, output_settings
 from xalma.systems.table import SYSTEMS
@@ -62,27 +61,25 @@ def test_kin_interfere(metric, chosen_by, expected):
 TRIPLE = {
     "en": "five days ago", "de": "vor fünf Tagen", "gpt4_de": "vor 5 Tagen", "alma_de": "5 Tage zuvor",
     "gpt4_en": "5 days ago", "alma_en": "before five days", "required_directions": "en-de",
-    **{f"{name}_de_{score}": value for score in ("kiwi", "kiwi_xcomet")
-       for name, value in (("gpt4", 0.9), ("alma", 0.7), ("ref", 0.8))},
+    **{f"{name}_de_kiwi_xcomet": value for name, value in (("gpt4", 0.9), ("alma", 0.7), ("ref", 0.8))},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("record", "score", "expected"),
+    ("record", "expected"),
     [
-        (OWN, "kiwi", [UNKNOWN]),
-        (OWN | {"chosen_by": ""}, "kiwi", []),
-        (OWN | {"chosen_by": "comet22+bleu"}, "kiwi", ["bleu", "comet22"]),
-        ({"source": "a", "chosen": "b", "reject": "c", "directions": "en-de"}, "kiwi", []),
-        ({"translation": TRIPLE | {"Delta": 0.0}}, "kiwi", ["cometkiwi-xxl"]),
-        ({"translation": TRIPLE | {"Delta": 0.0}}, "kiwi_xcomet", ["cometkiwi-xxl", "xcomet-xxl"]),
-        ({"translation": TRIPLE | {"Delta": 1.0}}, "kiwi", []),  # people chose
+        (OWN, [UNKNOWN]),
+        (OWN | {"chosen_by": ""}, []),
+        (OWN | {"chosen_by": "comet22+bleu"}, ["bleu", "comet22"]),
+        ({"source": "a", "chosen": "b", "reject": "c", "directions": "en-de"}, []),
+        ({"translation": TRIPLE | {"Delta": 0.0}}, ["cometkiwi-xxl", "xcomet-xxl"]),
+        ({"translation": TRIPLE | {"Delta": 1.0}}, []),  # people chose
     ],
 )
-def test_the_pairs_say_what_chose_them(record, score, expected, tmp_path):
+def test_the_pairs_say_what_chose_them(record, expected, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(record))
-    assert read_preference(path, score=score)[1]["chosen_by"] == expected
+    assert read_preference(path)[1]["chosen_by"] == expected
 
 
 def test_an_unknown_metric_of_pairs_is_named(tmp_path):
@@ -90,12 +87,6 @@ def test_an_unknown_metric_of_pairs_is_named(tmp_path):
     path.write_text(json.dumps(OWN | {"chosen_by": "kiwi"}))
     with pytest.raises(ValueError, match=r"pairs.jsonl, row 1: unknown metric 'kiwi': choose bleu, chrf"):
         read_preference(path)
-
-
-def test_best_and_worst_by_a_metric_are_said():
-    pairs = [["p"], ["a b"], [["a b", "c d"]], "en-de"]
-    assert build_pairs(*pairs, rule="best-worst")[1]["chosen_by"] == ["chrf"]
-    assert "chosen_by" not in build_pairs(*pairs)[1]  # the reference wins
 
 
 def stage(folder: Path, previous: Path | None, **facts) -> Path:

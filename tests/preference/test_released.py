@@ -59,7 +59,7 @@ def triple(scores_de, scores_en, delta=0.0, required="") -> dict:
     }  # fmt: skip
     for tgt, scores in (("de", scores_de), ("en", scores_en)):
         for name, score in zip(("gpt4", "alma", "ref"), scores, strict=True):
-            record |= {f"{name}_{tgt}_{s}": score for s in ("kiwi", "xcomet", "kiwi_xcomet")}
+            record |= {f"{name}_{tgt}_{s}": value for s, value in (("kiwi", 0.5), ("kiwi_xcomet", score))}
     return {"translation": record}
 
 
@@ -75,6 +75,7 @@ TO_ENGLISH = (" five days ago", " 5 days ago")
         (triple((0.7, 0.9, 0.8), (0.1, 0.2, 0.3), 1.0, "en-de"), [(GPT4, ALMA)]),
         (triple((0.9, 0.7, 0.8), (0.1, 0.2, 0.3), -1.0, "en-de"), [(ALMA, GPT4)]),
         (triple((0.9, 0.7, None), (0.1, 0.2, 0.3)), [TO_ENGLISH]),
+        (triple((0.9, 0.9, 0.9), (0.1, 0.2, 0.3)), [TO_ENGLISH]),
     ],
 )
 def test_alma_r_layout(record, expected, tmp_path):
@@ -95,8 +96,6 @@ def test_readers_name_what_is_wrong(tmp_path):
         ValueError, match="has the columns text: give one of: translation; source, chosen, reject"
     ):
         read_preference(path)
-    with pytest.raises(ValueError, match="kiwi, xcomet"):
-        read_preference(path, score="bleu")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"\.parquet"):
         read_preference(tmp_path / "empty")

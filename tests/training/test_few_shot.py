@@ -77,7 +77,7 @@ def test_continuations_are_kept_and_read_back(micro, ladder, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("decoded a second time")
 
-    monkeypatch.setattr(recipe, "generate", never)
+    monkeypatch.setattr(recipe, "continued", never)
     assert continue_test(micro, ladder[1], 6) == first
     with pytest.raises(AssertionError, match="second time"):
         continue_test(micro, ladder[1], 6, shots=2)

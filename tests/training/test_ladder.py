@@ -163,7 +163,7 @@ def test_outputs_are_kept_and_read_back(micro, finished, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("decoded a second time")
 
-    monkeypatch.setattr(recipe, "generate", never)
+    monkeypatch.setattr(recipe, "continued", never)
     assert translate_test(micro, finished[4], 6) == first
     assert translate_test(micro.but(workers=2, seeds=3, comparison_steps=9), finished[4], 6) == first
     with pytest.raises(AssertionError, match="second time"):

@@ -29,13 +29,13 @@ from xalma.languages import (
     parse_direction,
 )
 from xalma.models.backbone import load_base
-from xalma.models.generation import generate, translate
+from xalma.models.generation import translate
 from xalma.paper.tables import frame_csv, markdown, markdown_grid, shown_cell, write_table
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
 from xalma.training.ladder import few_shot_rows, newest_stage, own_rows, test_rows
-from xalma.training.stages import open_merged, stage0_backbone
+from xalma.training.stages import continued, open_merged, stage0_backbone
 
 # What a log keeps of each logged step; durations would differ between two equal runs.
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
@@ -368,10 +368,7 @@ def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFram
         row for d in (f"en-{lang}", f"{lang}-en") for row in [r for r in asked if r["direction"] == d][:n]
     ]
     model, tokenizer = load_base(stage0_backbone(p))
-    texts = generate(
-        model, tokenizer, [row["prompt"] for row in rows],
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
-    )  # fmt: skip
+    texts = continued(p, model, tokenizer, rows)
     table = pd.DataFrame(rows)[["direction", "source", "reference"]]
     table.insert(2, "continuation", [first_line(text) for text in texts])
     return (

@@ -5,12 +5,12 @@ A hub id, a .jsonl or .parquet file, or a folder of one kind of them, in one of 
     X-ALMA        source, chosen, reject, directions ("en-de")
     ALMA-R        translation: en, xx, gpt4_xx, alma_xx, {gpt4,alma,ref}_xx_{score}, Delta, required_directions (empty:
                   both). A Delta that is not 0 is a human judgement: positive means GPT-4 is better (the data card said
-                  the opposite before its correction); else best and worst by `score` of GPT-4, ALMA and the reference
+                  the opposite before its correction); else best and worst of GPT-4, ALMA and the reference by `SCORE`
     own           source, chosen, rejected, src, tgt (language codes)
     own prompts   prompt, chosen, rejected: trained on as they are, whatever their language
 
 Own layouts may name in a column chosen_by the metrics that chose or filtered a pair, as "xcomet-xxl+cometkiwi-xxl", ""
-for none; without it they are not known. X-ALMA's were not chosen by one (its references win), ALMA-R's by `score`.
+for none; without it they are not known. X-ALMA's were not chosen by one (its references win), ALMA-R's by `SCORE`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,7 @@ from xalma.prompts import translation_prompt
 ALMA_R = "haoranxu/ALMA-R-Preference"
 # of that hub id; not seen here, by ALMA's languages
 ALMA_R_CONFIGS = "cs-en", "de-en", "is-en", "ru-en", "zh-en"
-SCORES = ("kiwi", "xcomet", "kiwi_xcomet")  # of ALMA-R-Preference; CPO uses the last, their mean
-METRICS_OF = {
-    "kiwi": ("cometkiwi-xxl",),
-    "xcomet": ("xcomet-xxl",),
-    "kiwi_xcomet": ("cometkiwi-xxl", "xcomet-xxl"),
-}
+SCORE, SCORED_BY = "kiwi_xcomet", ("cometkiwi-xxl", "xcomet-xxl")  # of ALMA-R-Preference: CPO's, their mean
 LAYOUTS = (
     ("translation",),
     ("source", "chosen", "reject", "directions"),
@@ -58,28 +53,23 @@ def read_preference(
     *,
     directions: Collection[str] | None = None,
     prompt_style: str = "xalma",
-    score: str = "kiwi_xcomet",
     watch: Watch | None = None,
-    **filters: Any,
 ) -> tuple[list[PairRow], PairsReport]:
     """Returns rows of prompt, chosen, rejected, src, tgt, and counts as `build_pairs`, "other_directions" and
     "chosen_by" (the metrics, sorted) beside them.
 
-    directions: keep only these, of pairs that say theirs. score: one of SCORES, for ALMA-R's layout.
+    directions: keep only these, of pairs that say theirs.
     watch: what keeps test sentences out; pairs that it leaves out are not among those considered.
-    filters: max_length_ratio, off_target, keep_empty_rejected as in `build_pairs`.
     Raises FileNotFoundError where nothing is there, ValueError, naming file and row, for what is not understood.
     """
-    if score not in SCORES:
-        raise ValueError(f"unknown score {score!r}: use one of {', '.join(SCORES)}")
     others, reasons, chosen_by = 0, [], set()
 
     def wanted() -> Iterator[Texts]:
         nonlocal others
         for number, record in enumerate(_records(path), start=1):
             try:
-                pairs = list(_pairs(record, prompt_style, score))
-                chosen_by.update(_chosen_by(record, score))
+                pairs = list(_pairs(record, prompt_style))
+                chosen_by.update(_chosen_by(record))
             except ValueError as error:
                 raise ValueError(f"{path}, row {number}: {error}") from None
             for pair in pairs:
@@ -92,7 +82,7 @@ def read_preference(
 
     watched = watch(wanted(), f"preference pairs of {path}") if watch else wanted()
     rows = [texts.row for texts in watched]
-    kept, report = keep_pairs([*rows, *reasons], **filters)
+    kept, report = keep_pairs([*rows, *reasons])
     return kept, report | {"other_directions": others, "chosen_by": sorted(chosen_by)}
 
 
@@ -106,10 +96,10 @@ def _direction(row: PairRow) -> str:
     return f"{row['src']}-{row['tgt']}"
 
 
-def _pairs(record: dict[str, Any], prompt_style: str, score: str) -> Iterator[Texts | str]:
+def _pairs(record: dict[str, Any], prompt_style: str) -> Iterator[Texts | str]:
     """The pairs of one record, or why there is none. Raises ValueError for a cell that is not what its column says."""
     if "translation" in record:
-        yield from _alma_r_pairs(_cell(record, "translation", dict), prompt_style, score)
+        yield from _alma_r_pairs(_cell(record, "translation", dict), prompt_style)
         return
     rejected = _cell(record, "reject" if "reject" in record else "rejected")
     chosen = _cell(record, "chosen")
@@ -122,36 +112,36 @@ def _pairs(record: dict[str, Any], prompt_style: str, score: str) -> Iterator[Te
     yield _asked(_cell(record, "source"), chosen, rejected, src, tgt, prompt_style)
 
 
-def _chosen_by(record: dict[str, Any], score: str) -> tuple[str, ...]:
+def _chosen_by(record: dict[str, Any]) -> tuple[str, ...]:
     """The metrics that chose the pairs of a record. Raises ValueError for a name that is no metric's."""
     if "translation" in record:
-        return () if record["translation"].get("Delta") else METRICS_OF[score]
+        return () if record["translation"].get("Delta") else SCORED_BY
     if "reject" in record:
         return ()
     if record.get("chosen_by") is None:
         return (UNKNOWN,)
-    found = tuple(filter(None, _cell(record, "chosen_by").split("+")))
-    for metric in found:
+    metrics = tuple(filter(None, _cell(record, "chosen_by").split("+")))
+    for metric in metrics:
         kindred_of(metric)
-    return found
+    return metrics
 
 
-def _alma_r_pairs(texts: dict[str, Any], prompt_style: str, score: str) -> Iterator[Texts | str]:
+def _alma_r_pairs(texts: dict[str, Any], prompt_style: str) -> Iterator[Texts | str]:
     other = _other_language(texts)
     required = texts.get("required_directions") or ""
     for src, tgt in (("en", other), (other, "en")):
         if required in ("", f"{src}-{tgt}"):
-            pair = _triple(texts, tgt, score)
+            pair = _triple(texts, tgt)
             yield pair if isinstance(pair, str) else _asked(_cell(texts, src), *pair, src, tgt, prompt_style)
 
 
-def _triple(texts: dict[str, Any], tgt: str, score: str) -> tuple[str, str] | str:
+def _triple(texts: dict[str, Any], tgt: str) -> tuple[str, str] | str:
     """Chosen and rejected of one ALMA-R record into `tgt`, as in CPO's released loader."""
     gpt4, alma = _cell(texts, f"gpt4_{tgt}"), _cell(texts, f"alma_{tgt}")
     if delta := texts.get("Delta"):
         return (gpt4, alma) if delta > 0 else (alma, gpt4)
     named = {"gpt4": gpt4, "alma": alma, "ref": _cell(texts, tgt)}
-    return best_and_worst([(texts.get(f"{name}_{tgt}_{score}"), text) for name, text in named.items()])
+    return best_and_worst([(texts.get(f"{name}_{tgt}_{SCORE}"), text) for name, text in named.items()])
 
 
 def _other_language(texts: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.corpora.registry import open_corpus
@@ -27,19 +26,20 @@ from xalma.evaluation.records import Record, read_records, records_of, write_rec
 from xalma.files import fingerprint, read_json, write_json
 from xalma.language_id import signature
 from xalma.languages import ENGLISH
-from xalma.models.generation import generate
 from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
-from xalma.prompts import extract_translation, first_line, translation_prompt
+from xalma.prompts import extract_translation, first_line
 from xalma.runs import BASE, open_stage, read_run, recipe_hash, results_folder, stage_folder, weights_hash
 from xalma.training.stages import (
+    asked_both_ways,
+    continued,
     open_merged,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
     stage5_arpo,
 )
-from xalma.training.workers import run_jobs
+from xalma.training.workers import one_share, run_jobs
 
 MODULE_STAGES: dict[int, Callable[..., Path]] = {
     2: stage2_monolingual_modules,
@@ -69,8 +69,7 @@ _DECODING = (
 
 def for_each_group(stage: Callable[..., Path], p: Profile) -> dict[int, Path]:
     """Run a stage for every group of the profile; returns {group: its folder}."""
-    share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
-    jobs = [(stage, (p.but(threads=share), group)) for group in p.group_numbers]
+    jobs = [(stage, (one_share(p), group)) for group in p.group_numbers]
     return dict(zip(p.group_numbers, run_jobs(p, jobs), strict=True))
 
 
@@ -79,18 +78,7 @@ def test_rows(p: Profile, group: int) -> list[dict[str, str]]:
 
     Those of the languages of the group's module, or, for group 0 (`BASE`), of all the profile's.
     """
-    corpus, rows = open_corpus(p), []
-    for code in p.languages_of(group):
-        for english, other in corpus.test(code):
-            for src, tgt, source, target in (
-                (ENGLISH, code, english, other),
-                (code, ENGLISH, other, english),
-            ):
-                prompt = translation_prompt(source, src, tgt, p.prompt_style)
-                rows.append(
-                    {"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target}
-                )
-    return rows
+    return asked_both_ways(open_corpus(p).test, p.languages_of(group), p.prompt_style)
 
 
 def outputs_file(p: Profile, folder: str | Path, group: int, shots: int | None = None) -> Path:
@@ -120,10 +108,7 @@ def translate_test(p: Profile, folder: str | Path, group: int) -> list[dict[str,
         return read_json(kept, "remove it, and its sentences are translated again", list)
     rows = test_rows(p, group)
     model, tokenizer = open_merged(folder, p.dtype)
-    outputs = generate(
-        model, tokenizer, [row["prompt"] for row in rows],
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
-    )  # fmt: skip
+    outputs = continued(p, model, tokenizer, rows)
     nats = answer_nats(model, reference_rows(rows, tokenizer), tokenizer.pad_token_id)
     rows = [
         row | {"output": extract_translation(text), "nats": paid}
@@ -279,10 +264,7 @@ def continue_test(
         return read_json(kept, "remove it, and its sentences are continued again", list)
     rows = few_shot_rows(p, group, shots)
     model, tokenizer = open_merged(folder, p.dtype)
-    outputs = generate(
-        model, tokenizer, [row["prompt"] for row in rows],
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
-    )  # fmt: skip
+    outputs = continued(p, model, tokenizer, rows)
     asked = {
         "nats": ("prompt", completion), "other_nats": ("other", completion), "text_nats": (None, str),
     }  # fmt: skip

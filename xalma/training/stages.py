@@ -15,7 +15,7 @@ recipe never does: notebook 09 compares it. What all have in common, around the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xalma.corpora.base import Corpus
+from xalma.corpora.base import Corpus, Pair
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
 from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks
 from xalma.data.collate import sft_rows, tokenize_rows
@@ -282,29 +282,46 @@ def preference_pairs(
     Of several processes each decodes its share of the batches, and all have all rows, those of one process alone.
     Raises NoPairs, with the counts, where none is left.
     """
-    corpus, prompts, references, directions = guarded_corpus(p, p.languages_of(group)), [], [], []
-    for code in p.languages_of(group):
-        for english, other in corpus.sft(code)[:n]:
-            for src, tgt, source, target in (
-                (ENGLISH, code, english, other),
-                (code, ENGLISH, other, english),
-            ):
-                prompts.append(translation_prompt(source, src, tgt, p.prompt_style))
-                references.append(target)
-                directions.append(f"{src}-{tgt}")
+    corpus = guarded_corpus(p, p.languages_of(group))
+    asked = asked_both_ways(lambda code: corpus.sft(code)[:n], p.languages_of(group), p.prompt_style)
     model, tokenizer = open_merged(previous, p.dtype)
-    mine = generate(
-        model, tokenizer, prompts, beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
-        share=(rank(), world_size()),
-    )  # fmt: skip
+    mine = continued(p, model, tokenizer, asked, share=(rank(), world_size()))
     outputs = ["".join(texts) for texts in zip(*together(lambda: mine), strict=True)]
     rows, report = build_pairs(
-        prompts, references, [extract_translation(text) for text in outputs], directions
+        row | {"output": extract_translation(text)} for row, text in zip(asked, outputs, strict=True)
     )
     require_pairs(
         rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)"
     )
     return rows, report
+
+
+def asked_both_ways(
+    pairs_of: Callable[[str], Iterable[Pair]], languages: Iterable[str], style: str
+) -> list[dict[str, str]]:
+    """Pairs asked both ways: {"direction", "prompt", "source", "reference"} rows. pairs_of: language -> pairs."""
+    rows = []
+    for code in languages:
+        for english, other in pairs_of(code):
+            for src, tgt, source, target in (
+                (ENGLISH, code, english, other),
+                (code, ENGLISH, other, english),
+            ):
+                prompt = translation_prompt(source, src, tgt, style)
+                rows.append(
+                    {"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target}
+                )
+    return rows
+
+
+def continued(
+    p: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], **more: Any
+) -> list[str]:
+    """What the model writes after each row's "prompt", as the profile decodes; more: of `generate`."""
+    return generate(
+        model, tokenizer, [row["prompt"] for row in rows], beams=p.beams, max_new_tokens=p.max_new_tokens,
+        batch_size=p.generation_batch, **more,
+    )  # fmt: skip
 
 
 def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, Any]]:

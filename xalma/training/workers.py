@@ -80,7 +80,7 @@ def run_jobs(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> li
     so that its numbers do not depend on the others. On a GPU the jobs run one after another in this process.
     """
     workers = 1 if torch.cuda.is_available() else min(p.workers, len(jobs))
-    share = max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers))
+    share = one_share(p).threads
     if workers <= 1:
         before = torch.get_num_threads()
         try:
@@ -92,6 +92,11 @@ def run_jobs(p: Profile, jobs: Sequence[tuple[Callable[..., Any], tuple]]) -> li
     ]
     with view(p):
         return [future.result() for future in futures]
+
+
+def one_share(p: Profile) -> Profile:
+    """The profile with the threads of one worker."""
+    return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))
 
 
 @cache

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from xalma.evaluation.records import Record, footnote, off_target_label, read_records, write_records
 from xalma.files import read_json, write_json
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
-from xalma.profiles import Profile
 from xalma.training.ladder import BITS_SIGNATURE
+from xalma.training.workers import one_share as one_share
 
 BITS = "bits_per_byte"
 _SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits per byte": BITS}  # columns with an interval
@@ -146,8 +145,3 @@ def _judged(gap: float, half: float) -> str:
 def file_records(path: Path, records: Iterable[Record]) -> list[Record]:
     """Write the records to `path` and return them as read back, in the file's order."""
     return read_records(write_records(path, records))
-
-
-def one_share(p: Profile) -> Profile:
-    """The profile with the threads of one worker, as the ladder's group stages have it (`ladder.for_each_group`)."""
-    return p.but(threads=max(1, (p.threads or torch.get_num_threads()) // max(1, p.workers)))

@@ -28,7 +28,6 @@ from xalma.evaluation.records import Record, footnote, read_records, write_recor
 from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import ARROWS, ENGLISH
 from xalma.models.adapters import save_adapter
-from xalma.models.generation import generate
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
 from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
 from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of, summary
@@ -40,7 +39,7 @@ from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
 from xalma.runs import finished, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import score_rows
-from xalma.training.stages import open_for_training, open_merged
+from xalma.training.stages import continued, open_for_training, open_merged
 from xalma.training.workers import run_jobs
 
 CONTINUED = "sft"
@@ -88,10 +87,7 @@ def style_pairs(p: Profile, group: int) -> list[dict[str, str]]:
 
 def _translated(p: Profile, folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     model, tokenizer = open_merged(folder, p.dtype)
-    outputs = generate(
-        model, tokenizer, [row["prompt"] for row in rows],
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
-    )  # fmt: skip
+    outputs = continued(p, model, tokenizer, rows)
     return [row | {"output": extract_translation(text)} for row, text in zip(rows, outputs, strict=True)]
 
 
@@ -115,10 +111,7 @@ def _pairs(p: Profile, group: int) -> Path:
 
     def body(out: Path) -> dict[str, Any]:
         rows = _translated(p, stage_folder(p, 4, group), style_rows(p, group, "sft", p.comparison_pairs))
-        prompts, references, outputs, directions = (
-            [row[key] for row in rows] for key in ("prompt", "reference", "output", "direction")
-        )
-        pairs, report = build_pairs(prompts, references, outputs, directions)
+        pairs, report = build_pairs(rows)
         random.Random(p.seed).shuffle(pairs)  # the first are those that are probed
         write_json(out / "rows.json", pairs)
         return {"pairs": report}
