@@ -22,7 +22,7 @@ def faces() -> dict[str, list[str]]:
     names = {
         ".".join(room.parts): getattr(import_module(".".join(room.parts)), "__all__", []) for room in rooms
     }
-    return {"xalma": sorted(import_module("xalma")._HOMES)} | {
+    return {"xalma": import_module("xalma").NAMES} | {
         room: list(face) for room, face in names.items() if face
     }
 

@@ -44,36 +44,9 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from xalma.runtime import home as home
     from xalma.runtime import versions as versions
 
-_HOMES = {
-    "arpo_loss": "preference.arpo",
-    "ARPOConfig": "preference.arpo_trainer",
-    "ARPOTrainer": "preference.arpo_trainer",
-    "device": "runtime",
-    "ENGLISH": "languages",
-    "footnote": "evaluation.records",
-    "generate": "models.generation",
-    "GROUP_NAMES": "languages",
-    "group_of": "languages",
-    "GROUPS": "languages",
-    "home": "runtime",
-    "language": "languages",
-    "LANGUAGES": "languages",
-    "load_base": "models.backbone",
-    "load_modules": "models.bank",
-    "load_profile": "profiles",
-    "open_corpus": "corpora.registry",
-    "profile_from_parameters": "profiles",
-    "published_table": "published",
-    "results_folder": "runs",
-    "translate": "models.generation",
-    "translation_prompt": "prompts",
-    "versions": "runtime",
-    "write_records": "evaluation.records",
-}
-
 
 def face(room: str, **files: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """(__all__, __getattr__, __dir__) of a room's `__init__`: its names, fetched from their files when first asked for.
+    """(names, __getattr__, __dir__) of a room's `__init__`: its names, fetched from their files when first asked for.
 
     files: file of the room -> the names it gives, separated by blanks. Importing a room loads nothing (PEP 562).
     """
@@ -87,13 +60,22 @@ def face(room: str, **files: str) -> tuple[list[str], Callable[[str], Any], Call
     return sorted(homes), fetch, lambda: sorted(homes)
 
 
-def __getattr__(name: str) -> Any:
-    """Import the few names of the front door when they are first asked for; torch takes seconds to load."""
-    if name in _HOMES:
-        return getattr(import_module(f"xalma.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'xalma' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """The names of the front door, imported or not."""
-    return sorted({*globals(), *_HOMES})
+# The front door's names; torch, which takes seconds to load, waits until one of them is asked for.
+NAMES, __getattr__, __dir__ = face(
+    "xalma",
+    **{
+        "corpora.registry": "open_corpus",
+        "evaluation.records": "footnote write_records",
+        "languages": "ENGLISH GROUP_NAMES group_of GROUPS language LANGUAGES",
+        "models.backbone": "load_base",
+        "models.bank": "load_modules",
+        "models.generation": "generate translate",
+        "preference.arpo": "arpo_loss",
+        "preference.arpo_trainer": "ARPOConfig ARPOTrainer",
+        "profiles": "load_profile profile_from_parameters",
+        "prompts": "translation_prompt",
+        "published": "published_table",
+        "runs": "results_folder",
+        "runtime": "device home versions",
+    },
+)

@@ -14,13 +14,6 @@ from pathlib import Path
 STATUS_VARIABLE = "XALMA_STATUS"
 
 
-def _is_run_by_a_program() -> bool:
-    if "ipykernel" not in sys.modules:
-        return False
-
-    return is_run_by_a_program()
-
-
 class Progress:
     """A tqdm bar; under `xalma run`, lines in the status file that the terminal shows; both with the time left. In a
     kernel that a program runs, such as papermill, one line that changes: each refresh of a bar would be an output.
@@ -34,7 +27,7 @@ class Progress:
         self.status = os.environ.get(STATUS_VARIABLE)
         self.bar = self.line = None
         if not self.status:
-            if _is_run_by_a_program():
+            if is_run_by_a_program():
                 from IPython.display import display
 
                 self.line = display({"text/plain": label}, raw=True, display_id=True)

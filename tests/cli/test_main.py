@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import io
 import os
@@ -265,14 +266,16 @@ def test_the_front_door_lists_its_names():
     """For tab completion and type checkers, before torch is loaded; each is where it says, with its types."""
     code = "import sys, xalma; print(*dir(xalma)); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0 and set(xalma_package._HOMES) <= set(done.stdout.split())
+    assert done.returncode == 0 and set(xalma_package.NAMES) <= set(done.stdout.split())
     tree = ast.parse(Path(xalma_package.__file__).read_text(encoding="utf-8"))
     (typed,) = (
         n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"
     )
-    assert {n.names[0].asname: n.module.removeprefix("xalma.") for n in typed.body} == xalma_package._HOMES
-    for name in xalma_package._HOMES:
+    typed_from = {n.names[0].asname: n.module for n in typed.body}
+    assert typed_from.keys() == set(xalma_package.NAMES)
+    for name, module in typed_from.items():
         found = getattr(xalma_package, name)
+        assert found is getattr(importlib.import_module(module), name)
         if inspect.isfunction(found):
             hints = inspect.signature(found)
             assert hints.return_annotation is not inspect.Signature.empty, name

@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
@@ -26,9 +25,6 @@ from sacrebleu.tokenizers import tokenizer_spm
 
 from xalma.language_id import has_letters, wrong_language
 from xalma.languages import language
-
-if TYPE_CHECKING:
-    pass
 
 LEXICAL_METRICS = ("bleu", "chrf", "chrf++", "spbleu")
 SPBLEU_TOKENIZER = "flores200"

@@ -26,7 +26,7 @@ LOGIT, WORST, LONGEST = (
     250_089,
     25.0,
     1536,
-)  # token of the prediction; error scores; tokens the models were trained on
+)  # token of the prediction; errors; tokens the models were trained on
 METRICX_AT_ONCE = 1000
 METRICX_TOKENS = {"cuda": 16_384, "cpu": 1024}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from xalma.files import write_atomically, write_json
+from xalma.languages import ENGLISH, group_of, other_side, parse_direction
 from xalma.runtime import provenance
 
 if TYPE_CHECKING:
     from xalma.evaluation.metrics import Score
-from typing import TYPE_CHECKING
-
-from xalma.languages import ENGLISH, group_of, other_side, parse_direction
 
 IN_BITS = ("bits_per_byte", "partner_gain", "text_bits")  # metrics in bits per byte
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xalma.files import file_hash
+
 KEYS_AT_ONCE = 500  # SQLite of 2020 and older takes 999 parameters
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sealed_scores (key BLOB PRIMARY KEY, score REAL, seal BLOB) WITHOUT ROWID;
@@ -76,7 +78,7 @@ class ScoreCache:
     def file_hash(self, path: Path) -> str:
         """SHA-256 of a file, kept by its place, size and time: a checkpoint of 14 GB takes half a minute to read."""
         if self._database is None:
-            return checkpoint_hash(path)
+            return file_hash(path)
         place, stat = str(path.resolve()), path.stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         with self._naming_the_file():
@@ -84,7 +86,7 @@ class ScoreCache:
             row = self._database.execute(query, (place,)).fetchone()
         if row and row[:2] == seen and row[3] == _seal(place, *row[:3]):
             return row[2]
-        digest = checkpoint_hash(path)
+        digest = file_hash(path)
         row = (place, *seen, digest)
         with self._naming_the_file(), self._database:
             self._database.execute(
@@ -105,12 +107,6 @@ class ScoreCache:
 def _seal(*values: Any) -> bytes:
     """A checksum of a row's values, which are told apart by type too."""
     return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).digest()[:16]
-
-
-def checkpoint_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_key(*parts: Any) -> bytes:

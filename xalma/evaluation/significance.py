@@ -27,8 +27,6 @@ from xalma.evaluation.segment_statistics import (
     corpus_score,
     resampling_blocks,
     score_of,
-    segment_statistics,
-    statistics_of,
 )
 
 ALPHA = 0.05  # below this p-value a difference is called significant
@@ -183,9 +181,6 @@ def check_paired(a: np.ndarray, b: np.ndarray, n_samples: int) -> None:
     if n_samples < 1:
         raise ValueError(f"{n_samples} samples: take 1 or more")
 
-
-# One import does for a comparison: `from xalma import significance`.
-__all__ = ["bootstrap", "corpus_score", "segment_statistics", "statistics_of"]
 
 N_RESAMPLES = {"bootstrap": 1000, "randomisation": 10_000}  # sacreBLEU's defaults
 

@@ -293,8 +293,6 @@ def fetch(source: str | Path) -> Path:
 
 def check_adapter(source: str | Path) -> Path:
     """The folder of an adapter in safetensors. Raises ValueError for pickles, as `check_folder`, or if it has none."""
-    from xalma.models.safetensors_io import read_headers
-
     check_folder(source)
     read_headers(Path(source), "adapter_model")
     return Path(source)

@@ -219,15 +219,10 @@ def _climbed(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
         groups = best
 
 
-def _towards(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """((G,) group numbers, (L,) index of each language's, (L, G) its summed similarity to each group)."""
-    numbers, own = np.unique(groups, return_inverse=True)
-    return numbers, own, values @ (groups[:, None] == numbers)
-
-
 def _swapped(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(L,) groups after the swap of two languages that raises the sum of similarities within groups most."""
-    _, own, towards = _towards(values, groups)
+    numbers, own = np.unique(groups, return_inverse=True)
+    towards = values @ (groups[:, None] == numbers)  # (L, G) summed similarity to each group
     mine = towards[np.arange(len(groups)), own]
     moved = towards[:, own]  # (L, L) language i to the group of j
     gain = moved + moved.T - mine[:, None] - mine - 2 * values  # i and j no longer meet in the other's group

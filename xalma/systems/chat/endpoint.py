@@ -19,11 +19,13 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from xalma import progress as bars
 from xalma.files import fingerprint
 from xalma.systems.chat.address import open_client, parse_address
 from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, is_answer, read_answer, tokens_of
@@ -31,7 +33,6 @@ from xalma.systems.chat.costs import Estimate, check_amounts
 from xalma.systems.chat.faults import Clock, Fault, Lost, SegmentRefused, check_faults, passes, retry_after
 from xalma.systems.chat.journal import Journal
 from xalma.systems.chat.threads import GRACE_S, in_thread
-from xalma.systems.decoding import bar
 from xalma.systems.table import System
 from xalma.systems.templates import TEMPLATES
 
@@ -203,7 +204,8 @@ class Endpoint:
 
     def _ask(self, todo: Mapping[str, dict[str, Any]], progress: bool) -> None:
         refused: list[str] = []
-        with bar(len(todo), self.row.name, progress) as shown:
+        bar = bars.progress(len(todo), self.row.name) if progress else nullcontext()
+        with bar as shown:
             try:
                 in_thread(self._ask_all(todo, refused, shown))
             except KeyboardInterrupt:
@@ -247,7 +249,8 @@ class Endpoint:
                 # nothing but refusals: not about the segments
                 if len(refused) == 3 and len(self.journal) == had:
                     raise
-            shown.update(1)
+            if shown:
+                shown.update(1)
 
     async def _persist(self, key: str, body: Mapping[str, Any]) -> None:
         """One request until it is answered and journaled, refused, or has failed too often."""
