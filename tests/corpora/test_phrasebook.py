@@ -320,5 +320,7 @@ def test_plural_table_reaches_the_largest_number():
 
 
 def test_card_is_current():
-    committed = (REPOSITORY / "data_cards" / "cldr.md").read_text(encoding="utf-8")
-    assert committed == phrasebook_card(), "run: python -m xalma.paper.phrasebook_card"
+    card = REPOSITORY / "data_cards" / "cldr.md"
+    assert card.read_text(encoding="utf-8") == phrasebook_card(card), (
+        "run: python -m xalma.paper.phrasebook_card"
+    )

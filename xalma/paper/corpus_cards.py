@@ -1,8 +1,8 @@
 """The measured part of a corpus's data card: what each language has, and what hygiene says of a sample of it.
 
 The prose of a card is written by hand in data_cards/; between `<!-- measured:start -->` and `<!-- measured:end -->`
-stands a table that `python -m xalma.paper.phrasebook_card` makes from the data at hand. Corpora that are not here
-have no table.
+(in cldr.md blocks of other names) stands what `python -m xalma.paper.phrasebook_card` makes from the data at hand.
+Corpora that are not here have no table.
 
 The same command measures how much text each language has, in all corpora (`results/corpora/sizes.csv`): notebook 01
 shows from it what sampling rules do, on a machine without the text too.
@@ -10,7 +10,6 @@ shows from it what sampling rules do, on a machine without the text too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -38,7 +37,6 @@ MEASURED = {name: name for name in ("ntrex", "bibles", "mozilla", "udhr", "wmt",
 SIZED = ("ntrex", "bibles", "mozilla", "udhr", "wmt")
 SIZES = REPOSITORY / "results" / "corpora" / "sizes"
 _WORDS = ("language", "group", "dropped")  # columns that are no sizes
-_BLOCK = re.compile(r"(<!-- measured:start -->\n).*?(<!-- measured:end -->)", re.DOTALL)
 
 
 def open_whole(name: str) -> Corpus:
@@ -85,12 +83,18 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
 def refreshed_card(card: Path) -> str:
     """The card's text with its measured block filled anew. Raises ValueError where the markers are missing."""
     text = card.read_text(encoding="utf-8")
-    if not _BLOCK.search(text):
-        raise ValueError(
-            f"{card} has no measured block: put <!-- measured:start --> and <!-- measured:end --> in it"
-        )
-    block = measured_block(MEASURED[card.stem])
-    return _BLOCK.sub(lambda match: f"{match[1]}{block}\n{match[2]}", text)
+    before, after = around_block(card, text, "measured")
+    return f"{before}{measured_block(MEASURED[card.stem])}\n{after}"
+
+
+def around_block(card: Path, text: str, name: str) -> tuple[str, str]:
+    """What stands before and after a card's block, markers included. Raises ValueError where these are missing."""
+    start, end = f"<!-- {name}:start -->\n", f"<!-- {name}:end -->"
+    before, starts, rest = text.partition(start)
+    _, ends, after = rest.partition(end)
+    if not (starts and ends):
+        raise ValueError(f"{card} has no {name} block: put {start.strip()} and {end} in it")
+    return before + start, end + after
 
 
 def size_row(corpus: Corpus, name: str, lang: str) -> dict[str, Any]:
