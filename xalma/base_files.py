@@ -63,17 +63,11 @@ def check_folder(source: str | Path) -> None:
             f"{folder / 'custom_generate'} is code, and xalma runs no code of a checkpoint: remove it"
         )
     told = {name: read_json(folder / name, COPY_AGAIN) for name in _OBJECTS if (folder / name).exists()}
-    if config := told.get("tokenizer_config.json"):
-        for key, value in config.items():
-            if (
-                key.endswith("_file")
-                and isinstance(value, str)
-                and (folder / value).exists()
-                and "/" in value
-            ):
-                raise ValueError(
-                    f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
-                )
+    for key, value in told.get("tokenizer_config.json", {}).items():
+        if key.endswith("_file") and isinstance(value, str) and "/" in value and (folder / value).exists():
+            raise ValueError(
+                f"{folder / 'tokenizer_config.json'}: {key} {value!r} leads out of its folder: remove that line"
+            )
 
 
 @contextmanager

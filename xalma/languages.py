@@ -285,9 +285,8 @@ def add_languages_from(path: str | Path) -> None:
                 raise ValueError(f"{file}, line {number}: {error}") from error
 
 
-if os.environ.get(
-    "XALMA_LANGUAGES"
-):  # read here, so that worker processes and notebooks' kernels see them too
+# read here, so that worker processes and notebooks' kernels see them too
+if os.environ.get("XALMA_LANGUAGES"):
     add_languages_from(os.environ["XALMA_LANGUAGES"])
 
 

@@ -21,7 +21,7 @@ from xalma.paper.paper_tables import (
     write_tables,
 )
 from xalma.paper.score_tables import golden_table, largest_gap, published_bleu, score_table
-from xalma.paper.tables import Cell
+from xalma.paper.tables import Cell, save_figure
 from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.training.ladder import outputs_file
@@ -217,7 +217,8 @@ def test_ours_have_a_panel_of_their_own():
 
 
 def test_figures_are_equal_bytes(tmp_path):
-    made = [paper.save_both(paper.stages_figure(), tmp_path / name) for name in ("one", "two")]
+    names = [[tmp_path / f"{name}{kind}" for kind in (".png", ".pdf")] for name in ("one", "two")]
+    made = [[save_figure(paper.stages_figure(), path) for path in pair] for pair in names]
     assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
     assert b"CreationDate" not in made[0][1].read_bytes()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pdf", ".pdf", ".png", ".png"]

@@ -76,8 +76,9 @@ class Paired:
 
 def bootstrap(statistics: np.ndarray, metric: str, n_samples: int = 1000, seed: int = SEED) -> Interval:
     """The corpus score with its interval, as `sacrebleu --confidence` computes it."""
-    samples = bootstrap_scores(statistics, metric, n_samples, seed)
-    return interval_of(metric, score_of(statistics, metric), samples, len(statistics), seed)
+    low, high = _percentiles(bootstrap_scores(statistics, metric, n_samples, seed))
+    value = score_of(statistics, metric)
+    return Interval(metric, value, low, high, (high - low) / 2, len(statistics), n_samples, seed)
 
 
 def paired_bootstrap(
@@ -130,12 +131,6 @@ def randomisation(
         n_samples,
         seed,
     )
-
-
-def interval_of(metric: str, value: float, samples: np.ndarray, n: int, seed: int) -> Interval:
-    """`value` with the interval of its resampled scores (n_samples,)."""
-    low, high = _percentiles(samples)
-    return Interval(metric, value, low, high, (high - low) / 2, n, len(samples), seed)
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
@@ -254,24 +249,14 @@ def compare(
     return frame
 
 
-def win_tie_loss(frame: pd.DataFrame) -> dict[str, int]:
-    """{"win": …, "tie": …, "loss": …, "directions": …} of `compare`'s rows."""
-    counts = frame["verdict"].value_counts()
-    return {name: int(counts.get(name, 0)) for name in ("win", "tie", "loss")} | {"directions": len(frame)}
-
-
 def sentence(frame: pd.DataFrame) -> str:
     """ "61 wins, 30 ties, 7 losses over 98 directions (…)", with the test, its samples and its correction."""
-    counts, how = win_tie_loss(frame), frame.attrs
+    verdicts, how = list(frame["verdict"]), frame.attrs
     correction = {"holm": "Holm", "bh": "Benjamini-Hochberg"}[how["correction"]]
-    words = [
-        (counts["win"], "win", "wins"),
-        (counts["tie"], "tie", "ties"),
-        (counts["loss"], "loss", "losses"),
-    ]
-    parts = [f"{n} {one if n == 1 else many}" for n, one, many in words]
+    words = {"win": "wins", "tie": "ties", "loss": "losses"}
+    counts = [(verdicts.count(one), one, many) for one, many in words.items()]
     return (
-        f"{', '.join(parts)} over {counts['directions']} directions "
+        f"{', '.join(f'{n} {one if n == 1 else many}' for n, one, many in counts)} over {len(frame)} directions "
         f"({how['test']}, {how['n_samples']:,} samples, seed {how['seed']}, {correction}, alpha {how['alpha']})"
     )
 

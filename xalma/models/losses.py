@@ -47,19 +47,16 @@ def labelled_states(
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
-    attention, config, width = (
-        plain.config._attn_implementation,
-        plain.config.get_text_config(),
-        targets.shape[1] + 1,
-    )
+    attention, config = plain.config._attn_implementation, plain.config.get_text_config()
     if scaled := rescaled_head(config):
         raise ValueError(f"a {config.model_type} model with {scaled} is no base here: its logits are scaled")
     if attention == "flash_attention_2" and "position_ids" in inputs:
         inputs = {key: value.view(1, -1) for key, value in inputs.items()}  # its varlen kernel takes one row
-    elif attention == "eager" and "position_ids" not in inputs and takes_causal_mask(config, width):
-        inputs["attention_mask"] = causal_mask(
-            width, targets.device, torch.is_autocast_enabled(targets.device.type)
-        )
+    elif (
+        attention == "eager" and "position_ids" not in inputs and takes_causal_mask(config, keep.shape[1] + 1)
+    ):
+        bf16 = torch.is_autocast_enabled(targets.device.type)
+        inputs["attention_mask"] = causal_mask(keep.shape[1] + 1, targets.device, bf16)
     hidden = plain.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
     return hidden.view(*batch["labels"].shape, -1)[:, :-1][keep], targets[keep]
 

@@ -149,11 +149,8 @@ def write_tensors(
             places |= {name: (stream, offset) for name, offset in _write_header(stream, part).items()}
         for name, tensor in tensors:
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            if (
-                name not in places
-                or tuple(tensor.shape) != plan[name].shape
-                or data.nbytes != plan[name].nbytes
-            ):
+            given = tuple(tensor.shape), data.nbytes
+            if name not in places or given != (plan[name].shape, plan[name].nbytes):
                 raise ValueError(
                     f"the tensor {name} was not to be written here, or not in this shape or type"
                 )

@@ -48,7 +48,9 @@ class PairCollator:
         fill = {"input_ids": self.pad_token_id, "position_ids": 0, "pair": -1, "branch": _PREFIX}
         batch = {
             # (B,) tensors first: `Trainer` takes the batch size from the first tensor it finds.
-            f"{side}_lengths": torch.tensor([_n_answer(row[f"{side}_labels"]) for row in rows])
+            f"{side}_lengths": torch.tensor(
+                [sum(x != -100 for x in row[f"{side}_labels"][1:]) for row in rows]
+            )
             for side in ("chosen", "rejected")
         }
         for name, value in fill.items():
@@ -191,10 +193,6 @@ def layout_for(model: torch.nn.Module) -> str:
             f"{config.model_type} has {reason}, which packed pairs do not support: set efficient=False in ARPOConfig."
         )
     return "shared" if config._attn_implementation in ("sdpa", "eager") else "varlen"
-
-
-def _n_answer(labels: list[int]) -> int:
-    return sum(label != -100 for label in labels[1:])
 
 
 def _shared_prefix(a: list[int], b: list[int]) -> int:

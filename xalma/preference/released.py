@@ -75,7 +75,11 @@ def read_preference(
             for pair in pairs:
                 if isinstance(pair, str):
                     reasons.append(pair)
-                elif directions is None or not pair.row["tgt"] or _direction(pair.row) in directions:
+                elif (
+                    directions is None
+                    or not pair.row["tgt"]
+                    or f"{pair.row['src']}-{pair.row['tgt']}" in directions
+                ):
                     yield pair
                 else:
                     others += 1
@@ -90,10 +94,6 @@ def preference_fingerprint(path: str | Path) -> dict[str, str] | None:
     """SHA-256 of each file; None for a hub id. Raises as `read_preference`."""
     files = _files(path)
     return None if files is None else {file.name: file_hash(file) for file in files}
-
-
-def _direction(row: PairRow) -> str:
-    return f"{row['src']}-{row['tgt']}"
 
 
 def _pairs(record: dict[str, Any], prompt_style: str) -> Iterator[Texts | str]:

@@ -30,9 +30,8 @@ class Apertium:
         if not texts:
             return []
         mode = _MODES_OF.get(f"{src}-{tgt}") or f"{MODES[src]}-{MODES[tgt]}"
-        paragraphs = (
-            "\n\n".join(" ".join(text.split()) for text in texts) + "\n"
-        )  # a paragraph ends a sentence
+        # a paragraph ends a sentence
+        paragraphs = "\n\n".join(" ".join(text.split()) for text in texts) + "\n"
         done = subprocess.run([self.program, "-u", mode], input=paragraphs, capture_output=True, text=True)
         lines = done.stdout.removesuffix("\n").split("\n")[::2]
         if done.returncode or len(lines) != len(texts):

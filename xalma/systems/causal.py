@@ -120,10 +120,7 @@ def with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise ValueError(
             f"the adapter {adapter} lacks tensors of layers that its configuration names"
         ) from error
-    except (
-        KeyError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # a configuration that is none, tensors of another shape
+    # a configuration that is none, tensors of another shape
+    except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the adapter {adapter} does not fit {model.name_or_path}: {reason}") from error

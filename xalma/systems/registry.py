@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xalma.languages import known_languages
-from xalma.models.generation import blank_lines_kept
 from xalma.systems.table import SYSTEMS, System
 from xalma.systems.templates import TEMPLATES
 
@@ -102,9 +100,6 @@ def open_system(
         from xalma.systems.causal import open_causal
 
         system = open_causal(row, path, adapter, device, dtype, **options)
-    if row.family == "endpoint":
-        # a blank one costs nothing
-        system.translate = MethodType(blank_lines_kept(type(system).translate), system)
     if force:
         system.row = replace(row, languages=tuple(known_languages()), english_only=row.family == "xalma")
     return system

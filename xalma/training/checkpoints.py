@@ -142,10 +142,8 @@ class Checkpoints:
         """
         import torch.distributed.checkpoint as dcp
 
-        reader, anew = (
-            dcp.HuggingFaceStorageReader(str(folder / "tensors")),
-            f"remove {self.folder} to train anew",
-        )
+        reader = dcp.HuggingFaceStorageReader(str(folder / "tensors"))
+        anew = f"remove {self.folder} to train anew"
         stored = reader.read_metadata().state_dict_metadata
         if stored.keys() != tensors.keys():
             raise ValueError(

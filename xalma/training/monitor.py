@@ -110,12 +110,9 @@ class Meter:
         measured: dict[str, Any] = {"tokens/s": round(rate)}
         if self.peak:
             measured["utilisation_%"] = round(100 * rate * self.flops_per_token / self.peak / world_size(), 1)
-        cuda = torch.cuda.is_available()
-        peak = (
-            torch.cuda.max_memory_allocated()
-            if cuda
-            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        )
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated()
         measured["memory_gib"] = round(peak / 2**30, 1)
         # what was done before a resume says nothing of the speed now
         measured["seconds_left"] = round((self.steps - self.done) * passed / max(1, self.done - self.begun))
@@ -203,7 +200,8 @@ def stage_status(p: Profile, number: int, group: int) -> dict[str, Any]:
         }
     begun = checkpoint_folder(folder)
     saved = [int(f.name.removeprefix("step-")) for f in begun.glob("step-*")]
-    report = _read(begun / PROGRESS_FILE)
+    file = begun / PROGRESS_FILE
+    report = read_json(file, "remove it, a training that goes on writes it anew") if file.exists() else {}
     if report.keys() >= {"step", "steps", "loss", "at", "seconds_left", "tokens/s"}:
         percent = 100 * report["step"] / report["steps"]
         row["progress"] = f"step {report['step']:,} of {report['steps']:,} ({percent:.0f} %)"
@@ -221,10 +219,6 @@ def status_table(p: Profile) -> pd.DataFrame:
     """One row per stage of the main ladder: the base's, then each group's chain."""
     jobs = [(0, BASE), (1, BASE), *((number, group) for group in p.group_numbers for number in range(2, 6))]
     return pd.DataFrame([stage_status(p, *job) for job in jobs]).fillna("")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, "remove it, a training that goes on writes it anew") if path.exists() else {}
 
 
 @contextmanager
@@ -278,8 +272,8 @@ def caption(training: dict[str, Any]) -> str:
     parts = [
         f"{training['label']}: {training['step']:,} of {training['steps']:,}",
         f"loss {training['loss']:.3f}",
+        f"{training['tokens/s']:,} tokens/s",
     ]
-    parts.append(f"{training['tokens/s']:,} tokens/s")
     units = {"utilisation_%": "%", "memory_gib": "GiB"}
     parts += [f"{training[key]} {unit}" for key, unit in units.items() if key in training]
     return ", ".join([*parts, f"{timedelta(seconds=training['seconds_left'])} left"])

@@ -172,11 +172,8 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
 
 def _frozen_bytes(shape: Shape, p: Profile, wide: int) -> float:
     """A byte per weight of the projections in FP8, whose own weights wait on the CPU; all others in the dtype."""
-    in_fp8 = (
-        shape.layers * sum(n_in * n_out for n_in, n_out in shape.projections)
-        if p.base_precision == "fp8"
-        else 0
-    )
+    projections = shape.layers * sum(n_in * n_out for n_in, n_out in shape.projections)
+    in_fp8 = projections if p.base_precision == "fp8" else 0
     return wide * (shape.parameters - in_fp8) + in_fp8
 
 
@@ -184,9 +181,8 @@ def _activation_bytes(shape: Shape, p: Profile, module: bool) -> float:
     """Bytes kept for the backward pass, a token: stream and norms, projections, and a LoRA's dropped inputs."""
     d, inner = shape.hidden, shape.inner
     layer = 24 * d + 8 * inner
-    if (
-        module
-    ):  # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
+    # peft: a float32 copy of the input, its dropout and mask for each projection, and rank outputs
+    if module:
         layer += 9 * (6 * d + inner) + 7 * 4 * p.lora_rank
     if p.gradient_checkpointing:  # the stream at each layer's entry, and one layer being redone
         return shape.layers * 4 * d + layer
@@ -206,10 +202,8 @@ def decoding_memory(p: Profile) -> dict[str, float]:
         "base": wide * shape.parameters,
         "module": 4 * shape.module(p.lora_rank),
         "keys and values": layer * (shape.layers + 1),  # one layer's are copied when a token is appended
-        "logits": 3
-        * 4
-        * sequences
-        * shape.vocabulary,  # and their logarithms, and with the beams' scores, in float32
+        # and their logarithms, and with the beams' scores, in float32
+        "logits": 3 * 4 * sequences * shape.vocabulary,
     }
     return {name: size / GIB for name, size in parts.items()}
 

@@ -113,13 +113,9 @@ def _inputs(number: int, p: Profile, group: int, before: dict[str, Any]) -> dict
         "prepared": prepared_fingerprint(p),
         "dropped_for": p.test_pairs if p.contamination == "drop" else 0,  # test rows to keep out
         **p.values(*_COMMON, *_DECIDES[number]),
-        **(_released_pairs(p.preference_id) if number == 5 and p.preference_id else {}),
+        **({"preference_id": p.preference_id, "preference_files": preference_fingerprint(p.preference_id)}
+           if number == 5 and p.preference_id else {}),  # of a stage 5 that does not decode its own pairs
     }  # fmt: skip
-
-
-def _released_pairs(path: str) -> dict[str, Any]:
-    """Inputs of a stage 5 that does not decode its own pairs; where it does, it has no such inputs."""
-    return {"preference_id": path, "preference_files": preference_fingerprint(path)}
 
 
 def _is_finished(out: Path, key: str) -> bool:

@@ -78,10 +78,8 @@ def train(
     in_fp8 = fp8_base(run.trained, p.base_precision == "fp8")
     with settings(run.trained, p), in_fp8, dropout(run.trained, run.objective.dropout):
         collate = run.objective.collator(run.trained, pad_token_id)
-        stream, fixed = (
-            stream_of(rows, micro, seed, collate),
-            [collate(part) for part in _parts(probe, micro)],
-        )
+        stream = stream_of(rows, micro, seed, collate)
+        fixed = [collate(probe[start : start + micro]) for start in range(0, len(probe), micro)]
         kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
         if kept and (folder := kept.newest()):
             state = kept.load(folder, run.tensors_state())
@@ -174,9 +172,8 @@ class TrainingRun:
         if fixed and (self.step % max(1, self.steps // 8) == 0 or self.step == self.steps):
             counts = self._counts(fixed)
             sums = sum(self.worker(to_device(part), counts)[1:] for part in fixed)
-            if hasattr(
-                self.worker, "reshard"
-            ):  # FSDP2 leaves its root whole until the backward pass, and here is none
+            # FSDP2 leaves its root whole until the backward pass, and here is none
+            if hasattr(self.worker, "reshard"):
                 self.worker.reshard()
             self.log.append({"kind": "probe", "step": self.step} | self.objective.measures(sums.cpu()))
 
@@ -280,10 +277,6 @@ def n_read(batch: dict[str, torch.Tensor]) -> int:
 
 def to_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value.to(device()) for key, value in batch.items()}
-
-
-def _parts(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _checked(row: dict[str, float], label: str, stage: StageSettings) -> dict[str, float]:

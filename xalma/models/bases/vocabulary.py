@@ -124,11 +124,8 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, counts: np.ndarray, limit: i
     order = np.argsort(-counts, kind="stable")
     for number in order[: np.count_nonzero(counts)].tolist():
         if number not in kept:
-            more = (
-                {vocab[piece] for piece in parts.of(names[number])} | {number}
-                if number in names
-                else {number}
-            )
+            pieces = parts.of(names[number]) if number in names else ()
+            more = {vocab[piece] for piece in pieces} | {number}
             if limit and len(kept | more) > limit:
                 break
             kept |= more
@@ -137,10 +134,10 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, counts: np.ndarray, limit: i
 
 def bpe_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The tokenizer's own JSON. Raises ValueError for any kind but BPE."""
-    if (
-        not tokenizer.is_fast
-        or (state := json.loads(tokenizer.backend_tokenizer.to_str()))["model"]["type"] != "BPE"
-    ):
+    state = (
+        json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {"type": None}}
+    )
+    if state["model"]["type"] != "BPE":
         raise ValueError("only the vocabulary of a fast BPE tokenizer can be trimmed")
     state["model"]["merges"] = [
         tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in state["model"]["merges"]

@@ -124,10 +124,11 @@ def methods_figure() -> Figure:
         ax.set(title=metric, xlabel=f"{metric}, Group 6, as printed", yticks=range(len(methods)))
         ax.set_yticklabels(methods)
         ax.set_xlim(right=1.22 * ax.get_xlim()[1])
-    fig.legend(
-        handles=[*_direction_patches(), _patch("white", "unsure digit", "///")],
-        loc="outside lower center", ncols=3,
-    )  # fmt: skip
+    patches = [
+        Patch(color=colour, label=ARROWS[direction]) for direction, colour in DIRECTION_COLOURS.items()
+    ]
+    unsure = Patch(facecolor="white", edgecolor="0.4", label="unsure digit", hatch="///")
+    fig.legend(handles=[*patches, unsure], loc="outside lower center", ncols=3)
     return fig
 
 
@@ -211,27 +212,17 @@ def _short(stage: str) -> str:
     return stage
 
 
-def _patch(colour: str, label: str, hatch: str = "") -> Patch:
-    return Patch(facecolor=colour, edgecolor="0.4" if hatch else colour, label=label, hatch=hatch)
-
-
-def _direction_patches() -> list[Patch]:
-    return [_patch(colour, ARROWS[direction]) for direction, colour in DIRECTION_COLOURS.items()]
-
-
-def save_both(fig: Figure, stem: str | Path) -> list[Path]:
-    """Write <stem>.png and <stem>.pdf without date, software or host: the same figure, the same bytes."""
-    png = save_figure(fig, f"{stem}.png")
-    fig.set_layout_engine("none")  # it is laid out now; to do it again for the PDF would take as long
-    return [png, save_figure(fig, f"{stem}.pdf")]
-
-
 def write_figures(folder: str | Path, ours: pd.DataFrame | None = None) -> dict[str, Figure]:
-    """Draw every figure of the papers that we hold numbers of into `folder`, PNG and PDF; returns them by name."""
+    """Draw every figure of the papers that we hold numbers of into `folder`, PNG and PDF; returns them by name.
+
+    The files hold no date, software or host: the same figure, the same bytes.
+    """
     figures = {
         "paper_alma": alma_figure(), "paper_alma_mono_parallel": mono_parallel_figure(), "paper_xalma": xalma_figure(),
         "paper_methods": methods_figure(), "paper_ablation_stages": stages_figure(ours),
     }  # fmt: skip
     for name, fig in figures.items():
-        save_both(fig, Path(folder) / name)
+        save_figure(fig, Path(folder) / f"{name}.png")
+        fig.set_layout_engine("none")  # it is laid out now; to do it again for the PDF would take as long
+        save_figure(fig, Path(folder) / f"{name}.pdf")
     return figures

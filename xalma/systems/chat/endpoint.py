@@ -27,6 +27,7 @@ import httpx
 
 from xalma import progress as bars
 from xalma.files import fingerprint
+from xalma.models.generation import blank_lines_kept
 from xalma.systems.chat.address import open_client, parse_address
 from xalma.systems.chat.answers import NoAnswer, UnreadableAnswer, is_answer, read_answer, tokens_of
 from xalma.systems.chat.costs import Estimate, check_amounts
@@ -133,6 +134,7 @@ class Endpoint:
         written = max(0, given - self._frame * len(todo))
         return Estimate(len(todo), len(asked) - len(todo), given, written, self.price(given, written))
 
+    @blank_lines_kept  # a blank one costs nothing
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
         """Translations in the order of `texts`. Raises ValueError for a direction it has not, and as `answers`."""
         self.row.check(src, tgt)

@@ -80,7 +80,8 @@ def export(
     details = {
         "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
         "what": what, "profile": p.name, "base_id": base_id,
-        "licence": licence, "check": check["sentence"], "prompt": _prompt_form(p, group), "beams": p.beams,
+        "licence": licence, "check": check["sentence"],
+        "prompt": translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style), "beams": p.beams,
         "turn": translation_prompt("Good morning.", ENGLISH, p.languages_of(group)[0], "alma"),
         "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token, "gguf": gguf,
         "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
@@ -239,16 +240,9 @@ def measured_scores(p: Profile, folder: Path, group: int) -> list[Record]:
                 f"it was measured on other weights, run `{p.command()}` again"
             )
     mine = {record.direction for record in ours}
-    extra = [
-        record
-        for key, record in theirs.items()
-        if record.direction in mine and key not in {r.key for r in ours}
-    ]
-    return ours + [record for record in extra if record.seed == p.seed]
-
-
-def _prompt_form(p: Profile, group: int) -> str:
-    return translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style)
+    keys = {record.key for record in ours}
+    extra = [r for key, r in theirs.items() if r.direction in mine and key not in keys and r.seed == p.seed]
+    return ours + extra
 
 
 def _write_merged(model: PreTrainedModel, run: dict[str, Any], target: Path) -> None:

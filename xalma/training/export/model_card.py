@@ -134,10 +134,8 @@ def _scores(records: Sequence[Record], command: str) -> str:
     frame = pd.DataFrame(
         [{"direction": r.direction, "n": r.n, "metric": r.metric, "value": r.value} for r in records]
     )
-    metrics, names = (
-        list(dict.fromkeys(frame["metric"])),
-        _METRICS | {"off_target": off_target_label(records)},
-    )
+    metrics = list(dict.fromkeys(frame["metric"]))
+    names = _METRICS | {"off_target": off_target_label(records)}
     wide = frame.pivot_table(index=["direction", "n"], columns="metric", values="value", sort=False)[metrics]
     wide = wide.sort_index().reset_index().rename(columns=names)
     notes = [f"- {names.get(m, m)}: {footnote(records, m, command)}" for m in metrics]
