@@ -65,7 +65,7 @@ cards: $(READY)
 
 # The small pretrained base that the package ships, anew; not timed on a CPU (the shipped one was trained on a GPU).
 tiny-base: $(READY)
-	.venv/bin/python -m xalma.training.tiny_base
+	.venv/bin/python tools/tiny_base.py
 
 # The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; under an hour.
 ladder: $(READY)

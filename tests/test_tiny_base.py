@@ -6,6 +6,7 @@ import json
 from itertools import islice
 
 import pytest
+from tiny_base import card_text, held_out_bits, ship, train_base, write_text
 
 from xalma.base_files import SHIPPED, find_base
 from xalma.corpora.phrasebook.cldr import LENGTHS
@@ -14,7 +15,6 @@ from xalma.data.mixing import parse_shares
 from xalma.languages import LANGUAGES
 from xalma.models.backbone import build_llama, load_base, train_tokenizer
 from xalma.profiles import load_profile
-from xalma.training.tiny_base import card_text, held_out_bits, ship, train_base, write_text
 
 
 @pytest.fixture(scope="module")
