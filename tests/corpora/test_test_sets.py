@@ -23,13 +23,11 @@ def numbered(n: int, word: str) -> list[str]:
 
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> Path:
-    """XALMA_DATA with an NTREX, one WMT direction, and ALMA's training files."""
+    """XALMA_DATA with an NTREX and one WMT direction."""
     for code in ("en", "de", "fi"):
         write(tmp_path / "ntrex" / f"{code}.txt", numbered(1997, code))
     for side in ("src", "ref"):
         write(tmp_path / "wmt" / "wmt22" / "en-is" / f"{side}.txt", numbered(1000, side))
-    for code in ("is", "en"):
-        write(tmp_path / "alma-human" / "is-en" / f"train.{code}.txt", numbered(2009, code))
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     return tmp_path
 
@@ -44,12 +42,8 @@ def test_from_data(data):
     assert len(directions_of("ntrex")) == 98
 
 
-def test_flores_from_its_own_files_or_from_the_end_of_almas(data):
-    stand_in = load("flores200", "en-is")
-    assert (stand_in.sources[0], len(stand_in.sources)) == ("en 997", 1012)
-    assert "end of ALMA's training files" in stand_in.signature
-    assert "en-ru" in directions_of("flores200") and "en-fi" not in directions_of("flores200")
-    with pytest.raises(FileNotFoundError, match="ALMA's files have no fi: unpack FLORES-200"):
+def test_flores_from_its_own_files(data):
+    with pytest.raises(FileNotFoundError, match="FLORES-200 is not here: set XALMA_DATA"):
         load("flores200", "en-fi")
     for code in ("eng_Latn", "fin_Latn"):
         write(data / "flores200" / "devtest" / f"{code}.devtest", numbered(1012, code))
@@ -70,8 +64,9 @@ def test_line_counts_are_checked(data):
 
 def test_a_folder_of_ones_own(tmp_path):
     for side in ("src", "ref"):
-        write(tmp_path / "mine" / "en-de" / f"{side}.txt", ["ä", "ﬁ"])
-    assert load(str(tmp_path / "mine"), "en-de").references == ["ä", "ﬁ"]
+        write(tmp_path / "mine" / "en-de" / f"{side}.txt", ["ä", "ﬁ", "e\u0301"])
+    found = load(str(tmp_path / "mine"), "en-de")
+    assert found.references == ["ä", "ﬁ", "e\u0301"] and found.signature.endswith("|unicode:as is")
     assert directions_of(str(tmp_path / "mine")) == ["en-de"]
     with pytest.raises(FileNotFoundError, match=r"no de-en in .*mine: it has en-de"):
         load(str(tmp_path / "mine"), "de-en")
@@ -79,21 +74,11 @@ def test_a_folder_of_ones_own(tmp_path):
         load("wmt33", "en-de")
 
 
-@pytest.mark.parametrize(("form", "second"), [("none", "e\u0301 ﬁ"), ("NFC", "é ﬁ"), ("NFKC", "é fi")])
-def test_unicode_is_left_alone_unless_asked(tmp_path, form, second):
-    for side in ("src", "ref"):
-        write(tmp_path / "mine" / "en-fr" / f"{side}.txt", ["x", "e\u0301 ﬁ"])
-    found = load(str(tmp_path / "mine"), "en-fr", unicode=form)
-    assert found.sources[1] == found.references[1] == second
-    assert found.signature.endswith("unicode:as is" if form == "none" else f"unicode:{form}")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("ntrex", "en-de", "cloud"), "unknown origin 'cloud' of ntrex: choose data, sacrebleu, hub"),
         (("ntrex", "en-xx"), "unknown language code 'xx'"),
-        (("ntrex", "en-de", "data", "NFD"), "unknown Unicode form 'NFD'"),
         (("ntrex", "en-de", "sacrebleu"), r"sacreBLEU has no ntrex en-de: it has WMT'15"),
         (("wmt22", "en-is", "sacrebleu"), r"sacreBLEU has no wmt22 en-is: it has cs-en, de-en"),
         (("wmt20", "en-de", "hub"), "no hub id is known for wmt20: take origin sacrebleu"),

@@ -1,9 +1,8 @@
 """FLORES-200: devtest is X-ALMA's main test set, dev is part of its SFT data. 2,009 sentences in all languages.
 
 From disk: XALMA_DATA/flores200/{dev,devtest}/<code>.{dev,devtest}; a language without a whole dev has
-flores200/dev-subset/<code>.dev instead, where that is (`notes` says which). Else, for five languages, the end of ALMA's
-training files (data README, warning 1). From the hub: haoranxu/FLORES-200, devtest only; its dev lines come with
-X-ALMA's own parallel data there.
+flores200/dev-subset/<code>.dev instead, where that is (`notes` says which). From the hub: haoranxu/FLORES-200, devtest
+only; its dev lines come with X-ALMA's own parallel data there.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from xalma.corpora.alma import train_pairs
 from xalma.corpora.base import Corpus, Pair, data_folder, has_data, hash_files, others
 from xalma.corpora.files import hub_rows
 from xalma.corpora.test_sets import FLORES_LINES
-from xalma.languages import ALMA_LANGUAGES, ENGLISH, language
+from xalma.languages import ENGLISH, language
 from xalma.text_files import check_parallel
 
 
@@ -26,7 +24,7 @@ class FloresCorpus(Corpus):
     def languages(self) -> tuple[str, ...]:
         if has_data("flores200"):
             return tuple(code for code in others() if self._files(code, "devtest") or self._dev_files(code))
-        return ALMA_LANGUAGES if has_data("alma-human") else others()
+        return others()
 
     def sets(self, lang: str) -> frozenset[str]:
         return frozenset({"flores200 dev"} if lang in self.languages() else ())
@@ -47,9 +45,6 @@ class FloresCorpus(Corpus):
         if has_data("flores200"):
             files = self._dev_files(lang) if split == "dev" else self._files(lang, split)
             return list(zip(*check_parallel(files), strict=True)) if files else []
-        if has_data("alma-human"):
-            lines = train_pairs(lang)[-sum(FLORES_LINES.values()) :]
-            return lines[: FLORES_LINES["dev"]] if split == "dev" else lines[-FLORES_LINES["devtest"] :]
         if split == "dev":
             return []
         column = f"{ENGLISH}-{lang}"
@@ -74,8 +69,7 @@ class FloresCorpus(Corpus):
         return {text for code in codes for pair in self.tests(code) for text in pair}
 
     def fingerprint(self) -> str:
-        for name in ("flores200", "alma-human"):
-            if has_data(name):
-                files = data_folder(name, self.NAME).rglob("*.*")
-                return hash_files(path for path in files if path.is_file())
-        return f"{self.p.test_id}, as it was when read"
+        if not has_data("flores200"):
+            return f"{self.p.test_id}, as it was when read"
+        files = data_folder("flores200", self.NAME).rglob("*.*")
+        return hash_files(path for path in files if path.is_file())

@@ -6,14 +6,13 @@ run on nothing but NTREX can be scored; `ntrex_whole` is for runs with another t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from xalma.corpora.base import Corpus, Pair, data_folder
+from xalma.corpora.base import Corpus, Pair, data_folder, hash_files
 from xalma.languages import ENGLISH, language
 from xalma.profiles import Profile
 from xalma.text_files import check_parallel, read_lines
@@ -92,10 +91,7 @@ class NtrexCorpus(Corpus):
         return set(side) | (set() if lang == ENGLISH else self.held_out(ENGLISH))
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*")):
-            digest.update(path.name.encode() + path.read_bytes())
-        return digest.hexdigest()[:16]
+        return hash_files(self.folder.glob("*"))
 
 
 class NtrexWhole(NtrexCorpus):

@@ -6,8 +6,8 @@
     hub         the ids the papers' authors and the WMT and NTREX maintainers document
     a folder    <direction>/src.txt and ref.txt, for a set of one's own
 
-Text is taken as it is: no Unicode normalisation unless asked for, and either way it stands in the signature. Lines are
-counted against what the set is known to have. Where the documents are known (docs.txt beside the text, its last column
+Text is taken as it is, without Unicode normalisation, and the signature says so. Lines are counted against what the
+set is known to have. Where the documents are known (docs.txt beside the text, its last column
 the document; NTREX; FLORES-200) each segment has its own.
 
 Never scored, of any set: a canary line (line 1 of WMT'24), put there to find models trained on the set. Of WMT24++ the
@@ -16,21 +16,17 @@ files are cut in the same way (`scoring.read_outputs`).
 
 A second reference is a file ref<X>.txt, taken by `load(…, reference="refA")`. The first is the one sacreBLEU takes
 (refB of WMT'23 Hebrew, data README, warning 9).
-
-Departure: where XALMA_DATA has no FLORES-200, its devtest is read from the end of ALMA's training files for the five
-languages these have; the signature says so.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xalma.corpora.base import data_folder
 from xalma.languages import (
     ADDED,
-    ALMA_LANGUAGES,
     ENGLISH,
     LANGUAGES,
     Language,
@@ -47,7 +43,6 @@ WMT = tuple(f"wmt{year}" for year in range(15, 25))
 WMT24PP = "wmt24pp"
 NAMES = ("flores200", *WMT, WMT24PP, "ntrex")
 ORIGINS = ("data", "sacrebleu", "hub")
-NORMALISATIONS = ("none", "NFC", "NFKC")
 FLORES_LINES = {"dev": 997, "devtest": 1012}
 NTREX_LINES = 1997
 # Segments of the General Translation task's sets in the directions the papers use (FACTS §7); en-is and is-en of
@@ -81,7 +76,6 @@ class TestSet:
     sources: list[str]
     references: list[str]
     origin: str
-    unicode: str = "none"
     reference: str = ""
     documents: list[str] | None = None
     lines: Sequence[int] = ()
@@ -89,10 +83,9 @@ class TestSet:
 
     @property
     def signature(self) -> str:
-        """What the text is: set, direction, segments, where from, and the Unicode form ("as is" unless asked)."""
-        form = "as is" if self.unicode == "none" else self.unicode
+        """What the text is: set, direction, segments, where from; Unicode is as it was found."""
         second = f"|ref:{self.reference}" if self.reference else ""
-        return f"{self.name}|{self.direction}|n:{len(self.sources)}|from:{self.origin}{second}|unicode:{form}"
+        return f"{self.name}|{self.direction}|n:{len(self.sources)}|from:{self.origin}{second}|unicode:as is"
 
     def scored(self, lines: list[str]) -> list[str]:
         """Of lines that answer all lines of the set's files, those that answer its segments; others as they are."""
@@ -110,19 +103,15 @@ class _Read:
     left_out: frozenset[int] = frozenset()
 
 
-def load(
-    name: str, direction: str, origin: str = "data", unicode: str = "none", reference: str = ""
-) -> TestSet:
+def load(name: str, direction: str, origin: str = "data", reference: str = "") -> TestSet:
     """The test set `name` (of NAMES, or a folder of one's own) in one direction such as "en-de".
 
-    origin: "data", "sacrebleu" or "hub"; unicode: "none", "NFC" or "NFKC", applied to both sides; reference: "" or the
-    name of a second one that lies beside ref.txt, such as "refA".
+    origin: "data", "sacrebleu" or "hub"; reference: "" or the name of a second one that lies beside ref.txt, such as
+    "refA".
     Raises ValueError for unknown names, sides of unequal length or a wrong number of lines, and OSError or
     RuntimeError, saying what to do, where the text can't be had.
     """
     src, tgt = parse_direction(direction)
-    if unicode not in NORMALISATIONS:
-        raise ValueError(f"unknown Unicode form {unicode!r}: choose {', '.join(NORMALISATIONS)}")
     if reference and not (origin == "data" and (name in WMT or name not in NAMES)):
         raise ValueError(
             f"no reference {reference} of {name} from {origin}: only sets of files have a second one"
@@ -135,10 +124,10 @@ def load(
         read = _from_data(name, src, tgt, reference)
     else:
         read = _Read(*{"sacrebleu": _from_sacrebleu, "hub": _from_hub}[origin](name, src, tgt))
-    return _checked(name, direction, read, unicode, reference)
+    return _checked(name, direction, read, reference)
 
 
-def _checked(name: str, direction: str, read: _Read, unicode: str, reference: str) -> TestSet:
+def _checked(name: str, direction: str, read: _Read, reference: str) -> TestSet:
     n = len(read.sources)
     if n != len(read.references):
         raise ValueError(
@@ -155,10 +144,8 @@ def _checked(name: str, direction: str, read: _Read, unicode: str, reference: st
             f"the file is cut, or another version of the set"
         )
     sides = [[side[i] for i in kept] for side in (read.sources, read.references)]
-    if unicode != "none":
-        sides = [[unicodedata.normalize(unicode, line) for line in side] for side in sides]
     documents = read.documents and [read.documents[i] for i in kept]
-    return TestSet(Path(name).name, direction, *sides, read.place, unicode, reference, documents, kept, n)
+    return TestSet(Path(name).name, direction, *sides, read.place, reference, documents, kept, n)
 
 
 def directions_of(name: str, origin: str = "data") -> list[str]:
@@ -171,9 +158,8 @@ def directions_of(name: str, origin: str = "data") -> list[str]:
     if name == "ntrex":
         return directions(_codes(lambda row: f"ntrex/{row.code}.txt", origin))
     if name == "flores200":
-        whole = origin == "hub" or (_root(name) / "flores200").is_dir()
-        if not whole:
-            return directions(ALMA_LANGUAGES)
+        if origin == "data":
+            data_folder(name, "FLORES-200")  # raises where it is not
         return directions(_codes(lambda row: f"flores200/devtest/{row.flores}.devtest", origin))
     if name == WMT24PP and origin == "data":
         files = sorted((_root(name) / name).glob("*.tsv*"))
@@ -212,13 +198,9 @@ def _from_data(name: str, src: str, tgt: str, reference: str) -> _Read:
         return _wmt24pp(root / name, src, tgt)
     if name.startswith("wmt"):
         return _from_folder(str(root / "wmt" / name), f"{src}-{tgt}", reference)
-    folder = root / "flores200" / "devtest"
-    if folder.is_dir():
-        sides = check_parallel([folder / f"{language(code).flores}.devtest" for code in (src, tgt)])
-        return _Read(*sides, "XALMA_DATA flores200/", _flores_documents(root / "flores200", len(sides[0])))
-    return _Read(
-        *_flores_in_alma(root, src, tgt), "the end of ALMA's training files, taken for FLORES-200 devtest"
-    )
+    folder = data_folder(name, "FLORES-200")
+    sides = check_parallel([folder / "devtest" / f"{language(code).flores}.devtest" for code in (src, tgt)])
+    return _Read(*sides, "XALMA_DATA flores200/", _flores_documents(folder, len(sides[0])))
 
 
 def _wmt24pp(folder: Path, src: str, tgt: str) -> _Read:
@@ -265,19 +247,6 @@ def _flores_documents(folder: Path, n: int) -> list[str] | None:
         return None
     rows = [line.split("\t")[0] for line in read_lines(path)[1:]]
     return rows if len(rows) == n else None
-
-
-def _flores_in_alma(root: Path, src: str, tgt: str) -> list[list[str]]:
-    """Sides of the last 1,012 training lines; they stand where FLORES-200 devtest would (data README, warning 1)."""
-    other = other_side(src, tgt)
-    folder = root / "alma-human" / f"{other}-en"
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no flores200/ under {root}, and ALMA's files have no {other}: unpack FLORES-200 there as "
-            f"flores200/devtest/{language(other).flores}.devtest …, or take origin hub"
-        )
-    sides = check_parallel([folder / f"train.{code}.txt" for code in (src, tgt)])
-    return [side[-FLORES_LINES["devtest"] :] for side in sides]
 
 
 def _from_folder(name: str, direction: str, reference: str = "") -> _Read:

@@ -64,29 +64,29 @@ class Phrasebook:
     def _pool(self) -> _Pool:
         return _pool(self)
 
-    def pairs(self, lang: str, split: str, n: int, *, start: int = 0) -> list[tuple[str, str]]:
-        """`n` (English, `lang`) pairs of `split`, from the `start`-th on.
+    def pairs(self, lang: str, split: str, n: int) -> list[tuple[str, str]]:
+        """The first `n` (English, `lang`) pairs of `split`.
 
         Raises ValueError as `parallel`.
         """
         if lang == "en":
             raise ValueError("English has no pair with itself: pass one of the other 49 languages")
-        return self._rows(("en", lang), split, n, start)
+        return self._rows(("en", lang), split, n)
 
-    def sentences(self, lang: str, split: str, n: int, start: int = 0) -> list[str]:
-        """`n` sentences of `split` in one language, from the `start`-th on.
+    def sentences(self, lang: str, split: str, n: int) -> list[str]:
+        """The first `n` sentences of `split` in one language.
 
         Raises ValueError as `parallel`.
         """
-        return [row[0] for row in self._rows((lang,), split, n, start)]
+        return [row[0] for row in self._rows((lang,), split, n)]
 
-    def parallel(self, langs: Sequence[str], split: str, n: int, start: int = 0) -> list[dict[str, str]]:
-        """`n` sentences of `split` in all of `langs`: the draws that each of them can say.
+    def parallel(self, langs: Sequence[str], split: str, n: int) -> list[dict[str, str]]:
+        """The first `n` sentences of `split` in all of `langs`: the draws that each of them can say.
 
         Raises ValueError for an unknown language or split, a negative number, and for more test or
         dev sentences than there are.
         """
-        rows = self._rows(tuple(langs), split, n, start)
+        rows = self._rows(tuple(langs), split, n)
         return [dict(zip(langs, row, strict=True)) for row in rows]
 
     def held_out(self, lang: str, split: str) -> frozenset[str]:
@@ -111,21 +111,19 @@ class Phrasebook:
         """The rows of `iterate` in full style, each with what it is about, so that it can be said in other styles."""
         yield from self._pool.drawn(langs, split)
 
-    def _rows(self, langs: tuple[str, ...], split: str, n: int, start: int) -> list[tuple]:
+    def _rows(self, langs: tuple[str, ...], split: str, n: int) -> list[tuple]:
         for lang in langs:
             language(lang)
         if not langs:
             raise ValueError("no language asked for: pass at least one of the 50 codes")
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-        if n < 0 or start < 0:
-            raise ValueError(f"n={n}, start={start}: both count sentences and can't be negative")
-        rows = list(islice(self._pool.rows(langs, split), start, start + n))
+        if n < 0:
+            raise ValueError(f"n={n} counts sentences and can't be negative")
+        rows = list(islice(self._pool.rows(langs, split), n))
         if len(rows) < n:
             exist = sum(1 for _ in self._pool.rows(langs, split))
-            raise ValueError(
-                f"{n} {split} sentences from the {start}-th on asked for in {', '.join(langs)}: only {exist} exist"
-            )
+            raise ValueError(f"{n} {split} sentences asked for in {', '.join(langs)}: only {exist} exist")
         return rows
 
     def coverage(self) -> pd.DataFrame:
