@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from base64 import b64decode
+from io import BytesIO
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
+from matplotlib import font_manager
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from xalma.models.backbone import load_base
-from xalma.paper.figures import inside
+from xalma.paper.figures import inside, letters, style
+from xalma.paper.tables import save_figure
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +76,51 @@ def test_lora_matrices_draw_what_a_module_adds():
         and added[0] == pytest.approx(6)
         and added[1] == pytest.approx(0, abs=1e-5)
     )
+
+
+def test_tokens_of_any_script_are_drawn_without_a_box(tmp_path, monkeypatch):
+    """With matplotlib's own fonts alone: letters that they lack are code points, and a sentence says so."""
+    fonts = font_manager.fontManager
+    own = [font for font in fonts.ttflist if "mpl-data" in str(font.fname)]
+    monkeypatch.setattr(fonts, "ttflist", own)
+    tokens = ["May", "мая", "მაი", "مايو", "मई", "ก", "월", "、", "␣"]
+    rows = pd.DataFrame({"method": "CPO", "answer": "chosen", "token": tokens, "change": 1.0})
+    fig = inside.token_changes(rows)
+    shown = [label.get_text() for label in fig.axes[0].get_xticklabels()]
+    assert shown[:4] == tokens[:4] and shown[4] == "⟨92E⟩⟨908⟩" and shown[6] == "⟨C6D4⟩" and shown[8] == "␣"
+    assert "(Devanagari, Thai, Hangul)" in fig.get_supxlabel().replace("\n", " ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "Glyph … missing from font(s)"
+        save_figure(fig, tmp_path / "tokens.png")
+
+
+def test_a_font_of_the_system_is_used_where_it_has_the_letters(monkeypatch):
+    """The first Noto of those that have them; never the last resort or the second font of a collection."""
+    kinds = {"A": "月", "Noto Sans X": "月", "Noto Sans Y": "ก", "Last Resort": "月火", "B": "x"}
+    fonts = [SimpleNamespace(name=name, fname=name, style="normal", weight=400, index=0) for name in kinds]
+    fonts.append(SimpleNamespace(name="Noto Sans A", fname="A", style="normal", weight=400, index=1))
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    monkeypatch.setattr(letters, "_has", lambda path, wanted: wanted & set(kinds.get(path, "may ")))
+    found = letters.drawable(["may", "月", "火ก"])
+    assert found.families == [letters.OWN, "Noto Sans X", "Noto Sans Y"]
+    assert found.texts == ["may", "月", "⟨706B⟩ก"] and "(CJK)" in found.note
+    assert letters.drawable(["may"]) == (["may"], [letters.OWN], "")
+
+
+def test_a_figure_in_a_notebook_is_sharp_and_small():
+    """Twice the points of its size, a palette in place of full colours, and less than half of matplotlib's bytes."""
+    fig, ax = style.subplots(size=(4.0, 2.0))
+    ax.plot(range(10), color=style.CHOSEN)
+    text, shown = style.small_png(fig)
+    image = Image.open(BytesIO(b64decode(text)))
+    assert image.mode == "P" and abs(image.width - 2 * shown["width"]) <= 1
+    own = BytesIO()
+    fig.savefig(own, dpi=200, bbox_inches="tight")
+    assert len(b64decode(text)) < 0.6 * len(own.getvalue())
+    colours = {
+        image.convert("RGB").getpixel((x, y))
+        for x in range(0, image.width, 2)
+        for y in range(0, image.height, 2)
+    }
+    line = tuple(round(255 * part) for part in to_rgb(style.CHOSEN))
+    assert min(max(abs(a - b) for a, b in zip(line, one, strict=True)) for one in colours) <= 3

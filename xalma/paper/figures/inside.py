@@ -1,12 +1,13 @@
 """What happens inside a model, computed and drawn: attention to the source, a module's matrices, tokens one by one.
 
-Tokens are written under the pictures where matplotlib's font has their letters; others become their place, as "#7".
+Tokens are written under the pictures in any script (`letters`); a part of a letter becomes its place, as "#7".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xalma.paper.figures.letters import drawable
 from xalma.paper.figures.style import CHOSEN, INK, REJECTED, subplots
 
 
@@ -71,15 +73,17 @@ def attention_maps(maps: Mapping[str, Attention]) -> Figure:
     fig, axes = subplots(1, len(maps), (max(8.0, 0.34 * len(first.source) * len(maps) + 2), height), sharey=True,
                          squeeze=False)  # fmt: skip
     top = max(one.weights.max() for one in maps.values())
+    source, target = drawable(first.source), drawable(first.target)
     for ax, (name, one) in zip(axes[0], maps.items(), strict=True):
         image = ax.imshow(one.weights, vmin=0, vmax=top, cmap="Blues", aspect="auto")
-        ax.set_xticks(range(len(one.source)), one.source, rotation=90)
-        ax.set_yticks(range(len(one.target)), one.target)
+        ax.set_xticks(range(len(one.source)), source.texts, rotation=90, fontfamily=source.families)
+        ax.set_yticks(range(len(one.target)), target.texts, fontfamily=target.families)
         share = one.weights.sum(1).mean()
         ax.set(title=f"{name}: {share:.0%} of the weight\nis on the source", xlabel="source token")
         ax.grid(False)
     axes[0][0].set_ylabel("target token, top to bottom")
     fig.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    _say(fig, drawable([*first.source, *first.target]).note)
     return fig
 
 
@@ -109,10 +113,15 @@ def token_changes(rows: pd.DataFrame) -> Figure:
             part = rows[(rows["method"] == method) & (rows["answer"] == answer)]
             ax.bar(range(len(part)), part["change"], color=colour)
             ax.axhline(0, color=INK, linewidth=1)
-            ax.set_xticks(range(len(part)), part["token"], rotation=90, fontsize=8)
+            tokens = drawable(part["token"])
+            ax.set_xticks(range(len(part)), tokens.texts, rotation=90, fontsize=8, fontfamily=tokens.families)
             ax.set_title(f"{method}: {answer} answer, sum {part['change'].sum():+.1f}", fontsize=10)
         line[0].set_ylabel("Δ log p (nats)")
+    _say(fig, drawable(rows["token"]).note)
     return fig
+
+
+CORNER = 64  # rows and columns of a matrix that are drawn: entries of more would be smaller than a point
 
 
 def lora_matrices(
@@ -121,23 +130,20 @@ def lora_matrices(
     """One layer's frozen W (out, in), its B = `up` (out, r), A = `down` (r, in), and what they add, s·BA, with the
     singular values of both.
 
-    Colours: blue below 0, red above; each picture has its own range, written above it.
+    Colours: blue below 0, red above; each picture has its own range, written above it, and shows the first `CORNER`
+    rows and columns.
     """
     added = scale * up @ down
-    parts = {
-        "W, frozen": weight,
-        f"B, {tuple(up.shape)}": up,
-        f"A, {tuple(down.shape)}": down,
-        f"{scale:g}·BA": added,
-    }
-    fig, axes = subplots(1, 5, (13.0, 3.4), width_ratios=[1, 0.5, 1, 1, 1.3])
+    parts = {"W, frozen": weight, "B": up, "A": down, f"{scale:g}·BA": added}
+    fig, axes = subplots(1, 5, (11.0, 3.2), width_ratios=[1, 1, 1, 1, 1.6])
     for ax, (title, matrix) in zip(axes, parts.items(), strict=False):
         values = matrix.detach().float().cpu().numpy()
         top = max(float(np.quantile(abs(values), 0.999)), 1e-9)
         ax.imshow(
-            values, cmap="RdBu_r", norm=TwoSlopeNorm(0, -top, top), aspect="auto", interpolation="nearest"
+            values[:CORNER, :CORNER], cmap="RdBu_r", norm=TwoSlopeNorm(0, -top, top), interpolation="nearest"
         )
-        ax.set_title(f"{title}\n±{top:.2g}", fontsize=9)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(f"{values.shape[0]} × {values.shape[1]}\n±{top:.2g}", fontsize=9)
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
     for matrix, label, colour in ((weight, "W", INK), (added, f"{scale:g}·BA", REJECTED)):
@@ -146,16 +152,23 @@ def lora_matrices(
     axes[4].axvline(up.shape[1], color=INK, linewidth=0.8, linestyle=":")
     axes[4].set(title=f"singular values\n(dotted: rank {up.shape[1]})", xlabel="number", yscale="log")
     axes[4].set_ylim(bottom=1e-3)
-    axes[4].title.set_fontsize(9)
+    axes[4].title.set_fontsize(10)
     axes[4].legend()
-    fig.suptitle(name, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    corner = f" (first {CORNER} rows and columns)" if max(weight.shape) > CORNER else ""
+    fig.suptitle(name + corner, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Each token as it can be written: Latin, Greek or Cyrillic letters as they are, others as their place."""
+    """Each token as text, a space as ␣; one that is a part of a letter as its place."""
     texts = [tokenizer.decode([i]) for i in ids]
     return [
-        text.replace(" ", "␣") if text and all(ord(char) < 0x530 for char in text) else f"#{place}"
+        f"#{place}" if not text or "\ufffd" in text else text.replace(" ", "␣").replace("\n", "↵")
         for place, text in enumerate(texts, 1)
     ]
+
+
+def _say(fig: Figure, note: str) -> None:
+    """A sentence under the panels, where there is one to say."""
+    if note:
+        fig.supxlabel(fill(note, 110), x=0.01, ha="left", fontsize=8)
