@@ -50,7 +50,11 @@ def test_token_costs_are_hatched_where_unseen() -> None:
     ax = corpus.token_costs(sizes).axes[0]
     assert [bar.get_height() for bar in ax.patches] == [1.5, 0.9]  # de is of group 1
     assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False]
-    assert "n = 7" in ax.get_xlabel()
+    assert "n = 7" in ax.get_xlabel() and ax.get_legend() is not None
+    unknown = corpus.token_costs(sizes.assign(**{"in tokenizer": False})).axes[
+        0
+    ]  # a pretrained base's tokenizer
+    assert not any(bar.get_hatch() for bar in unknown.patches) and unknown.get_legend() is None
 
 
 def test_rules_are_drawn_as_share_against_epochs() -> None:
@@ -64,6 +68,13 @@ def test_rules_are_drawn_as_share_against_epochs() -> None:
     assert {text.get_text() for text in first.texts} == {"Finnish", "German"}
     rules["epochs"] *= [1, 1, 100, 1]
     assert corpus.rules_scatter(rules, ["a", "b"], "here").axes[0].get_xscale() == "log"
+
+
+def test_of_languages_read_equally_often_the_largest_and_the_smallest_are_named() -> None:
+    rows = [("de", 0.6, 0.010001), ("fi", 0.3, 0.01), ("ms", 0.1, 0.009999)]
+    one = pd.DataFrame(rows, columns=["language", "tokens", "epochs"]).set_index("language")
+    assert corpus._extremes(one) == ("de", "ms")
+    assert corpus._extremes(one.assign(epochs=[3.0, 1.0, 2.0])) == ("fi", "de")
 
 
 def test_corpus_sizes_draw_every_language_on_a_logarithmic_scale() -> None:

@@ -87,22 +87,6 @@ def test_eta_sweep_has_the_papers_scale_and_cpo(tmp_path):
     assert sum(set(line.get_ydata()) == {7.0} for line in ax.lines) == 2
 
 
-@pytest.mark.parametrize("half", [float("nan"), 0.5])
-def test_interval_bars_follow_the_labels(tmp_path, half):
-    labels = {"b": "second", "a": "first"}
-    rows = [
-        {"system": name, "direction": direction, "metric": "bleu", "mean": mean, "half": half, "n_seeds": 3}
-        for name, mean in (("a", 1.0), ("b", 2.0))
-        for direction in ("en-xx", "xx-en")
-    ]
-    ax = drawn(studies.interval_bars(pd.DataFrame(rows), labels, [("bleu", "BLEU")], "a", "Title"), tmp_path)[
-        0
-    ]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["second", "first"]
-    assert [bar.get_width() for bar in ax.patches] == [2.0, 1.0, 2.0, 1.0]
-    assert bool([c for c in ax.collections if c.get_paths()]) == (not np.isnan(half))  # the error bars
-
-
 @pytest.mark.parametrize(
     ("label", "family"), [("DPO+BC", "DPO"), ("ARPO detached", "ARPO"), ("SFT (continued)", "SFT")]
 )
@@ -118,3 +102,17 @@ def test_difference_dots_have_an_interval_each(tmp_path):
     left, _ = drawn(studies.difference_dots(table, "− SFT", "Title"), tmp_path)
     assert left.containers[0].lines[0].get_xdata().tolist() == [1.0, -2.0]
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["CPO", "ARPO"]
+
+
+def test_difference_dots_of_systems_name_their_measure(tmp_path):
+    """The long form of notebook 09, one seed: no interval, and the baseline at 0."""
+    table = pd.DataFrame(
+        {"system": ["all stages", "without stage 1"] * 2, "direction": ["en→xx"] * 2 + ["xx→en"] * 2,
+         "bits − baseline": [0.0, 0.3, 0.0, 0.1], "bits − baseline ±": float("nan")}
+    )  # fmt: skip
+    fig = studies.difference_dots(table, "bits − baseline", "T", rows_are="system", measure="bits per byte:")
+    axes = drawn(fig, tmp_path)
+    assert [ax.containers[0].lines[0].get_xdata().tolist() for ax in axes] == [[0.0, 0.3], [0.0, 0.1]]
+    assert (
+        axes[0].get_xlabel() == "bits per byte: bits − baseline" and axes[0].get_xlim() == axes[1].get_xlim()
+    )

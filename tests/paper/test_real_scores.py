@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sacrebleu
 
 from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
 from xalma.paper.real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
-from xalma.paper.real_base.tables import STAGES, difference, read_table, real_ladder_table
+from xalma.paper.real_base.tables import STAGES, difference, read_table, readable, real_ladder_table
 from xalma.profiles import load_profile
 
 REFERENCES = [
@@ -79,6 +80,32 @@ def test_figures_of_nothing_are_none(tmp_path: Path) -> None:
     nothing = read_table(tmp_path, "ladder_bleu")
     assert ladder_steps(nothing, "BLEU", STAGES) is None
     assert methods_dots(nothing) is None
+
+
+def test_a_page_leaves_out_what_was_not_measured() -> None:
+    rows = [
+        ("en-de", "bleu", "1.00 [0.50, 1.50]", "not measured"),
+        ("de-en", "bleu", "not measured", "not measured"),
+    ]
+    table = pd.DataFrame(rows, columns=["direction", "metric", "base", "stage1"])
+    assert readable(table).to_dict("list") == {
+        "direction": ["en-de"], "metric": ["BLEU"], "base": ["1.00 [0.50, 1.50]"],
+    }  # fmt: skip
+    assert readable(table.assign(base="not measured")).empty and readable(
+        table[["direction", "metric"]]
+    ).shape == (2, 2)
+
+
+def test_names_at_the_ends_of_lines_lie_apart() -> None:
+    table = pd.DataFrame(
+        {"group": ["1 Germanic", "2 Romance", "all"], "direction": "en-xx", "base": "1.00 [0.50, 1.50]",
+         "stage1": ["9.00 [8.00, 10.00]", "9.01 [8.00, 10.00]", "5.00 [4.00, 6.00]"]}
+    )  # fmt: skip
+    both = pd.concat([table, table.assign(direction="xx-en")])
+    fig = ladder_steps(both, "BLEU", STAGES)
+    assert fig is not None
+    heights = {text.get_text(): text.xy[1] for text in fig.axes[0].texts}
+    assert set(heights) == {"1", "2"} and heights["2"] - heights["1"] > 0.3
 
 
 def test_records_have_signatures_and_rates() -> None:

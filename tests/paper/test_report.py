@@ -98,7 +98,7 @@ def test_change_sentence_counts_what_rose_and_fell():
         ),
         "stage4", "stage5",
     )  # fmt: skip
-    assert "en→xx 15.00 → 14.50 (-0.50; 1 of 2 directions up, 1 down)" in found
+    assert "stage 4 → stage 5: en→xx 15.00 → 14.50 (-0.50; 1 of 2 directions up, 1 down)" in found
     assert "xx→en 1.00 → 1.00 (+0.00; 0 of 1 directions up, 0 down)" in found
 
 
@@ -142,6 +142,8 @@ def test_a_shown_table_has_numbers_to_the_right_arrows_and_no_empty_column():
         "| en→fi | 1.2 |",
         "| fi→en |  |",
     ]
+    named = pd.DataFrame({"after": ["stage1", "the stage1"], "en-xx BLEU": ["26.5", "0.7"]})
+    assert left_table(named).splitlines()[::2] == ["| after | en→xx BLEU |", "| stage 1 | 26.5 |"]
 
 
 def test_values_of_a_profile_stand_beside_the_papers_scale():

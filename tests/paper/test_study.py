@@ -7,13 +7,11 @@ import pytest
 
 from xalma.evaluation.records import Record
 from xalma.paper.studies.study import (
-    GAP,
     Study,
     file_study,
     read_study,
     study_findings,
     study_note,
-    study_summary,
     study_table,
 )
 
@@ -69,13 +67,6 @@ def test_table_has_facts_scores_and_paired_differences(study):
     assert "paper COMET-22" not in table
     shown = study_table(study, {("en-xx", "b"): "90.1?"})["paper COMET-22"].tolist()
     assert shown == ["", "90.1?", "", ""]
-
-
-def test_summary_has_the_paired_difference_beside_the_scores(study):
-    frame = study_summary(study).set_index(["system", "direction", "metric"])
-    assert frame.loc[("b", "en-xx", GAP), "mean"] == pytest.approx(0.2)
-    assert frame.loc[("b", "en-xx", GAP), "half"] == pytest.approx(0.2484, abs=1e-4)
-    assert frame.loc[("a", "xx-en", GAP), "mean"] == 0 and frame.loc[("b", "xx-en", "bleu"), "mean"] == 5.0
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
 from xalma.files import write_atomically
 from xalma.languages import (
+    ARROWS,
     ENGLISH,
     GROUP_NAMES,
     adapter_name,
@@ -136,10 +137,15 @@ def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     right = [is_numeric_dtype(column) and not is_bool_dtype(column) for column in columns]
     if "direction" in frame:
         frame = frame.assign(direction=frame["direction"].astype(str).str.replace("-", "→"))
-    shown = frame.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals)))
-    names = [re.sub(r"^stage(\d)$", r"stage \1", str(name)) for name in frame]
+    shown = frame.apply(lambda column: column.map(lambda cell: _named(shown_cell(cell, decimals))))
+    names = [_named(str(name)) for name in frame]
     lines = [names, ["---:" if side else ":---" for side in right], *shown.astype(str).to_numpy().tolist()]
     return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
+
+
+def _named(text: str) -> str:
+    """Stages and direction classes as the prose writes them: stage 4, en→xx."""
+    return re.sub(r"^stage(\d)$", r"stage \1", re.sub(r"\b(en-xx|xx-en)\b", lambda way: ARROWS[way[1]], text))
 
 
 def show(frame: pd.DataFrame, decimals: int = 2) -> None:
@@ -243,7 +249,7 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
               "bits_per_byte": "Bits per byte of the reference", "text_bits": "Bits per byte of text alone",
               "partner_gain": "Partner gain, bits per byte"}  # fmt: skip
     label = labels.get(metric, metric)
-    return f"{label}, mean over directions, {before} → {after}: " + "; ".join(parts) + "."
+    return f"{label}, mean over directions, {_named(before)} → {_named(after)}: " + "; ".join(parts) + "."
 
 
 def group_scores(

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = face(
     published="write_figures",
     real_base="ladder_steps methods_dots",
     studies=(
-        "amount_figure difference_dots eta_sweep gradient_curves interval_bars module_bars probe_curves quality_figure "
+        "amount_figure difference_dots eta_sweep gradient_curves module_bars probe_curves quality_figure "
         "rate_curves tau_curves tau_lines"
     ),
     training="arpo_figure direction_heatmap ladder_figure language_dots learning_curves partner_lines",

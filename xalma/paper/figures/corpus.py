@@ -116,12 +116,15 @@ def group_sizes() -> Figure:
 
 
 def token_costs(sizes: pd.DataFrame) -> Figure:
-    """Bars of `text_sizes`: tokens of each language next to English; hatched where the tokenizer never saw it."""
+    """Bars of `text_sizes`: tokens of each language next to English; hatched where the tokenizer never saw it.
+
+    Where no language is known to have been seen, as with a pretrained base's tokenizer, none is hatched.
+    """
     sizes = sizes.set_index("language").loc[by_group(sizes["language"])]
     fig, ax = subplots(size=(10.0, 3.6))
     bars = ax.bar(sizes.index, sizes["x English"], color=[colour_of(code) for code in sizes.index], width=0.8)
     for bar, seen in zip(bars, sizes["in tokenizer"], strict=True):
-        if not seen:
+        if not seen and sizes["in tokenizer"].any():
             bar.set(hatch="////", alpha=0.45, edgecolor=INK, linewidth=0.3)
     ax.axhline(1, color=INK, linewidth=1, linestyle="--")
     ax.tick_params(axis="x", labelsize=8)
@@ -131,7 +134,8 @@ def token_costs(sizes: pd.DataFrame) -> Figure:
            title="Tokens for the same content, next to English")  # fmt: skip
     seen = Patch(color="#777777", label="seen by the tokenizer")
     unseen = Patch(facecolor="#DDDDDD", hatch="////", label="not seen")
-    ax.legend(handles=[seen] if sizes["in tokenizer"].all() else [seen, unseen], loc="upper left")
+    if 0 < sizes["in tokenizer"].sum() < len(sizes):
+        ax.legend(handles=[seen, unseen], loc="upper left")
     return fig
 
 
@@ -147,25 +151,31 @@ def rules_scatter(rules: pd.DataFrame, chosen: Sequence[str], title: str) -> Fig
         one = rules[rules["rule"] == rule].set_index("language")
         shares = 100 * one["tokens"]
         ax.scatter(one["epochs"], shares, c=[colour_of(code) for code in one.index], s=22, zorder=2)
-        named = dict.fromkeys([*({"en"} & set(one.index)), one["epochs"].idxmax(), one["epochs"].idxmin()])
-        for code in named:
-            left = one["epochs"][code] > one["epochs"].median()
-            ax.annotate(language(code).name, (one["epochs"][code], shares[code]), fontsize=8,
-                        xytext=(-5, 5) if left else (5, 5), textcoords="offset points",
-                        ha="right" if left else "left")  # fmt: skip
+        least, most = _extremes(one)
+        for code in dict.fromkeys([*({"en"} & set(one.index)), least, most]):
+            beside = shares[code] / shares.median()  # of dots on one line, one name above and one below
+            above = beside > 1.05 or (beside > 0.95 and code != most)
+            ax.annotate(language(code).name, (one["epochs"][code], shares[code]), fontsize=8, ha="center",
+                        xytext=(0, 6 if above else -13), textcoords="offset points")  # fmt: skip
         ax.axvline(1, color=INK, linewidth=0.8, linestyle="--")
         ax.set_title(rule, fontsize=10)
         ax.grid(True, axis="both")
     for name, switch in (("tokens", axes[0][0].set_yscale), ("epochs", axes[0][0].set_xscale)):
         if rules[name].max() > 10 * rules[name].min():
             switch("log")
-    axes[0][0].margins(0.15)
     for ax in axes[0]:
+        ax.margins(0.2)
         ax.set_xlabel("epochs")
     axes[0][0].set_ylabel("share of the tokens (percent)")
     fig.suptitle(f"{title}; dashed: the text is read once", x=0.01, ha="left", fontsize=11, fontweight="bold")
     group_legend(fig, (0, *GROUP_NAMES), loc="outside lower center", ncols=3)
     return fig
+
+
+def _extremes(one: pd.DataFrame) -> tuple[str, str]:
+    """The languages read least and most often; of those that are read equally often, the largest and the smallest."""
+    order = sorted(one.index, key=lambda code: (float(f"{one['epochs'][code]:.3g}"), -one["tokens"][code]))
+    return order[0], order[-1]
 
 
 def corpus_sizes(sizes: pd.DataFrame) -> Figure:
@@ -316,7 +326,7 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
     ax.set_title(
         "Mean similarity to each group. Frame: the paper's group. Bold: the most similar one.", fontsize=10
     )
-    fig.colorbar(image, ax=ax, shrink=0.8)
+    fig.colorbar(image, ax=ax, label="mean similarity", shrink=0.8)
     return fig
 
 

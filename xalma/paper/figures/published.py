@@ -36,7 +36,8 @@ def alma_figure() -> Figure:
         for i, (system, row) in enumerate(wide.dropna().reindex(systems).iterrows()):
             comet, text = row["COMET-22"], f"{row['COMET-22']:.1f}  (BLEU {row['BLEU']:.1f})"
             if comet == comet:  # not NaN
-                ax.plot(comet, i, "o", ms=8, color=OURS if str(system).startswith("ALMA") else THEIRS)
+                face = INK if str(system).startswith("ALMA") else "white"
+                ax.plot(comet, i, "o", ms=8, mec=INK, mfc=face)
                 ax.text(comet + 0.6, i, text, va="center", fontsize=8)
         ax.set(
             title=ARROWS[direction],
@@ -46,6 +47,9 @@ def alma_figure() -> Figure:
         )
         ax.set_yticklabels(systems)
         ax.grid(False)
+    for label, face in (("ALMA", INK), ("other systems", "white")):
+        axes[0].plot([], [], "o", ms=8, mec=INK, mfc=face, label=label)
+    axes[0].legend(loc="lower right")
     return fig
 
 
@@ -144,9 +148,16 @@ def stages_figure(ours: pd.DataFrame | None = None, metric: str = "BLEU") -> Fig
         shown = ours.assign(shown=ours["value"].map("{:.1f}".format), confidence="seed")
         panels.append((axes[0][1], shown, f"{metric}, Group 6", "Ours, another metric and model"))
     for ax, frame, label, title in panels:
+        sides = {
+            direction: frame[frame["direction"] == direction].set_index("system").reindex(stages)
+            for direction in DIRECTION_COLOURS
+        }
+        first, second = (side["value"].to_numpy(dtype=float) for side in sides.values())
         for direction, colour in DIRECTION_COLOURS.items():
-            side = frame[frame["direction"] == direction].set_index("system").reindex(stages)
-            _dots(ax, side, colour, ARROWS[direction])
+            above = (first >= second) == (
+                direction == "en-xx"
+            )  # the higher number over its point, the lower below
+            _dots(ax, sides[direction], colour, ARROWS[direction], above)
         ax.set(title=title, ylabel=label, xticks=range(len(stages)), xlim=(-0.6, len(stages) - 0.4))
         ax.set_xticklabels([_short(stage) for stage in stages], fontsize=8)
         ax.margins(y=0.15)
@@ -154,7 +165,7 @@ def stages_figure(ours: pd.DataFrame | None = None, metric: str = "BLEU") -> Fig
     return fig
 
 
-def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str) -> None:
+def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str, above: np.ndarray) -> None:
     """A printed column as dots with their numbers, open where a digit is unsure; "not readable" where there is none."""
     ax.plot(range(len(side)), side["value"], color=colour, lw=0.8, label=label)
     for x, (value, shown, confidence) in enumerate(
@@ -162,10 +173,8 @@ def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str) -> None:
     ):
         if value == value:  # not NaN
             ax.plot(x, value, "o", mec=colour, mfc="white" if confidence == "unsure" else colour)
-            above = 7 if label == ARROWS["en-xx"] else -13
-            ax.annotate(
-                shown, (x, value), xytext=(0, above), textcoords="offset points", ha="center", fontsize=8
-            )
+            ax.annotate(shown, (x, value), xytext=(0, 7 if above[x] else -14), textcoords="offset points", ha="center",
+                        fontsize=8)  # fmt: skip
         else:  # on the axis, wherever that begins
             at = x + (0.12 if label == ARROWS["xx-en"] else -0.12)
             ax.text(at, 0.02, "not readable", transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="bottom",

@@ -6,9 +6,13 @@ import re
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xalma.paper.figures.style import subplots, use_style
+from xalma.paper.figures.style import INK, REJECTED, subplots, use_style
+from xalma.paper.figures.training import STAGE_LABELS
+
+STAGE_NAMES = STAGE_LABELS | {"sft+": "4+\nSFT goes on"}
 
 _SHOWN = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]\*?")
 
@@ -25,43 +29,54 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
     names = [name for name in stages if name in table and any(parsed(cell) for cell in table[name])]
     if not names:
         return None
-    fig, axes = subplots(1, 2, (10.0, 4.2), sharey=True)
+    fig, axes = subplots(1, 2, (10.0, 4.6), sharey=True)
     for ax, (side, rows) in zip(axes, table.groupby("direction", sort=False), strict=True):
+        ends = []  # (height, x, name) of each grey line's end
         for _, row in rows.iterrows():
-            points = [(i, parsed(row[name])) for i, name in enumerate(names) if parsed(row[name])]
-            every = row["group"] == "all"
-            places, values = [i for i, _ in points], [value for _, value in points]
+            places = [i for i, name in enumerate(names) if parsed(row[name])]
+            values = [parsed(row[names[i]]) or (0.0, 0.0, 0.0) for i in places]
             middle = [value[0] for value in values]
-            ax.plot(
-                places,
-                middle,
-                color="black" if every else "0.75",
-                lw=2 if every else 1,
-                zorder=3 if every else 1,
-            )
-            if every and values:
-                low, high = ([abs(value[k] - value[0]) for value in values] for k in (1, 2))
-                ax.errorbar(places, middle, [low, high], fmt="o", color="black", zorder=4)
+            if row["group"] == "all":
+                errors = [[abs(value[k] - value[0]) for value in values] for k in (1, 2)]
+                ax.errorbar(
+                    places, middle, errors, fmt="o-", color=INK, lw=2, zorder=4, label="all, 95 % interval"
+                )
             elif values:
-                label = "High" if str(row["group"]).startswith("all") else str(row["group"]).split()[0]
-                ax.annotate(label, (places[-1], middle[-1]), fontsize=7, color="0.4")
-        ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
+                ax.plot(places, middle, color="0.7", lw=1)
+                name = "High" if str(row["group"]).startswith("all") else str(row["group"]).split()[0]
+                ends.append((middle[-1], places[-1], name))
+        ax.set_xticks(range(len(names)), [STAGE_NAMES.get(name, name) for name in names])
         ax.set_title(side.replace("-", "→"))
+        _name_ends(ax, ends)
+    axes[0].plot([], [], color="0.7", lw=1, label="a group (its number), or all High languages")
     axes[0].set_ylabel(metric)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
+
+
+def _name_ends(ax: Axes, ends: Sequence[tuple[float, int, str]]) -> None:
+    """Each line's name at its end, moved up where two would lie on each other."""
+    low, high = ax.get_ylim()
+    floor = {}  # by x: where the next name may stand
+    for height, x, name in sorted(ends):
+        at = max(height, floor.get(x, low))
+        floor[x] = at + 0.036 * (high - low)
+        ax.annotate(
+            name, (x, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color="0.3"
+        )
 
 
 def methods_dots(table: pd.DataFrame) -> Figure | None:
     """What each method adds to SFT in BLEU and in chrF++, a dot per learning rate, with intervals; None for no rows."""
     use_style()
-    columns = {"bleu, less stage 4": "BLEU, less SFT's", "chrf++, less stage 4": "chrF++, less SFT's"}
+    columns = {"bleu, less stage 4": "BLEU − SFT", "chrf++, less stage 4": "chrF++ − SFT"}
     if not set(columns) <= set(table):
         return None
     table = table[table["rate"].astype(bool)]
     methods, rates = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["rate"]))
     if not methods:
         return None
-    fig, axes = subplots(1, 2, (10.0, 0.9 + 0.33 * len(methods)), sharey=True)
+    fig, axes = subplots(1, 2, (10.0, 1.3 + 0.33 * len(methods)), sharey=True)
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for i, rate in enumerate(rates):
             rows = table[table["rate"] == rate]
@@ -69,10 +84,14 @@ def methods_dots(table: pd.DataFrame) -> Figure | None:
             at = [methods.index(name) + 0.24 * (i - (len(rates) - 1) / 2) for name in rows["method"]]
             middle = [value[0] for value in values]
             errors = [[abs(value[k] - value[0]) for value in values] for k in (1, 2)]
-            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], ms=5, label=f"learning rate {rate}")
-        ax.axvline(0, color="0.6", lw=1, zorder=0)
+            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], color=(INK, REJECTED)[i % 2], ms=5,
+                        label=f"learning rate {rate}")  # fmt: skip
+        ax.axvline(0, color=INK, lw=1, zorder=0)
         ax.set_yticks(range(len(methods)), methods)
         ax.set_xlabel(label)
+        ax.grid(True, axis="x")
     axes[0].invert_yaxis()
-    axes[0].legend(loc="lower left", fontsize=8)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title="95 % intervals"
+    )
     return fig

@@ -239,22 +239,24 @@ def eta_sweep(frame: pd.DataFrame, beside: pd.DataFrame, panels: Sequence[tuple[
     return fig
 
 
-def difference_dots(table: pd.DataFrame, column: str, title: str) -> Figure:
+def difference_dots(
+    table: pd.DataFrame, column: str, title: str, *, rows_are: str = "method", measure: str = "BLEU"
+) -> Figure:
     """Differences from a baseline as dots with their intervals, a panel per direction class, a row per method.
 
-    table: method, direction (en→xx or xx→en), `column`, its ±.
+    table: `rows_are`, direction (en→xx or xx→en), `column`, its ±. One scale for both panels.
     """
-    fig, axes = subplots(1, 2, (10, 1.4 + 0.3 * table["method"].nunique()), sharex=True, sharey=True)
-    methods = list(dict.fromkeys(table["method"]))
+    methods = list(dict.fromkeys(table[rows_are]))
+    fig, axes = subplots(1, 2, (10, 1.4 + 0.3 * len(methods)), sharex=True, sharey=True)
     for ax, (arrow, colour, _) in zip(axes, BAR_DIRECTIONS.values(), strict=True):
-        rows = table[table["direction"] == arrow].set_index("method").reindex(methods)
+        rows = table[table["direction"] == arrow].set_index(rows_are).reindex(methods)
         ax.errorbar(
             rows[column], range(len(methods)), xerr=rows[f"{column} ±"], fmt="o", color=colour, capsize=3
         )
         ax.axvline(0, color=INK, linewidth=1)
         ax.set_yticks(range(len(methods)), methods)
         ax.grid(True, axis="x")
-        ax.set(title=arrow, xlabel=f"BLEU {column}")
+        ax.set(title=arrow, xlabel=f"{measure} {column}")
     axes[0].invert_yaxis()
     fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
@@ -263,45 +265,6 @@ def difference_dots(table: pd.DataFrame, column: str, title: str) -> Figure:
 def chosen_rows(frame: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     """Which rows of a summary are of this metric and direction class."""
     return (frame["metric"] == metric) & (frame["direction"] == direction)
-
-
-def interval_bars(
-    summary: pd.DataFrame, labels: Mapping[str, str], panels: Sequence[tuple[str, str]], baseline: str, title: str,
-    *, one_scale: bool = False,
-) -> Figure:  # fmt: skip
-    """Horizontal bars of means with intervals: a row per system of `labels`, a panel for each (metric, axis label).
-
-    summary: `seeds.summary`, both direction classes as two bars. baseline: the system whose values run through as
-    dotted lines. one_scale: the panels' values can be compared.
-    """
-    size = (10, 1.4 + 0.42 * len(labels))
-    fig, axes = subplots(1, len(panels), size=size, sharex=one_scale, sharey=True, squeeze=False)
-    names = list(labels)
-    for ax, (metric, axis_label) in zip(axes[0], panels, strict=True):
-        for direction, (arrow, colour, shift) in BAR_DIRECTIONS.items():
-            rows = summary[chosen_rows(summary, metric, direction)]
-            rows = rows.set_index("system").reindex(names)
-            half = None if rows["half"].isna().all() else rows["half"]
-            ax.barh(np.arange(len(names)) + shift, rows["mean"], 0.36, xerr=half, color=colour, label=arrow,
-                    error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
-            ax.axvline(rows.loc[baseline, "mean"], color=colour, linestyle=":", linewidth=1.2)
-        ax.set_xlabel(axis_label)
-        ax.grid(True, axis="x")
-        ax.grid(False, axis="y")
-        ax.set_yticks(range(len(names)), [labels[name] for name in names])
-    axes[0, 0].invert_yaxis()
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    note = f"dotted: {labels[baseline]}" + (
-        "; whiskers: 95 % over seeds" if summary["half"].notna().any() else ""
-    )
-    fig.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower right",
-        ncols=2,
-        title=note,
-        title_fontsize=9,
-    )
-    return fig
 
 
 def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str) -> Figure:
@@ -328,7 +291,7 @@ def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str
     return fig
 
 
-ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#4477AA"}
+ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#555555"}  # not those of the directions, which are the panels
 LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits per byte (less is better)"}
 
 

@@ -159,7 +159,7 @@ def arpo_figure(logs: pd.DataFrame) -> Figure:
     logs: stage 5's. The last panels show the change since before training, in nats per token.
     """
     groups = list(dict.fromkeys(logs["group"]))
-    fig, axes = _panels(2 + len(groups), columns=min(4, 2 + len(groups)))
+    fig, axes = _panels(2 + len(groups), columns=2, height=2.9)
     for group, rows in logs.groupby("group"):
         train = rows[rows["kind"] == "train"]
         for ax, column in zip(axes, ("z", "tau"), strict=False):
@@ -274,7 +274,7 @@ def _write_values(ax: Axes, stages: Sequence[str], values: pd.Series, decimals: 
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             ax.annotate(
                 f"{value:.{decimals}f}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9,
-                bbox=box,
+                bbox=box, zorder=5,
             )  # fmt: skip
 
 

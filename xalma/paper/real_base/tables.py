@@ -178,6 +178,22 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     return pd.DataFrame({name: ["not measured"]})
 
 
+READABLE = {
+    "bleu": "BLEU", "chrf++": "chrF++", "bits_per_byte": "bits per byte", "bleu, less stage 4": "BLEU − SFT",
+    "chrf++, less stage 4": "chrF++ − SFT", OFF_TARGET: "off-target %", "stage4": "SFT", "stage5": "ARPO",
+}  # fmt: skip
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `read_table` as a page shows it: without rows and columns in which nothing was measured."""
+    missing = table.eq("not measured")
+    scores = [name for name in table if missing[name].any()]
+    table = table.loc[~missing[scores].all(axis=1) if scores else table.index, ~missing.all()]
+    if "metric" in table:
+        table = table.assign(metric=table["metric"].map(lambda name: READABLE.get(name, name)))
+    return table.rename(columns=READABLE)
+
+
 def read_about(folder: Path) -> pd.DataFrame:
     """What the tables rest on: segments, draws, intervals."""
     path = folder / "tables" / "12_about.json"

@@ -27,7 +27,5 @@ __all__, __getattr__, __dir__ = face(
         "has_styles label_of rates_frame read_styles style_findings style_folder style_pairs style_probes style_study "
         "style_table styles_folder table5"
     ),
-    study=(
-        "BITS file_records file_study PANELS read_study study_findings study_note study_summary study_table"
-    ),
+    study=("BITS file_records file_study read_study study_findings study_note study_table"),
 )

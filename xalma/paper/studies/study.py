@@ -17,19 +17,12 @@ import pandas as pd
 from xalma.evaluation.records import Record, footnote, off_target_label, read_records, write_records
 from xalma.files import read_json, write_json
 from xalma.languages import ARROWS
-from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired, summary
+from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired
 from xalma.training.ladder import BITS_SIGNATURE
 from xalma.training.workers import one_share as one_share
 
 BITS = "bits_per_byte"
 _SCORES = {"BLEU": "bleu", "chrF": "chrf", "bits per byte": BITS}  # columns with an interval
-GAP = "gap"  # bits per byte minus the baseline's, seed by seed
-PANELS = [
-    ("bleu", "BLEU"),
-    ("chrf", "chrF"),
-    (BITS, "bits per byte,\nless is better"),
-    (GAP, "bits per byte\n− baseline"),
-]
 
 
 @dataclass(frozen=True)
@@ -85,18 +78,6 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             )
             rows.append(row | {column: mean[metric] for column, metric in rates.items()})
     return pd.DataFrame(rows)
-
-
-def study_summary(study: Study) -> pd.DataFrame:
-    """`seeds.summary` with `GAP` as a metric more, for the panels `PANELS` of `plots.preference.interval_bars`."""
-    values = by_seed(study.records).sort_index()
-    gaps = [
-        {"system": name, "direction": direction, "metric": GAP, "mean": mean, "half": half}
-        for direction in ARROWS
-        for name in study.systems
-        for mean, half in [paired(values, name, study.baseline, direction, BITS)]
-    ]
-    return pd.concat([summary(study.records), pd.DataFrame(gaps)], ignore_index=True)
 
 
 def study_note(study: Study, made: str) -> str:
