@@ -321,15 +321,29 @@ marks a number that we are unsure of. Tables are lettered as in that folder: of 
 """
 
 
+WORDS_PER_MINUTE = 200
+EXERCISE_MINUTES = {"★": 5, "★★": 8, "★★★": 15}  # our estimate, by level
+
+
+def study_minutes(notebook: Path) -> int:
+    """Minutes to read a notebook's text, formulas aside, and to solve its exercises; a multiple of five."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    levels = re.findall(r"^\*\*Exercise \d+ (★+)", text, re.MULTILINE)
+    words = len(re.sub(r"\$\$.*?\$\$", " ", text, flags=re.DOTALL).split())
+    return 5 * round((words / WORDS_PER_MINUTE + sum(EXERCISE_MINUTES[level] for level in levels)) / 5)
+
+
 def with_minutes(text: str) -> str:
-    """The syllabus with the minutes of each notebook, from the cost files of the committed runs."""
+    """The syllabus with each notebook's minutes: of a run, from the committed cost files, and of study."""
     seconds = {}
     for profile in ("real", "alma-tiny", "tiny"):
         cost = json.loads((ROOT / "results" / profile / "cost.json").read_text(encoding="utf-8"))
         seconds |= cost["seconds"]
     for name, value in seconds.items():
-        row = rf"^(\| \[{name[:2]}\]\([^)]*\) \| )[^|]*"
-        text = re.sub(row, rf"\g<1>{value / 60:.1f} ", text, flags=re.MULTILINE)
+        study = study_minutes(ROOT / "notebooks" / f"{name}.ipynb")
+        row = rf"^(\| \[{name[:2]}\]\([^)]*\) \| )[^|]*\|[^|]*"
+        text = re.sub(row, rf"\g<1>{value / 60:.1f} | {study} ", text, flags=re.MULTILINE)
     return text
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import runpy
 
 import pytest
@@ -39,6 +41,27 @@ def test_the_page_is_what_the_results_say():
     assert MADE["PAGE"].read_text(encoding="utf-8") == MADE["page"]()
     syllabus = MADE["SYLLABUS"].read_text(encoding="utf-8")
     assert syllabus == MADE["with_minutes"](syllabus)
+
+
+def test_minutes_of_study_are_words_and_exercises(tmp_path):
+    """By hand: 2,000 words at 200 per minute, a formula that counts for nothing, 5 + 8 + 15 minutes of exercises."""
+    exercises = [f"**Exercise {n} {level} · x**\n" for n, level in enumerate(("★", "★★", "★★★"), 1)]
+    text = "word " * 2000 + "$$" + "x " * 900 + "$$\n" + "".join(exercises)
+    cells = [{"cell_type": "markdown", "source": [text]}, {"cell_type": "code", "source": ["word " * 900]}]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    assert MADE["study_minutes"](tmp_path / "n.ipynb") == 40  # 38.1 + the words of the exercises' headings
+
+
+def test_the_first_page_and_each_notebook_say_how_long_they_take():
+    """Notebook 00's list has the syllabus' minutes of study; each first cell says the minutes of its run."""
+    first = (ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        study = MADE["study_minutes"](notebook)
+        if notebook.stem != "00_start_here":
+            row = re.search(rf"\({notebook.name}\) \| [^|]* \| (\d):(\d\d) \|", first)
+            assert row and abs(60 * int(row[1]) + int(row[2]) - study) <= 5, f"{notebook.name}: {study} minutes"
+        head = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
+        assert re.search(r"cost\.\*\* .*?([Uu]nder a minute|[Aa]bout \w+ minutes?)", head), notebook.name
 
 
 def test_a_number_of_the_page_is_that_of_its_file():
