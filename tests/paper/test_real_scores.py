@@ -88,6 +88,8 @@ def test_a_page_leaves_out_what_was_not_measured() -> None:
         ("de-en", "bleu", "not measured", "not measured"),
     ]
     table = pd.DataFrame(rows, columns=["direction", "metric", "base", "stage1"])
+    partly = table.assign(stage1=["2.00 [1.50, 2.50]", "not measured"], base="1.00 [0.50, 1.50]")
+    assert readable(partly)["stage1"].tolist() == ["2.00 [1.50, 2.50]", "not measured"]
     assert readable(table).to_dict("list") == {
         "direction": ["en-de"], "metric": ["BLEU"], "base": ["1.00 [0.50, 1.50]"],
     }  # fmt: skip

@@ -59,7 +59,9 @@ def test_the_first_page_and_each_notebook_say_how_long_they_take():
         study = MADE["study_minutes"](notebook)
         if notebook.stem != "00_start_here":
             row = re.search(rf"\({notebook.name}\) \| [^|]* \| (\d):(\d\d) \|", first)
-            assert row and abs(60 * int(row[1]) + int(row[2]) - study) <= 5, f"{notebook.name}: {study} minutes"
+            assert row and abs(60 * int(row[1]) + int(row[2]) - study) <= 5, (
+                f"{notebook.name}: {study} minutes"
+            )
         head = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
         assert re.search(r"cost\.\*\* .*?([Uu]nder a minute|[Aa]bout \w+ minutes?)", head), notebook.name
 

@@ -1,7 +1,7 @@
 """Figures: tidy rows in, a matplotlib Figure out, all in one style; one file for each set of notebooks.
 
 Every figure starts from `subplots` here, so that a notebook shows it once, as the last value of its cell. Figures carry
-Latin letters only (codes and English names): matplotlib's own font has no Indic, Thai or CJK letters.
+Latin letters only (codes and English names), but for those of tokens, which `letters` writes in any script.
 """
 
 from __future__ import annotations
