@@ -55,15 +55,27 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
 
 
 def _name_ends(ax: Axes, ends: Sequence[tuple[float, int, str]]) -> None:
-    """Each line's name at its end, moved up where two would lie on each other."""
+    """Each line's name at its end; names that would lie on each other stand evenly around their middle."""
     low, high = ax.get_ylim()
-    floor = {}  # by x: where the next name may stand
-    for height, x, name in sorted(ends):
-        at = max(height, floor.get(x, low))
-        floor[x] = at + 0.036 * (high - low)
-        ax.annotate(
-            name, (x, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color="0.3"
-        )
+    gap = 0.036 * (high - low)
+    piles: list[tuple[int, list[float], list[str]]] = []  # where, heights, names
+    for height, x, name in sorted(ends, key=lambda end: (end[1], end[0])):
+        piles.append((x, [height], [name]))
+        while len(piles) > 1 and piles[-2][0] == x and _edge(piles[-1], -gap) < _edge(piles[-2], gap) + gap:
+            _, heights, names = piles.pop()
+            piles[-1] = (x, piles[-1][1] + heights, piles[-1][2] + names)
+    for pile in piles:
+        for i, name in enumerate(pile[2]):
+            at = (pile[0], _edge(pile, -gap) + i * gap)
+            ax.annotate(
+                name, at, xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color="0.3"
+            )
+
+
+def _edge(pile: tuple[int, list[float], list[str]], gap: float) -> float:
+    """The highest name's place in a pile, the lowest one's for a negative gap."""
+    heights = pile[1]
+    return sum(heights) / len(heights) + (len(heights) - 1) / 2 * gap
 
 
 def methods_dots(table: pd.DataFrame) -> Figure | None:
