@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from xalma.paper.figures.style import INK, REJECTED, subplots, use_style
 from xalma.paper.figures.training import STAGE_LABELS
 
-STAGE_NAMES = STAGE_LABELS | {"sft+": "4+\nSFT goes on"}
+AFTER = STAGE_LABELS | {"sft+": "4+\nSFT goes on"}
 
 _SHOWN = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]\*?")
 
@@ -45,7 +45,7 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
                 ax.plot(places, middle, color="0.7", lw=1)
                 name = "High" if str(row["group"]).startswith("all") else str(row["group"]).split()[0]
                 ends.append((middle[-1], places[-1], name))
-        ax.set_xticks(range(len(names)), [STAGE_NAMES.get(name, name) for name in names])
+        ax.set_xticks(range(len(names)), [AFTER.get(name, name) for name in names])
         ax.set_title(side.replace("-", "→"))
         _name_ends(ax, ends)
     axes[0].plot([], [], color="0.7", lw=1, label="a group (its number), or all High languages")
