@@ -18,6 +18,7 @@ import pytest
 from xalma.cli import main as cli
 from xalma.systems.chat.endpoint import Endpoint
 from xalma.systems.chat.journal import Journal
+from xalma.systems.chat.threads import in_thread
 from xalma.systems.registry import open_system
 from xalma.systems.table import SYSTEMS
 
@@ -382,3 +383,21 @@ def test_outputs_of_a_test_set_say_the_whole_cost_first(serve, tmp_path, capsys)
     assert len((tmp_path / "out" / "journal.jsonl").read_text().splitlines()) == 24
     assert cli.main(argv) == 0, "the journal was let go"
     assert len(server.paid) == 24 and set(server.paid.values()) == {1}
+
+
+def test_an_answer_broken_off_half_read_is_closed_with_its_loop():
+    closed, kept = [], []
+
+    async def chunks():
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(True)
+
+    async def work():
+        kept.append(chunks())
+        assert await anext(kept[0]) == 1
+
+    in_thread(work())
+    assert closed

@@ -19,11 +19,15 @@ def in_thread(work: Coroutine[Any, Any, None]) -> None:
 
     def run() -> None:
         try:
-            outcome.set_result(loop.run_until_complete(task))
+            try:
+                loop.run_until_complete(task)
+            finally:
+                loop.run_until_complete(loop.shutdown_asyncgens())  # an answer that was broken off half-read
+                loop.close()
         except BaseException as error:
             outcome.set_exception(error)
-        finally:
-            loop.close()
+        else:
+            outcome.set_result(None)
 
     thread = Thread(target=run, daemon=True)  # it must not hold up the end of the process
     thread.start()
