@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from xalma.cli.options import add_testset, at_least_one, key_values, require
+from xalma.cli.options import add_intervals, add_testset, at_least_one, key_values, require
 from xalma.cli.systems import add_endpoint_options, add_options
 
 
@@ -33,6 +33,7 @@ def add_score(commands: Any) -> None:
         "--results", metavar="DIR", help="write records, intervals, tests and tables to DIR/<testset>"
     )
     add_testset(score)
+    add_intervals(score)
     score.add_argument(
         "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, xcomet-xxl, xcomet-xxl-qe, "
         "cometkiwi, cometkiwi-xl, cometkiwi-xxl, metricx24, metricx24-qe, "
@@ -85,6 +86,7 @@ def add_compare(commands: Any) -> None:
     )
     compare.add_argument("--alpha", type=float, default=0.05)
     add_testset(compare)
+    add_intervals(compare)
     add_chosen_by(compare)
     compare.set_defaults(run=_compare)
 
@@ -168,11 +170,7 @@ def add_outputs(commands: Any) -> None:
         "outputs", help="a system's outputs for a test set, one line per segment, resumable"
     )
     outputs.add_argument("--system", required=True, help="name in `xalma systems`")
-    outputs.add_argument(
-        "--testset", required=True, help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder"
-    )
-    outputs.add_argument("--origin", default="data", help="data (default), sacrebleu or hub")
-    outputs.add_argument("--directions", help="en-de,de-en,…; default: all of the test set")
+    add_testset(outputs, required=True)
     outputs.add_argument("--out", required=True, metavar="DIR")
     add_options(outputs)
     outputs.set_defaults(run=_outputs)

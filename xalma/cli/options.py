@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 
-def add_testset(parser: argparse.ArgumentParser) -> None:
+def add_testset(parser: argparse.ArgumentParser, required: bool = False) -> None:
     parser.add_argument(
         "--testset",
+        required=required,
         help="flores200, wmt15 to wmt24, wmt24pp, ntrex, or a folder of <direction>/src.txt and ref.txt",
     )
     parser.add_argument("--origin", default="data", help="of the test set: data (default), sacrebleu or hub")
-    parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are outputs for")
+    parser.add_argument("--directions", help="en-de,de-en,…; default: all that there are")
+
+
+def add_intervals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes; default: one per core")
     parser.add_argument("--resample", choices=("segments", "documents"), default="segments",
                         help="what intervals and paired tests draw; documents where the set has them")  # fmt: skip

@@ -119,14 +119,14 @@ def json_lines(url: str, start: int = 0) -> Iterator[tuple[int, dict | None]]:
         yield number, row if isinstance(row, dict) else None
 
 
-def parquet_rows(url: str, columns: list[str] | None = None, start: int = 0) -> Iterator[tuple[int, dict]]:
+def parquet_rows(url: str, start: int = 0) -> Iterator[tuple[int, dict]]:
     """(row number, row) of a Parquet file, a batch of 1,000 rows in memory at a time."""
     from pyarrow import parquet
 
     def opened(row: int) -> Iterator[dict]:
         with fsspec.open(url, "rb") as file:
             seen = 0
-            for batch in parquet.ParquetFile(file).iter_batches(1000, columns=columns):
+            for batch in parquet.ParquetFile(file).iter_batches(1000):
                 if seen + len(batch) > row:
                     yield from batch.slice(max(0, row - seen)).to_pylist()
                 seen += len(batch)

@@ -20,8 +20,6 @@ from typing import Any
 
 from xalma.corpora.base import Corpus
 from xalma.corpora.registry import open_corpus
-from xalma.data.folding import key as key
-from xalma.data.folding import letters as letters
 from xalma.data.test_index import KINDS, Hit, TestIndex
 from xalma.profiles import Profile
 from xalma.runtime import data_root
