@@ -18,14 +18,19 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from xalma.corpora.test_sets import load
-from xalma.evaluation.metrics import sacrebleu_metric
+from xalma.corpora import load
+from xalma.evaluation import score
 from xalma.files import write_json
-from xalma.paper.real_base.context import Run
-from xalma.paper.real_base.decoding import decode_greedily
-from xalma.paper.real_base.pack import open_pack_model
-from xalma.paper.real_base.rows import limit, test_segments, with_shots
-from xalma.paper.real_base.tables import N_SHORT, SHORT
+from xalma.paper.real_base import (
+    N_SHORT,
+    SHORT,
+    Run,
+    decode_greedily,
+    limit,
+    open_pack_model,
+    test_segments,
+    with_shots,
+)
 from xalma.profiles import load_profile
 from xalma.runtime import provenance
 
@@ -51,13 +56,14 @@ def compared(
         ),
     }
     outputs["cut"] = [kept[row].tolist() for row in outputs["cut"]]
-    scorer = sacrebleu_metric("bleu", direction.split("-")[1])
+    references = [test.references[i] for i in index]
     row: dict[str, Any] = {"direction": direction, "n": len(index)}
     for name, ids in outputs.items():
         said = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        row[f"bleu {name}"] = round(scorer.corpus_score(said, [[test.references[i] for i in index]]).score, 2)
+        found = score(said, references, direction.split("-")[1], ["bleu"])[0]
+        row |= {f"bleu {name}": round(found.value, 2), "signature": found.signature}
     row["times as many tokens"] = round(sum(map(len, prompts)) / sum(map(len, again)), 3)
-    return row | {"signature": str(scorer.get_signature())}
+    return row
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -53,7 +53,7 @@ from transformers import (
 from xalma.data import IGNORE, PadCollator, like_lengths
 from xalma.files import read_json, write_json
 from xalma.models import attach_adapter
-from xalma.paper.real_base.pack import open_pack_model
+from xalma.paper.real_base import open_pack_model
 from xalma.profiles import REAL, TINY, Profile
 from xalma.runtime import mixed_precision, provenance
 from xalma.training import flops_per_token

@@ -5,7 +5,9 @@ from xalma import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     context="Run",
-    rows="blocks stream",
-    tables="METRICS read_about read_table readable run_profile STAGES",
+    decoding="decode_greedily",
+    pack="open_pack_model",
+    rows="blocks limit stream test_segments with_shots",
+    tables="METRICS N_SHORT read_about read_table readable run_profile SHORT STAGES",
     tasks="base_model module_on",
 )
