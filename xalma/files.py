@@ -173,20 +173,20 @@ def make_writable(folder: str | Path) -> Path:
     return folder
 
 
-def check_new(out: str | Path, option: str = TO) -> Path:
+def check_new(out: str | Path) -> Path:
     """`out`, a folder that is not there and can be made: found out before hours of work, writing nothing.
 
-    option: what chooses another one. Raises FileExistsError, or OSError in one sentence.
+    Raises FileExistsError, or OSError in one sentence.
     """
     out = Path(out)
     if out.exists():
-        raise FileExistsError(f"{out} is there already: choose a new folder, with {option}")
+        raise FileExistsError(f"{out} is there already: choose a new folder, with {TO}")
     parent = next(path for path in out.absolute().parents if path.exists())
     try:
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
         why = f"can't write in {parent} ({error.strerror})"
-        raise type(error)(f"{why}: choose a folder you may write, with {option}") from error
+        raise type(error)(f"{why}: choose a folder you may write, with {TO}") from error
     return out
 
 

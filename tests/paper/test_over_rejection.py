@@ -52,7 +52,7 @@ def test_methods_with_a_reference_do_not_see_similarity(label, push):
 
 
 def test_what_the_picture_says_near_zero():
-    near = gradient_frame(differences=[-0.05, 0.05]).set_index(["label", "difference"])
+    near = gradient_frame().round({"difference": 2}).set_index(["label", "difference"])
     for side in (-0.05, 0.05):
         assert near.loc[("CPO", side), "rejected"] < -0.04
         assert abs(near.loc[("ARPO detached", side), "rejected"]) < 0.01
@@ -66,13 +66,9 @@ def test_gradients_against_finite_differences(label):
     chosen, rejected = -1.0 * n, (-1.0 - 0.21) * n
     loss = pair_losses()[label]
     push = -(loss(chosen, rejected + step, n) - loss(chosen, rejected - step, n)) / (2 * step)
-    found = gradient_frame(differences=[0.21]).query("label == @label")["rejected"].item()
+    frame = gradient_frame().round({"difference": 2}).query("label == @label and difference == 0.21")
+    found = frame["rejected"].item()
     assert found == pytest.approx(push.item(), rel=1e-6)
-
-
-def test_gradient_frame_refuses_probabilities_above_one():
-    with pytest.raises(ValueError, match=r"chosen_avg=-0\.5"):
-        gradient_frame(chosen_avg=-0.5, differences=[-0.6])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS
 from xalma.paper.figures.style import CHOSEN, DIRECTION_COLOURS, INK, PALE, REJECTED, subplots
-from xalma.paper.studies.over_rejection import above_baseline, tau_curve
+from xalma.paper.studies.over_rejection import N_TOKENS, above_baseline, tau_curve
 from xalma.paper.studies.seeds import SFT, summary
 from xalma.paper.studies.style import label_of, last_logps, split_name
 from xalma.preference.methods import METHODS
@@ -71,11 +71,11 @@ _GRADIENT_ROWS = (
 )
 
 
-def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
+def gradient_curves(frame: pd.DataFrame) -> Figure:
     """`over_rejection.gradient_frame`: the push on the chosen (left) and on the rejected answer (right).
 
-    Above, CPO against ARPO with and without a gradient through tau; below, the other methods. n_tokens: the answer
-    length the frame was made with, for the likelihood term's own push, 1/n_tokens.
+    Above, CPO against ARPO with and without a gradient through tau; below, the other methods. The likelihood term's own
+    push is 1 / N_TOKENS.
     """
     fig, axes = subplots(2, 2, size=(10, 6.6), sharey="row", sharex=True)
     frame = frame[frame["difference"] <= 1.2]
@@ -90,7 +90,7 @@ def gradient_curves(frame: pd.DataFrame, n_tokens: int = 16) -> Figure:
             ax.axhline(0, color=INK, linewidth=1)
             ax.axvline(0, color=INK, linewidth=1, linestyle=":")
             ax.set_title(f"push on the {side} answer")
-        line[0].axhline(1 / n_tokens, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
+        line[0].axhline(1 / N_TOKENS, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
         line[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
         line[1].legend(*line[0].get_legend_handles_labels(), loc=corner, fontsize=8)
     note = {"xycoords": "data", "fontsize": 8, "ha": "left", "arrowprops": {"arrowstyle": "->", "color": INK}}

@@ -97,17 +97,15 @@ def group_legend(target: Axes | Figure, groups: Iterable[int] = tuple(GROUP_NAME
     target.legend(handles=[Patch(color=GROUP_COLOURS[g], label=names[g]) for g in groups], **more)
 
 
-def group_borders(ax: Axes, codes: list[str], axes: str = "xy", colour: str = "white") -> None:
-    """Lines between groups where columns ("x") or rows ("y") of a picture are `codes`; ticks in group colours."""
+def group_borders(ax: Axes, codes: list[str]) -> None:
+    """Lines between groups where columns and rows of a picture are `codes`; ticks in group colours."""
     borders = [
         i - 0.5 for i in range(1, len(codes)) if language(codes[i]).group != language(codes[i - 1]).group
     ]
     for name, set_ticks, draw in (("x", ax.set_xticks, ax.axvline), ("y", ax.set_yticks, ax.axhline)):
-        if name not in axes:
-            continue
         set_ticks(range(len(codes)), codes, fontsize=7.5)
         for label in ax.get_xticklabels() if name == "x" else ax.get_yticklabels():
             # darker: pale text is hard to read
             label.set_color([0.6 * part for part in to_rgb(colour_of(label.get_text()))])
         for border in borders:
-            draw(border, color=colour, linewidth=1.5)
+            draw(border, color="white", linewidth=1.5)

@@ -21,6 +21,7 @@ from xalma.preference.methods import METHODS
 from xalma.profiles import Profile
 from xalma.runs import read_log
 
+N_TOKENS = 16  # of each answer in `gradient_frame`
 PairLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -51,26 +52,22 @@ def pair_losses() -> dict[str, PairLoss]:
     }  # fmt: skip
 
 
-def gradient_frame(
-    chosen_avg: float = -1.0, n_tokens: int = 16, differences: Sequence[float] | None = None
-) -> pd.DataFrame:
+def gradient_frame() -> pd.DataFrame:
     """By autograd: label, difference, chosen, rejected; a row for each method and each similarity of the two answers.
 
     difference: average log-prob of chosen minus that of rejected, nats per token; 0 is "equally likely".
-    chosen, rejected: minus the gradient on each summed log-prob: above 0 it is pushed up.
-    chosen_avg is held fixed. Raises ValueError where a difference would make the rejected answer's probability 1.
+    chosen, rejected: minus the gradient on each summed log-prob: above 0 it is pushed up. The chosen answer's average
+    is held at -1; both have N_TOKENS.
     """
-    if differences is None:
-        # both sides of 0, not 0 itself: |z| has a kink there
-        differences = [x / 50 + 0.01 for x in range(round(-45 * min(1.0, -chosen_avg)), 125)]
-    if max(chosen_avg - x for x in differences) >= 0:
-        raise ValueError(f"differences must stay above chosen_avg={chosen_avg}: a log-probability is below 0")
+    differences = [
+        x / 50 + 0.01 for x in range(-45, 125)
+    ]  # both sides of 0, not 0 itself: |z| has a kink there
     d = torch.tensor(differences, dtype=torch.float64)
-    n = torch.full_like(d, n_tokens)
+    n = torch.full_like(d, N_TOKENS)
     rows = []
     for label, loss in pair_losses().items():
-        chosen = (torch.full_like(d, chosen_avg) * n).requires_grad_()
-        rejected = ((chosen_avg - d) * n).requires_grad_()
+        chosen = (-n).requires_grad_()
+        rejected = ((-1 - d) * n).requires_grad_()
         up, down = torch.autograd.grad(loss(chosen, rejected, n).sum(), (chosen, rejected))
         frame = {
             "label": label,
