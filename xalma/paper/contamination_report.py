@@ -70,12 +70,8 @@ def alma_texts(root: Path) -> list[Text]:
         for part in ("train", "valid"):
             files = [folder / f"{part}.{code}.txt" for code in (other, ENGLISH)]
             if files[0].exists():
-                texts.append(
-                    Text(
-                        f"alma-human/{folder.name} {part}",
-                        dict(zip((other, ENGLISH), check_parallel(files), strict=True)),
-                    )
-                )
+                sides = dict(zip((other, ENGLISH), check_parallel(files), strict=True))
+                texts.append(Text(f"alma-human/{folder.name} {part}", sides))
     return texts
 
 
@@ -209,15 +205,8 @@ def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFr
             whole = in_order and all(span[-1] - span[0] + 1 == n for span in spans.values())
             whole = whole and n - len(places) <= len(places) // 20
             at_end = whole and all(span[-1] == lengths[file] - 1 for file, span in spans.items())
-            rows.append(
-                (
-                    ", ".join(files),
-                    len(places),
-                    n if whole else 0,
-                    at_end,
-                    KNOWN_SIZES.get(n, "") if whole else "",
-                )
-            )
+            n_block, name = (n, KNOWN_SIZES.get(n, "")) if whole else (0, "")
+            rows.append((", ".join(files), len(places), n_block, at_end, name))
     return pd.DataFrame(
         rows, columns=["files", "shared English lines", "in one block", "at the end", "by its size"]
     )

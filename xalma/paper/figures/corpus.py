@@ -60,15 +60,8 @@ def idea(direction: str = "en-fi") -> Figure:
     fig, ax = subplots(size=(9.5, 5.0))
     ax.set(xlim=(0, 12), ylim=(0, 6.7))
     ax.axis("off")
-    _box(
-        ax,
-        0.1,
-        4.6,
-        2.3,
-        1.2,
-        f"{language(src).name} to {language(tgt).name}:\n“{_SAID.get(src, '…')}”",
-        "white",
-    )
+    asked = f"{language(src).name} to {language(tgt).name}:\n“{_SAID.get(src, '…')}”"
+    _box(ax, 0.1, 4.6, 2.3, 1.2, asked, "white")
     gate = f"hard gate\nnon-English side:\ngroup {on}"
     _box(ax, 0.1, 2.6, 2.3, 1.2, gate, "white", edge=GROUP_COLOURS[on], linewidth=2)
     _arrow(ax, (1.25, 4.6), (1.25, 3.8), GROUP_COLOURS[on])
