@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from xalma.languages import GROUPS, adapter_name
 from xalma.models.adapters import (
     attach_adapter,
+    combine_adapters,
     gate,
     load_adapters,
     merge_adapter,
@@ -307,3 +308,25 @@ def test_stages_move_only_their_module(ladder, finished):
 @pytest.mark.parametrize("group", GROUPS)
 def test_adapter_names(group):
     assert adapter_name(group) == f"group{group}"
+
+
+def test_a_combined_module_is_the_weighted_sum_of_the_modules_products(base, tmp_path):
+    """Sum of w · alpha/rank · B A, in float64 from the files; PEFT's "linear" would be (sum of B)(sum of A)."""
+    folders, weights = [tmp_path / str(seed) for seed in (1, 2, 3)], [0.5, -1.0, 2.0]
+    for seed, folder in enumerate(folders, 1):
+        save_adapter(disturbed(base, 6, seed), 6, folder)
+    model = combine_adapters(copy.deepcopy(base), 6, folders, weights)
+    files = [safe_open(folder / "adapter_model.safetensors", "pt") for folder in folders]
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+    assert len(layers) == 7 * base.config.num_hidden_layers and list(model.peft_config) == ["group6"]
+    for name, layer in layers.items():
+        a, b = ([file.get_tensor(f"{name}.lora_{side}.weight").double() for file in files] for side in "AB")
+        expected = sum(w * 2 * right @ left for w, left, right in zip(weights, a, b, strict=True))
+        torch.testing.assert_close(layer.get_delta_weight("group6").double(), expected, atol=1e-5, rtol=1e-4)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    save_adapter(model, 6, tmp_path / "all")
+    torch.testing.assert_close(
+        logits(load_adapters(copy.deepcopy(base), {6: tmp_path / "all"})), logits(model)
+    )
+    with pytest.raises(ValueError, match="3 modules and 1 weights"):
+        combine_adapters(base, 6, folders, [1.0])

@@ -9,12 +9,16 @@ from xalma.languages import GROUPS
 from xalma.paper.studies import module_sharing
 from xalma.paper.studies.module_sharing import (
     DENSE,
+    LANGUAGE,
+    MEAN,
     OWN,
     SHARED,
+    SUM,
     WIDE,
     compare_sharing,
     drawn_as_in_groups,
     joint_profile,
+    language_profile,
     n_parameters,
 )
 from xalma.paper.studies.stage_ablation import full_folder, shortened
@@ -60,9 +64,21 @@ def test_each_language_is_drawn_as_often_as_in_its_group(two):
 
 
 def test_the_short_form_and_one_group_have_fewer_systems(micro):
-    assert list(module_sharing.sharing_labels(micro.but(groups="3,6"))) == [OWN, SHARED, DENSE]
-    assert list(module_sharing.sharing_labels(micro.but(groups="3,6", seeds=3))) == [OWN, SHARED, WIDE, DENSE]
-    assert list(module_sharing.sharing_labels(micro)) == [OWN, DENSE]
+    labels, apart = module_sharing.sharing_labels, [LANGUAGE, MEAN, SUM]
+    assert list(labels(micro.but(groups="3,6"))) == [OWN, *apart, SHARED, DENSE]
+    assert list(labels(micro.but(groups="3,6", seeds=3))) == [OWN, *apart, SHARED, WIDE, DENSE]
+    assert list(labels(micro)) == [OWN, *apart, DENSE]
+    assert list(labels(micro.but(only_languages="fi", module_languages="6:fi"))) == [OWN, DENSE]
+
+
+def test_a_language_gets_its_share_of_the_groups_updates(two):
+    update = two.stage3_batch_size * two.block_tokens
+    short = shortened(two, 4)
+    for group, code, n, sft in ((3, "bg", 5, 1), (6, "fi", 6, 2)):  # 7 / 5 and 9 / 6 updates, rounded
+        q = language_profile(two, group, code, 4)
+        assert (q.stage4_updates, q.seed, q.sft_pairs) == (sft, 4, short.sft_pairs)
+        assert q.stage3_tokens == round(short.stage3_tokens / update / n) * update
+        assert q.languages_of(group) == (code,)
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +94,22 @@ def compared(micro, finished):
 def test_all_systems_at_equal_cost(compared):
     p, study = compared
     facts = study.systems
-    assert list(facts) == [OWN, SHARED, WIDE, DENSE] and study.baseline == OWN
-    assert len({row["updates"] for row in facts.values()}) == 1
-    assert max(row["tokens"] for row in facts.values()) < 1.1 * min(row["tokens"] for row in facts.values())
+    assert list(facts) == [OWN, LANGUAGE, MEAN, SUM, SHARED, WIDE, DENSE] and study.baseline == OWN
+    equal = [facts[name] for name in (OWN, SHARED, WIDE, DENSE)]
+    assert len({row["updates"] for row in equal}) == 1
+    assert max(row["tokens"] for row in equal) < 1.1 * min(row["tokens"] for row in equal)
+    # the eleven languages' modules: whole updates, at least one in each of three stages
+    assert 33 <= facts[LANGUAGE]["updates"] == facts[MEAN]["updates"] == facts[SUM]["updates"]
     base = n_parameters(full_folder(p, 0, 0, 1))
     module = 7 * 2 * 64 * p.lora_rank  # seven projections of a layer; MLP's are wider by the next line
     inner = 192  # 64 × 8/3, rounded up to a multiple of 32
     module += 3 * (inner - 64) * p.lora_rank
+    apart = (LANGUAGE, MEAN, SUM)
     assert {name: row["parameters trained"] for name, row in facts.items()} == {
-        OWN: 2 * module, SHARED: module, WIDE: 2 * module, DENSE: base
+        OWN: 2 * module, SHARED: module, WIDE: 2 * module, DENSE: base, **dict.fromkeys(apart, 11 * module)
     }  # fmt: skip
     assert {name: row["parameters used"] - base for name, row in facts.items()} == {
-        OWN: module, SHARED: module, WIDE: 2 * module, DENSE: 0
+        OWN: module, SHARED: module, WIDE: 2 * module, DENSE: 0, LANGUAGE: module, MEAN: 6 * module, SUM: 6 * module
     }  # fmt: skip
 
 

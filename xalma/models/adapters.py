@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -144,6 +144,37 @@ def save_adapter(model: PeftModel, group: int, out: Path) -> None:
 def merge_adapter(base: PreTrainedModel, group: int, folder: str | Path) -> PreTrainedModel:
     """A plain model with the group's module folded into the weights of `base` (which is used up)."""
     return load_adapters(base, {group: folder}).merge_and_unload()
+
+
+def combine_adapters(
+    base: PreTrainedModel, group: int, folders: Sequence[str | Path], weights: Sequence[float]
+) -> PeftModel:
+    """`base` with one module for `group`: what several modules add to its weights, each times its weight, in sum.
+
+    Exactly sum_i w_i · scale_i · B_i A_i, by PEFT's combination "cat": its rank is the sum of the modules' ranks.
+    (PEFT's "linear" adds As and Bs, whose product has cross terms.) folders: of saved modules, also of one group.
+    Raises ValueError as `load_adapters`, and for another number of weights.
+    """
+    if len(folders) != len(weights) or not folders:
+        raise ValueError(
+            f"{len(folders)} modules and {len(weights)} weights: give one weight for each module"
+        )
+    model: PeftModel | None = None
+    names = [f"part{i}" for i in range(len(folders))]
+    for name, folder in zip(names, folders, strict=True):
+        lora_config(check_adapter(folder))
+        if model is None:
+            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, trust_remote_code=False)
+        else:
+            model.load_adapter(str(folder), adapter_name=name)
+        _check_loaded(model, name, Path(folder) / "adapter_model.safetensors")
+    assert model is not None
+    model.add_weighted_adapter(names, list(weights), adapter_name(group), combination_type="cat")
+    for name in names:
+        model.delete_adapter(name)
+    model.set_adapter(adapter_name(group))
+    model.peft_config[adapter_name(group)].base_model_name_or_path = base.name_or_path
+    return model.requires_grad_(False)
 
 
 def parameter_hash(model: torch.nn.Module, contains: str = "", excludes: str | None = None) -> str:

@@ -24,6 +24,8 @@ from xalma.data.mixing import profile_shares
 from xalma.data.token_files import STAGE_TEXT
 from xalma.evaluation.records import Record
 from xalma.languages import ENGLISH, language
+from xalma.models.adapters import combine_adapters, save_adapter
+from xalma.models.backbone import load_base
 from xalma.paper.studies.seeds import MIN_SEEDS, seeds_of
 from xalma.paper.studies.stage_ablation import (
     branch_of,
@@ -36,23 +38,30 @@ from xalma.paper.studies.stage_ablation import (
 )
 from xalma.paper.studies.study import Study, one_share
 from xalma.profiles import Profile
-from xalma.runs import BASE, stage_folder
+from xalma.runs import BASE, finished, read_run, stage_folder
 from xalma.training.ladder import evaluate_folder, run_chain
 from xalma.training.workers import run_jobs
 
 SHARING_STAGES = (2, 3, 4)  # not ARPO, whose pairs would differ from module to module
 OWN, SHARED, WIDE, DENSE = "own", "shared", "wide", "dense"
+LANGUAGE, MEAN, SUM = "language", "mean", "sum"  # a module for each language; these in one for each group
 
 
 def compare_sharing(p: Profile) -> Study:
-    """A module per group, one for all, a wider one for all, and none, for each seed, scored on all groups' sentences.
+    """A module per group, per language, one for all, a wider one for all, and none, for each seed, on all sentences.
 
-    With one group there is nothing to share: its module, and no module. Finished stages are not run again. Raises
+    With one group nothing is shared by groups: no module for all. Finished stages are not run again. Raises
     FileNotFoundError where stage 0 of the ladder is missing.
     """
     mine, labels = one_share(p), sharing_labels(p)
     run_full_chains(p, p.group_numbers)
-    jobs = [(_score_joint, (mine, name, seed)) for name in labels if name != OWN for seed in seeds_of(p)]
+    joint = [name for name in labels if name in (SHARED, WIDE, DENSE)]
+    jobs = [(_score_joint, (mine, name, seed)) for name in joint for seed in seeds_of(p)]
+    if LANGUAGE in labels:
+        run_jobs(
+            p, [(language_module, (mine, *each, seed)) for each in _each_language(p) for seed in seeds_of(p)]
+        )
+        jobs += [(_score_languages, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
     jobs += [(_score_own, (mine, group, seed)) for group in p.group_numbers for seed in seeds_of(p)]
     records = [record for found in run_jobs(p, jobs) for record in found]
     systems = {name: {"system": label} | _columns(mine, name) for name, label in labels.items()}
@@ -64,7 +73,73 @@ def sharing_labels(p: Profile) -> dict[str, str]:
     n = len(p.group_numbers)
     joint = {SHARED: "one module for all"} if n > 1 else {}
     joint |= {WIDE: f"one module for all, {n} × the rank"} if n > 1 and p.seeds >= MIN_SEEDS else {}
-    return {OWN: "a module for each group", **joint, DENSE: "no module, the base goes on"}
+    apart = {
+        LANGUAGE: "a module for each language", MEAN: "the mean of the languages' modules for each group",
+        SUM: "the sum of the languages' modules for each group",
+    } if _has_mates(p) else {}  # fmt: skip
+    return {OWN: "a module for each group", **apart, **joint, DENSE: "no module, the base goes on"}
+
+
+def _has_mates(p: Profile) -> bool:
+    """Whether a module for each language is another thing than one for each group."""
+    return any(len(p.languages_of(group)) > 1 for group in p.group_numbers)
+
+
+def _each_language(p: Profile) -> list[tuple[int, str]]:
+    return [(group, code) for group in p.group_numbers for code in p.languages_of(group)]
+
+
+def language_profile(p: Profile, group: int, code: str, seed: int) -> Profile:
+    """The profile of one language's module: the group's updates divided by its languages, at least one per stage."""
+    q = shortened(p, seed)
+    n = len(p.languages_of(group))
+    changes: dict[str, Any] = {"stage4_updates": max(1, round(sft_updates(p, group, seed) / n))}
+    for number in (2, 3):
+        stage = q.stage(number)
+        update = stage.batch_size * p.block_tokens
+        changes[f"stage{number}_tokens"] = max(1, round(stage.tokens / update / n)) * update
+    return q.but(**changes, module_languages=f"{group}:{code}")
+
+
+def language_module(p: Profile, group: int, code: str, seed: int) -> Path:
+    """The folder of a language's own module after SFT, made where it is not there; a group of one has it already."""
+    start = full_folder(p, BASE, seed, 1)
+    if p.languages_of(group) == (code,):
+        return full_folder(p, group, seed, SHARING_STAGES[-1])
+    return run_chain(
+        language_profile(p, group, code, seed),
+        group,
+        start,
+        SHARING_STAGES,
+        branch_of(seed, f"{LANGUAGE}-{code}"),
+    )
+
+
+def combined_module(p: Profile, group: int, seed: int, name: str) -> Path:
+    """The folder of the `MEAN` or `SUM` of a group's languages' modules, made where it is not there."""
+    parts = [language_module(p, group, code, seed) for code in p.languages_of(group)]
+    if len(parts) == 1:
+        return parts[0]
+    weight = 1 / len(parts) if name == MEAN else 1.0
+    inputs = {"parts": [read_run(part)["fingerprint"] for part in parts], "weight": weight}
+
+    def make(out: Path) -> dict[str, Any]:
+        base = read_run(parts[0])["base"]
+        model = combine_adapters(load_base(base)[0], group, parts, [weight] * len(parts))
+        save_adapter(model, group, out)
+        return {"group": group, "base": base, "number": SHARING_STAGES[-1]}
+
+    return finished(stage_folder(p, SHARING_STAGES[-1], group, branch_of(seed, name)), inputs, make)
+
+
+def _score_languages(p: Profile, group: int, seed: int) -> list[Record]:
+    q, records = p.but(seed=seed), []
+    for code in p.languages_of(group):
+        alone = q.but(module_languages=f"{group}:{code}")
+        records += evaluate_folder(alone, language_module(p, group, code, seed), group, LANGUAGE)
+    for name in (MEAN, SUM):
+        records += evaluate_folder(q, combined_module(p, group, seed, name), group, name)
+    return records
 
 
 def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
@@ -124,12 +199,15 @@ def _columns(p: Profile, name: str) -> dict[str, int]:
     base = full_folder(p, BASE, p.seed, 1)
     if name == OWN:
         folders = [full_folder(p, group, p.seed, SHARING_STAGES[-1]) for group in p.group_numbers]
+    elif name in (LANGUAGE, MEAN, SUM):
+        folders = [language_module(p, *each, p.seed) for each in _each_language(p)]
     else:
         folders = [stage_folder(p, SHARING_STAGES[-1], _group(p, name), branch_of(p.seed, name))]
-    sizes = [n_parameters(folder) for folder in folders]
+    combined = p.group_numbers if name in (MEAN, SUM) else ()
+    used = [combined_module(p, group, p.seed, name) for group in combined] or folders
     return {
-        "parameters trained": sum(sizes),
-        "parameters used": max(sizes) + (0 if name == DENSE else n_parameters(base)),
+        "parameters trained": sum(map(n_parameters, folders)),
+        "parameters used": max(map(n_parameters, used)) + (0 if name == DENSE else n_parameters(base)),
         "updates": sum(n_updates(folder) - n_updates(base) for folder in folders),
         "tokens": sum(n_tokens(folder) - n_tokens(base) for folder in folders),
     }
