@@ -108,7 +108,7 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results):
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     assert "| --- |\n| all | en→xx | 1 | 2 | 3 | 4 | 5 |\n\nPreference" in new
     assert "| method | BLEU, 0.0001 | BLEU, 0.0003 | chrF++, 0.0001 | chrF++, 0.0003 |" in new
-    assert "| dpo | -1.00 [-2.00, -0.50]\\* | b | a | c |\n<!-- real:end -->" in new
+    assert "| dpo | -1.00 [-2.00, -0.50]\\*° | b | a | c |\n<!-- real:end -->" in new
     assert readme.refreshed(new, *[results] * 3) == new
 
 

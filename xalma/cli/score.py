@@ -18,7 +18,7 @@ from xalma.evaluation.interference import mark_explained, parse_chosen_by
 from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
-from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, is_noticed
+from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, explained, is_noticed, marks
 from xalma.paper.contamination_report import write_report
 from xalma.paper.score_tables import (
     METRIC_NAMES,
@@ -72,14 +72,19 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
         if part["value"].isna().all():
             print(f"\n{METRIC_NAMES.get(metric, metric)}: {part['signature'].iloc[0]}")
             continue
-        shown = part.assign(shown=[f"{r.value:.2f} ± {r.half_width:.2f}" for r in part.itertuples()])
+        values = part.groupby("direction")["value"]
+        signs = pd.concat([pd.Series(marks(metric, list(here)), here.index) for _, here in values])
+        shown = part.assign(
+            shown=[f"{r.value:.2f} ± {r.half_width:.2f}{signs[r.Index]}" for r in part.itertuples()]
+        )
         wide = shown.pivot(index="direction", columns="system", values="shown")
         wide = wide.loc[part["direction"].unique(), part["system"].unique()].rename_axis(columns=None)
         print(
             f"\n{METRIC_NAMES.get(metric, metric)} (± half the 95 % bootstrap interval{over})\n{_plain(wide)}"
         )
-        if note := mark_explained(metric, scores.chosen_by):
-            print(f"  {note}")
+        for note in (mark_explained(metric, scores.chosen_by), explained(metric) if any(signs) else ""):
+            if note:
+                print(f"  {note}")
         for signature, found in part.groupby("signature", sort=False)["direction"]:
             names = list(dict.fromkeys(found))
             print(

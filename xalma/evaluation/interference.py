@@ -14,6 +14,7 @@ from pathlib import Path
 from xalma.runs import lineage
 
 MARK = "‡"
+DOUBT = "no independent score, as this metric or one of its family chose or filtered training pairs"
 UNKNOWN = "not known"  # pairs chosen by a metric that their record does not name
 KINDRED = {
     "n-grams in common with the reference": ("bleu", "chrf", "chrf++", "spbleu"),
@@ -82,8 +83,7 @@ def mark_explained(metric: str, chosen_by: Mapping[str, Iterable[str]]) -> str:
     parts = [f"{system} by {' and '.join(chosen_by[system])}" for system in flagged(metric, chosen_by)]
     unknown = [system for system, metrics in chosen_by.items() if UNKNOWN in metrics]
     parts = [
-        f"{MARK}: no independent score, as this metric or one of its family chose or filtered training pairs: "
-        f"{'; '.join(parts)}."
+        f"{MARK}: {DOUBT}: {'; '.join(parts)}."
     ] if parts else []  # fmt: skip
     parts += (
         [f"Not known by which metric the training pairs were chosen: {', '.join(unknown)}."]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from xalma.evaluation.interference import MARK
 from xalma.files import write_atomically, write_json
 from xalma.languages import ENGLISH, group_of, other_side, parse_direction
 from xalma.runtime import provenance
@@ -102,6 +103,13 @@ def footnote(records: Iterable[Record], metric: str, command: str) -> str:
     return f"Made by `{command}`; n = {segments} segments per direction; seed {seeds}; " + "; ".join(
         [f"`{common}`" + (" (all other targets)" if named else ""), *named]
     )
+
+
+def doubtful(records: Iterable[Record]) -> set[tuple[str, str]]:
+    """(stage or system, metric) of the records whose signature says that they are no independent scores."""
+    return {
+        (record.stage, record.metric) for record in records if f"|{MARK} pairs chosen by" in record.signature
+    }
 
 
 def off_target_label(records: Iterable[Record]) -> str:

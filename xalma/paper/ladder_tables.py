@@ -10,6 +10,7 @@ import pandas as pd
 
 from xalma.evaluation.records import Record, direction_class, group_means
 from xalma.languages import GROUP_NAMES, known_languages
+from xalma.paper.tables import mark_doubtful
 
 STAGES = ("base", "stage1", "stage2", "stage3", "stage4", "stage5")
 
@@ -36,7 +37,7 @@ def ladder_table(
     totals["mean"] /= totals["n_directions"]
     overall = _rows(totals, chosen, present, ["direction"])
     overall.insert(0, "group", "all")
-    return pd.concat([by_group, overall], ignore_index=True)
+    return _doubted(pd.concat([by_group, overall], ignore_index=True), chosen, present)
 
 
 def direction_table(
@@ -62,7 +63,8 @@ def direction_table(
     codes = list(known_languages())
     order = [(not d.startswith("en-"), *map(codes.index, d.split("-"))) for d in wide["direction"]]
     wide = wide.iloc[sorted(range(len(wide)), key=order.__getitem__)]
-    return wide[["direction", "group", "n", *present]].rename_axis(columns=None).reset_index(drop=True)
+    wide = wide[["direction", "group", "n", *present]].rename_axis(columns=None).reset_index(drop=True)
+    return _doubted(wide, chosen, present)
 
 
 def text_bits_table(records: Iterable[Record], before: str, after: str) -> pd.DataFrame:
@@ -78,6 +80,12 @@ def text_bits_table(records: Iterable[Record], before: str, after: str) -> pd.Da
     table["language"] = [known_languages()[direction.split("-")[1]].name for direction in table["direction"]]
     table = table.groupby("language", sort=False)[[before, after]].mean().reset_index()
     return table.assign(change=table[after] - table[before])
+
+
+def _doubted(table: pd.DataFrame, chosen: list[Record], stages: Sequence[str]) -> pd.DataFrame:
+    """‡ in the columns of stages whose scores are no independent ones."""
+    cells = {(row, stage): (stage, chosen[0].metric) for row in table.index for stage in stages}
+    return mark_doubtful(table, chosen, cells)
 
 
 def _of_metric(records: Iterable[Record], metric: str, stages: Sequence[str]) -> list[Record]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from xalma.evaluation.records import Record, direction_class
+from xalma.evaluation.interference import DOUBT, MARK
+from xalma.evaluation.records import Record, direction_class, doubtful
 from xalma.evaluation.segment_statistics import segment_statistics
 from xalma.evaluation.significance import ALPHA, N_RESAMPLES, compare, holm, paired_mean
 from xalma.evaluation.thresholds import explained, marks
@@ -170,6 +171,7 @@ def our_groups_table(
     stages: stage → the name shown; tests: the second frame of `stage_tests`, for † where the best of a column is
     not significantly better. A group without a high-resource language has an empty High.
     """
+    records = list(records)
     frame = pd.DataFrame([asdict(r) | direction_class(r.direction) | {"key": r.direction} for r in records])
     frame = frame[
         (frame["metric"] == metric) & (frame["direction"] == direction) & frame["stage"].isin(list(stages))
@@ -182,8 +184,10 @@ def our_groups_table(
     top = [max((v[i] for v in values.values() if v[i] == v[i]), default=0.0) for i in range(len(columns))]
     close = set() if tests is None else _not_worse(tests, direction)
     unnoticed = [marks(metric, [values[stage][i] for stage in stages]) for i in range(len(columns))]
+    doubt = {stage: MARK if (stage, metric) in doubtful(records) else "" for stage in stages}
     rows = [
-        [name, *(number(value, run=RUN, mark=(NOT_WORSE if column in close and value < best else "") + signs[n])
+        [name, *(number(value, run=RUN,
+                        mark=(NOT_WORSE if column in close and value < best else "") + signs[n] + doubt[stage])
                  for value, column, best, signs in zip(values[stage], columns, top, unnoticed, strict=True))]
         for n, (stage, name) in enumerate(stages.items())
     ]  # fmt: skip
@@ -196,6 +200,7 @@ def our_groups_table(
         )
     if any(sign for signs in unnoticed for sign in signs):
         notes.append(f"{explained(metric)}.")
+    notes += [f"{MARK}: {DOUBT}."] if any(doubt.values()) else []
     heads = ["after", *(f"{group} {subset}" for group, subset in columns)]
     made = Table(heads, rows, f"Ours: {label} by group, {ARROWS[direction]}", notes)
     return made.with_best(range(1, len(columns) + 1))

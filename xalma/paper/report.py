@@ -31,7 +31,7 @@ from xalma.languages import (
 )
 from xalma.models.backbone import load_base
 from xalma.models.generation import translate
-from xalma.paper.tables import frame_csv, markdown, markdown_grid, shown_cell, write_table
+from xalma.paper.tables import frame_csv, mark_at, markdown, markdown_grid, shown_cell, write_table
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
@@ -138,8 +138,12 @@ def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     if "direction" in frame:
         frame = frame.assign(direction=frame["direction"].astype(str).str.replace("-", "→"))
     shown = frame.apply(lambda column: column.map(lambda cell: _named(shown_cell(cell, decimals))))
+    shown = shown.astype(str)
+    for label, name in frame.attrs.get("marks", {}):
+        if label in shown.index and name in shown:
+            shown.loc[label, name] += mark_at(frame, label, name)
     names = [_named(str(name)) for name in frame]
-    lines = [names, ["---:" if side else ":---" for side in right], *shown.astype(str).to_numpy().tolist()]
+    lines = [names, ["---:" if side else ":---" for side in right], *shown.to_numpy().tolist()]
     return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
 
 
@@ -152,7 +156,7 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
     """Show `left_table` in a notebook."""
     from IPython.display import Markdown, display
 
-    display(Markdown(left_table(frame, decimals)))
+    display(Markdown("\n\n".join([left_table(frame, decimals), *frame.attrs.get("notes", {})])))
 
 
 def values_frame(p: Profile, pattern: str) -> pd.DataFrame:

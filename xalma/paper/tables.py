@@ -10,7 +10,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from csv import writer
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,9 @@ from urllib.parse import quote
 import pandas as pd
 from pandas.api.types import is_float, is_numeric_dtype
 
+from xalma.evaluation.interference import DOUBT, MARK
+from xalma.evaluation.records import Record, doubtful
+from xalma.evaluation.thresholds import UNNOTICED, explained, is_noticed
 from xalma.files import write_atomically
 
 if TYPE_CHECKING:
@@ -173,17 +176,62 @@ def _latex_cell(cell: Cell, letters: dict[str, str]) -> str:
     return text + latex(cell.mark) + run
 
 
+_MARKS, _NOTES = "marks", "notes"  # keys of a frame's attrs, which pandas hands on to a part of it
+
+
+def with_marks(table: pd.DataFrame, marks: Mapping[tuple[Any, str], str], note: str) -> pd.DataFrame:
+    """`table` with more marks, (row label, column) -> mark, and what they mean; itself if there are none."""
+    if not marks:
+        return table
+    before = table.attrs.get(_MARKS, {})
+    both = before | {cell: before.get(cell, "") + mark for cell, mark in marks.items()}
+    found = table.copy()
+    found.attrs = table.attrs | {_MARKS: both, _NOTES: table.attrs.get(_NOTES, {}) | {note: None}}
+    return found
+
+
+def mark_at(table: pd.DataFrame, label: Any, column: str) -> str:
+    """The mark of a cell, "" for none."""
+    return table.attrs.get(_MARKS, {}).get((label, column), "")
+
+
+def mark_unnoticed(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """° at each difference of two systems' scores that people would not notice. columns: column -> metric."""
+    for column, metric in columns.items():
+        if column not in table:  # of an empty table
+            continue
+        gaps = table[column].dropna().items()  # a system's difference from itself is none
+        unnoticed = [row for row, gap in gaps if gap and is_noticed(metric, gap) is False]
+        table = with_marks(table, {(row, column): UNNOTICED for row in unnoticed}, f"{explained(metric)}.")
+    return table
+
+
+def mark_doubtful(
+    table: pd.DataFrame, records: Iterable[Record], cells: Mapping[tuple[Any, str], tuple[str, str]]
+) -> pd.DataFrame:
+    """‡ at each score that is no independent one. cells: (row label, column) -> (stage or system, metric)."""
+    found = doubtful(records)
+    marks = {cell: MARK for cell, measured in cells.items() if measured in found}
+    return with_marks(table, marks, f"{MARK}: {DOUBT}.")
+
+
 def write_table(
     df: pd.DataFrame, path_stem: str | Path, caption: str, note: str = "", *, decimals: int = 2
 ) -> list[Path]:
     """Write `df` as <stem>.csv and <stem>.md, and return the paths.
 
-    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption and note are in .md.
+    Floats get `decimals` places, NaN is an empty cell, the index is left out; caption, note, marks and what they mean
+    (`with_marks`) are in .md.
     """
     text = df.apply(lambda column: column.map(lambda cell: shown_cell(cell, decimals))).astype(str)
     numeric = [is_numeric_dtype(df.iloc[:, i]) for i in range(df.shape[1])]
-    rows = list(text.itertuples(index=False, name=None))
-    table = Table(list(map(str, df.columns)), rows, caption, [note] if note else [], numeric)
+    cells = zip(df.index, text.itertuples(index=False, name=None), strict=True)
+    rows = [
+        [Cell(shown, mark=mark_at(df, label, name)) for name, shown in zip(df, row, strict=True)]
+        for label, row in cells
+    ]
+    notes = [*filter(None, [note]), *df.attrs.get(_NOTES, {})]
+    table = Table(list(map(str, df.columns)), rows, caption, notes, numeric)
     return write_marked(table, path_stem, (".csv", ".md"))
 
 

@@ -14,7 +14,7 @@ from xalma.paper.figures.training import STAGE_LABELS
 
 AFTER = STAGE_LABELS | {"sft+": "4+\nSFT goes on"}
 
-_SHOWN = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]\*?")
+_SHOWN = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]\*?°?")
 
 
 def parsed(cell: str) -> tuple[float, float, float] | None:

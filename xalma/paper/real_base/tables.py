@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xalma.evaluation.metrics import length_ratio, wrong_language_rate
+from xalma.evaluation.thresholds import UNNOTICED, explained, is_noticed
 from xalma.files import read_json, write_atomically, write_json
 from xalma.languages import ENGLISH, GROUP_NAMES, language
 from xalma.paper.ladder_tables import STAGES
@@ -123,6 +124,7 @@ HAND_MEASURED = {
     "de-en": 18.3, "en-de": 10.9, "ru-en": 9.0, "en-ru": 7.0, "ja-en": 8.1, "en-ja": 15.9, "hi-en": 10.7, "en-hi": 6.3,
 }  # fmt: skip
 N_SHORT, SHORT = 20, (40, 100)  # sentences, characters of their English side
+DIFFERENCE_TABLES = ("steps", "sharing", "without")  # 12_<name>.csv, of `_difference_table`
 WITHOUT = {f"stage {n}": ("stage4", f"without stage {n}") for n in (1, 2, 3)}
 
 
@@ -171,10 +173,13 @@ def _methods_table(
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of results/<profile> as text; one that was not written says so."""
+    """A table of results/<profile> as text, ° at differences in BLEU that people would not notice.
+
+    One that was not written says so.
+    """
     path = folder / "tables" / f"12_{name}.csv"
     if path.exists() and path.stat().st_size > 2:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return with_unnoticed(name, pd.read_csv(path, dtype=str, keep_default_na=False))
     return pd.DataFrame({name: ["not measured"]})
 
 
@@ -197,11 +202,24 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=READABLE)
 
 
+def with_unnoticed(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with ° behind the cells of `shown` that are differences below their metric's threshold."""
+    for column, metric in {"bleu": "bleu", "bleu, less stage 4": "bleu", "group 2 less 4": ""}.items():
+        if column not in table or (column == "bleu" and name not in DIFFERENCE_TABLES):
+            continue
+        metrics = [metric] * len(table) if metric else table["metric"]
+        table[column] = [
+            cell + UNNOTICED * (" [" in cell and is_noticed(one, float(cell.split(" [")[0])) is False)
+            for cell, one in zip(table[column], metrics, strict=True)
+        ]
+    return table
+
+
 def read_about(folder: Path) -> pd.DataFrame:
     """What the tables rest on: segments, draws, intervals."""
     path = folder / "tables" / "12_about.json"
     values = read_json(path, SCORE_AGAIN) if path.exists() else {"run": "not measured"}
-    return pd.DataFrame([values])
+    return pd.DataFrame([values | {UNNOTICED: explained("bleu").partition(": ")[2]}])
 
 
 def run_profile(folder: Path, p: Profile) -> Profile:

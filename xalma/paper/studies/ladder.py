@@ -24,7 +24,7 @@ from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_o
 from xalma.paper.studies.stage_ablation import FULL_CHAIN, branch_of, full_folder, full_stage, n_tokens
 from xalma.paper.studies.study import Study, file_study, one_share, study_note
 from xalma.paper.studies.style import content_records, with_renderings
-from xalma.paper.tables import write_table
+from xalma.paper.tables import mark_doubtful, mark_unnoticed, write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import read_run, results_folder, stage_folder
 from xalma.training.ladder import (
@@ -108,7 +108,8 @@ def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
 
 def sft_table(study: Study) -> pd.DataFrame:
     """One row per direction class and system: BLEU with ±, its range over seeds, and the difference to all stages."""
-    found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
+    found, values = cells_of(study.records), by_seed(study.records).sort_index()
+    rows, cells = [], {}
     for direction, arrow in ARROWS.items():
         for name, facts in study.systems.items():
             mean, half = found[name, direction]
@@ -120,8 +121,10 @@ def sft_table(study: Study) -> pd.DataFrame:
                 "BLEU − all stages": gap,
                 "± of it": gap_half,
             }
+            cells[len(rows), "BLEU"] = (name, "bleu")
             rows.append(row | {"content %": mean["content"], "bits per byte": mean["bits_per_byte"]})
-    return pd.DataFrame(rows)
+    table = mark_unnoticed(pd.DataFrame(rows), {"BLEU − all stages": "bleu"})
+    return mark_doubtful(table, study.records, cells)
 
 
 def sft_findings(study: Study) -> list[str]:

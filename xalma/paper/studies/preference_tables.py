@@ -14,6 +14,7 @@ from xalma.evaluation.records import Record, off_target_label
 from xalma.languages import ARROWS
 from xalma.paper.studies.preference_methods import MethodSetup
 from xalma.paper.studies.seeds import LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
+from xalma.paper.tables import mark_doubtful, mark_unnoticed
 from xalma.published import published
 
 # our name -> the paper's, table g; continued SFT is not in it
@@ -125,15 +126,17 @@ def _rows(
     before: Callable[[str, str], dict[str, str]] = lambda name, direction: {},
 ) -> pd.DataFrame:
     """One row per direction class and method: what `before` gives, then each column's metric with its ±."""
-    found, rows = cells_of(records), []
+    records = list(records)
+    found, rows, cells = cells_of(records), [], {}
     for direction, arrow in ARROWS.items():
         for name, label in labels.items():
             mean, half = found[name, direction]
             row = {"direction": arrow, "method": label, **before(name, direction)}
             for column, metric in columns.items():
                 row |= {column: mean[metric], f"{column.removeprefix('our ')} ±": half[metric]}
+                cells[len(rows), column] = (name, metric)
             rows.append(row)
-    return pd.DataFrame(rows)
+    return mark_doubtful(pd.DataFrame(rows), records, cells)
 
 
 def _rank_agreement(found: Mapping, labels: Mapping[str, str], direction: str) -> tuple[float, int] | None:
@@ -180,7 +183,7 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
                     "direction": arrow, "difference in BLEU": f"{names[one]} − {names[other]}", "paper": text,
                     "ours": mean, "±": half, "shown": _shown(mean, half, number),
                 })  # fmt: skip
-    return pd.DataFrame(rows)
+    return mark_unnoticed(pd.DataFrame(rows), {"ours": "bleu"})
 
 
 def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -200,7 +203,7 @@ def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mappin
                 moved.loc[labels[name], f"{side} change"] for name in (other, one)
             )
         rows.append(row)
-    return pd.DataFrame(rows)
+    return mark_unnoticed(pd.DataFrame(rows), {f"BLEU {arrow}": "bleu" for arrow in ARROWS.values()})
 
 
 def sweep_frame(records: Iterable[Record], chosen: Sequence[MethodSetup]) -> pd.DataFrame:

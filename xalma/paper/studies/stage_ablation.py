@@ -8,6 +8,7 @@ for all. The paper (its figure of stages, Group 6) says nothing of seeds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from xalma.languages import ARROWS
 from xalma.paper.studies.preference_tables import apart, printed_scores
 from xalma.paper.studies.seeds import by_seed, cells_of, seeds_of
 from xalma.paper.studies.study import BITS, Study, one_share, study_findings, study_table
+from xalma.paper.tables import mark_doubtful
 from xalma.preference.pairs import NoPairs
 from xalma.profiles import Profile
 from xalma.published import published
@@ -177,10 +179,13 @@ def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFram
         "off_target": off_target_label(records),
         "empty": "empty %",
     }
-    return pd.DataFrame([
+    rows = list(itertools.product(ARROWS.items(), names))
+    table = pd.DataFrame([
         {"direction": arrow, "module": name} | {columns[key]: found[name, direction][0][key] for key in columns}
-        for direction, arrow in ARROWS.items() for name in names
+        for (direction, arrow), name in rows
     ])  # fmt: skip
+    cells = {(i, columns[key]): (name, key) for i, (_, name) in enumerate(rows) for key in columns}
+    return mark_doubtful(table, records, cells)
 
 
 def ablation_table(study: Study) -> pd.DataFrame:

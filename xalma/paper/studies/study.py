@@ -18,6 +18,7 @@ from xalma.evaluation.records import Record, footnote, off_target_label, read_re
 from xalma.files import read_json, write_json
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, on_seeds, paired
+from xalma.paper.tables import mark_doubtful
 from xalma.training.ladder import BITS_SIGNATURE
 from xalma.training.workers import one_share as one_share
 
@@ -64,7 +65,8 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
 
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
-    found, values, rows = cells_of(study.records), by_seed(study.records).sort_index(), []
+    found, values = cells_of(study.records), by_seed(study.records).sort_index()
+    rows, cells = [], {}
     rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
     for direction, arrow in ARROWS.items():
         for name, columns in study.systems.items():
@@ -73,11 +75,12 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
             row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
             for column, metric in _SCORES.items():
                 row |= {column: mean[metric], f"{column} ±": half[metric]}
+                cells[len(rows), column] = (name, metric)
             row["bits − baseline"], row["bits − baseline ±"] = paired(
                 values, name, study.baseline, direction, BITS
             )
             rows.append(row | {column: mean[metric] for column, metric in rates.items()})
-    return pd.DataFrame(rows)
+    return mark_doubtful(pd.DataFrame(rows), study.records, cells)
 
 
 def study_note(study: Study, made: str) -> str:

@@ -32,7 +32,7 @@ from xalma.paper.studies.preference_methods import _but_token_estimate, _compari
 from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
 from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of, summary
 from xalma.paper.studies.study import one_share
-from xalma.paper.tables import frame_csv, write_table
+from xalma.paper.tables import frame_csv, mark_doubtful, mark_unnoticed, write_table
 from xalma.preference.methods import METHODS, train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
@@ -228,7 +228,7 @@ def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -
     seeds: how many the row has. probes: `style_probes`; log-probabilities then stand in two columns more, means of both
     directions.
     """
-    found, values, rows = cells_of(records), by_seed(records).sort_index(), []
+    found, values, rows, cells = cells_of(records), by_seed(records).sort_index(), [], {}
     names = list(dict.fromkeys(record.stage for record in records))
     logps = pd.DataFrame() if probes is None or probes.empty else last_logps(probes)
     for direction, arrow in ARROWS.items():
@@ -242,8 +242,10 @@ def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -
                 gap = paired(values, name, other, direction) if comparable else (float("nan"),) * 2
                 row |= {column: gap[0], f"± {column}": gap[1]}
             row |= {"content %": mean["content"], "length %": mean["length_ratio"]}
+            cells[len(rows), "BLEU"] = (name, "bleu")
             rows.append(row | {f"log p {side}": logps.loc[name, side] for side in logps})
-    return pd.DataFrame(rows)
+    table = mark_unnoticed(pd.DataFrame(rows), {"− SFT": "bleu", "− continued": "bleu"})
+    return mark_doubtful(table, records, cells)
 
 
 def table5() -> pd.DataFrame:
