@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: check-results tiny-base ladder styles reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
+.PHONY: check-results tiny-base ladder styles grpo reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -74,6 +74,10 @@ ladder: $(READY)
 # Preference methods on pairs that are both right and differ in style, from the default run's SFT module; three seeds.
 styles: $(READY)
 	.venv/bin/python -m xalma.paper.studies.style
+
+# GRPO beside continued SFT, CPO and ARPO, from the default run's SFT module; three seeds.
+grpo: $(READY)
+	.venv/bin/python -m xalma.paper.studies.long_form
 
 # Whether the committed tables are those of the committed records; trains nothing, two minutes.
 check-results: $(READY)

@@ -40,6 +40,16 @@ def translation_prompt(text: str, src: str, tgt: str, style: str = "xalma") -> s
     return STYLE_FORMS.get(style, style).replace(SLOT, prompt)
 
 
+def source_in(prompt: str, src: str, tgt: str) -> str:
+    """The text that `translation_prompt` was asked to translate. Raises ValueError for a prompt of another form."""
+    source, target = language(src).name, language(tgt).name
+    _, begin, rest = prompt.partition(f"Translate this from {source} to {target}:\n{source}: ")
+    text, end, _ = rest.rpartition(f"\n{target}:")
+    if not (begin and end):
+        raise ValueError(f"{prompt!r} is no prompt for {src}-{tgt}: its source can't be read out of it")
+    return text
+
+
 def is_style(style: str) -> bool:
     """Whether `style` is one `translation_prompt` takes."""
     return style in STYLES or style.count(SLOT) == 1

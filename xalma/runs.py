@@ -234,8 +234,8 @@ def results_folder(p: Profile) -> Path:
     return home() / p.results_dir / p.name
 
 
-# "corpora.*" is every module of the folder: corpora are opened by name. `preference.methods` and `arpo_trainer` decide
-# the weights of notebook 08, which files this hash too.
+# "corpora.*" is every module of the folder: corpora are opened by name. `preference.methods`, `arpo_trainer` and `grpo`
+# decide the weights of notebook 08, which files this hash too.
 DECISIVE = (
     "base_files",
     "corpora.*",

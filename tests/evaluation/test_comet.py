@@ -14,7 +14,7 @@ pytest.importorskip("comet", reason="unbabel-comet is not installed")
 from random_comet import write_checkpoint, write_encoder
 
 from xalma.evaluation import comet as neural
-from xalma.evaluation.comet import NotAvailable, find_checkpoint, load_model, segment_scores
+from xalma.evaluation.comet import NotAvailable, find_checkpoint, load_model, scorer_of, segment_scores
 from xalma.evaluation.comet_encoder import Scorer, token_batches
 from xalma.evaluation.metrics import NotScored
 
@@ -93,6 +93,17 @@ def test_scores_are_the_librarys(name, checkpoint, samples):
     assert len(set(np.round(found, 4))) > 10  # the samples do differ
     if name == "xcomet":  # error spans of more than one severity are in the scores
         assert len(set(expected.metadata.mqm_scores)) > 2
+
+
+def test_a_metric_as_a_function_scores_as_the_library_does(checkpoint, samples):
+    """What a reward calls again and again; a quality estimate is not given the reference."""
+    path = checkpoint("kiwi")
+    without = [{side: sample[side] for side in ("src", "mt")} for sample in samples]
+    scores = scorer_of("cometkiwi", str(path))
+    assert scores(samples) == pytest.approx(np.array(predict(path, without).scores), abs=1e-5)
+    assert scores(samples[:1]) == pytest.approx(scores(samples)[:1], abs=1e-5)
+    with pytest.raises(NotAvailable, match="checkpoint nowhere/at-all not available"):
+        scorer_of("cometkiwi", "nowhere/at-all")
 
 
 @pytest.mark.parametrize("name", ["xcomet", "unite"])

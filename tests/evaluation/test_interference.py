@@ -30,7 +30,7 @@ from xalma.paper.score_tables import score_table
 from xalma.preference.released import read_preference
 from xalma.systems.outputs import metrics_behind, output_settings
 from xalma.systems.table import SYSTEMS
-from xalma.training.ladder import _signed
+from xalma.training.ladder import signed
 
 
 def test_every_metric_has_one_family():
@@ -107,11 +107,11 @@ def test_a_stage_knows_the_metrics_of_its_chain_and_its_records_say_so(tmp_path)
     last = stage(tmp_path / "b", first, pairs={"considered": 2})
     assert chosen_by_of(last) == ["xcomet-xxl"] and chosen_by_of(stage(tmp_path / "c", None)) == []
     records = [Record("tiny", "stage5", "en-de", metric, 80.0, 2, "s") for metric in ("bleu", "comet22")]
-    plain, marked = _signed(records, chosen_by_of(last))
+    plain, marked = signed(records, chosen_by_of(last))
     assert plain == records[0] and marked.signature == f"s|{MARK} pairs chosen by xcomet-xxl"
     assert marked.signature in footnote([marked], "comet22", "xalma run")
-    assert _signed(records, []) == records
-    assert all(MARK in record.signature for record in _signed(records, [UNKNOWN]))
+    assert signed(records, []) == records
+    assert all(MARK in record.signature for record in signed(records, [UNKNOWN]))
 
     row = SYSTEMS["xalma-modules"]
     settings = output_settings(row, {"adapter": str(last)})

@@ -51,7 +51,7 @@ def test_cost_by_hand(p, monkeypatch):
     stages = (
         (10 + 10) + 10 + 9 + 7 + 4
     )  # the full chain, without 1, 2, 3, 4; without 5 is part of the full one
-    own, sharing, sizes = 60, 3 * (60 + 6), 5 * 6
+    own, sharing, sizes = 60, 4 * (60 + 6), 5 * 6  # of seven systems four train beside the groups' own
     assert training_seconds(p) == pytest.approx(3 * 0.5 * (stages + own + sharing + sizes))
     minutes = 1.5 * (stages + own + sharing + sizes) / 60 / p.workers
     assert f"about {minutes:.0f} minutes on 2 worker(s)" in ablations_plan(p)

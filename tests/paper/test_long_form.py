@@ -6,10 +6,19 @@ import json
 
 import pandas as pd
 import pytest
+from test_marks import records
 from test_preference_tables import records_of
 
 from xalma.paper.studies import long_form
-from xalma.paper.studies.long_form import is_long, long_folder, plan, read_long_form, run_long_form
+from xalma.paper.studies.long_form import (
+    is_long,
+    long_folder,
+    plan,
+    read_grpo,
+    read_long_form,
+    run_grpo_study,
+    run_long_form,
+)
 from xalma.paper.studies.preference_methods import arpo_variants, systems
 from xalma.profiles import load_profile
 
@@ -62,3 +71,26 @@ def test_the_command_stands_in_run_json(p, counted):
 def test_a_short_run_has_no_long_form(p):
     assert is_long(p) and not is_long(p.but(seeds=2))
     assert "36 modules" in plan(p)  # 2 methods and 10 variants, three seeds
+
+
+def test_the_comparison_with_grpo_is_filed_and_read_back(p, counted, monkeypatch, tmp_path):
+    made = records({"stage4": 50.0, "sft": 51.0, "cpo": 52.0, "arpo": 53.0, "grpo": 54.0}, ["grpo"])
+    rewards = pd.DataFrame(
+        {"seed": [0], "step": [40], "reward": [0.5], "groups without a difference": [0.25]}
+    )
+    monkeypatch.setattr(long_form, "compare_methods", lambda p, group: made)
+    monkeypatch.setattr(long_form, "_content", lambda *_: [])
+    monkeypatch.setattr(long_form, "reward_frame", lambda *_: rewards)
+    start = {"fingerprint": "f", "seconds": 1.5, "inputs": {"recipe": "r"}}
+    monkeypatch.setattr(long_form, "read_run", lambda _: start)
+    assert read_grpo(p) is None
+    run_grpo_study(["--set", f"results_dir={tmp_path}"])
+    run, table = read_grpo(p)
+    assert run["command"].endswith(
+        f"long_form --profile tiny --set results_dir={tmp_path}"
+    )  # alone: make grpo
+    assert run["start"] == {"fingerprint": "f", "recipe": "r"}
+    assert run["seeds"] == [0, 1, 2] and run["updates"] == 40 and run["seconds"]["grpo"] == [1.5] * 3
+    assert table["method"].tolist() == ["SFT, the start", "SFT (continued)", "CPO", "ARPO", "GRPO"] * 2
+    written = (tmp_path / "tiny" / "grpo" / "tables" / "grpo.md").read_text()
+    assert "54.100‡" in written and "chose or filtered training pairs" in written

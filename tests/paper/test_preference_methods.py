@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from xalma.evaluation.interference import MARK
 from xalma.paper.studies import preference_methods, study
 from xalma.paper.studies.over_rejection import probe_frame, push_table, tau_frame
 from xalma.paper.studies.preference_methods import MethodSetup, compare_methods, systems
-from xalma.preference.methods import METHODS
+from xalma.preference.methods import METHODS, OF_PAIRS
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}
 
@@ -17,7 +18,13 @@ METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf",
 
 @pytest.mark.parametrize(
     ("methods", "names"),
-    [("all", list(METHODS)), ("arpo, cpo", ["cpo", "arpo"]), ("dpo+bc", ["dpo+bc"])],
+    [
+        ("all", list(OF_PAIRS)),
+        ("all, grpo", list(METHODS)),
+        ("grpo,sft", ["sft", "grpo"]),
+        ("arpo, cpo", ["cpo", "arpo"]),
+        ("dpo+bc", ["dpo+bc"]),
+    ],
 )
 def test_systems_in_the_order_of_table_5(micro, methods, names):
     assert [system.name for system in systems(micro.but(methods=methods))] == names
@@ -41,7 +48,7 @@ def test_arpo_gets_the_options_of_stage_5_and_variants_change_only_theirs(micro)
 @pytest.fixture(scope="module")
 def trained(micro, finished):
     """Two methods trained on made-up pairs; the micro model's own answers may all be filtered out."""
-    p = micro.but(methods="cpo,arpo", seeds=2)
+    p = micro.but(methods="cpo,arpo,grpo", seeds=2, grpo_samples=2)
     rows = [
         {
             "prompt": f"Say {i}:",
@@ -61,11 +68,20 @@ def test_every_system_seed_direction_and_metric_once(trained):
     p, records = trained
     assert len({record.key for record in records}) == len(records)
     found = {(record.stage, record.seed) for record in records}
-    assert found == {("stage4", 0), ("cpo", 0), ("cpo", 1), ("arpo", 0), ("arpo", 1)}
+    assert found == {("stage4", 0), *((name, seed) for name in ("cpo", "arpo", "grpo") for seed in (0, 1))}
     assert {record.metric for record in records} == METRICS
     assert {record.direction for record in records} == {
         f"{a}-{b}" for c in p.languages for a, b in (("en", c), (c, "en"))
     }
+
+
+def test_scores_by_the_family_of_grpos_reward_say_that_they_are_no_independent_ones(trained):
+    marked = {
+        (record.stage, record.metric)
+        for record in trained[1]
+        if f"{MARK} pairs chosen by chrf" in record.signature
+    }
+    assert marked == {("grpo", "bleu"), ("grpo", "chrf")}
 
 
 def test_the_start_has_not_drifted_from_itself(trained):
@@ -102,10 +118,10 @@ def test_logs_become_frames(trained):
     p, _ = trained
     chosen = systems(p)
     frame = probe_frame(p, 6, chosen)
-    assert set(frame["label"]) == {"CPO", "ARPO"} and set(frame["seed"]) == {0, 1}
+    assert set(frame["label"]) == {"CPO", "ARPO", "GRPO"} and set(frame["seed"]) == {0, 1}
     assert frame[frame["step"] == 0]["chosen_avg_logp"].nunique() == 1  # all start alike
     table = push_table(frame)
-    assert table["method"].tolist() == ["CPO", "ARPO"]
+    assert table["method"].tolist() == ["CPO", "ARPO", "GRPO"]
     change = table["chosen after"] - table["chosen before"]
     assert table["chosen change"].tolist() == pytest.approx(change.tolist())
     history = tau_frame(p, 6, chosen)

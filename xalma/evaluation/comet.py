@@ -167,21 +167,43 @@ def _by_checkpoint(
 def _score_missing(
     missing: Mapping[bytes, Sample], path: Path, checkpoint: str, device: str, bf16: bool, kept: ScoreCache
 ) -> dict[bytes, float]:
-    scorer: Any
-    if path.is_dir():
-        scorer = _open_metricx(path, checkpoint, device, bf16)
-    else:
-        model = load_model(path, checkpoint)  # says where COMET is not installed
-
-        from xalma.evaluation.comet_encoder import Scorer
-
-        scorer = Scorer(model, device, bf16)
+    scorer = _open_scorer(path, checkpoint, device, bf16)
     keys, found = list(missing), {}
     for part, scores in scorer.score_in_parts(list(missing.values())):
         new = dict(zip(keys[part], scores.tolist(), strict=True))
         kept.put(new)  # a run that is cut off loses one part
         found |= new
     return found
+
+
+def _open_scorer(path: Path, checkpoint: str, device: str, bf16: bool) -> Any:
+    if path.is_dir():
+        return _open_metricx(path, checkpoint, device, bf16)
+    model = load_model(path, checkpoint)  # says where COMET is not installed
+
+    from xalma.evaluation.comet_encoder import Scorer
+
+    return Scorer(model, device, bf16)
+
+
+def scorer_of(metric: str, checkpoint: str = "") -> Callable[[Sequence[Sample]], np.ndarray]:
+    """A metric as a function from samples to scores (n_samples,), about 0 to 1, its model loaded once.
+
+    checkpoint: "" is that of `NEURAL_METRICS`. Raises NotAvailable where it is not at hand.
+    """
+    from xalma.runtime import device as any_device
+    from xalma.runtime import mixed_precision
+
+    spec, device = NEURAL_METRICS[metric], any_device()
+    checkpoint = checkpoint or spec.checkpoint
+    path = (find_checkpoint if spec.library == "comet" else _find_metricx)(checkpoint)
+    scorer = _open_scorer(path, checkpoint, device, device != "cpu" and mixed_precision())
+
+    def scores(samples: Sequence[Sample]) -> np.ndarray:
+        asked = [{side: sample[side] for side in spec.sides} for sample in samples]
+        return np.concatenate([found for _, found in scorer.score_in_parts(asked)])
+
+    return scores
 
 
 def load_model(path: Path, checkpoint: str | None = None):

@@ -10,6 +10,8 @@ What is not equal, because the methods are not:
 - KTO takes single answers: a batch holds the B chosen, then the B rejected of the same B pairs.
 - ORPO's likelihood term runs over prompt and answer in TRL; all others over the answer only.
 - SimPO works with length-averaged log-probabilities, hence its own beta.
+- GRPO, not in Table 5, has the same prompts per update, but samples `num_generations` answers to each from the model as
+  it is by then; the chosen one it knows through its reward alone. An update costs that many answers and their decoding.
 The paper's values for these methods could not be read; every value here names its source.
 """
 
@@ -33,6 +35,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrai
 
 from xalma.data.literal import special_names_in, token_ids
 from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.preference.grpo import GRPO_OPTIONS, GatedGRPOConfig, GatedGRPOTrainer, grpo_rows
 from xalma.preference.packed_pairs import pair_logps
 
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpo_trainer silences the warning)
@@ -118,7 +121,11 @@ METHODS: dict[str, Method] = {
         {"loss_type": "sigmoid", "cpo_alpha": BC_WEIGHT},
     ),
     "arpo": Method("ARPO", ARPOTrainer, ARPOConfig, True, "X-ALMA §4", {"nll_weight": BC_WEIGHT}),
+    "grpo": Method(
+        "GRPO", GatedGRPOTrainer, GatedGRPOConfig, False, "arXiv 2402.03300; language gate × reward", GRPO_OPTIONS, None
+    ),
 }  # fmt: skip
+OF_PAIRS = tuple(name for name in METHODS if name != "grpo")  # Table 5's, and continued SFT
 
 
 def method_table() -> pd.DataFrame:
@@ -164,7 +171,7 @@ def train_preference(
     disable_tqdm: bool = True,
     micro_batch: int | None = None,
     gradient_checkpointing: bool = False,
-    **arpo_options: Any,
+    **own_options: Any,
 ) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
     """Trains `model` in place on prompt/chosen/rejected rows; returns it and its log.
 
@@ -172,15 +179,15 @@ def train_preference(
     back in evaluation mode with dropout and forward as they were. batch_size: pairs per update.
     micro_batch: pairs on the device at once, None for all; an update is then the mean over its parts.
     gradient_checkpointing: activations are computed again in the backward pass.
-    beta: None is the method's own. arpo_options: `ARPOConfig` fields (eta, ...), "arpo" only.
+    beta: None is the method's own. own_options: `ARPOConfig` fields (eta, ...) of "arpo", `GRPO_OPTIONS` of "grpo".
     Log entries: {"kind": "train", "step", "loss", ...} as TRL names things (ARPO adds histograms
-    "tau_counts" and "z_counts"), and about eight {"kind": "probe", "step", "chosen_avg_logp",
+    "tau_counts" and "z_counts", GRPO "reward"), and about eight {"kind": "probe", "step", "chosen_avg_logp",
     "rejected_avg_logp", "margin", "accuracy"}, measured alike for all methods on the same first
     `n_probe_rows` rows. Writes no checkpoint.
     Raises: ValueError for an unknown method, no rows, nothing to train, options that do not apply,
     or a prompt that fills the maximal length.
     """
-    _check(method, model, tokenizer, rows, batch_size, arpo_options)
+    _check(method, model, tokenizer, rows, batch_size, own_options)
     spec = METHODS[method]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     order = schedule(len(rows), batch_size * max_steps, seed)
@@ -191,7 +198,7 @@ def train_preference(
         )
     data = _dataset(spec, tokenizer, [rows[i] for i in order], micro)
     config = _config(
-        spec, micro, max_steps, beta, arpo_options, gradient_accumulation_steps=batch_size // micro,
+        spec, micro, max_steps, beta, own_options, gradient_accumulation_steps=batch_size // micro,
         gradient_checkpointing=gradient_checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False},
         output_dir=str(output_dir), learning_rate=learning_rate, seed=seed, disable_tqdm=disable_tqdm,
     )  # fmt: skip
@@ -228,18 +235,21 @@ def _config(
     batch_size: int,
     max_steps: int,
     beta: float | None,
-    arpo_options: Mapping[str, Any],
+    own_options: Mapping[str, Any],
     **given: Any,
 ) -> Any:
     """The method's TRL config: `COMMON`, the method's own options, nothing saved or reported."""
-    options = {**COMMON, **spec.options, **arpo_options}
+    options = {**COMMON, **spec.options, **own_options}
     if spec.config in _OWN_BOS:
         options["remove_unused_columns"] = False  # their collator wants TRL's token columns
     if spec.beta is not None:
         options["beta"] = spec.beta if beta is None else beta
+    if spec.config is GatedGRPOConfig:
+        del options["max_length"]  # prompt and answer have limits of their own
     cuda = torch.cuda.is_available()
+    rows = {KTOConfig: 2, GatedGRPOConfig: options.get("num_generations")}.get(spec.config, 1)  # of one pair
     return spec.config(
-        per_device_train_batch_size=batch_size * (2 if spec.config is KTOConfig else 1),
+        per_device_train_batch_size=batch_size * rows,
         max_steps=max_steps,
         warmup_steps=max(1, math.ceil(WARMUP_SHARE * max_steps)),
         bf16=cuda and torch.cuda.is_bf16_supported(),
@@ -302,8 +312,11 @@ def _check(
 ) -> None:
     if method not in METHODS:
         raise ValueError(f"unknown preference method {method!r}: use one of {', '.join(METHODS)}")
-    if options and method != "arpo":
-        raise ValueError(f"{sorted(options)} are options of 'arpo', not of {method!r}")
+    known = {"arpo": options, "grpo": GRPO_OPTIONS}.get(method, {})
+    if strange := sorted(options.keys() - known.keys()):
+        raise ValueError(
+            f"{strange} are no options of {method!r}: 'arpo' takes ARPOConfig's, 'grpo' {', '.join(GRPO_OPTIONS)}"
+        )
     if not rows:
         raise ValueError("no preference pairs to train on: the report of build_pairs says why")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -339,6 +352,8 @@ def _dataset(
     chosen, rejected = ([row[side] for row in rows] for side in ("chosen", "rejected"))
     if spec.config is SFTConfig:
         columns: dict[str, list] = {"prompt": prompts, "completion": chosen}
+    elif spec.config is GatedGRPOConfig:
+        columns = grpo_rows(prompts, rows)
     elif spec.config is KTOConfig:
         # TRL would put all chosen before all rejected, so that no batch had both.
         columns = {"prompt": [], "completion": [], "label": []}
@@ -354,6 +369,8 @@ def _dataset(
 
 def in_order(trainer: type) -> type:
     """`trainer`, taking its rows as they come: `schedule` has already shuffled them."""
+    if issubclass(trainer, GatedGRPOTrainer):  # its sampler repeats each row, once for each answer
+        return trainer
 
     def sampler(self: Any, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)

@@ -228,7 +228,13 @@ class Profile:
 
     # notebooks 08 and 09
     comparison_groups: str = paper("6", "preference methods and ablations use Group 6")
-    methods: str = paper("all", "Table 5; 'all' or names separated by commas")
+    methods: str = paper(
+        "all", "Table 5; 'all' or names separated by commas; grpo, not in it, is named: all,grpo"
+    )
+    grpo_reward: str = ours(
+        "chrf", "method grpo: chrf (against the reference) | a QE metric as cometkiwi=FOLDER"
+    )
+    grpo_samples: int = ours(8, "method grpo: answers sampled to each prompt, TRL's default")
     seeds: int = ours(3, "repeats of each method or ablation, seed, seed+1, …")
     ablation_share: float = ours(1.0, "share of each stage's budget the ablations of notebook 09 get")
     ablation_sft_share: float = ours(

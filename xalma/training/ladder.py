@@ -152,10 +152,10 @@ def score_rows(rows: Sequence[dict[str, Any]], p: Profile, stage: str, seed: int
 def evaluate_folder(p: Profile, folder: str | Path, group: int, stage: str) -> list[Record]:
     """Scores of the model in a stage's folder on a group's test sentences, under the name `stage`."""
     records = score_rows(translate_test(p, folder, group), p, stage, p.seed)
-    return _signed(records, chosen_by_of(folder))
+    return signed(records, chosen_by_of(folder))
 
 
-def _signed(records: Sequence[Record], chosen_by: Sequence[str]) -> list[Record]:
+def signed(records: Sequence[Record], chosen_by: Sequence[str]) -> list[Record]:
     """The records; those of no independent score say so in their signature, which every table prints."""
     note = f"|{MARK} pairs chosen by {'+'.join(chosen_by)}"
     return [

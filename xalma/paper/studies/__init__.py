@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = face(
     ladder="few_shot_table file_ladder ladder_folder ladder_study sft_findings sft_table",
     long_form=(
         "ablations_folder ablations_plan file_ablations is_long long_folder plan "
-        "read_ablations read_long_form run_long_form"
+        "read_ablations read_grpo read_long_form run_long_form"
     ),
     module_sharing="compare_sharing compare_sizes size_sets",
     over_rejection="gradient_frame pair_losses probe_frame push_table tau_frame tau_table",

@@ -11,30 +11,37 @@ short run leaves them alone, and shows them from these files, which need no trai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import argparse
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from xalma.evaluation.records import Record, read_records, write_run
+from xalma.evaluation.records import Record, footnote, read_records, write_run
 from xalma.files import read_json, write_atomically
-from xalma.paper.studies.module_sharing import SHARING_STAGES, sharing_labels, size_sets
+from xalma.languages import ARROWS
+from xalma.paper.studies.module_sharing import MEAN, OWN, SHARING_STAGES, SUM, sharing_labels, size_sets
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame
 from xalma.paper.studies.preference_methods import (
     MethodSetup,
     arpo_variants,
     compare_methods,
     read_pairs,
+    system_folder,
     systems,
 )
-from xalma.paper.studies.seeds import MIN_SEEDS, SFT, seeds_of
+from xalma.paper.studies.preference_tables import method_labels
+from xalma.paper.studies.seeds import MIN_SEEDS, SFT, by_seed, cells_of, paired, seeds_of
 from xalma.paper.studies.sft_data import DATA, sft_languages, shared_updates
-from xalma.paper.studies.study import Study, file_records, file_study, read_study
-from xalma.paper.tables import frame_csv
-from xalma.profiles import Profile
-from xalma.runs import BASE, read_run, results_folder, stage_folder
+from xalma.paper.studies.study import Study, file_records, file_study, one_share, read_study
+from xalma.paper.studies.style import content_records, with_renderings
+from xalma.paper.tables import frame_csv, mark_doubtful, write_table
+from xalma.profiles import Profile, load_profile
+from xalma.runs import BASE, read_log, read_run, recipe_hash, results_folder, stage_folder
+from xalma.training.ladder import translate_test
 
 _COUNTS = ["tau_counts", "z_counts"]
 
@@ -122,6 +129,103 @@ def read_long_form(p: Profile) -> LongForm | None:
     return LongForm(run, read_records(folder / "scores.jsonl"), pd.read_csv(folder / "probes.csv"), taus)
 
 
+GRPO_STUDY = "sft,cpo,arpo,grpo"  # continued SFT, of which a gain over SFT may come, and two that read pairs
+_SCORES = {"BLEU": "bleu", "chrF": "chrf", "content %": "content", "bits per byte": "bits_per_byte"}
+
+
+def grpo_folder(p: Profile) -> Path:
+    """Where the comparison with GRPO lies: scores.jsonl, rewards.csv, run.json and tables/."""
+    return results_folder(p) / "grpo"
+
+
+def grpo_table(records: Sequence[Record], labels: Mapping[str, str]) -> pd.DataFrame:
+    """One row per direction class and method: scores with ±, and the content score − continued SFT's.
+
+    BLEU and chrF are of the family of GRPO's reward, and marked; the content score and the bits per byte are not.
+    """
+    found, values, rows, cells = cells_of(records), by_seed(records).sort_index(), [], {}
+    for direction, arrow in ARROWS.items():
+        for name, label in labels.items():
+            mean, half = found[name, direction]
+            row: dict[str, Any] = {"direction": arrow, "method": label}
+            for column, metric in _SCORES.items():
+                row |= {column: mean[metric], f"{column} ±": half[metric]}
+                cells[len(rows), column] = (name, metric)
+            gap = (
+                (float("nan"),) * 2
+                if name in (SFT, "sft")
+                else paired(values, name, "sft", direction, "content")
+            )
+            rows.append(row | {"content − continued SFT": gap[0], "± of it": gap[1]})
+    return mark_doubtful(pd.DataFrame(rows), records, cells)
+
+
+def _content(p: Profile, group: int, chosen: Sequence[MethodSetup]) -> Iterator[Record]:
+    """The content score, which no method was rewarded by, of the SFT module and of each system and seed."""
+    folders = {(SFT, p.seed): stage_folder(p, 4, group)}
+    folders |= {(s.name, seed): system_folder(p, group, s, seed) for s in chosen for seed in seeds_of(p)}
+    for (name, seed), folder in folders.items():
+        rows = translate_test(one_share(p), folder, group)
+        yield from content_records(with_renderings(p, rows), p, name, seed)
+
+
+def reward_frame(p: Profile, group: int) -> pd.DataFrame:
+    """Mean reward of each update's answers, and the share of prompts whose answers were all rewarded alike."""
+    columns, rows = {"reward": "reward", "frac_reward_zero_std": "groups without a difference"}, []
+    for system, seed in itertools.product(systems(p), seeds_of(p)):
+        if system.method == "grpo":
+            log = read_log(system_folder(p, group, system, seed))
+            rows += [{"seed": seed, "step": entry["step"], **{to: entry[name] for name, to in columns.items()}}
+                     for entry in log if entry["kind"] == "train"]  # fmt: skip
+    return pd.DataFrame(rows, columns=["seed", "step", *columns.values()])
+
+
+def read_grpo(p: Profile) -> tuple[dict[str, Any], pd.DataFrame] | None:
+    """(run.json, `grpo_table`) of the comparison with GRPO from its files alone; None where it was not run."""
+    path = grpo_folder(p) / "run.json"
+    if not path.exists():
+        return None
+    run = read_json(path, "run `make grpo` again", keys=("systems",))
+    labels = method_labels([MethodSetup(**values) for values in run["systems"]])
+    return run, grpo_table(read_records(grpo_folder(p) / "scores.jsonl"), labels)
+
+
+def run_grpo_study(argv: Sequence[str] | None = None) -> None:
+    """GRPO beside methods of Table 5, from the SFT module of a profile's ladder; `make grpo`."""
+    parser = argparse.ArgumentParser(prog="python -m xalma.paper.studies.long_form")
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
+    asked = parser.parse_args(argv)
+    p = load_profile(asked.profile, seeds=3, methods=GRPO_STUDY)
+    p = p.but(**dict(value.split("=", 1) for value in asked.values))
+    group, chosen, folder = p.comparison_group_numbers[0], systems(p), grpo_folder(p)
+    records = [*compare_methods(p, group), *_content(p, group, chosen)]
+    records = file_records(folder / "scores.jsonl", records)
+    rewards = reward_frame(p, group)
+    _write_csv(folder / "rewards.csv", rewards)
+    values = [f"--set {value}" for value in asked.values]
+    made = (
+        " ".join([f"python -m {parser.prog.split()[-1]} --profile {p.name}", *values])
+        if values
+        else "make grpo"
+    )
+    caption = f"GRPO beside other methods, Group {group}, from one SFT module"
+    table = grpo_table(records, method_labels(chosen))
+    write_table(table, folder / "tables" / "grpo", caption, footnote(records, "content", made), decimals=3)
+    start = read_run(stage_folder(p, 4, group))
+    seconds = {
+        system.name: [read_run(system_folder(p, group, system, seed))["seconds"] for seed in seeds_of(p)]
+        for system in chosen
+    }
+    write_run(
+        folder / "run.json", made, profile=p.name, group=group, seeds=list(seeds_of(p)),
+        updates=int(rewards["step"].max()), seconds=seconds, pairs=read_pairs(p, group)[1],
+        systems=[asdict(system) for system in chosen], recipe=recipe_hash(),
+        start={"fingerprint": start["fingerprint"], "recipe": start["inputs"]["recipe"]},
+        **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs", "comparison_pairs"),
+    )  # fmt: skip
+
+
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, frame_csv(frame))
 
@@ -158,7 +262,7 @@ def training_seconds(p: Profile) -> float:
     stages = sums[0] + sums[1] + sum(sums[1:])  # the full chain, and each without one of stages 1 to 4
     groups = {*p.group_numbers, *p.comparison_group_numbers}
     own = {g: _chain(p, g, SHARING_STAGES[0], SHARING_STAGES[-1]) for g in groups}
-    sharing = (len(sharing_labels(p)) - 1) * sum(own[g] for g in p.group_numbers)
+    sharing = len(sharing_labels(p).keys() - {OWN, MEAN, SUM}) * sum(own[g] for g in p.group_numbers)
     sizes = sum((len(size_sets(p, g, p.seed)) - 1) * own[g] for g in p.comparison_group_numbers)
     others = sum(own.values()) - own[group]  # the full chains of the other groups
     shared = p.ablation_share * (stages + sharing + sizes + others)
@@ -206,3 +310,7 @@ def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, A
         if path.exists()
         else None
     )
+
+
+if __name__ == "__main__":
+    run_grpo_study()

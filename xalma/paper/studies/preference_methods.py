@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xalma.corpora.registry import open_corpus
+from xalma.evaluation.interference import chosen_by_of
 from xalma.evaluation.metrics import length_ratio, score
 from xalma.evaluation.records import Record
 from xalma.files import read_json, write_json
@@ -27,11 +28,12 @@ from xalma.models.adapters import save_adapter
 from xalma.paper.studies.seeds import SFT, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.preference.arpo import PRESETS
-from xalma.preference.methods import METHODS, train_preference
+from xalma.preference.grpo import reward_metric
+from xalma.preference.methods import METHODS, OF_PAIRS, train_preference
 from xalma.profiles import Profile
 from xalma.runs import finished, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
-from xalma.training.ladder import score_rows, translate_test
+from xalma.training.ladder import score_rows, signed, translate_test
 from xalma.training.stages import open_for_training, preference_pairs
 from xalma.training.workers import run_jobs
 
@@ -65,8 +67,12 @@ class MethodSetup:
 
 
 def systems(p: Profile) -> list[MethodSetup]:
-    """The methods the profile names, in the order of Table 5. Raises ValueError, with near names, for others."""
-    asked = list(METHODS) if p.methods == "all" else [word.strip() for word in p.methods.split(",")]
+    """The methods the profile names, in the order of Table 5. Raises ValueError, with near names, for others.
+
+    "all" are those of Table 5 and continued SFT, which read the same pairs; "all,grpo" has GRPO too.
+    """
+    words = [word.strip() for word in p.methods.split(",")]
+    asked = [name for word in words for name in (OF_PAIRS if word == "all" else (word,))]
     for name in asked:
         if name not in METHODS:
             near = get_close_matches(name, METHODS, n=3) or list(METHODS)
@@ -74,7 +80,7 @@ def systems(p: Profile) -> list[MethodSetup]:
                 f"unknown preference method {name!r} in methods: near names are {', '.join(near)}"
             )
     return [
-        MethodSetup(name, METHODS[name].label, name, _arpo_options(p) if name == "arpo" else {})
+        MethodSetup(name, METHODS[name].label, name, _own_options(p, name))
         for name in METHODS
         if name in asked
     ]
@@ -83,7 +89,7 @@ def systems(p: Profile) -> list[MethodSetup]:
 def arpo_variants(p: Profile) -> list[MethodSetup]:
     """ARPO with other eta, and both presets without gradient through tau and (where it does something) clamped at 0."""
     return [
-        MethodSetup(name, name.replace("arpo", "ARPO"), "arpo", _arpo_options(p) | changes)
+        MethodSetup(name, name.replace("arpo", "ARPO"), "arpo", _own_options(p, "arpo") | changes)
         for name, changes in ARPO_VARIANTS.items()
     ]
 
@@ -158,6 +164,8 @@ def _train_system(p: Profile, group: int, system: MethodSetup, seed: int) -> Pat
             "base": read_run(start)["base"],
             "rows": len(rows),
         }
+        if system.method == "grpo":  # its reward is no judge of it: see `evaluation.interference`
+            details["pairs"] = {"chosen_by": [reward_metric(system.options["reward"])]}
         return details | settings | {"log": log}
 
     return finished(system_folder(p, group, system, seed), inputs, make)
@@ -180,7 +188,7 @@ def _compare(p: Profile, group: int, system: MethodSetup | None, seed: int) -> l
     start = stage_folder(p, 4, group)
     name, folder = (SFT, start) if system is None else (system.name, _train_system(p, group, system, seed))
     rows, before = translate_test(p, folder, group), translate_test(p, start, group)
-    records = score_rows(rows, p, name, seed)
+    records = signed(score_rows(rows, p, name, seed), chosen_by_of(folder))
     for direction in dict.fromkeys(row["direction"] for row in rows):
         own = [i for i, row in enumerate(rows) if row["direction"] == direction]
         outputs, references = ([rows[i][key] for i in own] for key in ("output", "reference"))
@@ -200,12 +208,14 @@ def _drift(outputs: list[str], before: list[str], tgt: str) -> tuple[float, str]
     return 100.0 if outputs == before else found.value, f"{found.signature}, reference: SFT output"
 
 
-def _arpo_options(p: Profile) -> dict[str, Any]:
-    """Stage 5's own options."""
+def _own_options(p: Profile, method: str) -> dict[str, Any]:
+    """What the profile says of one method alone: stage 5's options for ARPO, reward and samples for GRPO."""
     return {
-        "beta": p.arpo_beta, "eta": p.arpo_eta, "eta_scale": p.arpo_eta_scale,
-        "detach_penalty": p.arpo_detach_penalty, "nll_weight": p.arpo_nll_weight,
-    }  # fmt: skip
+        "arpo": {"beta": p.arpo_beta, "eta": p.arpo_eta, "eta_scale": p.arpo_eta_scale,
+                 "detach_penalty": p.arpo_detach_penalty, "nll_weight": p.arpo_nll_weight},
+        "grpo": {"reward": p.grpo_reward, "num_generations": p.grpo_samples,
+                 "max_completion_length": p.max_new_tokens},
+    }.get(method, {})  # fmt: skip
 
 
 def _but_token_estimate(record: logging.LogRecord) -> bool:
