@@ -119,6 +119,21 @@ def test_statistics_are_kept_by_their_texts(folder, monkeypatch):
     assert len(list((folder / "runs" / "statistics").iterdir())) == len(kept) + 2
 
 
+def test_spbleu_without_its_model_is_not_scored_and_the_others_are(folder, monkeypatch):
+    monkeypatch.setattr(scoring, "missing_spbleu_model", lambda: "not scored: no model here")
+    outputs, place = find_outputs(folder / "systems"), str(folder / "set")
+    scores = score_all(outputs, place, metrics=("spbleu", "bleu"), workers=1, cache=None)
+    rows = scores.table[scores.table["metric"] == "spbleu"]
+    assert (
+        len(rows) == 9
+        and rows["value"].isna().all()
+        and set(rows["signature"]) == {"not scored: no model here"}
+    )
+    assert not any(scores.statistics["spbleu"].values())
+    alone = score_all(outputs, place, metrics=("bleu",), workers=1, cache=None).table
+    assert scores.table[scores.table["metric"] == "bleu"]["value"].tolist() == alone["value"].tolist()
+
+
 def test_neural_metrics_without_a_checkpoint_say_so(folder):
     found = score_all(
         find_outputs(folder / "systems"),

@@ -30,7 +30,7 @@ import pandas as pd
 from xalma.corpora.test_sets import TestSet, directions_of, load
 from xalma.evaluation import comet
 from xalma.evaluation import metrics as evaluate
-from xalma.evaluation.metrics import NotScored, sacrebleu_metric
+from xalma.evaluation.metrics import NotScored, missing_spbleu_model, sacrebleu_metric
 from xalma.evaluation.segment_statistics import by_document, segment_statistics, statistics_of
 from xalma.evaluation.significance import bootstrap
 from xalma.languages import known_languages, parse_direction
@@ -208,6 +208,11 @@ def score_direction(job: ScoringJob) -> tuple[list[dict[str, Any]], dict[tuple[s
     texts = {system: read_outputs(file, test) for system, file in job.files.items()}
     rows, found = [], {}
     for metric in job.metrics:
+        if metric == "spbleu" and (reason := missing_spbleu_model()):
+            rows += [
+                _no_row(system, job.direction, metric, len(lines), reason) for system, lines in texts.items()
+            ]
+            continue
         # nrefs is known then
         signature = str(sacrebleu_metric(metric, tgt, test.references[:1]).get_signature())
         for system, outputs in texts.items():
@@ -291,6 +296,11 @@ def _row(
     return dict(zip(COLUMNS, (system, direction, metric, *values), strict=True))
 
 
+def _no_row(system: str, direction: str, metric: str, n: int, reason: str) -> dict[str, Any]:
+    """Of a metric whose model is not at hand."""
+    return dict(zip(COLUMNS, (system, direction, metric, *(float("nan"),) * 4, n, reason), strict=True))
+
+
 def _in_processes(jobs: Sequence[ScoringJob], workers: int) -> list:
     """Results in the order of the jobs; with one worker in this process."""
     workers, done = min(workers, len(jobs)), []
@@ -335,9 +345,7 @@ def _neural_rows(
     for metric, scores in found.items():
         for system, direction, start, end in spans:
             if isinstance(scores, NotScored):
-                nothing = (float("nan"),) * 4
-                values = (system, direction, metric, *nothing, end - start, scores.reason)
-                rows.append(dict(zip(COLUMNS, values, strict=True)))
+                rows.append(_no_row(system, direction, metric, end - start, scores.reason))
                 continue
             test = load(jobs[0].testset, direction, jobs[0].origin)
             counts = resampled(statistics_of(scores.scores[start:end]), test, jobs[0].resample)

@@ -24,17 +24,29 @@ import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 
 from xalma.corpora.test_sets import load
+from xalma.evaluation.comet import NEURAL_METRICS
 from xalma.evaluation.interference import MARK, flagged, mark_explained
 from xalma.evaluation.records import Record, write_records, write_run
+from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Scores
 from xalma.evaluation.significance import ALPHA, compare, holm, paired_bootstrap, sentence
 from xalma.evaluation.thresholds import explained, marks
 from xalma.files import write_atomically
 from xalma.languages import ENGLISH, language, parse_direction
 from xalma.paper.figures.published import golden_figure
-from xalma.paper.tables import NOT_WORSE, Cell, Table, frame_csv, number, printed, save_figure, write_marked
+from xalma.paper.tables import (
+    NOT_WORSE,
+    Cell,
+    Table,
+    frame_csv,
+    number,
+    printed,
+    save_figure,
+    write_marked,
+    write_table,
+)
 from xalma.published import published
-from xalma.runtime import data_root
+from xalma.runtime import data_root, home
 from xalma.text_files import read_lines
 
 METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
@@ -332,3 +344,62 @@ def write_published(
     return write_marked(
         table(rows, name), folder / name / "published"
     ), f"{summary} from the organisers' published scores"
+
+
+COVERED = {
+    "flores200": 98,
+    "wmt22": 10,
+    "wmt23": 12,
+    "wmt24": 9,
+    "wmt24pp": 38,
+    "ntrex": 98,
+}  # directions of a set
+# of metrics whose model was not at hand when the files were made
+WHY_NOT = {name: "not scored: checkpoint not available" for name in NEURAL_METRICS} | {
+    "spbleu": "not scored: spBLEU's model not available", "gemba-esa": "not scored: no chat model was at hand",
+}  # fmt: skip
+FILED_IN = ("wmt", "apertium")  # folders of results/ with a folder per test set
+
+
+def coverage_frame(results: Path) -> pd.DataFrame:
+    """One row per test set and answer: metrics, which systems' outputs they scored in how many directions, or why not.
+
+    Read from the intervals.csv that `xalma score --results` writes.
+    """
+    paths = [path for place in FILED_IN for path in sorted((results / place).glob("*/intervals.csv"))]
+    filed = pd.concat([pd.read_csv(path).assign(set=path.parent.name) for path in paths])
+    filed, rows = filed.dropna(subset="value"), []
+    for testset, n in COVERED.items():
+        answers: dict[tuple, list[str]] = {}
+        for metric in FILE_METRICS:
+            part = filed[(filed["set"] == testset) & (filed["metric"] == metric)]
+            why = "" if len(part) else WHY_NOT.get(metric, "not asked for")
+            answer = (len(part), part["direction"].nunique(), ", ".join(dict.fromkeys(part["system"])), why)
+            answers.setdefault(answer, []).append(METRIC_NAMES[metric])
+        answers[0, 0, "", "needs a model's probabilities, not its outputs"] = ["bits per byte"]
+        columns = ("outputs scored", "in directions", "systems", "why not")
+        rows += [
+            {
+                "test set": testset,
+                "directions": n,
+                "metrics": "; ".join(names),
+                **dict(zip(columns, answer, strict=True)),
+            }
+            for answer, names in answers.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def write_coverage(results: Path) -> list[Path]:
+    """Write results/wmt/coverage.csv and .md."""
+    note = (
+        "Made by `python -m xalma.paper.score_tables` from the intervals.csv of results/wmt and results/apertium; "
+        "their run.json name the commands. WMT'22 to '24: released outputs of real systems; the other sets: Apertium, "
+        "run here. No human scores are at hand for any of these sets, so no metric was compared with people."
+    )
+    caption = "What each metric scored on each test set"
+    return write_table(coverage_frame(results), results / "wmt" / "coverage", caption, note)
+
+
+if __name__ == "__main__":
+    print(*write_coverage(home() / "results"), sep="\n")
