@@ -28,7 +28,7 @@ REWARD = "chrf"
 # their group, the loss averaged over all tokens of a batch (DAPO's). 8 answers are TRL's default, 256 tokens X-ALMA's.
 GRPO_OPTIONS: dict[str, Any] = {"reward": REWARD, "num_generations": 8, "max_completion_length": 256}
 
-Quality = Callable[[Sequence[dict[str, str]]], Sequence[float]]  # samples of src, mt, ref -> 0 to 1 each
+Quality = Callable[[Sequence[dict[str, str]]], Any]  # samples of src, mt, ref -> 0 to 1 each
 
 
 def reward_metric(reward: str) -> str:
@@ -58,7 +58,7 @@ class GatedReward:
     def __call__(
         self, completions: Sequence[str], *, prompts: Sequence[str], chosen: Sequence[str], src: Sequence[str],
         tgt: Sequence[str], **_: Any,
-    ) -> list[float]:  # fmt: skip
+    ) -> list[float | None]:  # fmt: skip
         """Rewards (n_answers,). chosen, src, tgt: of each answer's pair, from the columns of `grpo_rows`."""
         answers = list(map(extract_translation, completions))
         passing = [
@@ -68,7 +68,7 @@ class GatedReward:
             {"src": source_in(prompts[i], src[i], tgt[i]) if self.reads_source else "", "mt": answers[i],
              "ref": chosen[i].strip()} for i in passing
         ]  # fmt: skip
-        rewards = [0.0] * len(answers)
+        rewards: list[float | None] = [0.0] * len(answers)
         for i, quality in zip(passing, self.quality(samples) if samples else (), strict=True):
             rewards[i] = min(max(float(quality), 0.0), 1.0)
         return rewards

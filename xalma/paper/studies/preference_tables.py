@@ -7,6 +7,7 @@ BLEU and chrF, since COMET's weights are a download; the paper's BLEU and COMET-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -127,7 +128,9 @@ def _rows(
 ) -> pd.DataFrame:
     """One row per direction class and method: what `before` gives, then each column's metric with its ±."""
     records = list(records)
-    found, rows, cells = cells_of(records), [], {}
+    found = cells_of(records)
+    rows: list[dict[str, Any]] = []
+    cells: dict[tuple[Any, str], tuple[str, str]] = {}
     for direction, arrow in ARROWS.items():
         for name, label in labels.items():
             mean, half = found[name, direction]

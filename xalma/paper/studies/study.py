@@ -66,7 +66,8 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
     found, values = cells_of(study.records), by_seed(study.records).sort_index()
-    rows, cells = [], {}
+    rows: list[dict[str, Any]] = []
+    cells: dict[tuple[Any, str], tuple[str, str]] = {}
     rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
     for direction, arrow in ARROWS.items():
         for name, columns in study.systems.items():
