@@ -6,6 +6,7 @@ it, into results/tiny-avx2: the same commit and seed, computed as another kind o
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -18,7 +19,7 @@ from xalma.evaluation.records import read_records
 from xalma.evaluation.significance import ALPHA
 from xalma.evaluation.thresholds import THRESHOLDS
 from xalma.files import read_json, write_atomically
-from xalma.languages import ARROWS
+from xalma.languages import ARROWS, language
 from xalma.paper.paper_tables import difference_text, groups_sentence
 from xalma.paper.real_base.tables import with_unnoticed
 from xalma.paper.studies.ladder import RANDOM
@@ -26,6 +27,7 @@ from xalma.paper.studies.seeds import by_seed, cells_of, paired
 from xalma.paper.studies.stage_ablation import FULL_CHAIN
 from xalma.paper.studies.study import read_study
 from xalma.paper.tables import markdown_grid
+from xalma.profiles import load_profile
 from xalma.runtime import REPOSITORY
 
 RESULTS = REPOSITORY / "results" / "tiny"
@@ -34,6 +36,7 @@ SECOND_RUN = (
     "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 xalma run --profile tiny --set mixed_precision=off"
 )
 _REAL = REPOSITORY / "results" / "real"
+_REAL_CPU = REPOSITORY / "results" / "real-cpu"
 
 MADE_AGAIN = "take the committed file back with `git restore`, or run the profile again"
 
@@ -166,6 +169,29 @@ def real_block(results: Path = _REAL) -> str:
     )
 
 
+def real_cpu_block(results: Path = _REAL_CPU) -> str:
+    """BLEU on a real base after each stage and direction of a run on a CPU, and what it took, as Markdown."""
+    ladder = pd.read_csv(results / "tables" / "12_ladder_bleu.csv")
+    ladder = ladder[(ladder["n"] == 1) & ~ladder["group"].str.startswith("all")]
+    codes = load_profile("real-cpu").languages
+    ladder["direction"] = [
+        row["direction"]
+        .replace("-", "→")
+        .replace("xx", next(c for c in codes if f"{language(c).group}" == row["group"][0]))
+        for row in ladder.to_dict("records")
+    ]
+    events = [json.loads(line) for line in (results / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    minutes = sum(event["seconds"] for event in events if event["event"] == "task") / 60
+    run = next(event for event in events if event["event"] == "run")
+    n = read_json(results / "tables" / "12_about.json", MADE_AGAIN, keys=("segments",))["segments"]
+    stages = {"base": "base"} | {f"stage{number}": f"stage {number}" for number in range(1, 6)}
+    return (
+        f"BLEU on the first {n} sentences of FLORES-200 devtest, 95 % intervals over documents; {minutes:.0f} minutes "
+        f"in sum of its tasks, each on one core ({run['hardware']['cpu']}, {run['hardware']['instructions']}):\n\n"
+        f"{_grid(ladder[['direction', *stages]].rename(columns=stages))}"
+    )
+
+
 def _grid(table: pd.DataFrame) -> str:
     """A Markdown table with text on the left and numbers on the right."""
     rules = ["---:" if "[" in str(table[name].iloc[0]) else "---" for name in table]
@@ -271,11 +297,14 @@ def _processor(results: Path) -> str:
     return kind if run["profile"]["mixed_precision"] == "auto" else f"{kind}, no bfloat16"
 
 
-def refreshed(text: str, results: Path = RESULTS, second: Path = SECOND, real: Path = _REAL) -> str:
+def refreshed(
+    text: str, results: Path = RESULTS, second: Path = SECOND, real: Path = _REAL, real_cpu: Path = _REAL_CPU
+) -> str:
     """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
     blocks = {
         "cost": cost_block(results),
         "real": real_block(real),
+        "real-cpu": real_cpu_block(real_cpu),
         "ladder": ladder_block(results),
         "findings": findings_block(results),
         "processors": processors_block(results, second),
