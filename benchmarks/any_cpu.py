@@ -4,8 +4,8 @@
 
 A processor with AVX-512 can take the code paths of others; where the tests train, bfloat16 is off under every setting.
 Each value of --tests (files or folders, in quotes) is one run of pytest, whose lines go to runs/any_cpu/ as they come.
-OUT.json holds a row per setting and test file: a part that is run again replaces its own rows alone. OUT.md sums them
-up. Ends with status 1 if a test failed.
+OUT.json holds a row per setting and test file: a part that is run again replaces its own rows alone, and files that
+are gone leave none. OUT.md sums them up. Ends with status 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def main() -> int:
     if unknown := [name for name in chosen if name not in SETTINGS]:
         parser.error(f"--only: no setting {', '.join(unknown)}; there are {', '.join(SETTINGS)}")
     known = read_json(filed, "remove it", keys=("rows",))["rows"] if filed.exists() else []
-    rows = {(row["setting"], row["file"]): row for row in known}
+    rows = {(row["setting"], row["file"]): row for row in known if (REPOSITORY / row["file"]).exists()}
     for setting in chosen:
         for tests in arguments.tests:
             new = measure(setting, tests)

@@ -19,7 +19,8 @@ from shell import Shell
 TITLE = "Killed stages"
 COUNT = 6
 MOST_KILLS = 4  # of one stage
-LEFT_OUT = ("seconds", "commit", "sha256", "run_sha256")  # what may differ, and the hashes over it
+# what may differ (a process has the threads it was given), and the hashes over it
+LEFT_OUT = ("seconds", "commit", "hardware", "sha256", "run_sha256")
 EVERY = {"checkpoint_steps": 2}
 
 
