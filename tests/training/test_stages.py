@@ -34,6 +34,7 @@ DECIDE_NOTHING = {
     "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "notebooks",
     "groups", "only_languages", "module_languages",  # by the languages they name
     "alma_lora_learning_rate",  # notebook 11's own stage
+    "grpo_reward", "grpo_samples",  # a method of the comparison's
     "checkpoint_steps", "gradient_checkpointing", "torch_compile", "attention",
     "launch", "sharding", "track",
 }  # fmt: skip
