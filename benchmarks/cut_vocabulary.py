@@ -22,12 +22,11 @@ from xalma.corpora import load
 from xalma.evaluation import score
 from xalma.files import write_json
 from xalma.paper.real_base import (
-    N_SHORT,
-    SHORT,
     Run,
     decode_greedily,
     limit,
     open_pack_model,
+    short_segments,
     test_segments,
     with_shots,
 )
@@ -40,8 +39,7 @@ def compared(
 ) -> dict[str, Any]:
     """A direction's row."""
     test = load("flores200", direction)
-    english = test.sources if direction.startswith("en-") else test.references
-    index = [i for i, text in enumerate(english) if SHORT[0] <= len(text) <= SHORT[1]][:N_SHORT]
+    index = short_segments(direction, test.sources, test.references)
     segments = test_segments(run, "flores", direction, 0, index[-1] + 1)
     prompts = [with_shots(run, direction, segments[i][0]) for i in index]
     limits = [limit(run, direction, segments[i][0]) for i in index]
@@ -50,9 +48,11 @@ def compared(
     lines = [i for token, i in tokenizer.get_vocab().items() if "\n" in token or token == "<0x0A>"]
     pack = run.pack.index
     outputs = {
-        "cut": decode_greedily(cut, prompts, limits, {pack["eos"], *pack["line_ends"]}, pack["pad"], N_SHORT),
+        "cut": decode_greedily(
+            cut, prompts, limits, {pack["eos"], *pack["line_ends"]}, pack["pad"], len(index)
+        ),
         "whole": decode_greedily(
-            whole, again, limits, {tokenizer.eos_token_id, *lines}, tokenizer.pad_token_id, N_SHORT
+            whole, again, limits, {tokenizer.eos_token_id, *lines}, tokenizer.pad_token_id, len(index)
         ),
     }
     outputs["cut"] = [kept[row].tolist() for row in outputs["cut"]]

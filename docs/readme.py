@@ -19,7 +19,7 @@ from xalma.evaluation.records import read_records
 from xalma.evaluation.significance import ALPHA
 from xalma.evaluation.thresholds import THRESHOLDS
 from xalma.files import read_json, write_atomically
-from xalma.languages import ARROWS, language
+from xalma.languages import ARROWS
 from xalma.paper.paper_tables import difference_text, groups_sentence
 from xalma.paper.real_base.tables import with_unnoticed
 from xalma.paper.studies.ladder import RANDOM
@@ -173,13 +173,11 @@ def real_cpu_block(results: Path = _REAL_CPU) -> str:
     """BLEU on a real base after each stage and direction of a run on a CPU, and what it took, as Markdown."""
     ladder = pd.read_csv(results / "tables" / "12_ladder_bleu.csv")
     ladder = ladder[(ladder["n"] == 1) & ~ladder["group"].str.startswith("all")]
-    codes = load_profile("real-cpu").languages
-    ladder["direction"] = [
-        row["direction"]
-        .replace("-", "→")
-        .replace("xx", next(c for c in codes if f"{language(c).group}" == row["group"][0]))
-        for row in ladder.to_dict("records")
-    ]
+    languages_of, own = load_profile("real-cpu").languages_of, []
+    for group, side in zip(ladder["group"], ladder["direction"], strict=True):
+        (code,) = languages_of(int(group.split()[0]))
+        own.append(ARROWS[side].replace("xx", code))
+    ladder["direction"] = own
     events = [json.loads(line) for line in (results / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     minutes = sum(event["seconds"] for event in events if event["event"] == "task") / 60
     run = next(event for event in events if event["event"] == "run")

@@ -199,7 +199,7 @@ def of_methods() -> list[Claim]:
     ]
     than_sft = "that of continued SFT"
     on_styles = spread(STYLES, CONTINUED, method="ARPO", **HARD)
-    on_real = steps("ARPO against SFT that goes on", "6 Eurasian mix")
+    on_real = steps("ARPO against continued SFT", "6 Eurasian mix")
     beside = [
         (styles.replace("the start's", than_sft), STYLES, on_styles),
         (real.replace("the start's", than_sft), STEPS, on_real),
@@ -211,7 +211,7 @@ def of_methods() -> list[Claim]:
         lost("KTO", "KTO loses some BLEU"),
         lost("ORPO", "ORPO loses some BLEU"),
         Claim("ARPO gains over the SFT model it starts from", table5("+ARPO (Final X-ALMA)"), 1, gained),
-        Claim("ARPO gains over SFT that goes on as long", "not printed", 1, beside),
+        Claim("ARPO gains over continued SFT", "not printed", 1, beside),
     ]
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from xalma.paper.figures.style import INK, REJECTED, subplots, use_style
 from xalma.paper.figures.training import STAGE_LABELS
 
-AFTER = STAGE_LABELS | {"sft+": "4+\nSFT goes on"}
+AFTER = STAGE_LABELS | {"sft+": "4+\nmore SFT"}
 
 _SHOWN = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]\*?°?")
 

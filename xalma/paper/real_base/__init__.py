@@ -8,6 +8,6 @@ __all__, __getattr__, __dir__ = face(
     decoding="decode_greedily",
     pack="open_pack_model",
     rows="blocks limit stream test_segments with_shots",
-    tables="METRICS N_SHORT read_about read_table readable run_profile SHORT STAGES",
+    tables="METRICS read_about read_table readable run_profile short_segments STAGES",
     tasks="base_model module_on",
 )

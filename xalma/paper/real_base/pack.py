@@ -7,9 +7,9 @@
     base.safetensors   the base's weights, as a GGUF file has them where one is given (a third of bfloat16's bytes)
 
 Logits of kept tokens are those of the whole base; their probabilities are over the kept tokens alone. Where a smaller
-vocabulary is asked for, `longer` in index.json says by how much: test tokens per language over the whole base's. A base
-reads text that is cut otherwise than in its training worse. A tokenizer is needed to write the folder and to read what
-a run wrote (`scores`), not by the run itself.
+vocabulary is asked for, `token_ratio` in index.json has each language's test tokens over the whole base's: text that is
+split into other tokens than a base was trained on costs BLEU (benchmarks/cut_vocabulary.py). A tokenizer is needed to
+write the folder and to read what a run wrote (`scores`), not by the run itself.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def pack(
     small = trim_tokenizer(tokenizer, kept.tolist())
     kind = np.uint16 if len(kept) <= 2**16 else np.uint32
     here = {token: i for i, token in enumerate(kept.tolist())}
-    arrays, longer = {}, {}
+    arrays, token_ratio = {}, {}
     for name, part in texts.items():
         rows = used_ids(small, part)
         if name.startswith("flores."):
-            longer[name.split(".")[1]] = round(_size(rows) / _size(used_ids(tokenizer, part)), 4)
+            token_ratio[name.split(".")[1]] = round(_size(rows) / _size(used_ids(tokenizer, part)), 4)
         arrays[name] = np.array([token for row in rows for token in row], kind)
         arrays[f"{name}|ends"] = np.cumsum([len(row) for row in rows]).astype(np.uint32)
     pieces = tokenizer.convert_ids_to_tokens(kept.tolist())
     index |= {
-        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base, "longer": longer,
+        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base, "token_ratio": token_ratio,
         "tokens": {name: len(a) for name, a in arrays.items() if "|" not in name},
         **{key: here[getattr(tokenizer, f"{key}_token_id")] for key in ("bos", "eos", "pad")},
         "line_ends": [i for i, piece in enumerate(pieces) if "\n" in piece or piece == "<0x0A>"],

@@ -30,8 +30,7 @@ from xalma.evaluation.metrics import (
 )
 from xalma.evaluation.records import Record, write_records
 from xalma.files import write_atomically, write_json
-from xalma.languages import ENGLISH
-from xalma.paper.real_base.tables import DRAWS, HAND_MEASURED, N_SHORT, SHORT, named, write_real_tables
+from xalma.paper.real_base.tables import DRAWS, HAND_MEASURED, named, short_segments, write_real_tables
 from xalma.profiles import Profile, load_profile
 from xalma.runs import results_folder
 from xalma.runtime import data_root
@@ -165,15 +164,15 @@ class Drawn:
             self.weights[key] = np.concatenate([np.ones((1, len(names)), int), drawn])
         return self.weights[key]
 
-    def scores(self, piece: Piece) -> dict[str, np.ndarray]:
-        """Metric -> (DRAWS + 1,)."""
+    def scores(self, piece: Piece, tokenizer: str = "") -> dict[str, np.ndarray]:
+        """Metric -> (DRAWS + 1,). tokenizer: BLEU's, if not the target language's."""
         counts, names = self.counts(piece), {name: i for i, name in enumerate(dict.fromkeys(piece.documents))}
         owner = np.array([names[name] for name in piece.documents])
         tgt, found = piece.direction.split("-")[1], {}
         for metric in ("bleu", "chrf++"):
             scorer = sacrebleu_metric(metric, tgt, piece.references)
-            if (piece.set, metric, tgt) == ("short", "bleu", "ja"):  # by hand it was over characters
-                scorer = BLEU(tokenize="char", references=[piece.references])
+            if metric == "bleu" and tokenizer:
+                scorer = BLEU(tokenize=tokenizer, references=[piece.references])
             stats = np.array(scorer._extract_corpus_statistics(piece.outputs, None))
             totals = counts @ _by_owner(stats, owner, len(names))
             found[metric] = np.array([scorer._compute_score_from_stats(row.tolist()).score for row in totals])
@@ -205,7 +204,8 @@ def score_run(p: Profile, run: Path, pack: Path, base: Path) -> Path:
         if piece.set == "flores" and len(piece.outputs) > least:
             scores[name, "whole", piece.direction] = drawn.scores(piece)
         if (name, piece.set) == ("base", "flores") and piece.direction in HAND_MEASURED:
-            scores[name, "short", piece.direction] = drawn.scores(_short(piece))
+            by_hand = "char" if piece.direction == "en-ja" else ""  # what it was measured by
+            scores[name, "short", piece.direction] = drawn.scores(_short(piece), by_hand)
     for (set_, name), records in by_system.items():
         write_records(
             out / "scores" / (set_ if set_ != "flores" else "") / f"{name.replace(' ', '-')}.jsonl", records
@@ -223,10 +223,8 @@ def _cut(piece: Piece, n: int) -> Piece:
 
 
 def _short(piece: Piece) -> Piece:
-    """The first sentences of middling length, each a document of its own."""
-    sides = zip(piece.sources, piece.references, strict=True)
-    english = [a if piece.direction.startswith(ENGLISH) else b for a, b in sides]
-    index = [i for i, text in enumerate(english) if SHORT[0] <= len(text) <= SHORT[1]][:N_SHORT]
+    """The sentences of `short_segments`, each a document of its own."""
+    index = short_segments(piece.direction, piece.sources, piece.references)
     parts = ([x[i] for i in index] for x in (piece.outputs, piece.sources, piece.references, piece.nats))
     return Piece(piece.system, "short", piece.direction, piece.form, *parts, [str(i) for i in index])
 
@@ -265,10 +263,10 @@ def score_command(argv: Sequence[str] | None = None) -> int:
             from xalma.paper.real_base.pack import pack
 
             index = pack(p, a.base, a.to, a.gguf, a.vocabulary)
-            code, longer = max(index["longer"].items(), key=lambda one: one[1])
+            code, ratio = max(index["token_ratio"].items(), key=lambda one: one[1])
             print(
                 f"{a.to}: {index['vocabulary']} of {index['of']} tokens, {sum(index['tokens'].values()):,} ids; "
-                f"test sentences have at most {longer:g} times as many tokens as in the whole base ({code})"
+                f"test sentences have at most {ratio:g} times as many tokens as in the whole base ({code})"
             )
         else:
             print(score_run(p, a.run, a.pack, a.base))

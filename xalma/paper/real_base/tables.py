@@ -116,7 +116,7 @@ def _difference_table(
 STEPS = {
     "stage 1": ("stage1", "base"), "stage 2": ("stage2", "stage1"), "stage 3": ("stage3", "stage2"),
     "stage 4, few-shot": ("stage4 few-shot", "stage3"), "ARPO": ("stage5", "stage4"),
-    "SFT goes on": ("sft+", "stage4"), "ARPO against SFT that goes on": ("stage5", "sft+"),
+    "continued SFT": ("sft+", "stage4"), "ARPO against continued SFT": ("stage5", "sft+"),
     "from base to SFT": ("stage4", "base"),
 }  # fmt: skip
 # BLEU of the base with four examples on N_SHORT sentences of FLORES-200 devtest, by hand, when it was chosen
@@ -126,6 +126,12 @@ HAND_MEASURED = {
 N_SHORT, SHORT = 20, (40, 100)  # sentences, characters of their English side
 DIFFERENCE_TABLES = ("steps", "sharing", "without")  # 12_<name>.csv, of `_difference_table`
 WITHOUT = {f"stage {n}": ("stage4", f"without stage {n}") for n in (1, 2, 3)}
+
+
+def short_segments(direction: str, sources: Sequence[str], references: Sequence[str]) -> list[int]:
+    """Which segments `HAND_MEASURED` is compared on: the first whose English side has a length in `SHORT`."""
+    english = sources if direction.startswith(f"{ENGLISH}-") else references
+    return [i for i, text in enumerate(english) if SHORT[0] <= len(text) <= SHORT[1]][:N_SHORT]
 
 
 def sharing(n: int) -> dict[str, tuple[str, str]]:

@@ -3,7 +3,7 @@
 Stages 0 to 3 are asked with four examples before the sentence, stage 5 with the prompt it was trained on, stage 4 both
 ways; an answer ends at a line break. The comparisons take the same rows in the same updates:
 
-    sft+      stage 4 goes on with the chosen answers of ARPO's pairs, as many updates at the same rate
+    sft+      continued SFT: the chosen answers of ARPO's pairs, in as many updates at the same rate
     wide      one module for all languages, of as many times the rank as there are groups, on all groups' rows
     shared    one module of a single group's rank; dense: all weights, no module; own: a module per group
     french    group 2 with French, against group 4, which has it in the papers
@@ -319,7 +319,7 @@ def train_method(run: Run, group: int, rows: Rows, name: str, factor: float, *, 
 
 
 def objective_of(p: Profile, name: str) -> Objective | None:
-    """The loss of a method; None for SFT that goes on."""
+    """The loss of a method; None for continued SFT."""
     if name == "sft":
         return None
     if not name.startswith("arpo"):
