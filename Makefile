@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: check-results tiny-base ladder styles grpo reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
+.PHONY: check-results tiny-base ladder ladder-large styles grpo reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -67,9 +67,13 @@ cards: $(READY)
 tiny-base: $(READY)
 	.venv/bin/python tools/tiny_base.py
 
-# The default run's ladder over three seeds, with its own budgets, and SFT without the stages before it; under an hour.
+# The default run's ladder over five seeds, with its own budgets, and SFT without the stages before it; under an hour.
+# ladder-large: the same with more text in stages 2 and 3.
 ladder: $(READY)
 	.venv/bin/python -m xalma.paper.studies.ladder
+
+ladder-large: $(READY)
+	.venv/bin/python -m xalma.paper.studies.ladder --large
 
 # Preference methods on pairs that are both right and differ in style, from the default run's SFT module; three seeds.
 styles: $(READY)

@@ -7,6 +7,9 @@ content of a phrase chooses its split. The content score counts outputs that sta
 CLDR's styles.
 
 Before SFT the full chain is measured without a prompt (`few_shot_rows`). With seed `p.seed` it is the main ladder's.
+
+`make ladder-large` is the same with more text in stages 2 and 3 (`LARGE`): what a module learns from more of it, and
+how much less stage 1 is then missed. Its stages and files lie in a folder of their own.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ SFT_SYSTEMS = {
     "no-stage3": "without stage 3, pseudo-monolingual",
     RANDOM: "random weights, SFT alone",
 }
+SEEDS = 5
+LARGE = {"stage2_tokens": 240_000, "stage3_tokens": 1_200_000}  # four times and three times the default run's
 BEFORE_SFT = ("base", "stage1", "stage2", "stage3")
 FEW_SHOT = {
     "one-shot BLEU": "bleu",
@@ -153,14 +158,14 @@ def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ladder_folder(p: Profile) -> Path:
+def ladder_folder(p: Profile, large: bool = False) -> Path:
     """Where the study's files lie: per group records and tables, and run.json."""
-    return results_folder(p) / "ladder"
+    return results_folder(p) / "ladder" / ("large" if large else "")
 
 
-def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record]) -> None:
+def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record], large: bool = False) -> None:
     """Write a group's records and tables, under the study's name."""
-    folder, made = ladder_folder(p), "make ladder"
+    folder, made = ladder_folder(p, large), "make ladder-large" if large else "make ladder"
     study = file_study(folder, study)
     few_shot = read_records(write_records(folder / f"{study.name}_few_shot.jsonl", few_shot))
     write_table(sft_table(study), folder / "tables" / study.name, study.title, study_note(study, made))
@@ -170,17 +175,26 @@ def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record]) -> None:
 
 
 def run_ladder_study(argv: Sequence[str] | None = None) -> None:
-    """The study of all of a profile's groups; the ladder's stages are run where they are not finished."""
+    """The study of a profile's comparison groups; the ladder's stages are run where they are not finished."""
     parser = argparse.ArgumentParser(prog="python -m xalma.paper.studies.ladder")
     parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--large", action="store_true", help=f"with {LARGE}, beside the main ladder")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
     asked = parser.parse_args(argv)
-    p = load_profile(asked.profile, seeds=3).but(**dict(value.split("=", 1) for value in asked.values))
+    p = load_profile(asked.profile, seeds=SEEDS)
+    if asked.large:
+        p = p.but(**LARGE, run_dir=str(Path(p.run_dir) / "large"))
+    p = p.but(**dict(value.split("=", 1) for value in asked.values))
     stage0_backbone(p)
-    for group in p.group_numbers:
-        file_ladder(p, *ladder_study(p, group))
+    for group in p.comparison_group_numbers:
+        file_ladder(p, *ladder_study(p, group), asked.large)
     write_run(
-        ladder_folder(p) / "run.json", "make ladder", profile=p.name, seeds=list(seeds_of(p)), groups=p.groups
+        ladder_folder(p, asked.large) / "run.json",
+        "make ladder-large" if asked.large else "make ladder",
+        profile=p.name,
+        seeds=list(seeds_of(p)),
+        groups=list(p.comparison_group_numbers),
+        **p.values("stage1_tokens", "stage2_tokens", "stage3_tokens", "sft_pairs", "stage4_epochs"),
     )
 
 
