@@ -68,7 +68,7 @@ tiny-base: $(READY)
 	.venv/bin/python tools/tiny_base.py
 
 # The default run's ladder over five seeds, with its own budgets, and SFT without the stages before it; under an hour.
-# ladder-large: the same with more text in stages 2 and 3.
+# ladder-large: the same with more text in stages 2 and 3, three seeds.
 ladder: $(READY)
 	.venv/bin/python -m xalma.paper.studies.ladder
 

@@ -48,7 +48,7 @@ SFT_SYSTEMS = {
     "no-stage3": "without stage 3, pseudo-monolingual",
     RANDOM: "random weights, SFT alone",
 }
-SEEDS = 5
+SEEDS, LARGE_SEEDS = 5, 3
 LARGE = {"stage2_tokens": 240_000, "stage3_tokens": 1_200_000}  # four times and three times the default run's
 BEFORE_SFT = ("base", "stage1", "stage2", "stage3")
 FEW_SHOT = {
@@ -181,7 +181,7 @@ def run_ladder_study(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--large", action="store_true", help=f"with {LARGE}, beside the main ladder")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="values")
     asked = parser.parse_args(argv)
-    p = load_profile(asked.profile, seeds=SEEDS)
+    p = load_profile(asked.profile, seeds=LARGE_SEEDS if asked.large else SEEDS)
     if asked.large:
         p = p.but(**LARGE, run_dir=str(Path(p.run_dir) / "large"))
     p = p.but(**dict(value.split("=", 1) for value in asked.values))
