@@ -26,7 +26,7 @@ export XALMA_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: check-results tiny-base ladder ladder-large styles grpo reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
+.PHONY: check-results tiny-base ladder ladder-large styles grpo sharing reproduce base test test-long test-gpu test-book lab lint cards readme docs book lock clean
 
 reproduce: $(READY)
 	.venv/bin/xalma run --profile $(PROFILE)
@@ -82,6 +82,10 @@ styles: $(READY)
 # GRPO beside continued SFT, CPO and ARPO, from the default run's SFT module; three seeds.
 grpo: $(READY)
 	.venv/bin/python -m xalma.paper.studies.long_form
+
+# One module per group, per language, one for all, and none, from one base after stage 1; three seeds, half an hour.
+sharing: $(READY)
+	.venv/bin/python -m xalma.paper.studies.long_form sharing
 
 # Whether the committed tables are those of the committed records; trains nothing, two minutes.
 check-results: $(READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from safetensors.torch import load_file
 
 from xalma.data.mixing import parse_shares
 from xalma.languages import GROUPS
@@ -101,12 +102,13 @@ def test_all_systems_at_equal_cost(compared):
     # the eleven languages' modules: whole updates, at least one in each of three stages
     assert 33 <= facts[LANGUAGE]["updates"] == facts[MEAN]["updates"] == facts[SUM]["updates"]
     base = n_parameters(full_folder(p, 0, 0, 1))
+    embeddings = p.vocab_size * p.hidden_size
     module = 7 * 2 * 64 * p.lora_rank  # seven projections of a layer; MLP's are wider by the next line
     inner = 192  # 64 × 8/3, rounded up to a multiple of 32
     module += 3 * (inner - 64) * p.lora_rank
     apart = (LANGUAGE, MEAN, SUM)
     assert {name: row["parameters trained"] for name, row in facts.items()} == {
-        OWN: 2 * module, SHARED: module, WIDE: 2 * module, DENSE: base, **dict.fromkeys(apart, 11 * module)
+        OWN: 2 * module, SHARED: module, WIDE: 2 * module, DENSE: base - embeddings, **dict.fromkeys(apart, 11 * module)
     }  # fmt: skip
     assert {name: row["parameters used"] - base for name, row in facts.items()} == {
         OWN: module, SHARED: module, WIDE: 2 * module, DENSE: 0, LANGUAGE: module, MEAN: 6 * module, SUM: 6 * module
@@ -132,3 +134,14 @@ def test_the_base_stays_and_nothing_is_trained_twice(compared, monkeypatch):
     monkeypatch.setattr(module_sharing, "MIN_SEEDS", 1)
     monkeypatch.setattr("xalma.training.stages.train", lambda *_, **__: pytest.fail("trained again"))
     assert compare_sharing(p) == study
+
+
+@pytest.mark.slow
+def test_the_base_that_goes_on_keeps_its_embeddings(compared):
+    """No module trains them: full weights must not have what the modules have not."""
+    p, _ = compared
+    start, last = full_folder(p, 0, 0, 1), stage_folder(p, 4, 0, f"ablations/seed0/{DENSE}")
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, last))
+    moved = {name for name in before if not before[name].equal(after[name])}
+    assert "model.embed_tokens.weight" in before.keys() - moved
+    assert {name for name in before if "proj" in name} <= moved

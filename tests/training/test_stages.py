@@ -31,6 +31,7 @@ DECIDE_NOTHING = {
     "name", "run_dir", "results_dir", "workers", "threads", "seeds", "methods", "ablation_share",
     "ablation_sft_share",
     "preference_id",  # an input of stage 5 where it is set
+    "frozen_embeddings",  # an input of full weights' later stages where it is set
     "test_pairs", "comparison_groups", "comparison_steps", "comparison_pairs", "notebooks",
     "groups", "only_languages", "module_languages",  # by the languages they name
     "alma_lora_learning_rate",  # notebook 11's own stage

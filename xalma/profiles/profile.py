@@ -237,6 +237,9 @@ class Profile:
     grpo_samples: int = ours(8, "method grpo: answers sampled to each prompt, TRL's default")
     seeds: int = ours(3, "repeats of each method or ablation, seed, seed+1, …")
     ablation_share: float = ours(1.0, "share of each stage's budget the ablations of notebook 09 get")
+    frozen_embeddings: bool = ours(
+        False, "full weights after stage 1: embeddings stay as they are, as beside a module"
+    )
     ablation_sft_share: float = ours(
         1.0, "notebook 09: share of the updates that its largest set of SFT pairs needs"
     )

@@ -115,6 +115,7 @@ def _inputs(number: int, p: Profile, group: int, before: dict[str, Any]) -> dict
         **p.values(*_COMMON, *_DECIDES[number]),
         **({"preference_id": p.preference_id, "preference_files": preference_fingerprint(p.preference_id)}
            if number == 5 and p.preference_id else {}),  # of a stage 5 that does not decode its own pairs
+        **({"frozen_embeddings": True} if p.frozen_embeddings and number > 1 and group == BASE else {}),
     }  # fmt: skip
 
 

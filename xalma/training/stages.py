@@ -345,11 +345,14 @@ def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[s
 def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """(frozen base with the group's trainable module, tokenizer): `previous`' module, or a fresh one on a base.
 
-    For group 0 the base itself, all its weights trainable.
+    For group 0 the base itself, all its weights trainable, or all but the embeddings (`p.frozen_embeddings`).
     """
     run = open_stage(previous)
     if group == BASE == run["group"]:
-        return load_base(run["base"], "float32")
+        model, tokenizer = load_base(run["base"], "float32")
+        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+            embeddings.requires_grad_(not p.frozen_embeddings)
+        return model, tokenizer
     model, tokenizer = load_base(run["base"], p.dtype)
     if run["group"] == BASE:
         fresh = attach_adapter(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,15 @@ import pandas as pd
 from xalma.evaluation.records import Record, footnote, read_records, write_run
 from xalma.files import read_json, write_atomically
 from xalma.languages import ARROWS
-from xalma.paper.studies.module_sharing import MEAN, OWN, SHARING_STAGES, SUM, sharing_labels, size_sets
+from xalma.paper.studies.module_sharing import (
+    MEAN,
+    OWN,
+    SHARING_STAGES,
+    SUM,
+    compare_sharing,
+    sharing_labels,
+    size_sets,
+)
 from xalma.paper.studies.over_rejection import probe_frame, tau_frame
 from xalma.paper.studies.preference_methods import (
     MethodSetup,
@@ -284,12 +293,12 @@ def _sft_seconds(p: Profile, group: int) -> float:
     return len(DATA) * shared_updates(p, group) * run["seconds"] / run["steps"]
 
 
-def file_ablations(p: Profile, studies: Sequence[Study]) -> None:
-    """Write the studies, and run.json, which names them."""
+def file_ablations(p: Profile, studies: Sequence[Study], command: str = "") -> None:
+    """Write the studies, and run.json, which names them and the command, notebook 09's if no other is given."""
     for study in studies:
         file_study(ablations_folder(p), study)
     write_run(
-        ablations_folder(p) / "run.json", p.command("09"), profile=p.name, seeds=list(seeds_of(p)),
+        ablations_folder(p) / "run.json", command or p.command("09"), profile=p.name, seeds=list(seeds_of(p)),
         studies=[study.name for study in studies],
         **p.values("ablation_share", "ablation_sft_share", "groups", "comparison_groups"),
     )  # fmt: skip
@@ -312,5 +321,11 @@ def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, A
     )
 
 
+def run_sharing_study() -> None:
+    """Whose module (`compare_sharing`) at the default run's whole budgets, three seeds; `make sharing`."""
+    p = load_profile("tiny", seeds=MIN_SEEDS, ablation_share=1.0)
+    file_ablations(p, [compare_sharing(p)], "make sharing")
+
+
 if __name__ == "__main__":
-    run_grpo_study()
+    run_sharing_study() if sys.argv[1:] == ["sharing"] else run_grpo_study()

@@ -2,7 +2,7 @@
 
 All chains start from one base after stage 1 and go through stages 2 to 4. Beside the groups' modules: one module for
 all of the profile's languages; one of as many times the rank as there are groups, which has as many parameters as their
-modules together; and no module, the base going on with all its weights.
+modules together; and no module, the base going on with all its weights but the embeddings, which no module trains either.
 
 "The same updates" can mean two things. Here what serves all languages gets the groups' updates in sum, and draws each
 language as often as its group does, so that a language is trained on about equally much text in all systems. In
@@ -162,7 +162,8 @@ def _group(p: Profile, name: str) -> int:
 def joint_profile(p: Profile, name: str, seed: int) -> Profile:
     """The profile of what takes the place of all groups' modules: their languages, their updates in sum.
 
-    Full weights are trained at the module's learning rates, but at none above stage 1's.
+    Full weights are trained at the module's learning rates, but at none above stage 1's, and without the embeddings,
+    which no module trains either.
     """
     q, n = shortened(p, seed), len(p.group_numbers)
     changes: dict[str, Any] = {
@@ -176,7 +177,8 @@ def joint_profile(p: Profile, name: str, seed: int) -> Profile:
         least = {
             number: min(p.stage(number).learning_rate, p.stage1_learning_rate) for number in SHARING_STAGES
         }
-        return q.but(**changes, **{f"stage{number}_learning_rate": rate for number, rate in least.items()})
+        changes |= {f"stage{number}_learning_rate": rate for number, rate in least.items()}
+        return q.but(**changes, frozen_embeddings=True)
     if name == WIDE:
         changes |= {"lora_rank": n * p.lora_rank, "lora_alpha": n * p.lora_alpha}
     return q.but(**changes, module_languages=f"{_group(p, name)}:{'+'.join(p.languages)}")
@@ -206,19 +208,19 @@ def _columns(p: Profile, name: str) -> dict[str, int]:
     combined = p.group_numbers if name in (MEAN, SUM) else ()
     used = [combined_module(p, group, p.seed, name) for group in combined] or folders
     return {
-        "parameters trained": sum(map(n_parameters, folders)),
+        "parameters trained": sum(n_parameters(folder, "embed_tokens") for folder in folders),
         "parameters used": max(map(n_parameters, used)) + (0 if name == DENSE else n_parameters(base)),
         "updates": sum(n_updates(folder) - n_updates(base) for folder in folders),
         "tokens": sum(n_tokens(folder) - n_tokens(base) for folder in folders),
     }
 
 
-def n_parameters(folder: Path) -> int:
-    """Parameters in the safetensors files of a folder, from their headers."""
+def n_parameters(folder: Path, but: str = "/") -> int:
+    """Parameters in the safetensors files of a folder, from their headers, without those whose name holds `but`."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            names = list(file.keys())
+            names = [name for name in file.keys() if but not in name]  # noqa: SIM118
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     return total
 
