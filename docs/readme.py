@@ -67,34 +67,22 @@ def ladder_block(results: Path = RESULTS) -> str:
 
 def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     """What the ladder over seeds and the group tests of the default run show, in sentences with their intervals."""
-    folder = results / "ladder"
-    study = read_study(folder, f"group{group}")
-    before = read_records(folder / f"group{group}_few_shot.jsonl")
-    sft, few_shot = by_seed(study.records).sort_index(), by_seed(before).sort_index()
-    cells, answers = cells_of(before), cells_of(study.records)
-    parts = {"without stage 1": "no-stage1", "without stage 3": "no-stage3", "on random weights": RANDOM}
-    gaps = {name: {d: paired(sft, system, FULL_CHAIN, d) for d in ARROWS} for name, system in parts.items()}
-    pairs = {"stage1": "base", "stage2": "stage1"}
-    bits = {
-        one: {d: paired(few_shot, one, other, d, "text_bits") for d in ARROWS} for one, other in pairs.items()
-    }
-    early = [max(cells[stage, d][0]["bleu"] for stage in ("base", *pairs)) for d in ARROWS]
+    ladder = Ladder(results / "ladder", group)
+    early = [max(ladder.cells[stage, d][0]["bleu"] for stage in ("base", "stage1", "stage2")) for d in ARROWS]
     lines = [
-        f"Over {cells['n_seeds', 'max']} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
+        f"Over {ladder.seeds} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
         "one test set for all; en→xx / xx→en; ± is half a 95 % interval over seeds):",
         "",
-        f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(cells, 'stage3')}; after stages 0 to 2 at "
-        f"most {' / '.join(f'{value:.1f}' for value in early)}.",
-        f"- Of those continuations {_percent(cells, 'stage3')} % state the facts of their source letter for letter, in "
-        f"any of the CLDR's styles; after SFT, of the answers to the prompt, {_percent(answers, FULL_CHAIN)} %.",
-        f"- After SFT, with the prompt: BLEU {_bleu(answers, FULL_CHAIN)}; from the lowest seed to the highest "
-        f"{' / '.join(f'{spread:.1f}' for spread in _spreads(sft))} BLEU.",
-        *(f"- The same SFT pairs {name}: {_gaps(gap)} BLEU{_inside(gap)}." for name, gap in gaps.items()),
-        *(
-            f"- What stage {one[-1]} adds to the bits per byte of text alone (less is better; the other languages / "
-            f"English): {_gaps(gap, 3)}{_inside(gap)}."
-            for one, gap in bits.items()
-        ),
+        f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(ladder.cells, 'stage3')}; after stages 0 "
+        f"to 2 at most {' / '.join(f'{value:.1f}' for value in early)}.",
+        f"- Of those continuations {_percent(ladder.cells, 'stage3')} % state the facts of their source letter for "
+        f"letter, in any of the CLDR's styles; after SFT, of the answers to the prompt, "
+        f"{_percent(ladder.answers, FULL_CHAIN)} %.",
+        f"- After SFT, with the prompt: BLEU {_bleu(ladder.answers, FULL_CHAIN)}; from the lowest seed to the highest "
+        f"{' / '.join(f'{spread:.1f}' for spread in _spreads(ladder.sft))} BLEU.",
+        *ladder.without({"stage 1": "no-stage1", "stage 3": "no-stage3", "": RANDOM}),
+        *ladder.text_bits({"stage1": "base", "stage2": "stage1"}),
+        *_large_lines(results / "ladder" / "large", group),
     ]
     for metric, name in (("bleu", "BLEU"), ("chrf", "chrF")):
         file = results / "tables" / f"tests_stage4_stage5_{metric}_groups.csv"
@@ -102,6 +90,57 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
             f"- The default run, one seed: {groups_sentence(pd.read_csv(file), 'SFT', 'ARPO', name)}"
         )
     return "\n".join(lines)
+
+
+def _large_lines(folder: Path, group: int) -> list[str]:
+    """The same with more text in stages 2 and 3, where that was run."""
+    if not (folder / "run.json").exists():
+        return []
+    ladder, run = Ladder(folder, group), read_json(folder / "run.json", "run `make ladder-large` again")
+    return [
+        f"- With more text, {run['stage2_tokens']:,} tokens in stage 2 and {run['stage3_tokens']:,} in stage 3 "
+        f"(`make ladder-large`, {ladder.seeds} seeds, [tables](results/tiny/ladder/large/tables)): after stage 3 BLEU "
+        f"{_bleu(ladder.cells, 'stage3')}, and {_percent(ladder.cells, 'stage3')} % of the continuations state the "
+        f"facts of their source; after SFT BLEU {_bleu(ladder.answers, FULL_CHAIN)} and "
+        f"{_percent(ladder.answers, FULL_CHAIN)} %.",
+        *(f"{line[:2]}With more text: {line[2].lower()}{line[3:]}"
+          for line in ladder.without({"stage 1": "no-stage1"}) + ladder.text_bits({"stage2": "stage1"})),
+    ]  # fmt: skip
+
+
+class Ladder:
+    """A filed ladder over seeds: `cells` before SFT, `answers` after it, and the values of each seed."""
+
+    def __init__(self, folder: Path, group: int) -> None:
+        study = read_study(folder, f"group{group}")
+        before = read_records(folder / f"group{group}_few_shot.jsonl")
+        self.sft, self.few_shot = by_seed(study.records).sort_index(), by_seed(before).sort_index()
+        self.cells, self.answers = cells_of(before), cells_of(study.records)
+        self.seeds = self.cells["n_seeds", "max"]
+
+    def without(self, systems: dict[str, str]) -> list[str]:
+        """A sentence for each {what is left out, "" for all of it: name of the system}."""
+        gaps = {
+            left_out: {d: paired(self.sft, name, FULL_CHAIN, d) for d in ARROWS}
+            for left_out, name in systems.items()
+        }
+        return [
+            f"- The same SFT pairs {f'without {left_out}' if left_out else 'on random weights'}: {_gaps(gap)} "
+            f"BLEU{_inside(gap)}."
+            for left_out, gap in gaps.items()
+        ]
+
+    def text_bits(self, stages: dict[str, str]) -> list[str]:
+        """A sentence for each {stage: the stage before it}."""
+        gaps = {
+            one: {d: paired(self.few_shot, one, other, d, "text_bits") for d in ARROWS}
+            for one, other in stages.items()
+        }
+        return [
+            f"- What stage {one[-1]} adds to the bits per byte of text alone (less is better; the other languages / "
+            f"English): {_gaps(gap, 3)}{_inside(gap)}."
+            for one, gap in gaps.items()
+        ]
 
 
 def _bleu(cells: dict, system: str) -> str:
