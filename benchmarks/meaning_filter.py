@@ -19,7 +19,7 @@ import pandas as pd
 from xalma import load_profile, open_corpus
 from xalma.data import Rules, alike_in_meaning, clean
 from xalma.files import write_json
-from xalma.languages import language
+from xalma.languages import ALMA_LANGUAGES, language
 from xalma.paper import write_table
 from xalma.runtime import provenance
 
@@ -28,7 +28,12 @@ CAPTION = "Planted misaligned pairs, in percent of what each filter keeps, and r
 
 def row(lang: str, n: int) -> dict[str, object]:
     """The first n pairs of a language through each filter."""
-    p = load_profile("alma-tiny", corpus="alma+ntrex+bibles+mozilla", bitext_noise=0.3)
+    p = load_profile(
+        "alma-tiny",
+        only_languages=",".join(ALMA_LANGUAGES),
+        corpus="alma+ntrex+bibles+mozilla",
+        bitext_noise=0.3,
+    )
     pairs = list(islice(open_corpus(p).bitext(lang), n))
     right = set(islice(open_corpus(p.but(bitext_noise=0.0)).bitext(lang), n))
     rules = {
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=500, help="of each language")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     arguments = parser.parse_args()
-    languages = load_profile("alma-tiny").languages
+    languages = ALMA_LANGUAGES
     rows = []
     for lang in languages:
         rows.append(row(lang, arguments.pairs))

@@ -296,7 +296,11 @@ LABELS = {"BLEU": "BLEU, mean over languages", "bits/byte": "bits per byte (less
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
-    """`alma.quality_table` as bars, ours alone: a column per direction, BLEU above, bits per byte below."""
+    """`alma.quality_table` as bars, ours alone: a column per direction, BLEU above, bits per byte below.
+
+    Random weights are left out: where they stay near 0, a bar of their own shows nothing.
+    """
+    table = table[table["monolingual"].isin(ALMA_COLOURS)]
     fig, axes = subplots(2, 2, size=(10, 6.4), sharey="row", sharex=True)
     for row, (label, title) in zip(axes, LABELS.items(), strict=True):
         for ax, arrow in zip(row, ARROWS.values(), strict=True):

@@ -4,7 +4,7 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
-    ladder="few_shot_table file_ladder ladder_folder ladder_study sft_findings sft_table",
+    ladder="budget_table few_shot_table file_ladder ladder_folder ladder_study sft_findings sft_table",
     long_form=(
         "ablations_folder ablations_plan file_ablations is_long long_folder plan "
         "read_ablations read_grpo read_long_form run_long_form"

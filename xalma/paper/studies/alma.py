@@ -4,19 +4,20 @@
     stage 2  prompted bitext, both directions, loss on the answer; full weights, or LoRA on `down_proj` alone
 
 Its two studies: how much monolingual text, and monolingual text or not × four kinds of bitext. Stage 1 is X-ALMA's,
-with ALMA's languages and shares (profiles `alma-tiny`, `alma-7b`). What the paper calls random and
-filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it comes,
-misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of
+with ALMA's shares (profiles `alma-tiny`, `alma-7b`). Seeds change the text, its order and the pairs; all are asked the
+test sentences of `p.seed`. Random weights, tuned on the same pairs, are a system of their own. What the paper calls
+random and filtered bitext could not be read, only the scores (table c): here `random` is the corpus' web bitext as it
+comes, misaligned pairs included, and `filtered` the same after `xalma.data.cleaning`. All kinds get the same number of
 pairs of a language, so the same number of updates. On real text the kinds differ in domain too: bibles and web copy
 against news.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,28 @@ from xalma.data.contamination import guarded_corpus
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS, language
 from xalma.models.backbone import load_base, save_base
-from xalma.paper.studies.seeds import LEAST_BLEU, cells_of
+from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, judged, paired
+from xalma.paper.tables import mark_unnoticed
 from xalma.profiles import Profile
 from xalma.published import published
 from xalma.runs import BASE, finished, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
-from xalma.training.ladder import evaluate_folder
-from xalma.training.stages import sft_dataset, stage1_monolingual_base
+from xalma.training.ladder import score_rows, translate_test
+from xalma.training.stages import sft_dataset, stage0_backbone, stage1_monolingual_base
 from xalma.training.trainer import train
 from xalma.training.workers import run_jobs
 
 PARALLEL = ("none", "random", "filtered", "human-written")
-HUMAN = "human-written"
+HUMAN, RANDOM_WEIGHTS = "human-written", "random-weights"
 # runs/parallel_ft_lora.sh, adapter_config; the repository's default is now all-linear
 LORA_TARGETS = ["down_proj"]
+GAINS = {  # question -> the two systems, each (share of monolingual text, bitext)
+    "monolingual text, before random pairs": ((1.0, "random"), (0.0, "random")),
+    "monolingual text, before filtered pairs": ((1.0, "filtered"), (0.0, "filtered")),
+    "monolingual text, before human-written pairs": ((1.0, HUMAN), (0.0, HUMAN)),
+    "filtered over random pairs": ((1.0, "filtered"), (1.0, "random")),
+    "human-written over random pairs": ((1.0, HUMAN), (1.0, "random")),
+}
 MONO_SHARES = (0.0, 0.25, 0.5, 1.0)  # of stage 1's budget, for the curve; our choice
 READ_MOST = 20  # rows of web bitext read for one that is kept; our choice
 
@@ -54,7 +63,12 @@ def monolingual(p: Profile, share: float = 1.0) -> Path:
         return base
     least = p.stage1_batch_size * p.block_tokens
     short = p.but(stage1_tokens=max(least, round(p.stage1_tokens * share)))
-    return stage1_monolingual_base(short, BASE, base, branch=f"mono-{share:g}")
+    return stage1_monolingual_base(short, BASE, base, branch=f"seed{p.seed}-mono-{share:g}")
+
+
+def random_weights(p: Profile) -> Path:
+    """A base of the same size that has read nothing, with a tokenizer of its own. Returns its folder."""
+    return stage0_backbone(p.but(base=""), branch=f"seed{p.seed}-{RANDOM_WEIGHTS}")
 
 
 def bitext(p: Profile, kind: str, lang: str) -> list[tuple[str, str]]:
@@ -116,7 +130,8 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
     """
     if kind == "none":
         return start
-    out = home() / p.run_dir / p.name / "stage2_parallel" / f"{start.parts[-3]}-{kind}{'-lora' * lora}"
+    out = home() / p.run_dir / p.name / "stage2_parallel" / f"seed{p.seed}"
+    out /= f"{start.parts[-3]}-{kind}{'-lora' * lora}"
     values = p.values("seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_",
                       "alma_")  # fmt: skip
     inputs = values | {
@@ -158,28 +173,38 @@ def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dic
     }
 
 
-def study(p: Profile) -> dict[str, Path]:
-    """Every model of the two studies, trained where it is not yet; name ("mono-1, random") -> folder."""
-    bases = dict(
-        zip(MONO_SHARES, run_jobs(p, [(monolingual, (p, share)) for share in MONO_SHARES]), strict=True)
-    )
-    wanted = [
+def study(p: Profile) -> dict[str, list[Path]]:
+    """Every model of the two studies, trained where it is not yet; name ("mono-1, random") -> folders, one per seed."""
+    seeds = [p.but(seed=seed) for seed in range(p.seed, p.seed + p.seeds)]
+    starts = run_jobs(p, [(monolingual, (q, share)) for q in seeds for share in MONO_SHARES])
+    bases = dict(zip(product(seeds, MONO_SHARES), starts, strict=True))
+    bases |= {(q, None): random_weights(p) for q in seeds}
+    wanted: list[tuple[float | None, str, bool]] = [
         (share, kind, False) for share in MONO_SHARES for kind in PARALLEL if kind == HUMAN or share in (0, 1)
     ]
-    wanted.append((1.0, HUMAN, True))
-    folders = run_jobs(p, [(parallel, (p, bases[share], kind, lora)) for share, kind, lora in wanted])
-    return {system_name(*what): folder for what, folder in zip(wanted, folders, strict=True)}
+    wanted += [(1.0, HUMAN, True), (None, HUMAN, False)]
+    jobs = [(parallel, (q, bases[q, share], kind, lora)) for share, kind, lora in wanted for q in seeds]
+    folders = iter(run_jobs(p, jobs))
+    return {system_name(*what): [next(folders) for _ in seeds] for what in wanted}
 
 
-def system_name(share: float, kind: str, lora: bool = False) -> str:
-    """Name of a model in records: its share of monolingual text and its bitext."""
-    return f"mono-{share:g}, {kind}{', LoRA' * lora}"
+def system_name(share: float | None, kind: str, lora: bool = False) -> str:
+    """Name of a model in records: its share of monolingual text, None for random weights, and its bitext."""
+    return f"{RANDOM_WEIGHTS if share is None else f'mono-{share:g}'}, {kind}{', LoRA' * lora}"
 
 
-def evaluate(p: Profile, folders: dict[str, Path]) -> list[Record]:
+def evaluate(p: Profile, folders: Mapping[str, Sequence[Path]]) -> list[Record]:
     """Scores of the models on the test sentences of the profile's languages, both directions."""
-    found = run_jobs(p, [(evaluate_folder, (p, folder, BASE, name)) for name, folder in folders.items()])
-    return [record for records in found for record in records]
+    jobs = [
+        (_score, (p, folder, name, p.seed + i))
+        for name, found in folders.items()
+        for i, folder in enumerate(found)
+    ]
+    return [record for records in run_jobs(p, jobs) for record in records]
+
+
+def _score(p: Profile, folder: Path, name: str, seed: int) -> list[Record]:
+    return score_rows(translate_test(p, folder, BASE), p, name, seed)
 
 
 def scores_file(p: Profile) -> Path:
@@ -195,29 +220,46 @@ _WORDS = {"BLEU": "BLEU", _BITS_COLUMN: "bits per byte (less is better)"}
 def quality_table(records: Iterable[Record]) -> pd.DataFrame:
     """Monolingual text or not × kind of bitext (ALMA, table c): the paper's BLEU, our scores in other columns."""
     found, rows = cells_of(records), []
-    for mono, share in (("no", 0.0), ("yes", 1.0)):
-        for kind in PARALLEL:
-            row: dict[str, Any] = {"monolingual": mono, "bitext": kind}
-            for direction, arrow in ARROWS.items():
-                row[f"paper BLEU {arrow}"] = _printed_quality(direction, mono, kind)
-                row |= _ours(found[system_name(share, kind), direction][0], arrow)
-            rows.append(row)
+    systems = [(mono, share, kind) for mono, share in (("no", 0.0), ("yes", 1.0)) for kind in PARALLEL]
+    for mono, share, kind in [*systems, ("no, random weights", None, HUMAN)]:
+        row: dict[str, Any] = {"monolingual": mono, "bitext": kind}
+        for direction, arrow in ARROWS.items():
+            printed = "" if share is None else _printed_quality(direction, mono, kind)
+            row[f"paper BLEU {arrow}"] = printed or "not measured"
+            row |= _ours(found[system_name(share, kind), direction][0], arrow)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def amount_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.DataFrame:
+def gains_table(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per direction class and question: the paper's difference in BLEU, and ours with ±, seed by seed."""
+    values, rows = by_seed(records).sort_index(), []
+    for direction, arrow in ARROWS.items():
+        for question, (one, other) in GAINS.items():
+            printed = [
+                float(_printed_quality(direction, "yes" if s else "no", kind)) for s, kind in (one, other)
+            ]
+            row = {"direction": arrow, "gain of": question, "paper BLEU": f"{printed[0] - printed[1]:+.2f}"}
+            for metric, label in _METRICS.items():
+                gap = paired(values, system_name(*one), system_name(*other), direction, metric)
+                row |= {f"our {label}": gap[0], f"± {label}": gap[1]}
+            rows.append(row)
+    return mark_unnoticed(pd.DataFrame(rows), {"our BLEU": "bleu"})
+
+
+def amount_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
     """Our scores after stage 2 by tokens of monolingual text read in stage 1; the paper's curve could not be read."""
     found, rows = cells_of(records), []
     for share in MONO_SHARES:
         name = system_name(share, HUMAN)
-        row = {"monolingual tokens": read_run(read_run(folders[name])["previous"]).get("tokens_seen", 0)}
+        row = {"monolingual tokens": read_run(read_run(folders[name][0])["previous"]).get("tokens_seen", 0)}
         for direction, arrow in ARROWS.items():
             row |= _ours(found[name, direction][0], arrow)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.DataFrame:
+def weights_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
     """Stage 2 with full weights and with LoRA: parameters trained, the paper's 7B averages, and ours."""
     found, rows = cells_of(records), []
     for label, system, lora in (
@@ -227,7 +269,7 @@ def weights_table(records: Iterable[Record], folders: dict[str, Path]) -> pd.Dat
         name = system_name(1.0, HUMAN, lora)
         row: dict[str, Any] = {
             "stage 2": label,
-            "parameters trained": read_run(folders[name])["parameters_trained"],
+            "parameters trained": read_run(folders[name][0])["parameters_trained"],
         }
         for table, (direction, arrow) in zip("ab", ARROWS.items(), strict=True):
             row[f"paper BLEU {arrow}"] = _average(table, direction, system)
@@ -241,14 +283,22 @@ def _ours(means: Mapping[str, float], arrow: str) -> dict[str, float]:
     return {f"our {label} {arrow}": means[metric] for metric, label in _METRICS.items()}
 
 
+def gains_sentences(table: pd.DataFrame) -> list[str]:
+    """What the gains say, a sentence for each direction and question."""
+    rows = table.to_dict("records")
+    return [
+        f"{r['direction']}, {r['gain of']}: {judged(r['our BLEU'], r['± BLEU'])} (paper {r['paper BLEU']})."
+        for r in rows
+    ]
+
+
 def quality_sentences(table: pd.DataFrame) -> list[str]:
-    """What the quality table says of monolingual text and of the kinds of bitext, for each direction.
+    """The kinds of bitext after monolingual text, from best to worst, for each direction.
 
     BLEU is read where a cell of the direction reaches LEAST_BLEU, bits per byte everywhere.
     """
-    sentences = []
+    sentences, cells = [], table.set_index(["monolingual", "bitext"])
     for arrow in ARROWS.values():
-        cells = table.set_index(["monolingual", "bitext"])
         for label in _METRICS.values():
             ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3
             if label == "BLEU" and ours.max() < LEAST_BLEU:
@@ -256,26 +306,12 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
                     f"{arrow}: the highest BLEU is {ours.max():.1f}, too little to tell models by."
                 )
                 continue
+            after = ours["yes"][list(PARALLEL)].sort_values(ascending=label != "BLEU", kind="stable")
+            order = ", ".join(f"{kind} {value:.{places}f}" for kind, value in after.items())
             sentences.append(
-                f"{arrow}, {_WORDS[label]}: {_on_text(ours, label, places)}; {_on_kinds(ours, label, places)}."
+                f"{arrow}, {_WORDS[label]}, after monolingual text, from best to worst: {order}."
             )
     return sentences
-
-
-def _on_text(ours: pd.Series, label: str, places: int) -> str:
-    before, after = ours["no", HUMAN], ours["yes", HUMAN]
-    better = (after > before) == (label == "BLEU")
-    return (
-        f"with human-written bitext, monolingual text before it {'helps' if better else 'does not help'} "
-        f"({before:.{places}f} without, {after:.{places}f} with it)"
-    )
-
-
-def _on_kinds(ours: pd.Series, label: str, places: int) -> str:
-    after = ours["yes"][list(PARALLEL)].sort_values(ascending=label != "BLEU", kind="stable")
-    return "after it, from best to worst: " + ", ".join(
-        f"{kind} {value:.{places}f}" for kind, value in after.items()
-    )
 
 
 def amount_sentences(table: pd.DataFrame) -> list[str]:

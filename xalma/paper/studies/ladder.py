@@ -22,10 +22,11 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
+from xalma.files import read_json
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.stage_ablation import FULL_CHAIN, branch_of, full_folder, full_stage, n_tokens
-from xalma.paper.studies.study import Study, file_study, one_share, study_note
+from xalma.paper.studies.study import Study, file_study, one_share, read_study, study_note
 from xalma.paper.studies.style import content_records, with_renderings
 from xalma.paper.tables import mark_doubtful, mark_unnoticed, write_table
 from xalma.profiles import Profile, load_profile
@@ -172,6 +173,26 @@ def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record], large: boo
     caption = "Before SFT: continuations after one example pair, without a prompt"
     stem = folder / "tables" / f"{study.name}_few_shot"
     write_table(few_shot_table(few_shot), stem, caption, footnote(few_shot, "bleu", made), decimals=3)
+
+
+def budget_table(p: Profile, group: int) -> pd.DataFrame:
+    """What more text in stages 2 and 3 changes: a row per direction class and filed ladder, the default run's first."""
+    rows = []
+    for direction, arrow in ARROWS.items():
+        for folder in (ladder_folder(p), ladder_folder(p, large=True)):
+            if not (folder / "run.json").exists():
+                continue
+            run = read_json(folder / "run.json", "run `make ladder` again", keys=("stage3_tokens",))
+            study = read_study(folder, f"group{group}")
+            before = cells_of(read_records(folder / f"group{group}_few_shot.jsonl"))["stage3", direction][0]
+            after = cells_of(study.records)[FULL_CHAIN, direction][0]
+            gap, half = paired(by_seed(study.records).sort_index(), "no-stage1", FULL_CHAIN, direction)
+            rows.append({
+                "direction": arrow, "tokens of stage 3": f"{run['stage3_tokens']:,}",
+                "BLEU after stage 3": before["bleu"], "content %": before["content"],
+                "BLEU after SFT": after["bleu"], "without stage 1": gap, "± of it": half,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def run_ladder_study(argv: Sequence[str] | None = None) -> None:

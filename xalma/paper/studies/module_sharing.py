@@ -2,7 +2,8 @@
 
 All chains start from one base after stage 1 and go through stages 2 to 4. Beside the groups' modules: one module for
 all of the profile's languages; one of as many times the rank as there are groups, which has as many parameters as their
-modules together; and no module, the base going on with all its weights but the embeddings, which no module trains either.
+modules together; and no module, the base going on with all its weights but the embeddings, which no module trains
+either.
 
 "The same updates" can mean two things. Here what serves all languages gets the groups' updates in sum, and draws each
 language as often as its group does, so that a language is trained on about equally much text in all systems. In
