@@ -51,6 +51,7 @@ from xalma.paper.tables import frame_csv, mark_doubtful, write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import BASE, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import translate_test
+from xalma.training.stages import stage0_backbone
 
 _COUNTS = ["tau_counts", "z_counts"]
 
@@ -324,6 +325,7 @@ def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, A
 def run_sharing_study() -> None:
     """Whose module (`compare_sharing`) at the default run's whole budgets, three seeds; `make sharing`."""
     p = load_profile("tiny", seeds=MIN_SEEDS, ablation_share=1.0)
+    stage0_backbone(p)
     file_ablations(p, [compare_sharing(p)], "make sharing")
 
 
