@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import check_results
 import nbformat
 import pytest
 
-from xalma.cli import check_results
 from xalma.evaluation.records import Record, write_records
 
 CELLS = (
