@@ -60,7 +60,7 @@ lint: $(READY)
 	.venv/bin/python .ci/plain_notebooks.py
 
 cards: $(READY)
-	.venv/bin/python -m xalma.paper.phrasebook_card
+	.venv/bin/python tools/cards.py
 	.venv/bin/python docs/croissant.py
 
 # The small pretrained base that the package ships, anew; not timed on a CPU (the shipped one was trained on a GPU).

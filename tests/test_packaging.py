@@ -163,7 +163,7 @@ def test_no_index_or_local_path(name):
         ("lab", "jupyter lab notebooks"),
         ("base", ".venv/bin/python -m xalma.models.bases.fetch gemma-3-270m"),
         ("lint", "ruff check"),
-        ("cards", "xalma.paper.phrasebook_card"),
+        ("cards", "tools/cards.py"),
         ("docs", "docs/api.py"),
         ("book", "docs/book.py"),
         ("test-book", "tests/test_book.py"),

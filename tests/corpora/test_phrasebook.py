@@ -14,8 +14,6 @@ from xalma.corpora.phrasebook.cldr import LENGTHS, LOCALES, MAX_NUMBER, Gap, cle
 from xalma.corpora.phrasebook.draws import CANDIDATES, Draw, dropped_entries, inventory, say
 from xalma.corpora.phrasebook.phrasebook import HELD_OUT, SPLITS, Phrasebook
 from xalma.languages import LANGUAGES
-from xalma.paper.phrasebook_card import phrasebook_card
-from xalma.runtime import REPOSITORY
 
 OTHERS = [lang for lang in LANGUAGES if lang != "en"]
 TRAINING = [split for split in SPLITS if split not in HELD_OUT]
@@ -316,10 +314,3 @@ def test_bad_requests_get_one_sentence(book, call, message):
 
 def test_plural_table_reaches_the_largest_number():
     assert len(speaker("ru").plurals) == MAX_NUMBER + 1
-
-
-def test_card_is_current():
-    card = REPOSITORY / "data_cards" / "cldr.md"
-    assert card.read_text(encoding="utf-8") == phrasebook_card(card), (
-        "run: python -m xalma.paper.phrasebook_card"
-    )

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xalma.corpora.base import data_folder
 from xalma.languages import GROUPS, LANGUAGES, language
 from xalma.paper import language_similarity
-from xalma.text_files import read_lines
 
 
 @pytest.mark.parametrize(
@@ -117,21 +115,7 @@ def test_the_sentence_counts_what_it_says() -> None:
     )
 
 
-# --- compression --------------------------------------------------------------------------------------
-
-
-def test_a_compressor_saves_on_what_it_has_read() -> None:
-    rng = np.random.default_rng(0)
-    text = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
-    other = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
-    matrix = language_similarity.compression_matrix({"nl": text, "de": list(text), "da": other})
-    assert (
-        list(matrix) == ["da", "de", "nl"]
-        and np.allclose(np.diag(matrix), 1)
-        and np.allclose(matrix, matrix.T)
-    )
-    assert matrix.loc["de", "nl"] > 0.9  # the same text
-    assert matrix.loc["da", "de"] < 0.1  # random letters have nothing in common but their alphabet
+# --- the committed likeness ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("measure", language_similarity.MEASURES)
@@ -147,20 +131,6 @@ def test_committed_likeness_is_whole(measure: str) -> None:
 def test_another_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="no measure 'words': choose trigrams or compression"):
         language_similarity.likeness("words")
-
-
-@pytest.mark.data
-def test_committed_likeness_is_that_of_the_text() -> None:
-    codes = ["de", "fr", "ca", "ka", "ja", "zh", "kk"]
-    folder = data_folder("ntrex", "NTREX-128")
-    texts = {code: language_similarity._words(read_lines(folder / f"{code}.txt"), code) for code in codes}
-    assert {len(lines) for lines in texts.values()} == {language_similarity.SENTENCES}
-    for measure, measured, off in (
-        ("trigrams", language_similarity.similarity_matrix(texts), 1e-4),
-        ("compression", language_similarity.compression_matrix(texts), 2e-3),  # releases of LZMA may differ
-    ):
-        committed = language_similarity.likeness(measure).loc[list(measured), list(measured)]
-        assert np.abs(committed - measured).max(axis=None) < off
 
 
 # --- groups from scratch --------------------------------------------------------------------------------

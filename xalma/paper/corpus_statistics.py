@@ -19,9 +19,11 @@ from xalma.data.blocks import mixing_plan
 from xalma.data.literal import token_ids
 from xalma.data.mixing import sampling_probabilities
 from xalma.languages import ENGLISH, GROUP_NAMES, GROUPS, LANGUAGES, language
-from xalma.paper.corpus_cards import SIZES
 from xalma.profiles import Profile
 from xalma.published import oscar_sizes
+from xalma.runtime import REPOSITORY
+
+SIZES = REPOSITORY / "results" / "corpora" / "sizes"
 
 # ALMA's stage 1, percent of documents: runs/mono_ft.sh of the released code, and the paper.
 ALMA_SHARES: dict[str, float] = {"de": 20, "cs": 14, "is": 8, "zh": 19, "ru": 22, "en": 17}
@@ -108,8 +110,7 @@ def text_at_hand() -> dict[str, float]:
     """
     path = SIZES.with_suffix(".csv")
     if not path.is_file():
-        command = "python -m xalma.paper.phrasebook_card"
-        raise FileNotFoundError(f"no {path}: `{command}` measures the text under XALMA_DATA into it")
+        raise FileNotFoundError(f"no {path}: `make cards` measures the text under XALMA_DATA into it")
     measured = pd.read_csv(path, keep_default_na=False).groupby("language")["bytes"].sum()
     return {code: measured[code] / BYTES_PER_TOKEN for code in LANGUAGES}
 

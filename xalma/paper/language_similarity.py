@@ -8,28 +8,19 @@ scripts share nothing, so that Kazakh (Cyrillic) and Turkish (Latin) look unrela
 
 from __future__ import annotations
 
-import lzma
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from xalma.corpora.base import data_folder
-from xalma.language_id import own_letters
-from xalma.languages import ENGLISH, GROUP_NAMES, LANGUAGES, language
-from xalma.paper.tables import write_table
-from xalma.progress import progress
+from xalma.languages import GROUP_NAMES, LANGUAGES, language
 from xalma.runtime import REPOSITORY
-from xalma.text_files import read_lines
 
 LIKENESS = REPOSITORY / "results" / "corpora" / "likeness"
 MEASURES = {"trigrams": "cosine of letter trigrams", "compression": "1 - normalised compression distance"}
 SENTENCES = 1_997  # of NTREX-128, the same in every language
-COMPRESSED_LINES = 300  # sentences of each language the compressor reads; 30 s for all pairs
 FLOOR = 0.01  # similarity below which we speak of no neighbour: some Latin names in a Greek text, no more
 ORDER = 3  # letters in an n-gram; our choice: the usual length for telling languages apart
 
@@ -68,59 +59,6 @@ def similarity_matrix(texts: Mapping[str, Iterable[str]], order: int = ORDER) ->
     return pd.DataFrame(vectors @ vectors.T, index=codes, columns=codes)
 
 
-def compression_matrix(texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """1 - normalised compression distance (Li et al. 2004) of each two languages, clipped to 0..1; 1 on the diagonal.
-
-    NCD = (C(xy) - min(C(x), C(y))) / max(C(x), C(y)), C the bytes LZMA needs; the first COMPRESSED_LINES of each.
-    """
-    codes = [code for code in LANGUAGES if code in texts]
-    data = {code: "\n".join(texts[code][:COMPRESSED_LINES]).encode() for code in codes}
-    alone = {code: _compressed(text) for code, text in data.items()}
-    matrix = pd.DataFrame(1.0, index=codes, columns=codes)
-    with progress(len(codes) * (len(codes) - 1) // 2, "compression") as bar:
-        for a, b in combinations(codes, 2):
-            low, high = sorted((alone[a], alone[b]))
-            distance = (_compressed(data[a] + data[b]) - low) / high
-            matrix.loc[a, b] = matrix.loc[b, a] = min(1.0, max(0.0, 1 - distance))
-            bar.update()
-    return matrix
-
-
-def _compressed(data: bytes) -> int:
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]  # named, and without the container's checksum
-    return len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
-
-
-def measured_likeness() -> pd.DataFrame:
-    """Both measures of each two of the 49 languages on NTREX-128: columns a, b and one for each of MEASURES.
-
-    Raises FileNotFoundError where XALMA_DATA has no ntrex/.
-    """
-    folder = data_folder("ntrex", "NTREX-128")
-    texts = {code: _words(read_lines(folder / f"{code}.txt"), code) for code in LANGUAGES if code != ENGLISH}
-    found = {"trigrams": similarity_matrix(texts), "compression": compression_matrix(texts)}
-    pairs = pd.DataFrame(combinations(texts, 2), columns=["a", "b"])
-    return pairs.assign(**{name: [m.loc[a, b] for a, b in pairs.to_numpy()] for name, m in found.items()})
-
-
-def _words(lines: Iterable[str], code: str) -> list[str]:
-    """The words of the language's own script: a Latin name in Thai news does not make Thai look like Italian."""
-    return [" ".join(own_letters(line, code).split()) for line in lines]
-
-
-def write_likeness() -> list[Path]:
-    """Writes results/corpora/likeness.csv and .md."""
-    note = (
-        "Made by `python -m xalma.paper.phrasebook_card` from NTREX-128, letters of a language's own script. "
-        "trigrams: "
-        f"{MEASURES['trigrams']}, {SENTENCES:,} sentences; "
-        f"compression: {MEASURES['compression']}, LZMA, the first {COMPRESSED_LINES}."
-    )
-    return write_table(
-        measured_likeness(), LIKENESS, "How alike two languages look in the same news", note, decimals=4
-    )
-
-
 def likeness(measure: str) -> pd.DataFrame:
     """A measure of MEASURES as a matrix, (49, 49), from results/corpora/likeness.csv; 1 on the diagonal.
 
@@ -130,8 +68,7 @@ def likeness(measure: str) -> pd.DataFrame:
         raise ValueError(f"no measure {measure!r}: choose {' or '.join(MEASURES)}")
     path = LIKENESS.with_suffix(".csv")
     if not path.is_file():
-        command = "python -m xalma.paper.phrasebook_card"
-        raise FileNotFoundError(f"no {path}: `{command}` measures it, on NTREX under XALMA_DATA")
+        raise FileNotFoundError(f"no {path}: `make cards` measures it, on NTREX under XALMA_DATA")
     pairs = pd.read_csv(path, keep_default_na=False)
     codes = [code for code in LANGUAGES if code in {*pairs["a"], *pairs["b"]}]
     matrix = pd.DataFrame(1.0, index=codes, columns=codes)

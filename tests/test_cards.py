@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
-
-from xalma.corpora.base import Corpus
-from xalma.corpus_names import FAMILIES
-from xalma.languages import LANGUAGES
-from xalma.paper.corpus_cards import (
+from cards import (
     MEASURED,
     SIZED,
     SIZES,
+    _words,
     as_lines,
     card_path,
+    compression_matrix,
     measured_row,
     measured_sizes,
     open_whole,
+    phrasebook_card,
     refreshed_card,
     size_row,
 )
+
+from xalma.corpora.base import Corpus, data_folder
+from xalma.corpus_names import FAMILIES
+from xalma.languages import LANGUAGES
+from xalma.paper.language_similarity import SENTENCES, likeness, similarity_matrix
 from xalma.runtime import REPOSITORY
+from xalma.text_files import read_lines
 
 CARDS = sorted((REPOSITORY / "data_cards").glob("*.md"))
 CARD_OF = {
@@ -60,7 +66,7 @@ def test_a_card_has_the_hubs_form(card):
      ("flores-200", ["cs"])],
 )  # fmt: skip
 def test_measured_lines_are_current(name, langs):
-    """Some languages of each: all would take two minutes. `python -m xalma.paper.phrasebook_card` writes them anew."""
+    """Some languages of each: all would take two minutes. `make cards` writes them anew."""
     text, corpus = card_path(name).read_text(encoding="utf-8"), open_whole(MEASURED[name])
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     for lang in langs:
@@ -122,3 +128,36 @@ def test_committed_sizes_are_those_of_the_text():
     pd.testing.assert_frame_equal(committed, measured_sizes().reset_index(drop=True))
     note = SIZES.with_suffix(".md").read_text(encoding="utf-8")
     assert all(f"{name} `{open_whole(name).fingerprint()}`" in note for name in SIZED)
+
+
+def test_the_phrasebooks_card_is_current():
+    card = card_path("cldr")
+    assert card.read_text(encoding="utf-8") == phrasebook_card(card), "run: make cards"
+
+
+def test_a_compressor_saves_on_what_it_has_read() -> None:
+    rng = np.random.default_rng(0)
+    text = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
+    other = ["".join(chr(97 + c) for c in rng.integers(0, 26, 40)) for _ in range(200)]
+    matrix = compression_matrix({"nl": text, "de": list(text), "da": other})
+    assert (
+        list(matrix) == ["da", "de", "nl"]
+        and np.allclose(np.diag(matrix), 1)
+        and np.allclose(matrix, matrix.T)
+    )
+    assert matrix.loc["de", "nl"] > 0.9  # the same text
+    assert matrix.loc["da", "de"] < 0.1  # random letters have nothing in common but their alphabet
+
+
+@pytest.mark.data
+def test_committed_likeness_is_that_of_the_text() -> None:
+    codes = ["de", "fr", "ca", "ka", "ja", "zh", "kk"]
+    folder = data_folder("ntrex", "NTREX-128")
+    texts = {code: _words(read_lines(folder / f"{code}.txt"), code) for code in codes}
+    assert {len(lines) for lines in texts.values()} == {SENTENCES}
+    for measure, measured, off in (
+        ("trigrams", similarity_matrix(texts), 1e-4),
+        ("compression", compression_matrix(texts), 2e-3),  # releases of LZMA may differ
+    ):
+        committed = likeness(measure).loc[list(measured), list(measured)]
+        assert np.abs(committed - measured).max(axis=None) < off
