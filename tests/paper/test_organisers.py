@@ -9,8 +9,6 @@ import pytest
 from sacrebleu import corpus_bleu, corpus_chrf
 
 from xalma.cli.main import main
-from xalma.corpora.test_sets import directions_of
-from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import find_outputs
 from xalma.files import write_atomically
 from xalma.paper import score_tables
@@ -132,30 +130,3 @@ def test_the_committed_table_has_all_outputs_within_a_hundredth():
     gaps = found[["BLEU, difference", "chrF, difference"]].dropna()
     assert len(gaps) == 60 and (gaps.abs() < 0.01).all(axis=None)
     assert found["direction"].nunique() == 12
-
-
-def test_what_was_scored_and_why_not(tmp_path):
-    """Two sets filed, on one of them COMET asked for without its model."""
-    head = "system,direction,metric,value,low,high,half_width,n,signature\n"
-    for place, rows in {
-        "wmt/wmt24": "a,en-de,bleu,1,0,2,1,3,s\nb,en-de,bleu,1,0,2,1,3,s\na,en-de,comet22,,,,,3,not scored\n",
-        "apertium/ntrex": "apertium,en-es,bleu,1,0,2,1,3,s\napertium,es-en,bleu,1,0,2,1,3,s\n",
-    }.items():
-        write_atomically(tmp_path / place / "intervals.csv", head + rows)
-    found = score_tables.coverage_frame(tmp_path)
-    assert set(found["test set"]) == set(score_tables.COVERED)
-    answers = {
-        (row["test set"], metric): [row["outputs scored"], row["in directions"], row["systems"], row["why not"]]
-        for _, row in found.iterrows() for metric in row["metrics"].split("; ")
-    }  # fmt: skip
-    assert len(answers) == len(score_tables.COVERED) * (len(FILE_METRICS) + 1), "each metric once per set"
-    assert answers["wmt24", "BLEU"] == [2, 1, "a, b", ""]
-    assert answers["ntrex", "BLEU"] == [2, 2, "apertium", ""]
-    for testset in ("wmt24", "wmt23"):
-        assert answers[testset, "COMET-22"] == [0, 0, "", "not scored: checkpoint not available"]
-    assert answers["wmt24", "chrF"] == [0, 0, "", "not asked for"]
-
-
-@pytest.mark.data
-def test_the_sets_have_as_many_directions_as_the_table_says():
-    assert {name: len(directions_of(name)) for name in score_tables.COVERED} == score_tables.COVERED

@@ -22,7 +22,6 @@ from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, explained,
 from xalma.paper.contamination_report import write_report
 from xalma.paper.score_tables import (
     METRIC_NAMES,
-    largest_gap,
     published_of,
     win_tie_loss_table,
     write_published,
@@ -51,11 +50,6 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
         print(f"\n{METRIC_NAMES.get(metric, metric)}, pairs of systems")
         for row in win_tie_loss_table(scores, metric).itertuples(index=False):
             print(f"  {row[0]} against {row[1]}: {row[2]}")
-    if "bleu" in metrics and "ALMA-13B-LoRA" in outputs and Path(arguments.testset).name == "wmt22":
-        direction, gap, n = largest_gap(scores)
-        print(
-            f"\nALMA-13B-LoRA: at most {gap:.2f} BLEU from the paper's number ({direction}), over {n} directions"
-        )
     if arguments.results:
         details = {"origin": arguments.origin, "resample": arguments.resample, "chosen_by": scores.chosen_by}
         paths = write_scores(scores, arguments.results, arguments.testset, _command(), **details)

@@ -1,4 +1,4 @@
-"""What is written of scored systems, `xalma score --system-outputs … --results DIR`; the golden table of results/wmt.
+"""What is written of scored systems, `xalma score --system-outputs … --results DIR`.
 
     DIR/<testset>/scores.jsonl         a record a system, direction and metric (the system stands as `stage`)
     DIR/<testset>/intervals.csv        the same with 95 % bootstrap intervals
@@ -7,15 +7,14 @@
     DIR/<testset>/published.csv .md .tex   beside the organisers' scores, where these lie with the set
     DIR/<testset>/run.json             command, commit, versions, hardware
 
-Numbers only: no text of a test set or system is written. In the golden table the published BLEU of the same system
-stands in a row of its own, never in ours.
+Numbers only: no text of a test set or system is written.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,29 +23,22 @@ import pandas as pd
 from sacrebleu.metrics import BLEU, CHRF
 
 from xalma.corpora.test_sets import load
-from xalma.evaluation.comet import NEURAL_METRICS
 from xalma.evaluation.interference import MARK, flagged, mark_explained
 from xalma.evaluation.records import Record, write_records, write_run
-from xalma.evaluation.score_file import FILE_METRICS
 from xalma.evaluation.scoring import Scores
 from xalma.evaluation.significance import ALPHA, compare, holm, paired_bootstrap, sentence
 from xalma.evaluation.thresholds import explained, marks
 from xalma.files import write_atomically
-from xalma.languages import ENGLISH, language, parse_direction
-from xalma.paper.figures.published import golden_figure
+from xalma.languages import language
 from xalma.paper.tables import (
     NOT_WORSE,
     Cell,
     Table,
     frame_csv,
     number,
-    printed,
-    save_figure,
     write_marked,
-    write_table,
 )
-from xalma.published import published
-from xalma.runtime import data_root, home
+from xalma.runtime import data_root
 from xalma.text_files import read_lines
 
 METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "spBLEU", "comet22": "COMET-22",
@@ -54,9 +46,6 @@ METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "s
          "xcomet-xxl": "XCOMET-XXL", "xcomet-xxl-qe": "XCOMET-XXL, no reference", "cometkiwi-xl": "CometKiwi-XL",
          "cometkiwi-xxl": "CometKiwi-XXL", "metricx24": "MetricX-24",
          "metricx24-qe": "MetricX-24, no reference", "gemba-esa": "GEMBA-ESA"}  # fmt: skip
-# File names of ALMA's release → rows of the ALMA paper's tables a and b. GPT-4 of the release is a later model
-# (gpt-4-1106-preview) than the paper's, and gpt3.5-text-davinci-003 is its GPT-3.5-D.
-PUBLISHED_ROWS = {"ALMA-13B-LoRA": "ALMA-13B-LoRA", "gpt3.5-text-davinci-003": "GPT-3.5-D zero-shot"}
 
 
 def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataFrame:
@@ -127,65 +116,6 @@ def score_table(
     return made.with_best(range(1, len(directions) + 2))
 
 
-def golden_table(scores: Scores, caption: str, run: str = "run.json") -> Table:
-    """Our BLEU of each system the ALMA paper has, the paper's own below it as printed, and the difference."""
-    table = scores.table.query("metric == 'bleu'").set_index(["system", "direction"])["value"]
-    directions, rows = list(scores.table["direction"].unique()), []
-    for system, row in PUBLISHED_ROWS.items():
-        if system not in scores.table["system"].unique():
-            continue
-        paper = {d: published_bleu(row, d) for d in directions}
-        ours = {d: table[system, d] for d in directions}
-        rows.append([f"{system}, scored here", *(number(ours[d], run=run) for d in directions)])
-        rows.append([f"{row}, printed", *(printed(*paper[d]) if paper[d] else Cell("") for d in directions)])
-        gaps = [number(ours[d] - paper[d][1]) if paper[d] else Cell("") for d in directions]
-        rows.append(
-            [
-                "difference",
-                *(Cell(c.text if c.text.startswith("-") or not c.text else f"+{c.text}") for c in gaps),
-            ]
-        )
-    note = "Printed: ALMA (arXiv 2309.11674), tables a and b of `xalma/published`."
-    return Table(["BLEU", *directions], rows, caption, [note])
-
-
-def golden_frame(scores: Scores) -> pd.DataFrame:
-    """The cells of `golden_table` that have a printed number: system, direction, printed, ours."""
-    table = scores.table.query("metric == 'bleu' and system in @PUBLISHED_ROWS").dropna(subset="value")
-    cells = [
-        {"system": r.system, "direction": r.direction, "printed": found[1], "ours": r.value}
-        for r in table.itertuples()
-        if (found := published_bleu(PUBLISHED_ROWS[r.system], r.direction))
-    ]
-    return pd.DataFrame(cells)
-
-
-def published_bleu(system: str, direction: str) -> tuple[str, float] | None:
-    """(as shown, value) of the ALMA paper's BLEU for a system and a direction; None where it prints none."""
-    src, tgt = parse_direction(direction)
-    cells = published("a" if src == ENGLISH else "b")
-    is_it = (cells["system"] == system) & (cells["group_or_lang"] == (tgt if src == ENGLISH else src))
-    found = cells[is_it & (cells["metric"] == "BLEU") & (cells["shown"] != "")]
-    return (found["shown"].iloc[0], found["value"].iloc[0]) if len(found) else None
-
-
-def largest_gap(scores: Scores, system: str = "ALMA-13B-LoRA") -> tuple[str, float, int]:
-    """(direction, absolute difference in BLEU, directions compared) where we are furthest from the printed number.
-
-    Raises ValueError where the system was not scored in any direction the paper prints.
-    """
-    table = scores.table.query("metric == 'bleu' and system == @system").set_index("direction")["value"]
-    gaps = {
-        d: abs(table[d] - found[1])
-        for d in table.index
-        if (found := published_bleu(PUBLISHED_ROWS[system], d))
-    }
-    if not gaps:
-        raise ValueError(f"no direction of {system} that the ALMA paper prints was scored")
-    direction = max(gaps, key=gaps.__getitem__)
-    return direction, gaps[direction], len(gaps)
-
-
 def win_tie_loss_table(scores: Scores, metric: str) -> pd.DataFrame:
     """Each pair of systems over all directions: system a, system b, wins, ties and losses of a in a sentence."""
     by_system = scores.statistics[metric]
@@ -225,19 +155,7 @@ def write_scores(
             scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric)
         )
         paths += write_marked(made, target / metric.replace("+", "p"))
-    if "bleu" in scores.statistics and _has_published(scores):
-        paths += write_marked(
-            golden_table(scores, f"BLEU of released outputs on {title} beside the paper's"), target / "golden"
-        )
-        paths.append(save_figure(golden_figure(golden_frame(scores)), target / "golden.png"))
     return [*paths, write_run(target / "run.json", command, **details)]
-
-
-def _has_published(scores: Scores) -> bool:
-    systems: Sequence[str] = scores.table["system"].unique()
-    directions = scores.table["direction"].unique()
-    rows: Mapping[str, str] = {s: r for s, r in PUBLISHED_ROWS.items() if s in systems}
-    return any(published_bleu(row, direction) for row in rows.values() for direction in directions)
 
 
 def _csv(path: Path, frame: pd.DataFrame) -> Path:
@@ -344,62 +262,3 @@ def write_published(
     return write_marked(
         table(rows, name), folder / name / "published"
     ), f"{summary} from the organisers' published scores"
-
-
-COVERED = {
-    "flores200": 98,
-    "wmt22": 10,
-    "wmt23": 12,
-    "wmt24": 9,
-    "wmt24pp": 38,
-    "ntrex": 98,
-}  # directions of a set
-# of metrics whose model was not at hand when the files were made
-WHY_NOT = {name: "not scored: checkpoint not available" for name in NEURAL_METRICS} | {
-    "spbleu": "not scored: spBLEU's model not available", "gemba-esa": "not scored: no chat model was at hand",
-}  # fmt: skip
-FILED_IN = ("wmt", "apertium")  # folders of results/ with a folder per test set
-
-
-def coverage_frame(results: Path) -> pd.DataFrame:
-    """One row per test set and answer: metrics, which systems' outputs they scored in how many directions, or why not.
-
-    Read from the intervals.csv that `xalma score --results` writes.
-    """
-    paths = [path for place in FILED_IN for path in sorted((results / place).glob("*/intervals.csv"))]
-    filed = pd.concat([pd.read_csv(path).assign(set=path.parent.name) for path in paths])
-    filed, rows = filed.dropna(subset="value"), []
-    for testset, n in COVERED.items():
-        answers: dict[tuple, list[str]] = {}
-        for metric in FILE_METRICS:
-            part = filed[(filed["set"] == testset) & (filed["metric"] == metric)]
-            why = "" if len(part) else WHY_NOT.get(metric, "not asked for")
-            answer = (len(part), part["direction"].nunique(), ", ".join(dict.fromkeys(part["system"])), why)
-            answers.setdefault(answer, []).append(METRIC_NAMES[metric])
-        answers[0, 0, "", "needs a model's probabilities, not its outputs"] = ["bits per byte"]
-        columns = ("outputs scored", "in directions", "systems", "why not")
-        rows += [
-            {
-                "test set": testset,
-                "directions": n,
-                "metrics": "; ".join(names),
-                **dict(zip(columns, answer, strict=True)),
-            }
-            for answer, names in answers.items()
-        ]
-    return pd.DataFrame(rows)
-
-
-def write_coverage(results: Path) -> list[Path]:
-    """Write results/wmt/coverage.csv and .md."""
-    note = (
-        "Made by `python -m xalma.paper.score_tables` from the intervals.csv of results/wmt and results/apertium; "
-        "their run.json name the commands. WMT'22 to '24: released outputs of real systems; the other sets: Apertium, "
-        "run here. No human scores are at hand for any of these sets, so no metric was compared with people."
-    )
-    caption = "What each metric scored on each test set"
-    return write_table(coverage_frame(results), results / "wmt" / "coverage", caption, note)
-
-
-if __name__ == "__main__":
-    print(*write_coverage(home() / "results"), sep="\n")

@@ -181,25 +181,6 @@ def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str, above: np.ndarr
                     fontsize=7, color=colour)  # fmt: skip
 
 
-def golden_figure(table: pd.DataFrame) -> Figure:
-    """Our BLEU against the printed one. table: columns system, direction, printed, ours."""
-    fig, axes = subplots(1, 2, (10.0, 4.4))
-    for i, (system, rows) in enumerate(table.groupby("system", sort=False)):
-        colour = (OURS, ACCENT, THEIRS)[i % 3]
-        axes[0].plot(rows["printed"], rows["ours"], ls="", marker="o", color=colour, label=system)
-        axes[1].plot(rows["direction"], rows["ours"] - rows["printed"], ls="", marker="o", color=colour)
-    ends = [table[["printed", "ours"]].min().min() - 2, table[["printed", "ours"]].max().max() + 2]
-    axes[0].plot(ends, ends, color=INK, lw=0.8)
-    axes[0].set(
-        xlabel="BLEU, as printed by ALMA", ylabel="BLEU, scored here", title="Released outputs, WMT'22"
-    )
-    axes[0].legend()
-    axes[1].axhspan(-0.15, 0.15, color=PALE)
-    axes[1].set(ylabel="scored here − printed, BLEU", title="Difference (band: ± 0.15)")
-    axes[1].tick_params(axis="x", labelrotation=60)
-    return fig
-
-
 def _bars(ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str) -> None:
     """Bars of a printed column: hatched where a digit is unsure; "not readable" where there is no number."""
     values = side["value"].to_numpy(dtype=float)
