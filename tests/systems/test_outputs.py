@@ -180,7 +180,7 @@ def test_translate_with_a_system_from_the_shell(testset, released, capsys):
         ("--system gpt-9 --from en --to de", "unknown system 'gpt-9'"),
         ("--system alma-7b --from en --to fr", "does not support en-fr"),
         ("--system llama-2-7b-5shot --from en --to de --shots {t}", "no shots.<src>-<tgt>.json"),
-        ("--system swie-llama-7b --from en --to ru", "give path=FOLDER"),
+        ("--system tim-llama-7b --from en --to ru", "give path=FOLDER"),
     ],
 )
 def test_bad_systems_are_one_sentence(testset, capsys, line, why):

@@ -522,10 +522,14 @@ def test_a_group_that_is_not_there(xalma):
 # Opening
 
 
-@pytest.mark.parametrize("name", ["tim-llama-7b", "swie-bloomz-7b"])
-def test_systems_without_released_weights_need_a_folder(name):
+def test_systems_without_released_weights_need_a_folder():
     with pytest.raises(ValueError, match="give path=FOLDER"):
-        open_system(name)
+        open_system("tim-llama-7b")
+
+
+def test_swie_is_a_row_of_the_papers_and_is_run_by_nobody(tiny):
+    with pytest.raises(ValueError, match=r"never released.*--system files"):
+        open_system("swie-llama-7b", path=str(tiny["llama"]))
 
 
 def test_force_runs_what_its_authors_do_not_name(tiny):
@@ -542,103 +546,3 @@ def test_batches_keep_the_budget():
     assert [lengths[i] for batch in plan for i in batch] == sorted(lengths, reverse=True)
     assert all(len(b) == 1 or 5 * (lengths[b[0]] + 60) * len(b) <= 1600 for b in plan)
     assert batches([10_000], SHORT, budget=1) == [[0]]
-
-
-# SWIE
-
-
-@pytest.fixture(scope="module", params=["llama", "bloom"])
-def swie(request, tmp_path_factory):
-    """A SWIE checkpoint with the released code's names of weights, on LLaMA or BLOOM."""
-    from tiny_systems import bloom_config, bloom_tokenizer, lively, llama_config, llama_tokenizer
-
-    from xalma.systems.swie import SwieBloom, SwieLlama
-
-    folder = tmp_path_factory.mktemp("swie")
-    is_llama = request.param == "llama"
-    tokenizer = llama_tokenizer(folder) if is_llama else bloom_tokenizer()
-    (mark,) = {tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in ("a###", "b c###")}
-    more = {
-        "selected_layer": ["0", "1"], "ins_hidden_size": 4, "seg_id": mark, "ins_pool_method": "max",
-        "ins_fuse_method": "add", "cat_post_ins": "seg_sin" if is_llama else "seg_tri",
-    }  # fmt: skip
-    model = (
-        SwieLlama(llama_config(tokenizer, **more)) if is_llama else SwieBloom(bloom_config(tokenizer, **more))
-    )
-    lively(model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return request.param, folder
-
-
-def swie_by_hand(model, instruction: torch.Tensor, ids: list[int]) -> torch.Tensor:
-    """Logits after `ids` (T,), from the formula, without a cache."""
-    import math
-
-    inner = model.model if hasattr(model, "model") else model.transformer
-    states = model(input_ids=instruction, output_hidden_states=True).hidden_states
-    segment, place, rows = 0, 0, []
-    for token in ids:
-        segment, place = (segment + 1, 0) if token == model.config.seg_id else (segment, place + 1)
-        rows.append((segment, place))
-    length = sum(number == 2 for number, _ in rows)
-    shape = {"seg_tri": lambda x: x, "seg_sin": lambda x: math.sin(math.pi * x)}[model.config.cat_post_ins]
-    factor = torch.tensor([shape(i / length) if number >= 2 else 0.0 for number, i in rows])
-    hooks = []
-    for i, layer in enumerate(inner.layers if hasattr(inner, "layers") else inner.h):
-        first, _, last = inner.ins_transforms[str(i)]
-        vector = last(torch.tanh(first(states[i][0]))).max(0).values
-        shift = 10.0 * factor[:, None] * vector[None]
-        hooks.append(
-            layer.register_forward_pre_hook(lambda module, args, shift=shift: (args[0] + shift, *args[1:]))
-        )
-    logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-    for hook in hooks:
-        hook.remove()
-    return logits
-
-
-def test_swie_is_its_formula_with_cache_and_beams(swie):
-    kind, folder = swie
-    system = opened(f"swie-{'llama' if kind == 'llama' else 'bloomz'}-7b", path=str(folder))
-    assert any(key.endswith("ins_transforms.1.2.weight") for key in system.model.state_dict())
-    prompt = system.template.prompt(TEXTS[1], "en", "de")
-    instruction = torch.tensor(system.tokens([prompt.split("### Input:")[0]]))
-    ids = system.tokens([prompt])[0]
-    assert ids.count(system.model.config.seg_id) == 3, "instruction, input, response"
-    outputs = system.translate(TEXTS, "en", "de")
-    system.model._vectors = {}  # no hook of ours adds anything from here on
-    expected = list(ids)
-    with torch.no_grad():
-        for _ in range(SHORT.max_new_tokens):
-            expected.append(int(swie_by_hand(system.model, instruction, expected).argmax()))
-            if expected[-1] == system.tokenizer.eos_token_id:
-                break
-        bare = by_hand(system.model, ids, max_new_tokens=6)
-    written = system.tokenizer.decode(expected[len(ids) :], skip_special_tokens=True)
-    assert outputs[1] == extract_translation(written)
-    assert expected[len(ids) :] != bare, "without its vectors the model says something else"
-    system.row = replace(system.row, decoding=Decoding(3, 6))
-    assert system.translate(TEXTS, "en", "de") == [system.translate([text], "en", "de")[0] for text in TEXTS]
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ("seg_tri", [0, 0, 0, 0, 0, 1 / 3, 2 / 3, 0, 1 / 3, 2 / 3, 1]),
-        ("seg_sin", [0, 0, 0, 0, 0, 0.75**0.5, 0.75**0.5, 0, 0.75**0.5, 0.75**0.5, 0]),
-    ],
-)
-def test_segment_weights(shape, expected):
-    from xalma.systems.swie import segment_weights
-
-    ids = torch.tensor([[1, 9, 1, 1, 9, 1, 1, 9, 1, 1, 1]])  # 9 is "###"
-    torch.testing.assert_close(segment_weights(ids, 9, shape), torch.tensor([expected]), atol=1e-6, rtol=0)
-    padded = torch.cat([torch.zeros(1, 2, dtype=torch.long), ids], dim=1)
-    torch.testing.assert_close(segment_weights(padded, 9, shape)[:, 2:], segment_weights(ids, 9, shape))
-    open_input = segment_weights(ids[:, :6], 9, "seg_tri")[0, -1]
-    assert open_input == pytest.approx(1 / 64)
-
-
-def test_a_model_that_is_no_swie(tiny):
-    with pytest.raises(ValueError, match="no SWIE model: its configuration has no selected_layer"):
-        open_system("swie-llama-7b", path=str(tiny["llama"]))

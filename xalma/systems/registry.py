@@ -68,7 +68,12 @@ def open_system(
     """
     row = system_row(name)
     path, adapter = str(path or row.hub), str(adapter or row.adapter) or None
-    if not path and row.family in ("causal", "swie"):
+    if row.family == "swie":
+        raise ValueError(
+            f"{name}: its weights were never released, and its layers are not written here: give outputs of yours as "
+            f"--system files --path FOLDER"
+        )
+    if not path and row.family == "causal":
         raise ValueError(
             f"{name} has no weights on the hub that we know of: give path=FOLDER ({row.note or row.id_source})"
         )
@@ -92,10 +97,6 @@ def open_system(
         from xalma.systems.xalma_ways import open_grouped
 
         system = open_grouped(row, path, adapter, device, dtype, **options)
-    elif row.family == "swie":
-        from xalma.systems.swie import open_swie
-
-        system = open_swie(row, path, device, dtype, **options)
     else:
         from xalma.systems.causal import open_causal
 

@@ -32,7 +32,7 @@ class Decoding:
 class System:
     """One row. `hub`: weights; `adapter`: a LoRA module on them; "{group}" in either stands for X-ALMA's group 1 to 8.
 
-    family: which class runs it ("causal", "swie", "xalma", "seq2seq", "endpoint", "files", "apertium").
+    family: which class runs it ("causal", "xalma", "seq2seq", "endpoint", "files", "apertium"; "swie": none does).
     chosen_by: names of `evaluation.interference`.
     languages: those its authors name; a pair outside needs `force=True`. english_only: en-xx and xx-en, no xx-yy.
     """
