@@ -16,20 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from real_base.context import Run
+from real_base.decoding import decode_greedily
+from real_base.pack import open_pack_model
+from real_base.rows import limit, test_segments, with_shots
+from real_base.tables import short_segments
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from xalma.corpora import load
 from xalma.evaluation import score
 from xalma.files import write_json
-from xalma.paper.real_base import (
-    Run,
-    decode_greedily,
-    limit,
-    open_pack_model,
-    short_segments,
-    test_segments,
-    with_shots,
-)
 from xalma.profiles import load_profile
 from xalma.runtime import provenance
 

@@ -3,7 +3,7 @@
     python benchmarks/fp8_loss.py --pack PACK --out results/benchmarks/fp8_loss.json   # a CPU: FP8 simulated
     python benchmarks/fp8_loss.py --pack PACK --rows 32 --block 256 --rate 2e-4 --out FILE       # a GPU
 
-PACK is a folder of `xalma.paper.real_base.pack`: the base and token ids of its texts. Updates are stage 3's of the
+PACK is a folder of `benchmarks/real.py pack`: the base and token ids of its texts. Updates are stage 3's of the
 profile, on blocks of bitext, each read once, at a rate for so small a batch. Losses are means of the updates between
 two logged ones; "held out" are blocks that no update saw, before and after training, by the base in the precision of
 the training and (what a merged model would be) by the base as it is.
@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from real_base.context import Run
+from real_base.rows import blocks, stream
+from real_base.tasks import base_model, module_on
 
 from xalma.files import write_json
 from xalma.models import evaluate_loss, fp8_base, has_products
-from xalma.paper.real_base import Run, base_model, blocks, module_on, stream
 from xalma.profiles import load_profile
 from xalma.runtime import device, provenance
 from xalma.training import train

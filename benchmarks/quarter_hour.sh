@@ -71,7 +71,8 @@ setup() {
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
   $PY - <<'P'
 import importlib.util, os, sys, torch, transformers, peft
-import xalma.paper.real_base.tasks
+sys.path.insert(0, "benchmarks")
+import real_base.tasks
 module = {"mecab-python3": "MeCab"}
 missing = [name for name in os.environ["OUR_PACKAGES"].split() if importlib.util.find_spec(module.get(name, name)) is None]
 print("missing:", *missing or ["nothing"])
@@ -105,7 +106,7 @@ real() { # scale, workers, seconds, further arguments
   local scale=$1 workers=$2 seconds=$3
   shift 3
   has_pack
-  $PY -m xalma.paper.real_base.run --profile real --pack "$LENT/pack" --out "$OUT" --work "$LENT/work-$scale" --scale "$scale" \
+  $PY benchmarks/real.py run --profile real --pack "$LENT/pack" --out "$OUT" --work "$LENT/work-$scale" --scale "$scale" \
     --workers "$workers" --seconds "$seconds" "$@"
 }
 

@@ -41,6 +41,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from real_base.pack import open_pack_model
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -53,7 +54,6 @@ from transformers import (
 from xalma.data import IGNORE, PadCollator, like_lengths
 from xalma.files import read_json, write_json
 from xalma.models import attach_adapter
-from xalma.paper.real_base import open_pack_model
 from xalma.profiles import REAL, TINY, Profile
 from xalma.runtime import mixed_precision, provenance
 from xalma.training import flops_per_token
@@ -390,9 +390,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
     parser.add_argument("--shapes", nargs="+", choices=[*SHAPES, PACKED], default=["tiny"])
-    parser.add_argument(
-        "--pack", type=Path, help="the folder of --shapes pack: `xalma.paper.real_base.scores pack`"
-    )
+    parser.add_argument("--pack", type=Path, help="the folder of --shapes pack: `benchmarks/real.py pack`")
     parser.add_argument("--kinds", nargs="+", choices=("full", "adapter"), default=["full", "adapter"])
     parser.add_argument(
         "--rows", nargs="+", default=["packed:64", "sft:160"], help="kind and longest row in tokens"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from readme import adopt, cost_block, real_block
+from real_base.pack import Pack
+from real_base.scores import read_lines_of
 from test_arpo import tiny_model, tiny_tokenizer
 
 from xalma.cli.systems import read_shots
@@ -22,8 +24,6 @@ from xalma.files import read_json
 from xalma.models.backbone import load_base
 from xalma.models.layouts import lora_config, plain_config
 from xalma.models.safetensors_io import read_headers
-from xalma.paper.real_base.pack import Pack
-from xalma.paper.real_base.scores import read_lines_of
 from xalma.paper.real_base.tables import read_about, run_profile
 from xalma.paper.studies.long_form import read_ablations
 from xalma.paper.studies.long_form import read_long_form as read_methods

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from real_base import run as realbase
+from real_base.decoding import decode_greedily, price
+from real_base.preference_objectives import OBJECTIVES, method_loss
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from xalma.paper.real_base import run as realbase
-from xalma.paper.real_base.decoding import decode_greedily, price
-from xalma.paper.real_base.preference_objectives import OBJECTIVES, method_loss
 from xalma.profiles import load_profile
 from xalma.runtime import device
 

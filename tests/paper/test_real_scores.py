@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sacrebleu
+from real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
+from real_base.tables import difference, real_ladder_table
 
 from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
-from xalma.paper.real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
-from xalma.paper.real_base.tables import STAGES, difference, read_table, readable, real_ladder_table
+from xalma.paper.real_base.tables import STAGES, read_table, readable
 from xalma.profiles import load_profile
 
 REFERENCES = [

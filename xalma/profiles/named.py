@@ -75,7 +75,7 @@ ALMA_TINY = TINY.but(**_ALMA).but(
 )  # fmt: skip
 
 # A pretrained base, small enough for a quarter of an hour on one GPU: Gemma-3-270M with X-ALMA's SFT and test sets.
-# Its text is packed as token ids first (`xalma.paper.real_base.pack`). The module has 15 % of the decoder's weights, as
+# Its text is packed as token ids first (benchmarks/real_base/pack.py). The module has 15 % of the decoder's weights, as
 # X-ALMA's. Blocks of 256 keep every text inside the base's window of 512.
 REAL = FULL.but(
     name="real", notebooks="12", corpus="papers", groups="all", base="gemma-3-270m", contamination="drop",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from xalma.paper.real_base.pack import Pack
+from real_base.pack import Pack
 from xalma.profiles import Profile
 from xalma.runtime import mixed_precision
 

@@ -22,15 +22,11 @@ from dataclasses import replace
 import torch
 from safetensors.torch import load_file, save_file
 
-from xalma.data.collate import IGNORE
-from xalma.files import read_json
-from xalma.languages import ENGLISH
-from xalma.models.adapters import attach_adapter
-from xalma.paper.real_base.context import WMT_FIRST, Run
-from xalma.paper.real_base.decoding import decode_greedily, price
-from xalma.paper.real_base.pack import WMT_SETS, open_pack_model
-from xalma.paper.real_base.preference_objectives import REFERENCE, Preference, Within
-from xalma.paper.real_base.rows import (
+from real_base.context import WMT_FIRST, Run
+from real_base.decoding import decode_greedily, price
+from real_base.pack import WMT_SETS, open_pack_model
+from real_base.preference_objectives import REFERENCE, Preference, Within
+from real_base.rows import (
     Rows,
     blocks,
     both_ways,
@@ -41,6 +37,10 @@ from xalma.paper.real_base.rows import (
     test_segments,
     with_shots,
 )
+from xalma.data.collate import IGNORE
+from xalma.files import read_json
+from xalma.languages import ENGLISH
+from xalma.models.adapters import attach_adapter
 from xalma.preference.packed_pairs import sequence_logps
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision

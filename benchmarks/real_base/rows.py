@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from real_base.context import Run
+from real_base.pack import SHOTS
 from xalma.data.collate import IGNORE
 from xalma.languages import ENGLISH
-from xalma.paper.real_base.context import Run
-from xalma.paper.real_base.pack import SHOTS
 
 Rows = list[dict[str, Any]]
 

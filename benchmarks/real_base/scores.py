@@ -1,11 +1,9 @@
 """From the token ids that `run` wrote to text, scores with intervals, and tables.
 
-    python -m xalma.paper.real_base.scores pack --profile real --base DIR [--gguf FILE] --to PACK  (needs XALMA_DATA)
-    python -m xalma.paper.real_base.scores score --profile real --run OUT --pack PACK --base DIR   (needs XALMA_DATA)
-
-`score` writes results/<profile>: scores/<system>.jsonl as every ladder has them, segments' statistics in memory only,
-and tables/. Text of test sets and outputs stays where it was. Intervals resample documents of FLORES-200 devtest, all
-directions and systems together, so that a difference of two systems is one of the same segments.
+`python benchmarks/real.py score` writes results/<profile>: scores/<system>.jsonl as every ladder has them, segments'
+statistics in memory only, and tables/. Text of test sets and outputs stays where it was. Intervals resample documents
+of FLORES-200 devtest, all directions and systems together, so that a difference of two systems is one of the same
+segments.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 from sacrebleu import BLEU
 
+from real_base.tables import DRAWS, HAND_MEASURED, named, short_segments, write_real_tables
 from xalma.evaluation.metrics import (
     bits_per_byte,
     empty_rate,
@@ -30,7 +29,6 @@ from xalma.evaluation.metrics import (
 )
 from xalma.evaluation.records import Record, write_records
 from xalma.files import write_atomically, write_json
-from xalma.paper.real_base.tables import DRAWS, HAND_MEASURED, named, short_segments, write_real_tables
 from xalma.profiles import Profile, load_profile
 from xalma.runs import results_folder
 from xalma.runtime import data_root
@@ -241,10 +239,9 @@ def _write_log(out: Path, run: Path) -> None:
         write_json(out / "run.json", {"runs": runs})  # one more each time it went on
 
 
-def score_command(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m xalma.paper.real_base.scores", description="Texts in, scores out."
-    )
+def score_command(argv: Sequence[str]) -> int:
+    """`pack` and `score` of benchmarks/real.py. Exit code 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/real.py", description="Texts in, scores out.")
     parser.add_argument("what", choices=("pack", "score"))
     parser.add_argument("--profile", default="real")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -255,12 +252,12 @@ def score_command(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--to", type=Path, help="pack: the folder to write")
     parser.add_argument("--pack", type=Path, help="score: the pack that was run")
-    parser.add_argument("--run", type=Path, help="score: the folder that realbase wrote")
+    parser.add_argument("--run", type=Path, help="score: the folder that `run` wrote")
     a = parser.parse_args(argv)
     try:
         p = load_profile(a.profile, **dict(pair.split("=", 1) for pair in a.set))
         if a.what == "pack":
-            from xalma.paper.real_base.pack import pack
+            from real_base.pack import pack
 
             index = pack(p, a.base, a.to, a.gguf, a.vocabulary)
             code, ratio = max(index["token_ratio"].items(), key=lambda one: one[1])
@@ -274,7 +271,3 @@ def score_command(argv: Sequence[str] | None = None) -> int:
         print(f"xalma: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(score_command())

@@ -1,10 +1,9 @@
 """The recipe on a real base in minutes: tasks that a few processes share, each result written as soon as it is there.
 
-    python -m xalma.paper.real_base.run --profile real --pack DIR --out OUT --work WORK --workers 3 --seconds 530
-
-reads a folder of `pack` (token ids alone), trains the ladder, then what it is compared with, in the order of their
-worth, and appends to OUT: ladder-*.jsonl.gz, studies.jsonl.gz, whole-*.jsonl.gz (token ids of outputs, nats of
-references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `scores` turns these into scores.
+`python benchmarks/real.py run` reads a folder of `pack` (token ids alone), trains the ladder, then what it is compared
+with, in the order of their worth, and appends to OUT: ladder-*.jsonl.gz, studies.jsonl.gz, whole-*.jsonl.gz (token ids
+of outputs, nats of references) and log.jsonl (settings, tasks, seconds, tokens, losses, failures). `scores` turns these
+into scores.
 WORK has the weights and which tasks are done: the same command again goes on. A cut-off loses the tasks in hand alone.
 """
 
@@ -23,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from real_base.context import Run
 from xalma.languages import parse_groups
-from xalma.paper.real_base.context import Run
 from xalma.profiles import Profile, load_profile
 from xalma.runtime import provenance
 
@@ -42,7 +41,7 @@ class RealTask:
 
 def real_tasks(p: Profile) -> list[RealTask]:
     """All tasks, the most wanted first."""
-    from xalma.paper.real_base import tasks as t
+    from real_base import tasks as t
 
     # compared ones first
     groups = sorted(p.group_numbers, key=lambda g: g not in parse_groups(p.comparison_groups))
@@ -76,8 +75,8 @@ def real_tasks(p: Profile) -> list[RealTask]:
 
 def _methods(group: int, rates: Sequence[float]) -> list[RealTask]:
     """Preference methods on a group at each of the rates; the ladder has ARPO and continued SFT at 1."""
-    from xalma.paper.real_base.preference_objectives import OBJECTIVES
-    from xalma.paper.real_base.tasks import method
+    from real_base.preference_objectives import OBJECTIVES
+    from real_base.tasks import method
 
     names = ("arpo", *OBJECTIVES, "arpo-detach", "arpo-released", "sft")
     cells = [
@@ -94,7 +93,7 @@ def _methods(group: int, rates: Sequence[float]) -> list[RealTask]:
 
 def _sharing(groups: Sequence[int]) -> list[RealTask]:
     """One model for all groups, and a module per group on the same rows."""
-    from xalma.paper.real_base.tasks import own, shared
+    from real_base.tasks import own, shared
 
     one = {
         name: RealTask(f"share.{name}", ("stage1",), lambda r, name=name: shared(r, name))
@@ -190,16 +189,14 @@ def chosen(all_tasks: Iterable[RealTask], only: str) -> list[RealTask]:
     return [t for t in all_tasks if t.name in named]
 
 
-def run_command(argv: Sequence[str] | None = None) -> int:
+def run_command(argv: Sequence[str]) -> int:
     """The command; see the module's text. Exit code 1 where a task failed, 2 for bad input."""
     a = _arguments(argv)
     values = dict(pair.split("=", 1) for pair in a.set)
     try:
         p = scaled(load_profile(a.profile, **values), a.scale)
         if not (a.pack / "index.json").is_file():
-            raise FileNotFoundError(
-                f"no pack in {a.pack}: write it with `python -m xalma.paper.real_base.scores pack`"
-            )
+            raise FileNotFoundError(f"no pack in {a.pack}: write it with `python benchmarks/real.py pack`")
     except (ValueError, OSError) as error:
         print(f"xalma: {error}", file=sys.stderr)
         return 2
@@ -234,16 +231,8 @@ def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
     line = json.dumps({"event": "run"} | settings | provenance())
     with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(line + "\n")
-    given = list(sys.argv[1:]) if a.argv is None else list(a.argv)
-    command = [
-        sys.executable,
-        "-m",
-        "xalma.paper.real_base.run",
-        *given,
-        "--worker",
-        "--until",
-        f"{until:.1f}",
-    ]
+    script = Path(__file__).parents[1] / "real.py"
+    command = [sys.executable, str(script), "run", *a.argv, "--worker", "--until", f"{until:.1f}"]
     env = os.environ | {"TQDM_DISABLE": "1"}
     workers = [subprocess.Popen(command, env=env) for _ in range(a.workers)]
     codes = [worker.wait() for worker in workers]
@@ -264,9 +253,9 @@ def _for_gpu() -> None:
     torch.set_num_threads(4)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m xalma.paper.real_base.run", description="The recipe on a real base."
+        prog="python benchmarks/real.py run", description="The recipe on a real base."
     )
     parser.add_argument("--profile", default="real")
     parser.add_argument("--pack", type=Path, required=True)
@@ -282,7 +271,3 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     a = parser.parse_args(argv)
     a.argv = argv
     return a
-
-
-if __name__ == "__main__":
-    sys.exit(run_command())
