@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
+import re
+from itertools import combinations, product
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from xalma.languages import GROUPS, LANGUAGES, language
 from xalma.paper.figures import corpus, style
+from xalma.paper.studies.style import label_of
 from xalma.paper.tables import save_figure
+from xalma.preference.methods import METHODS
 
 
 def test_eight_colours_told_apart_and_english_grey() -> None:
     assert set(style.GROUP_COLOURS) == {0, *GROUPS} and len(set(style.GROUP_COLOURS.values())) == 9
     assert style.colour_of("ja") == style.GROUP_COLOURS[6] and style.colour_of("en") == style.GROUP_COLOURS[0]
+
+
+def distance(one: str, other: str) -> float:
+    """Euclidean in CIELAB (D65): 2.3 is just noticeable."""
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.072175],
+        [0.0193339, 0.119192, 0.9503041],
+    ]
+    found = []
+    for colour in (one, other):
+        parts = np.array(to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        xyz = to_xyz @ linear / (0.95047, 1, 1.08883)
+        x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        found.append((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+    return float(np.linalg.norm(np.subtract(*found)))
+
+
+def test_a_colour_means_one_thing() -> None:
+    """A group, a direction class, a kind of answer and a method never look alike where a figure may have both."""
+    directions, methods = list(style.DIRECTION_COLOURS.values()), list(style.METHOD_COLOURS.values())
+    groups, answers = list(style.GROUP_COLOURS.values()), [style.CHOSEN, style.REJECTED]
+    assert distance("#FFFFFF", "#000000") == pytest.approx(100, abs=0.01)
+    kinds = (groups, directions, methods, [*answers, style.INK, style.HIGHLIGHT])
+    together = [
+        (methods, directions),
+        (answers, groups),
+        (answers, directions),
+        ([style.HIGHLIGHT], directions),
+    ]
+    pairs = [pair for kind in kinds for pair in combinations(kind, 2)]
+    pairs += [pair for one, other in together for pair in product(one, other)]
+    assert not [pair for pair in pairs if distance(*pair) < 20]
+    families = {label_of(method).split()[0].split("+")[0] for method in METHODS}
+    assert families - set(style.METHOD_COLOURS) == {"GRPO"}  # in tables alone
+
+
+@pytest.mark.parametrize("file", sorted(Path(style.__file__).parent.glob("*.py")), ids=lambda file: file.stem)
+def test_colours_have_one_place(file: Path) -> None:
+    """Outside style.py a figure writes greys only, which mean nothing by themselves."""
+    written = set(re.findall(r'"#([0-9A-Fa-f]{6})"', file.read_text(encoding="utf-8")))
+    assert file.name == "style.py" or all(colour[:2] == colour[2:4] == colour[4:] for colour in written)
 
 
 def test_by_group_follows_the_table() -> None:

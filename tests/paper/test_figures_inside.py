@@ -7,6 +7,7 @@ from base64 import b64decode
 from io import BytesIO
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +15,7 @@ from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from xalma.languages import GROUPS
 from xalma.models.backbone import load_base
 from xalma.paper.figures import inside, letters, style
 from xalma.paper.tables import save_figure
@@ -124,3 +126,16 @@ def test_a_figure_in_a_notebook_is_sharp_and_small():
     }
     line = tuple(round(255 * part) for part in to_rgb(style.CHOSEN))
     assert min(max(abs(a - b) for a, b in zip(line, one, strict=True)) for one in colours) <= 3
+
+
+def test_a_heat_map_leaves_the_colours_of_its_legend_as_they_are():
+    """A palette by frequency gave groups 4 and 5 one colour in the legend of notebook 02's heat map."""
+    fig, ax = style.subplots(size=(6.0, 6.0))
+    ax.imshow(np.random.default_rng(0).random((30, 30)))
+    ax.grid(False)
+    style.group_legend(fig, GROUPS, loc="outside lower center", ncols=2)
+    image = Image.open(BytesIO(b64decode(style.small_png(fig)[0]))).convert("RGB")
+    colours = np.array([colour for _, colour in image.getcolors(1 << 24)])
+    for group in GROUPS:
+        wanted = np.array([round(255 * part) for part in to_rgb(style.GROUP_COLOURS[group])])
+        assert np.abs(colours - wanted).max(1).min() <= 16, group

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from xalma.paper.figures import studies
+from xalma.paper.figures.style import METHOD_COLOURS
 from xalma.paper.studies.over_rejection import gradient_frame
 from xalma.paper.tables import save_figure
 
@@ -91,7 +92,7 @@ def test_eta_sweep_has_the_papers_scale_and_cpo(tmp_path):
     ("label", "family"), [("DPO+BC", "DPO"), ("ARPO detached", "ARPO"), ("SFT (continued)", "SFT")]
 )
 def test_a_family_shares_a_colour(label, family):
-    assert studies.colour_of_method(label) == studies.COLOURS[family]
+    assert studies.colour_of_method(label) == METHOD_COLOURS[family]
 
 
 def test_difference_dots_have_an_interval_each(tmp_path):

@@ -16,6 +16,7 @@ from xalma.languages import GROUP_NAMES, GROUPS, LANGUAGES, language
 from xalma.paper.figures.style import (
     CHOSEN,
     GROUP_COLOURS,
+    HIGHLIGHT,
     INK,
     PALE,
     REJECTED,
@@ -123,7 +124,7 @@ def token_costs(sizes: pd.DataFrame) -> Figure:
     ax.tick_params(axis="x", labelsize=8)
     ax.margins(x=0.01)
     n = sizes["sentences"].min()
-    ax.set(ylabel="tokens, English = 1", xlabel=f"language, in the order of the groups (n = {n} sentences each)",
+    ax.set(ylabel="tokens, English = 1", xlabel=f"language; colour: its group (n = {n} sentences each)",
            title="Tokens for the same content, next to English")  # fmt: skip
     seen = Patch(color="#777777", label="seen by the tokenizer")
     unseen = Patch(facecolor="#DDDDDD", hatch="////", label="not seen")
@@ -192,7 +193,7 @@ def corpus_sizes(sizes: pd.DataFrame) -> Figure:
 def share_bars(shares: pd.DataFrame) -> Figure:
     """Bars of `shares_by_rule`: percent of documents per language, one bar per rule."""
     fig, ax = subplots(size=(8.0, 3.4))
-    width, shades = 0.8 / shares.shape[1], ["#332288", "#4477AA", "#88CCEE", "#BBBBBB"]
+    width, shades = 0.8 / shares.shape[1], ["#222222", "#666666", "#999999", "#CCCCCC"]
     for i, rule in enumerate(shares):
         ax.bar(
             np.arange(len(shares)) + i * width, shares[rule], width, label=rule, color=shades[i % len(shades)]
@@ -310,7 +311,7 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
                     color="white" if dark else INK)  # fmt: skip
         own = list(values).index(language(str(code)).group)
         ax.add_patch(
-            Rectangle((own - 0.48, y - 0.46), 0.96, 0.92, fill=False, edgecolor=REJECTED, linewidth=2)
+            Rectangle((own - 0.48, y - 0.46), 0.96, 0.92, fill=False, edgecolor=HIGHLIGHT, linewidth=2)
         )
     ax.set_yticks(range(len(codes)), [LANGUAGES[code].name for code in codes])
     names = [f"{g}\n{fill(GROUP_NAMES[g].split(' (')[0], 11)}" for g in values]
@@ -331,7 +332,7 @@ def chance_histogram(chance: np.ndarray, paper: float, swapped: float) -> Figure
     ax.annotate(f"{len(chance):,} random groupings\nof the same sizes", (chance.mean(), top), xytext=(0, 4),
                 textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
     lines = ((paper, "the paper's\ngroups"), (swapped, "after swaps for\nthis measure"))
-    for (value, label), colour, height in zip(lines, ("#332288", "#CC6677"), (0.95, 0.65), strict=True):
+    for (value, label), colour, height in zip(lines, (INK, HIGHLIGHT), (0.95, 0.65), strict=True):
         ax.axvline(value, color=colour)
         ax.annotate(label, (value, height * top), xytext=(4, 0), textcoords="offset points", color=colour, fontsize=9,
                     va="top")  # fmt: skip

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.paper.figures.letters import drawable
-from xalma.paper.figures.style import CHOSEN, INK, REJECTED, subplots
+from xalma.paper.figures.style import CHOSEN, HIGHLIGHT, INK, REJECTED, subplots
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def lora_matrices(
         ax.set_xlabel(f"{values.shape[0]} × {values.shape[1]}\n±{top:.2g}", fontsize=9)
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-    for matrix, label, colour in ((weight, "W", INK), (added, f"{scale:g}·BA", REJECTED)):
+    for matrix, label, colour in ((weight, "W", INK), (added, f"{scale:g}·BA", HIGHLIGHT)):
         singular = torch.linalg.svdvals(matrix.detach().float().cpu())
         axes[4].plot(range(1, len(singular) + 1), singular, color=colour, label=label)
     axes[4].axvline(up.shape[1], color=INK, linewidth=0.8, linestyle=":")

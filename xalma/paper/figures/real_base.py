@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xalma.paper.figures.style import INK, REJECTED, subplots, use_style
+from xalma.paper.figures.style import HIGHLIGHT, INK, subplots, use_style
 from xalma.paper.figures.training import STAGE_LABELS
 
 AFTER = STAGE_LABELS | {"sft+": "4+\nmore SFT"}
@@ -96,7 +96,7 @@ def methods_dots(table: pd.DataFrame) -> Figure | None:
             at = [methods.index(name) + 0.24 * (i - (len(rates) - 1) / 2) for name in rows["method"]]
             middle = [value[0] for value in values]
             errors = [[abs(value[k] - value[0]) for value in values] for k in (1, 2)]
-            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], color=(INK, REJECTED)[i % 2], ms=5,
+            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], color=(INK, HIGHLIGHT)[i % 2], ms=5,
                         label=f"learning rate {rate}")  # fmt: skip
         ax.axvline(0, color=INK, lw=1, zorder=0)
         ax.set_yticks(range(len(methods)), methods)

@@ -12,17 +12,20 @@ from matplotlib.figure import Figure
 
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS
-from xalma.paper.figures.style import CHOSEN, DIRECTION_COLOURS, INK, PALE, REJECTED, subplots
+from xalma.paper.figures.style import (
+    CHOSEN,
+    DIRECTION_COLOURS,
+    INK,
+    METHOD_COLOURS,
+    PALE,
+    REJECTED,
+    subplots,
+)
 from xalma.paper.studies.over_rejection import N_TOKENS, above_baseline, tau_curve
 from xalma.paper.studies.seeds import SFT, summary
 from xalma.paper.studies.style import label_of, last_logps, split_name
 from xalma.preference.methods import METHODS
 
-# Paul Tol's "bright" scheme; ARPO and its variants share a colour, methods with BC are the same colour, hatched.
-COLOURS = {
-    "SFT": "#777777", "DPO": "#4477AA", "KTO": "#66CCEE", "SimPO": "#228833", "ORPO": "#CCBB44", "CPO": "#AA3377",
-    "ARPO": "#EE6677",
-}  # fmt: skip
 _STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
 BAR_DIRECTIONS = {
@@ -33,7 +36,7 @@ BAR_DIRECTIONS = {
 
 def colour_of_method(label: str) -> str:
     """The colour of a method's family: "DPO+BC" has DPO's."""
-    return next((colour for family, colour in COLOURS.items() if label.startswith(family)), INK)
+    return next((colour for family, colour in METHOD_COLOURS.items() if label.startswith(family)), INK)
 
 
 def tau_curves(seen: Sequence[float] | None = None) -> Figure:
@@ -44,9 +47,11 @@ def tau_curves(seen: Sequence[float] | None = None) -> Figure:
     fig, ax = subplots(size=(8, 3.6))
     z = np.linspace(0, 2.5, 501)
     for preset, style in zip(PRESET_LABELS, ("-", "--"), strict=True):
-        ax.plot(z, tau_curve(preset, z.tolist()), style, color=COLOURS["ARPO"], label=PRESET_LABELS[preset])
-    ax.axhline(1, color=COLOURS["CPO"], linewidth=1)
-    ax.axhline(0, color=COLOURS["SFT"], linewidth=1)
+        ax.plot(
+            z, tau_curve(preset, z.tolist()), style, color=METHOD_COLOURS["ARPO"], label=PRESET_LABELS[preset]
+        )
+    ax.axhline(1, color=METHOD_COLOURS["CPO"], linewidth=1)
+    ax.axhline(0, color=METHOD_COLOURS["SFT"], linewidth=1)
     ax.annotate("τ = 1: as CPO", (2.45, 1.02), ha="right", va="bottom", fontsize=9)
     ax.annotate("τ = 0: rejected answer left alone", (2.45, 0.02), ha="right", va="bottom", fontsize=9)
     ax.axhspan(-0.15, 0, color=PALE)
@@ -90,7 +95,9 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
             ax.axhline(0, color=INK, linewidth=1)
             ax.axvline(0, color=INK, linewidth=1, linestyle=":")
             ax.set_title(f"push on the {side} answer")
-        line[0].axhline(1 / N_TOKENS, color=COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)")
+        line[0].axhline(
+            1 / N_TOKENS, color=METHOD_COLOURS["SFT"], linestyle="-.", label="likelihood term (BC)"
+        )
         line[0].set_ylabel("push on the summed log-prob\n(minus the gradient)")
         line[1].legend(*line[0].get_legend_handles_labels(), loc=corner, fontsize=8)
     note = {"xycoords": "data", "fontsize": 8, "ha": "left", "arrowprops": {"arrowstyle": "->", "color": INK}}
@@ -140,7 +147,7 @@ def probe_curves(frame: pd.DataFrame, n_pairs: int = 16) -> Figure:
 
 
 def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
-    """`over_rejection.tau_frame` of several variants of ARPO, small multiples: a column per variant, above z less that
+    """`over_rejection.tau_frame` of several variants of ARPO, small multiples: a column per variant, above z minus that
     of `baseline`, below tau, both means of each batch over the seeds.
 
     A seed has the same batches for all, so that the difference in z is what training did, not what was drawn.
@@ -154,10 +161,10 @@ def tau_lines(frame: pd.DataFrame, baseline: str) -> Figure:
     for column, label in zip(axes.T, labels, strict=True):
         for ax, name in zip(column, ("z", "tau"), strict=True):
             mean = frame[frame["label"] == label].groupby("step")[name].mean()
-            ax.plot(mean.index, mean, color=COLOURS["ARPO"])
+            ax.plot(mean.index, mean, color=METHOD_COLOURS["ARPO"])
             ax.axhline(0, color=INK, linewidth=0.8)
         column[0].set_title(fill(label, 14), fontsize=9)
-    axes[0][0].set_ylabel(f"z less that of\n{baseline}\n(nats per token)")
+    axes[0][0].set_ylabel(f"z − z of\n{baseline}\n(nats per token)")
     axes[1][0].set_ylabel("mean τ")
     fig.supxlabel("updates", fontsize=10)
     return fig

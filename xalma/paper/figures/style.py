@@ -27,9 +27,15 @@ GROUP_COLOURS: dict[int, str] = {
     5: "#88CCEE", 6: "#AA4499", 7: "#44AA99", 8: "#999933",
 }  # fmt: skip
 INK, PALE = "#222222", "#E6E6E6"  # text and frames; backgrounds and things at rest
-# One colour per direction class in every figure; chosen and rejected answers likewise.
+# A colour means one thing in every figure: a group above, a direction class, a kind of answer, or a method below.
 DIRECTION_COLOURS = {"en-xx": "#4477AA", "xx-en": "#CCBB44"}
-CHOSEN, REJECTED = "#117733", "#CC6677"
+CHOSEN, REJECTED = "#004466", "#CC3311"
+# ARPO and its variants share a colour, and a method with BC has that of the method without.
+METHOD_COLOURS = {
+    "SFT": "#AAAAAA", "DPO": "#222255", "KTO": "#66CCEE", "SimPO": "#228833", "ORPO": "#664400", "CPO": "#AA3377",
+    "ARPO": "#EE6677",
+}  # fmt: skip
+HIGHLIGHT = "#EE7733"  # one thing beside the others, which are in ink
 STYLE: dict[str, Any] = {
     "figure.dpi": 100, "savefig.dpi": 200, "figure.figsize": (8.0, 4.0), "figure.facecolor": "white",
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -55,11 +61,13 @@ def show_small() -> None:
 def small_png(fig: Figure) -> tuple[str, dict[str, int]]:
     """(base64 of a PNG with twice the points, the width and height to show it in): sharp, and a third of the bytes.
 
-    A palette of 256 colours holds a figure; in full colours a notebook of ten figures takes two megabytes.
+    A palette of 256 colours holds a figure; in full colours a notebook of ten figures takes two megabytes. The palette
+    covers all colours (maximum coverage): one by their frequency would lose those of a legend beside a heat map.
     """
     drawn, packed = BytesIO(), BytesIO()
     fig.savefig(drawn, format="png", dpi=2 * STYLE["figure.dpi"], bbox_inches="tight")
-    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    full, palette = Image.open(drawn).convert("RGB"), Image.Quantize.MAXCOVERAGE
+    image = full.quantize(256, palette, dither=Image.Dither.NONE)
     image.save(packed, "png", optimize=True)
     shown = {"width": image.width // 2, "height": image.height // 2}
     return b64encode(packed.getvalue()).decode(), shown
