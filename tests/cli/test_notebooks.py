@@ -7,6 +7,7 @@ import json
 import os
 import re
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -341,6 +342,64 @@ def test_solutions_run(source, monkeypatch, capsys):
     namespace = {"__name__": "solution"}
     for number, cell in enumerate(code):
         exec(compile(cell, f"{source.name}, cell {number}", "exec"), namespace)
+
+
+EXECUTED = sorted((REPOSITORY / "results").glob("*/notebooks/*.ipynb"))
+NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?([eE][+-]?\d+)?[%×]?[‡°†*]*|nan|")
+
+
+def tables_of(text):
+    """The Markdown tables of a text: heads, which columns are set to the right, rows."""
+    found, lines = [], [line.strip() for line in text.splitlines()]
+    for i, line in enumerate(lines[1:], 1):
+        if re.fullmatch(r"\|( :?-+:? \|)+", line):
+            below = list(takewhile(lambda row: row.startswith("|"), lines[i + 1 :]))
+            cells = [
+                [cell.strip(" *") for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+                for row in (lines[i - 1], line, *below)
+            ]
+            found.append(
+                (cells[0], [not rule.startswith(":") and rule.endswith(":") for rule in cells[1]], cells[2:])
+            )
+    return found
+
+
+def faults(text):
+    """What makes a table hard to read: more than seven columns, text on the right, an empty column or value."""
+    found = []
+    for heads, right, rows in tables_of(text):
+        found += [f"{len(heads)} columns: {heads}"] if len(heads) > 7 else []
+        for head, side, cells in zip(heads, right, zip(*rows, strict=True) if rows else [], strict=False):
+            found += [f"text on the right: {head}"] if side and not all(map(NUMBER.fullmatch, cells)) else []
+            found += [f"nothing in {head}"] if not any(cells) else []
+        found += [
+            f"no value: {row[0]}" for row in rows if heads[:2] == ["value", "this run"] and not all(row)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("copy", EXECUTED, ids=lambda copy: copy.stem)
+def test_shown_tables_can_be_read(copy):
+    """In the page and in what the committed run shows. A copy of another source is to be made anew anyway."""
+    executed = nbformat.read(copy, as_version=4)
+    source = nbformat.read(REPOSITORY / "notebooks" / copy.name, as_version=4)
+    if [cell.source for cell in executed.cells] != [cell.source for cell in source.cells]:
+        pytest.skip("made from another source")
+    shown = [cell.source for cell in executed.cells if cell.cell_type == "markdown"]
+    for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        assert "<table" not in data.get("text/html", ""), "a raw table of pandas: use show"
+        shown.append(data.get("text/markdown", ""))
+    assert not faults("\n\n".join(shown))
+
+
+def test_a_table_that_cannot_be_read_is_found():
+    wide = "\n".join("| " + " | ".join(cell * 8) + " |" for cell in (["a"], ["---"], ["1"]))
+    assert faults(wide) == ["8 columns: ['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a']"]
+    assert faults("| a | b |\n| ---: | ---: |\n| 1.5‡ | fine |\n| -2 | 3 |") == ["text on the right: b"]
+    assert faults("| a | b |\n| :--- | ---: |\n| x |  |") == ["nothing in b"]
+    assert faults("| value | this run |\n| :--- | :--- |\n| x |  |\n| y | 1 |") == ["no value: x"]
+    assert not faults("| a | b |\n| --- | ---: |\n| x \\| y | **12.5**† |\n\nno table | here")
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)

@@ -77,6 +77,17 @@ def test_extremes_and_their_sentence() -> None:
     table = corpus_statistics.extremes(rules, n=1).set_index("rule")
     assert table.loc["uniform"].tolist() == [3, 2, "is 10×", "en 0.11×"]
     assert table.loc["given by ALMA", ["languages", "most read"]].tolist() == [2, "is 9.6×"]
+    assert table.loc["proportional"].tolist() == [
+        3,
+        0,
+        "all: 0.3×",
+        "all: 0.3×",
+    ]  # not one number three times
+    tied = pd.DataFrame(
+        {"rule": "r", "language": list("abcd"), "tokens": 0.25, "epochs": [4.0, 4.0, 1.0, 0.5]}
+    )
+    assert corpus_statistics.extremes(tied, 1)["most read"].item() == "2 languages: 4×"
+    assert corpus_statistics.extremes(tied, 3)["most read"].item() == "a, b 4×, c 1×"
     assert "Icelandic has 10 tokens, English 900, 90 times as many" in corpus_statistics.sizes_sentence(
         SIZES, "Here"
     )

@@ -150,6 +150,8 @@ def test_values_of_a_profile_stand_beside_the_papers_scale():
     made = values_frame(load_profile("tiny", seed=3), "^(seed|sft_pairs)$").set_index("value")
     assert made.loc["seed", "this run"] == "3" and made.loc["sft_pairs", "papers' scale"] == "4000"
     assert made.loc["sft_pairs", "where that is from"] == "paper: average pairs per language"
+    filled = values_frame(load_profile("alma-tiny"), "^(corpus_path|only_languages)$")
+    assert filled[["value", "papers' scale"]].to_numpy().tolist() == [["only_languages", "(none)"]]
 
 
 def test_group_scores_average_one_group():

@@ -162,13 +162,22 @@ def extremes(rules: pd.DataFrame, n: int = 3) -> pd.DataFrame:
         order = one.assign(epochs=one["epochs"].round(12)).sort_values(
             "epochs", ascending=False, kind="stable"
         )
-        most, least = (
-            ", ".join(f"{row.language} {_times(row.epochs)}" for row in part.itertuples())
-            for part in (order.head(n), order.tail(n)[::-1])
-        )
         rows.append({"rule": rule, "languages": len(one), "read more than once": int((one["epochs"] > 1).sum()),
-                     "most read": most, "least read": least})  # fmt: skip
+                     "most read": _first(order, n), "least read": _first(order[::-1], n)})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _first(order: pd.DataFrame, n: int) -> str:
+    """The first n languages and how often they are read; those read equally often, if they are more, as a number."""
+    parts: list[str] = []
+    for epochs, same in order.groupby("epochs", sort=False):
+        codes = list(same["language"])
+        every = "all:" if len(codes) == len(order) else f"{len(codes)} languages:"
+        parts.append(f"{every if len(codes) > n else ', '.join(codes)} {_times(epochs)}")
+        n -= len(codes)
+        if n <= 0:
+            break
+    return ", ".join(parts)
 
 
 def _times(epochs: float) -> str:

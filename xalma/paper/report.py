@@ -160,18 +160,21 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
 
 
 def values_frame(p: Profile, pattern: str) -> pd.DataFrame:
-    """The profile's values whose names match `pattern`, beside those at the papers' scale and their source."""
+    """The profile's values whose names match `pattern`, beside those at the papers' scale and their source.
+
+    A value that neither has is left out; where one of them has none, its cell says so.
+    """
     rows = [
         {
             "value": f.name,
-            "this run": str(getattr(p, f.name)),
-            "papers' scale": str(f.default),
+            "this run": str(getattr(p, f.name)) or "(none)",
+            "papers' scale": str(f.default) or "(none)",
             "where that is from": re.sub(
                 r"(\w) a (language|direction|group)\b", r"\1 per \2", f.metadata["source"]
             ),
         }
         for f in fields(p)
-        if re.search(pattern, f.name)
+        if re.search(pattern, f.name) and (str(getattr(p, f.name)) or str(f.default))
     ]
     return pd.DataFrame(rows)
 
