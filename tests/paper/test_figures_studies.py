@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xalma.evaluation.records import Record
 from xalma.paper.figures import studies
 from xalma.paper.figures.style import METHOD_COLOURS
 from xalma.paper.studies.over_rejection import gradient_frame
@@ -93,6 +94,19 @@ def test_eta_sweep_has_the_papers_scale_and_cpo(tmp_path):
 )
 def test_a_family_shares_a_colour(label, family):
     assert studies.colour_of_method(label) == METHOD_COLOURS[family]
+
+
+def test_module_bars_have_a_bar_per_module_and_direction(tmp_path):
+    """Notebook 09: own module, another's, none, as BLEU means over the directions of a class."""
+    records = [
+        Record("tiny", stage, direction, "bleu", value, 60, "sig")
+        for stage, values in {"own": (70.0, 80.0, 50.0), "none": (0.0, 1.0, 2.0)}.items()
+        for direction, value in zip(("en-fi", "en-ja", "fi-en"), values, strict=True)
+    ]
+    out, into = drawn(studies.module_bars(records, {"own": "own module", "none": "no module"}, "T"), tmp_path)
+    assert [[bar.get_width() for bar in ax.patches] for ax in (out, into)] == [[75.0, 0.5], [50.0, 2.0]]
+    assert [tick.get_text() for tick in out.get_yticklabels()] == ["own module", "no module"]
+    assert out.get_xlim() == into.get_xlim() and out.get_xlim()[0] == 0
 
 
 def test_difference_dots_have_an_interval_each(tmp_path):
