@@ -52,7 +52,7 @@ from xalma.files import write_json
 from xalma.languages import adapter_name
 from xalma.models import PROJECTIONS, WORTH_IT, ModuleBank, can_pack, replayed
 from xalma.paper import save_figure, write_table
-from xalma.runtime import provenance
+from xalma.runtime import command_line, provenance
 
 GROUP_COUNTS = (1, 2, 4, 8)
 SCALE = 2.0
@@ -426,7 +426,7 @@ def make_record(
     rounds = [by_way(found for found, _ in one.values()) for one in runs]
     return {
         "what": __doc__.splitlines()[0],
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(["python", *sys.argv]),
         "options": {name: value for name, value in vars(o).items() if name != "out"},
         "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
         "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],

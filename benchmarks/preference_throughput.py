@@ -41,7 +41,7 @@ from xalma.files import write_json
 from xalma.models import attach_adapter, build_llama, train_tokenizer
 from xalma.preference import ARPOConfig, ARPOTrainer, in_order, tokenize_pair
 from xalma.prompts import translation_prompt
-from xalma.runtime import data_root, provenance
+from xalma.runtime import command_line, data_root, provenance
 
 # Natural logarithm of the words a line, measured on NTREX's en.txt: mean, standard deviation.
 LOG_WORDS = (2.90, 0.58)
@@ -259,7 +259,7 @@ def main() -> None:
     out, shapes = vars(options).pop("out"), vars(options).pop("shapes")
     record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(["python", *sys.argv]),
         "data": sentences(1, options.lang, options.seed)[1],
         "options": dict(vars(options)),
         "shapes": {},

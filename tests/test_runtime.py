@@ -17,6 +17,7 @@ from xalma import runtime
 from xalma.files import fingerprint, new_directory, write_atomically, write_json
 from xalma.progress import progress
 from xalma.runtime import (
+    command_line,
     data_root,
     device,
     git_commit,
@@ -263,3 +264,32 @@ with progress(300, "stage 4") as bar:
     )
     (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
     assert output["data"] == {"text/plain": "stage 4 300/300"}
+
+
+def test_a_recorded_command_names_no_private_folder(tmp_path, monkeypatch):
+    """Run again by a shell, with XALMA_DATA set, it has the words that were given."""
+    data, checkout, other = (tmp_path / name for name in ("my data", "checkout", "my data 2"))
+    for folder in (data / "wmt" / "wmt24", checkout / "runs" / "a b", other):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.setattr(runtime, "REPOSITORY", checkout)
+    (checkout / "notebooks").mkdir()
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("XALMA_DATA", str(tmp_path / "link"))
+    given = {
+        "score": "score", "a=b/c": "a=b/c", "http://localhost:8000/v1": "http://localhost:8000/v1",
+        f"{data}/wmt/wmt24": "$XALMA_DATA/wmt/wmt24", "../my data/wmt/wmt24": "$XALMA_DATA/wmt/wmt24",
+        f"{tmp_path}/link/wmt/{{direction}}.txt": "$XALMA_DATA/'wmt/{direction}.txt'", str(data): "$XALMA_DATA",
+        f"{checkout}/runs/a b": "'runs/a b'", "runs/a b": "'runs/a b'", "results/new": "results/new",
+        f"--results={checkout}/results": "--results=results", f"comet22={data}/m": "comet22=$XALMA_DATA/m",
+        str(other): f"'{other}'", "$HOME/x": "'$HOME/x'",
+    }  # fmt: skip
+    assert [command_line([word]) for word in given] == list(given.values())
+    line = command_line(["xalma", *given])
+    again = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+    )
+    paths = [os.path.realpath(word.rpartition("=")[2]) for word in again.stdout.split("\0")[1:-1]]
+    assert paths == [os.path.realpath(word.rpartition("=")[2]) for word in given]
+    monkeypatch.delenv("XALMA_DATA")
+    assert command_line([str(data)]) == f"'{data}'"

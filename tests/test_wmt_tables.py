@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from wmt_tables import COVERED, coverage_frame, golden_frame, golden_table, published_bleu
+from wmt_tables import COVERED, OFF_TARGET, coverage_frame, golden_frame, golden_table, published_bleu
 
 from xalma.corpora.test_sets import directions_of
 from xalma.evaluation.score_file import FILE_METRICS
-from xalma.files import write_atomically
+from xalma.files import write_atomically, write_json
 from xalma.paper.tables import write_marked
 from xalma.runtime import REPOSITORY
 
@@ -39,23 +39,31 @@ def test_the_committed_golden_table_is_that_of_its_scores(tmp_path):
 def test_what_was_scored_and_why_not(tmp_path):
     """Two sets filed, on one of them COMET asked for without its model."""
     head = "system,direction,metric,value,low,high,half_width,n,signature\n"
-    for place, rows in {
-        "wmt/wmt24": "a,en-de,bleu,1,0,2,1,3,s\nb,en-de,bleu,1,0,2,1,3,s\na,en-de,comet22,,,,,3,not scored\n",
-        "apertium/ntrex": "apertium,en-es,bleu,1,0,2,1,3,s\napertium,es-en,bleu,1,0,2,1,3,s\n",
-    }.items():
+    for (place, over), rows in {
+        ("wmt/wmt24", "documents"): "a,en-de,bleu,1,0,2,1,3,s\nb,en-de,bleu,1,0,2,1,3,s\n"
+                                    "a,en-de,comet22,,,,,3,not scored\n",
+        ("apertium/ntrex", "segments"): "apertium,en-es,bleu,1,0,2,1,3,s\napertium,es-en,bleu,1,0,2,1,3,s\n",
+        ("wmt/documents/ntrex", "documents"): "apertium,es-en,bleu,1,0,2,1,3,s\n",
+    }.items():  # fmt: skip
         write_atomically(tmp_path / place / "intervals.csv", head + rows)
+        write_json(tmp_path / place / "run.json", {"resample": over})
+    checks = "system,direction,off-target %\na,en-de,0\nb,en-de,1\n"
+    write_atomically(tmp_path / "wmt" / "wmt24" / "checks.csv", checks)
     found = coverage_frame(tmp_path)
     assert set(found["test set"]) == set(COVERED)
+    columns = ["outputs scored", "in directions", "systems", "intervals over", "why not"]
     answers = {
-        (row["test set"], metric): [row["outputs scored"], row["in directions"], row["systems"], row["why not"]]
+        (row["test set"], metric): row[columns].tolist()
         for _, row in found.iterrows() for metric in row["metrics"].split("; ")
     }  # fmt: skip
-    assert len(answers) == len(COVERED) * (len(FILE_METRICS) + 1), "each metric once per set"
-    assert answers["wmt24", "BLEU"] == [2, 1, "a, b", ""]
-    assert answers["ntrex", "BLEU"] == [2, 2, "apertium", ""]
+    assert len(answers) == len(COVERED) * (len(FILE_METRICS) + 2), "each metric once per set"
+    assert answers["wmt24", "BLEU"] == [2, 1, "a, b", "documents", ""]
+    assert answers["wmt24", OFF_TARGET] == [2, 1, "a, b", "", ""]
+    assert answers["ntrex", "BLEU"] == [2, 2, "apertium", "documents in es-en; segments", ""]
+    assert answers["ntrex", OFF_TARGET] == [0, 0, "", "", "not asked for"]
     for testset in ("wmt24", "wmt23"):
-        assert answers[testset, "COMET-22"] == [0, 0, "", "not scored: checkpoint not available"]
-    assert answers["wmt24", "chrF"] == [0, 0, "", "not asked for"]
+        assert answers[testset, "COMET-22"] == [0, 0, "", "", "not scored: checkpoint not available"]
+    assert answers["wmt24", "chrF"] == [0, 0, "", "", "not asked for"]
 
 
 @pytest.mark.data

@@ -2,8 +2,8 @@
 
     python tools/wmt_tables.py    writes wmt22/golden.csv .md .tex .png, and coverage.csv .md
 
-Both are read from the intervals.csv that `xalma score --results` wrote; the run.json beside them name the commands. In
-the golden table the published BLEU of the same system stands in a row of its own, never in ours.
+Both are read from the intervals.csv (and checks.csv) that `xalma score --results` wrote; the run.json beside them name
+the commands. In the golden table the published BLEU of the same system stands in a row of its own, never in ours.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from xalma.evaluation.comet import NEURAL_METRICS
 from xalma.evaluation.score_file import FILE_METRICS
+from xalma.files import read_json
 from xalma.languages import ENGLISH, parse_direction
 from xalma.paper.figures.published import ACCENT, OURS, THEIRS
 from xalma.paper.figures.style import INK, PALE, subplots
@@ -95,47 +96,52 @@ def golden_figure(table: pd.DataFrame) -> Figure:
     return fig
 
 
-COVERED = {
-    "flores200": 98,
-    "wmt22": 10,
-    "wmt23": 12,
-    "wmt24": 9,
-    "wmt24pp": 38,
-    "ntrex": 98,
-}  # directions of a set
+# directions of a set
+COVERED = {"flores200": 98, "wmt22": 10, "wmt23": 12, "wmt24": 9, "wmt24pp": 38, "ntrex": 98}
 # of metrics whose model was not at hand when the files were made
 WHY_NOT = {name: "not scored: checkpoint not available" for name in NEURAL_METRICS} | {
     "spbleu": "not scored: spBLEU's model not available", "gemba-esa": "not scored: no chat model was at hand",
 }  # fmt: skip
-FILED_IN = ("wmt", "apertium")  # folders of results/ with a folder per test set
+FILED_IN = ("wmt", "wmt/documents", "apertium")  # folders of results/ with a folder per test set
+OFF_TARGET = "off-target rate"
+
+
+def _filed(results: Path) -> pd.DataFrame:
+    """All that is scored under results/: set, system, direction, metric, and what its interval draws ("over")."""
+    parts = []
+    for path in (path for place in FILED_IN for path in sorted((results / place).glob("*/intervals.csv"))):
+        scores, checks = pd.read_csv(path).dropna(subset="value"), path.with_name("checks.csv")
+        over = read_json(path.with_name("run.json"), "score it again").get("resample", "segments")
+        parts.append(scores.assign(set=path.parent.name, over=over))
+        if checks.is_file():
+            parts.append(pd.read_csv(checks).assign(set=path.parent.name, over="", metric=OFF_TARGET))
+    return pd.concat(parts)[["set", "system", "direction", "metric", "over"]]
+
+
+def _over(part: pd.DataFrame) -> str:
+    """What the intervals of some scores draw; where it is not the same in all directions, in which."""
+    known, n = part[part["over"] != ""], part["direction"].nunique()
+    found = known.groupby("over", sort=False)["direction"].unique()
+    return "; ".join(f"{over} in {', '.join(d)}" if len(d) < n else over for over, d in found.items())
 
 
 def coverage_frame(results: Path) -> pd.DataFrame:
-    """One row per test set and answer: metrics, which systems' outputs they scored in how many directions, or why not.
-
-    Read from the intervals.csv that `xalma score --results` writes.
-    """
-    paths = [path for place in FILED_IN for path in sorted((results / place).glob("*/intervals.csv"))]
-    filed = pd.concat([pd.read_csv(path).assign(set=path.parent.name) for path in paths])
-    filed, rows = filed.dropna(subset="value"), []
+    """One row per test set and answer: metrics, and what they scored or why not, from what `xalma score` wrote."""
+    filed, rows = _filed(results), []
     for testset, n in COVERED.items():
         answers: dict[tuple, list[str]] = {}
-        for metric in FILE_METRICS:
+        for metric in (*FILE_METRICS, OFF_TARGET):
             part = filed[(filed["set"] == testset) & (filed["metric"] == metric)]
+            outputs = part.drop_duplicates(["system", "direction"])
             why = "" if len(part) else WHY_NOT.get(metric, "not asked for")
-            answer = (len(part), part["direction"].nunique(), ", ".join(dict.fromkeys(part["system"])), why)
-            answers.setdefault(answer, []).append(METRIC_NAMES[metric])
-        answers[0, 0, "", "needs a model's probabilities, not its outputs"] = ["bits per byte"]
-        columns = ("outputs scored", "in directions", "systems", "why not")
-        rows += [
-            {
-                "test set": testset,
-                "directions": n,
-                "metrics": "; ".join(names),
-                **dict(zip(columns, answer, strict=True)),
-            }
-            for answer, names in answers.items()
-        ]
+            systems = ", ".join(dict.fromkeys(part["system"]))
+            answer = (len(outputs), part["direction"].nunique(), systems, _over(part), why)
+            answers.setdefault(answer, []).append(METRIC_NAMES.get(metric, metric))
+        answers[0, 0, "", "", "needs a model's probabilities, not its outputs"] = ["bits per byte"]
+        columns = ("outputs scored", "in directions", "systems", "intervals over", "why not")
+        for answer, names in answers.items():
+            cells = dict(zip(columns, answer, strict=True))
+            rows.append({"test set": testset, "directions": n, "metrics": "; ".join(names), **cells})
     return pd.DataFrame(rows)
 
 

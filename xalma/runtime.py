@@ -6,7 +6,9 @@ import os
 import platform
 import random
 import re
+import shlex
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,28 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command as a record keeps it, for any shell: paths inside `XALMA_DATA` as $XALMA_DATA/…, those inside the
+    checkout relative to it, whether they stand alone or behind "NAME="; all else as it was given.
+    """
+    return " ".join(map(_portable, words))
+
+
+def _portable(word: str) -> str:
+    is_path = word.startswith(("/", ".", "~"))
+    before, sign, place = ("", "", word) if is_path else word.rpartition("=")
+    path = Path(place).expanduser()
+    if "/" not in place or not (path.is_absolute() or os.path.exists(path)):  # a name
+        return shlex.quote(word)
+    known = [(root, "$XALMA_DATA") for root in filter(None, [data_root()])] + [(home(), "")]
+    for root, name in known:
+        if path.resolve().is_relative_to(root.resolve()):
+            inside = path.resolve().relative_to(root.resolve()).as_posix()
+            kept = f"{name}/{shlex.quote(inside)}".removesuffix("/.") if name else shlex.quote(inside)
+            return (shlex.quote(before + sign) if sign else "") + kept
+    return shlex.quote(word)
 
 
 def provenance() -> dict[str, Any]:

@@ -49,6 +49,7 @@ def test_every_metric_has_one_family():
         ("chrf++", ["xcomet-xxl"], False),
         ("chrf++", ["chrf"], True),
         ("gemba-esa", ["metricx24-qe"], False),
+        ("gemba-esa", ["automqm"], True),
         ("comet22", [], False),
         ("comet22", [UNKNOWN], False),
         ("off_target", ["chrf"], False),
@@ -148,7 +149,8 @@ def test_the_command_marks_what_it_is_told(tmp_path, monkeypatch, capsys):
         write_atomically(tmp_path / name, "\n".join(lines) + "\n")
     score = ("score", "--system-outputs", tmp_path / "systems", "--testset", tmp_path / "set", "--workers", 1)
     assert run(*score, "--chosen-by", "one=chrf", "--results", tmp_path) == 0
-    assert f"{MARK}: no independent score" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{MARK}: no independent score" in out and f"100.00 ± 0.00{MARK}  100.00 ± 0.00\n" in out
     assert f"| one | **[100.00](run.json)**{MARK} |" in (tmp_path / "set" / "bleu.md").read_text()
     assert json.loads((tmp_path / "set" / "run.json").read_text())["chosen_by"] == {"one": ["chrf"]}
     two = tmp_path / "systems" / "two"

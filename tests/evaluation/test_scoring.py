@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from xalma.cli.main import main
 from xalma.corpora.test_sets import directions_of, load
 from xalma.evaluation import scoring
+from xalma.evaluation.score_file import check_outputs
 from xalma.evaluation.scoring import chosen_directions, find_outputs, score_all
 from xalma.files import write_atomically
 from xalma.text_files import read_lines
@@ -169,6 +171,26 @@ def test_score_system_outputs(folder, capsys):
     }
 
 
+def test_plain_checks_stand_beside_the_scores(folder, capsys):
+    """Of four outputs one in another script, one empty, one copied, one over-long; a system lacks two directions."""
+    odd = ["Это стоит по-русски.", "", SOURCES["en-de"][2], REFERENCES["en-de"][3] * 9]
+    write(folder / "systems" / "odd" / "en-de.txt", odd)
+    command = ("score", "--system-outputs", folder / "systems", "--testset", folder / "set", "--workers", 1)
+    assert run(*command, "--partial", "--metrics", "comet22", "--results", folder / "results") == 0
+    assert "off-target, percent of outputs" in capsys.readouterr().out
+    checks = pd.read_csv(folder / "results" / "set" / "checks.csv").set_index(["system", "direction"])
+    assert len(checks) == 3 * 3 + 1
+    rates = checks.loc[("odd", "en-de"), ["off-target %", "empty %", "over-long %", "copied %", "n"]]
+    assert rates.tolist() == [75, 25, 25, 25, 4]  # the copy is English, the empty one no language
+    length = 100 * sum(map(len, odd)) / sum(map(len, REFERENCES["en-de"]))
+    assert checks.loc[("odd", "en-de"), "length %"] == pytest.approx(length, abs=0.005)
+    assert "`script of letters only|or no letters`: en-ja." in (folder / "results/set/checks.md").read_text()
+    for direction in REFERENCES:  # as for a metric that reads no reference
+        write(folder / "set" / direction / "ref.txt", [""] * 4)
+    found = check_outputs(find_outputs(folder / "systems"), str(folder / "set"), "data", ["en-de"])
+    assert found["length %"].isna().all() and found["n"].tolist() == [4] * 4
+
+
 def test_compare(folder, capsys):
     lines = [f"satz nummer {i} ist lang genug für vier wörter" for i in range(60)]
     for name, n in (("one", 5), ("two", 55)):
@@ -230,7 +252,7 @@ def test_a_file_of_another_length_is_named_with_both_counts(folder, monkeypatch,
 
 def test_directions_without_outputs_are_told(folder):
     assert scoring.coverage_sentence(["en-de"], str(folder / "set"), "data") == (
-        "1 of 3 directions of set; no outputs for de-en, en-ja"
+        "1 of 3 directions of set; not scored: de-en, en-ja"
     )
     assert directions_of(str(folder / "set")) == ["de-en", "en-de", "en-ja"]
 

@@ -204,6 +204,11 @@ def test_systems_are_listed(capsys):
     assert cli.main(["systems"]) == 0
     out = capsys.readouterr().out
     assert all(f"{name} " in out for name in SYSTEMS)
+    apertium = out.partition("\napertium ")[2]
+    assert "beam" not in apertium and "NLLB" not in apertium and "prompt none: no prompt" in apertium
+    translategemma = out.partition("\ntranslategemma ")[2].partition("\nlmt-60")[0]
+    assert "training pairs chosen by: metricx24-qe+automqm+chrf" in translategemma
+    assert "could not be read" in translategemma and out.rstrip().endswith("none was read of.")
 
 
 def test_seconds_add_up_over_starts(tmp_path, monkeypatch):

@@ -82,6 +82,15 @@ def test_the_listing_has_a_line_for_each():
         == "haoranxu/ALMA-13B-Pretrain + haoranxu/ALMA-13B-Pretrain-LoRA"
     )
     assert frame.loc["bayling-13b", "prompt"] == "unsure"
+    no_model = frame.loc[["apertium", "files"], ["prompt", "decoding"]]
+    assert set(no_model.to_numpy().ravel()) == {"none"}
+
+
+@pytest.mark.parametrize("name", [name for name, row in SYSTEMS.items() if row.family != "files"])
+def test_licences_that_limit_what_outputs_may_do_say_so(name):
+    limited = ("Llama 2", "LLaMA-2", "Llama 3", "Gemma", "OpenAI", "Tencent HY")
+    licence = SYSTEMS[name].licence
+    assert "outputs" in licence or not any(words in licence for words in limited)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from xalma.cli.systems import add_endpoint_options, add_options
 def add_chosen_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chosen-by", default="", metavar="SYSTEM=METRIC+METRIC,…",
-        help="metrics that chose or filtered a system's training pairs: its scores by their family get a mark",
+        help="metrics that chose a system's training pairs or outputs: its scores by their family get a mark",
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ import pandas as pd
 
 from xalma.cli.systems import ENDPOINT_OPTIONS
 from xalma.evaluation.comet import Judge
-from xalma.evaluation.interference import mark_explained, parse_chosen_by
-from xalma.evaluation.score_file import FILE_METRICS
+from xalma.evaluation.interference import MARK, flagged, mark_explained, parse_chosen_by
+from xalma.evaluation.score_file import FILE_METRICS, check_outputs
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
 from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, explained, is_noticed, marks
@@ -24,10 +23,11 @@ from xalma.paper.score_tables import (
     METRIC_NAMES,
     published_of,
     win_tie_loss_table,
+    write_checks,
     write_published,
     write_scores,
 )
-from xalma.runtime import data_root, home, listed
+from xalma.runtime import command_line, data_root, home, listed
 from xalma.systems.outputs import metrics_behind
 
 _HEADS = {"value_a": "A", "value_b": "B", "delta": "A - B", "p_value": "p", "p_adjusted": "p adjusted"}
@@ -45,16 +45,27 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
             partial=arguments.partial, resample=arguments.resample, judges=judges, **neural,
         )  # fmt: skip
     scores = replace(scores, chosen_by=_chosen_by(outputs, arguments.chosen_by))
+    chosen = list(scores.table["direction"].unique())
+    checks = check_outputs(outputs, arguments.testset, arguments.origin, chosen)
     _print_scores(scores, arguments.testset, arguments.origin, arguments.resample)
+    off_target = checks.pivot(index="direction", columns="system", values="off-target %").round(2)
+    wide = off_target.reindex(index=chosen, columns=list(outputs))
+    print(f"\noff-target, percent of outputs\n{_plain(wide)}")
     for metric in (name for name in metrics if len(outputs) > 1 and any(scores.statistics[name].values())):
         print(f"\n{METRIC_NAMES.get(metric, metric)}, pairs of systems")
         for row in win_tie_loss_table(scores, metric).itertuples(index=False):
             print(f"  {row[0]} against {row[1]}: {row[2]}")
     if arguments.results:
         details = {"origin": arguments.origin, "resample": arguments.resample, "chosen_by": scores.chosen_by}
-        paths = write_scores(scores, arguments.results, arguments.testset, _command(), **details)
+        paths = write_scores(
+            scores, arguments.results, arguments.testset, command_line(["xalma", *sys.argv[1:]]), **details
+        )
+        paths += write_checks(checks, arguments.results, arguments.testset)
         if arguments.origin == "data" and published_of(arguments.testset):
-            written, note = write_published(outputs, arguments.testset, Path(arguments.results))
+            scored = {
+                name: {d: file for d, file in own.items() if d in chosen} for name, own in outputs.items()
+            }
+            written, note = write_published(scored, arguments.testset, Path(arguments.results))
             paths += written
             print(f"\n{note}")
         print("\nwritten:", *paths, sep="\n  ")
@@ -68,8 +79,12 @@ def _print_scores(scores: Scores, testset: str, origin: str, resample: str) -> N
             continue
         values = part.groupby("direction")["value"]
         signs = pd.concat([pd.Series(marks(metric, list(here)), here.index) for _, here in values])
+        doubtful = flagged(metric, scores.chosen_by)
         shown = part.assign(
-            shown=[f"{r.value:.2f} ± {r.half_width:.2f}{signs[r.Index]}" for r in part.itertuples()]
+            shown=[
+                f"{r.value:.2f} ± {r.half_width:.2f}{signs[r.Index]}{MARK if r.system in doubtful else ''}"
+                for r in part.itertuples()
+            ]
         )
         wide = shown.pivot(index="direction", columns="system", values="shown")
         wide = wide.loc[part["direction"].unique(), part["system"].unique()].rename_axis(columns=None)
@@ -214,9 +229,3 @@ def _metrics(text: str) -> list[str]:
 
 def _plain(frame: pd.DataFrame) -> str:
     return frame.to_string() if len(frame) else "none"
-
-
-def _command() -> str:
-    """The command line as given, XALMA_DATA's own path left out."""
-    text, root = shlex.join(["xalma", *sys.argv[1:]]), data_root()
-    return text if root is None else text.replace(str(root), "$XALMA_DATA")

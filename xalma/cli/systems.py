@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 # for outputs
 _NO_MATTER = "journal", "max_cost", "prices", "device", "key_variable", "timeout_s", "deadline_s"
 
+_HOW_SURE = (
+    "Sure is what stands with the place where it was read. Not sure: a prompt called unsure, and what is from "
+    "memory, our choice, not known, or could not be read. Scores by a metric that chose training pairs, or by its "
+    "family, get ‡; where no metric is named, none was read of."
+)
 ENDPOINT_OPTIONS = ["base_url", "key_variable", "prices", "max_cost", "journal", "timeout_s", "deadline_s"]
 
 
@@ -93,12 +98,16 @@ def print_systems() -> None:
     frame = listing()
     for row in frame.itertuples():
         print(f"{row.name:20}{row.title}")
-        print(f"{'':20}  {row.weights} ({row.id_source}); languages: {row.languages}")
-        print(f"{'':20}  {row.decoding} ({row.decoding_source})")
-        print(f"{'':20}  prompt {row.prompt}: {row.prompt_source}")
-        print(f"{'':20}  licence: {row.licence}{f'; {row.note}' if row.note else ''}")
-        if row.chosen_by:
-            print(f"{'':20}  training pairs chosen by {row.chosen_by}: no independent scores by their family")
+        lines = [
+            f"{row.weights} ({row.id_source}); languages: {row.languages}",
+            f"decoding {row.decoding}: {row.decoding_source}",
+            f"prompt {row.prompt}: {row.prompt_source}",
+            f"licence: {row.licence}",
+            f"training pairs chosen by: {row.chosen_by}" if row.chosen_by else "",
+            f"note: {row.note}" if row.note else "",
+        ]
+        print(*(f"{'':22}{line}" for line in lines if line), sep="\n")
+    print(f"\n{_HOW_SURE}")
 
 
 def translate_with(arguments: argparse.Namespace, texts: Sequence[str]) -> list[str]:

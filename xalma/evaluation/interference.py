@@ -1,9 +1,9 @@
 """Metric interference: a metric that chose or filtered a system's training pairs is no independent judge of it.
 
-Systems tuned by a metric gain on it, and on its kin, more than people see (Pombal et al., "Adding Chocolate to Mint:
-Mitigating Metric Interference in Machine Translation", arXiv 2503.08327). So every score of a metric that had a say in
-a system's training, or of one of the same family, gets a mark. COMET's metrics and MetricX are one family here: both
-are regressions on the human scores of the WMT shared tasks.
+Systems tuned by a metric, or whose outputs it chose (MBR decoding), gain on it, and on its kin, more than people see
+(Pombal et al., "Adding Chocolate to Mint: Mitigating Metric Interference in Machine Translation", arXiv 2503.08327). So
+every score of a metric that had a say in a system's training or outputs, or of one of its family, gets a mark. COMET's
+metrics and MetricX are one family here: both are regressions on the human scores of the WMT shared tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDRED = {
         "comet22", "xcomet-xl", "xcomet-xl-qe", "xcomet-xxl", "xcomet-xxl-qe", "cometkiwi", "cometkiwi-xl",
         "cometkiwi-xxl", "metricx24", "metricx24-qe",
     ),
-    "language models as judges": ("gemba-esa",),
+    "language models as judges": ("gemba-esa", "automqm"),
 }  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def mark_explained(metric: str, chosen_by: Mapping[str, Iterable[str]]) -> str:
     parts = [f"{system} by {' and '.join(chosen_by[system])}" for system in flagged(metric, chosen_by)]
     unknown = [system for system, metrics in chosen_by.items() if UNKNOWN in metrics]
     parts = [
-        f"{MARK}: {DOUBT}: {'; '.join(parts)}."
+        f"{MARK}: {DOUBT} or outputs: {'; '.join(parts)}."
     ] if parts else []  # fmt: skip
     parts += (
         [f"Not known by which metric the training pairs were chosen: {', '.join(unknown)}."]

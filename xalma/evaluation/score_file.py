@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from xalma import language_id, text_files
+from xalma.corpora.test_sets import load
 from xalma.evaluation import comet
 from xalma.evaluation import metrics as evaluate
 from xalma.evaluation.metrics import NotScored, Score
+from xalma.evaluation.scoring import Outputs, read_outputs
 from xalma.languages import language
 
 # as sacreBLEU prints them
 DISPLAY = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "spbleu": "spBLEU"}
+CHECKS = {"off-target": "off-target ({}|or no letters)", "empty": "empty", "over-long": "over-long",
+          "copied": "copies of the source"}  # fmt: skip
 FILE_METRICS = (*evaluate.LEXICAL_METRICS, *comet.NEURAL_METRICS, *comet.JUDGES)
 
 
@@ -97,13 +104,38 @@ def checks_line(
     outputs: Sequence[str], references: Sequence[str], sources: Sequence[str] | None, tgt: str
 ) -> str:
     """Rates of outputs in another language, empty, over-long or copied, and the length ratio."""
-    copied = [] if sources is None else [f"copies of the source {evaluate.copy_rate(outputs, sources):.2%}"]
-    return ", ".join(
-        [
-            f"off-target ({language_id.signature(tgt)}|or no letters) {evaluate.wrong_language_rate(outputs, tgt):.2%}",
-            f"empty {evaluate.empty_rate(outputs):.2%}",
-            f"over-long {evaluate.overlong_rate(outputs, references):.2%}",
-            *copied,
-            f"length ratio {evaluate.length_ratio(outputs, references):.3f}",
-        ]
-    )
+    found = rates(outputs, references, sources, tgt)
+    shown = [f"{CHECKS[name].format(language_id.signature(tgt))} {rate:.2%}" for name, rate in found.items()]
+    return ", ".join([*shown, f"length ratio {evaluate.length_ratio(outputs, references):.3f}"])
+
+
+def rates(
+    outputs: Sequence[str], references: Sequence[str], sources: Sequence[str] | None, tgt: str
+) -> dict[str, float]:
+    """Shares (0-1) of outputs by the names of CHECKS; no "copied" without sources."""
+    return {
+        "off-target": evaluate.wrong_language_rate(outputs, tgt),
+        "empty": evaluate.empty_rate(outputs),
+        "over-long": evaluate.overlong_rate(outputs, references),
+        **({} if sources is None else {"copied": evaluate.copy_rate(outputs, sources)}),
+    }
+
+
+def check_outputs(outputs: Outputs, testset: str, origin: str, directions: Sequence[str]) -> pd.DataFrame:
+    """A row per system and direction: `rates` and length in percent, n segments, what decides off-target ("checked").
+
+    Length is NaN against references that are all empty. Raises as `scoring.read_outputs`.
+    """
+    rows = []
+    for direction in directions:
+        test, tgt = load(testset, direction, origin), direction.split("-")[1]
+        for system, files in outputs.items():
+            if direction in files:
+                lines = read_outputs(files[direction], test)
+                found = rates(lines, test.references, test.sources, tgt)
+                has_any = any(test.references)
+                found["length"] = evaluate.length_ratio(lines, test.references) if has_any else math.nan
+                percent = {f"{name} %": 100 * value for name, value in found.items()}
+                rows.append({"system": system, "direction": direction, **percent, "n": len(lines),
+                             "checked": f"{language_id.signature(tgt)}|or no letters"})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -360,4 +360,4 @@ def coverage_sentence(directions: Sequence[str], testset: str, origin: str) -> s
     missing = [direction for direction in everything if direction not in directions]
     if not missing:
         return f"all {len(everything)} directions of {Path(testset).name}"
-    return f"{len(directions)} of {len(everything)} directions of {Path(testset).name}; no outputs for {_some(missing)}"
+    return f"{len(directions)} of {len(everything)} directions of {Path(testset).name}; not scored: {_some(missing)}"

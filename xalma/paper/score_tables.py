@@ -5,6 +5,7 @@
     DIR/<testset>/significance.csv     each system against the best of its direction, p-values corrected
     DIR/<testset>/<metric>.csv .md .tex    the table: systems down, directions across
     DIR/<testset>/published.csv .md .tex   beside the organisers' scores, where these lie with the set
+    DIR/<testset>/checks.csv .md       off-target, empty, over-long and copied outputs
     DIR/<testset>/run.json             command, commit, versions, hardware
 
 Numbers only: no text of a test set or system is written.
@@ -37,6 +38,7 @@ from xalma.paper.tables import (
     frame_csv,
     number,
     write_marked,
+    write_table,
 )
 from xalma.runtime import data_root
 from xalma.text_files import read_lines
@@ -143,13 +145,10 @@ def write_scores(
     ]
     paths = [write_records(target / "scores.jsonl", records)]
     paths.append(_csv(target / "intervals.csv", scores.table))
-    found = {
-        metric: against_best(scores, metric)
-        for metric, kept in scores.statistics.items()
-        if any(kept.values())
-    }
+    scored_by = [metric for metric, kept in scores.statistics.items() if any(kept.values())]
+    found = {metric: against_best(scores, metric) for metric in scored_by}
     frames = [frame.assign(metric=metric) for metric, frame in found.items()]
-    paths.append(_csv(target / "significance.csv", pd.concat(frames)))
+    paths += [_csv(target / "significance.csv", pd.concat(frames))] if frames else []
     for metric in scores.table["metric"].unique():
         made = score_table(
             scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric)
@@ -262,3 +261,12 @@ def write_published(
     return write_marked(
         table(rows, name), folder / name / "published"
     ), f"{summary} from the organisers' published scores"
+
+
+def write_checks(checks: pd.DataFrame, folder: str | Path, testset: str) -> list[Path]:
+    """Write checks.csv and .md of a test set's results folder, from `check_outputs`; returns the paths."""
+    title = Path(testset).name
+    found = checks.groupby("checked", sort=False)["direction"].unique()
+    note = " ".join(["Off-target by:", *(f"`{how}`: {', '.join(where)}." for how, where in found.items())])
+    caption = f"Plain checks of the outputs on {title}; length: characters, percent of the reference's"
+    return write_table(checks.drop(columns="checked"), Path(folder) / title / "checks", caption, note)

@@ -116,6 +116,7 @@ def listing() -> pd.DataFrame:
     for row in SYSTEMS.values():
         template, d = TEMPLATES[row.template], row.decoding
         beams = "greedy" if d.num_beams == 1 else f"beam {d.num_beams}"
+        is_model = row.family not in ("files", "apertium")
         rows.append(
             {
                 "name": row.name,
@@ -123,9 +124,9 @@ def listing() -> pd.DataFrame:
                 "weights": " + ".join(filter(None, (row.hub, row.adapter))) or "yours",
                 "id_source": row.id_source,
                 "languages": f"{len(row.languages)}{', with English only' if row.english_only else ''}",
-                "prompt": template.confidence,
-                "prompt_source": template.source,
-                "decoding": f"{beams}, {d.max_new_tokens} new tokens",
+                "prompt": template.confidence if is_model else "none",
+                "prompt_source": template.source if is_model else "no prompt",
+                "decoding": f"{beams}, {d.max_new_tokens} new tokens" if is_model else "none",
                 "decoding_source": row.decoding_source,
                 "licence": row.licence,
                 "chosen_by": "+".join(row.chosen_by),

@@ -75,12 +75,19 @@ class System:
             raise ValueError(f"{self.name} does not support {src}-{tgt}: {known}")
 
 
-_META = "Llama 2 Community License, gated (from memory)"
+_LLAMA2 = "Llama 2's outputs may not improve other language models (from memory)"
+_META = f"Llama 2 Community License, gated (from memory): {_LLAMA2}"
+_GEMMA = (
+    "Gemma Terms of Use (copies on the hub): a model trained on its outputs to act like it falls under them"
+)
+_OPENAI = (
+    "OpenAI's terms: outputs may not make models that compete with OpenAI (the clause as quoted on the hub)"
+)
 _LLAMA1 = "LLaMA-1 weights: non-commercial research (from memory)"
 _XALMA = {"family": "xalma", "template": "xalma", "id_source": "FACTS §2, fe1ixxu/ALMA README", "english_only": True,
-          "licence": "MIT (from memory)", "title": "X-ALMA"}  # fmt: skip
+          "licence": f"MIT (from memory); base LLaMA-2: {_LLAMA2}", "title": "X-ALMA"}  # fmt: skip
 _ALMA = {"family": "causal", "template": "alma", "languages": (ENGLISH, *ALMA_LANGUAGES), "english_only": True,
-         "licence": "MIT (repository README); base LLaMA-2"}  # fmt: skip
+         "licence": f"MIT (repository README); base LLaMA-2: {_LLAMA2}"}  # fmt: skip
 _ALMA_R = {
     "chosen_by": ("cometkiwi-xxl", "xcomet-xxl")
 }  # CPO's best and worst by their mean (arXiv 2401.08417)
@@ -134,7 +141,8 @@ def _rows() -> list[System]:
                decoding_source="read: CONE-MT/LLaMAX scripts/inference/configs/flores101.yaml: beam 4",
                note="Malagasy is not among its languages (supported_languages.csv)"),
         System("llama-3.1-instruct", "LLaMA-3.1-8B-Instruct", "causal", "meta-llama/Meta-Llama-3.1-8B-Instruct",
-               "FACTS §7", "alma-chat", "Llama 3.1 Community License, gated (from memory)",
+               "FACTS §7", "alma-chat",
+               "Llama 3.1 Community License, gated: a model trained on its outputs has Llama in its name (from memory)",
                decoding_source=_UNSURE_BEAM, note=_ANY),
         System("bigtranslate", "BigTranslate-13B", "causal", "James-WYang/BigTranslate",
                "named in public code; its README has the older James-WYang/BigTrans", "bigtranslate",
@@ -142,7 +150,7 @@ def _rows() -> list[System]:
                decoding_source="read: ZNLP/BigTranslate README: beam 5, 256, no 6-gram twice", tokenizer="llama"),
         System("bayling-13b", "Bayling-13B", "causal", "ICTNLP/bayling-13b-v1.1", "read: ictnlp/BayLing README",
                "bayling", f"GPL-3.0 (its README); {_LLAMA1}", languages=WMT22_LANGUAGES, decoding=Decoding(1),
-               decoding_source="could not be read: greedy, our choice", tokenizer="llama",
+               decoding_source="could not be read: our choice", tokenizer="llama",
                note="the paper's v1.0 is a weight difference (ICTNLP/bayling-13b-diff): apply it first, then path=…"),
         System("tim-bloomz-7b", "TIM-BLOOMZ-7B", hub="Lemoooon/TIM-BLOOMZ-7b", licence="unknown", **_TIM),
         System("tim-llama-7b", "TIM-LLaMA-1-7B", hub="", licence=f"unknown; {_LLAMA1}", tokenizer="llama",
@@ -150,9 +158,9 @@ def _rows() -> list[System]:
         System("swie-bloomz-7b", "SWIE-BLOOMZ-7B", licence="unknown", **_SWIE),
         System("swie-llama-7b", "SWIE-LLaMA-1-7B", licence=f"unknown; {_LLAMA1}", tokenizer="llama", **_SWIE),
         System("gpt-3.5", "GPT-3.5-T zero-shot", "endpoint", "gpt-3.5-turbo", "from memory", "endpoint",
-               "OpenAI's terms", decoding=Decoding(1), decoding_source="temperature 0, our choice", note=_ANY),
+               _OPENAI, decoding=Decoding(1), decoding_source="temperature 0, our choice", note=_ANY),
         System("gpt-4", "GPT-4 zero-shot", "endpoint", "gpt-4-1106-preview",
-               "name of the released outputs in fe1ixxu/ALMA", "endpoint", "OpenAI's terms", decoding=Decoding(1),
+               "name of the released outputs in fe1ixxu/ALMA", "endpoint", _OPENAI, decoding=Decoding(1),
                decoding_source="temperature 0, our choice", note=_ANY),
         System("endpoint", "any server with an OpenAI-compatible chat endpoint", "endpoint", "",
                "yours: path=MODEL, base_url=…", "endpoint", "the server's", decoding=Decoding(1),
@@ -168,7 +176,7 @@ def _codes(text: str) -> tuple[str, ...]:
 
 _HYMT_LANGUAGES = _codes("zh en fr pt es ja tr ru ar ko th it de vi ms id hi pl cs nl fa gu ur mr he uk kk")
 _HYMT = {"family": "causal", "languages": _HYMT_LANGUAGES, "decoding": Decoding(1, 2048), "chosen_by": ("not known",),
-         "decoding_source": "greedy, our choice, so that a run can be made again: its README samples (temperature 0.7, "
+         "decoding_source": "our choice, so that a run can be made again: its README samples (temperature 0.7, "
                             "top-k 20, top-p 0.6, repetition penalty 1.05)"}  # fmt: skip
 _MILMMT = _codes(
     "ar az bg ca cs da de el en es fa fi fr he hi hu id it ja kk ko ms no nl pl pt ro ru sv th tr ur uz vi zh"
@@ -181,7 +189,7 @@ _TOWER = _codes("de es fr it ko nl ru en pt zh ja cs uk hi is pl sv hu ro da no 
 _EUROLLM = _codes("bg cs da nl en et fi fr de el hu it lv lt pl pt ro es sv ar ca zh gl hi ja ko no ru tr uk")
 _SALAMANDRA = _codes("bg ca cs da de el en es et fi fr gl hu it lt lv nl no pl pt ro ru sr sv uk")
 _SEEDX = _codes("ar cs da de en es fi fr hu id it ja ko ms no nl pl pt ro ru sv th tr uk vi zh")
-_GREEDY = "greedy, our choice"
+_GREEDY = "our choice"
 
 
 def _newer_rows() -> list[System]:
@@ -190,28 +198,33 @@ def _newer_rows() -> list[System]:
         *(System(f"milmmt-46-{size}", f"MiLMMT-46-{size.upper()} v1.0", "causal",
                  f"xiaomi-research/MiLMMT-46-{size.upper()}-v1.0",
                  "read: xiaomi-research/gemmax README @ d18eb82",
-                 "milmmt", "Apache-2.0 (its repository); base Gemma 3: Gemma Terms of Use (from memory)",
+                 "milmmt", "Apache-2.0 (its repository; the weights' page could not be read); base: " + _GEMMA,
                  languages=_MILMMT, decoding=Decoding(1, 1024),
                  decoding_source="read: its README: temperature 0, top-k 1",
                  chosen_by=("xcomet-xl-qe", "cometkiwi"),
-                 note="RL by xCOMET and CometKiwi (its scripts/rl; their sizes could not be read). Its example adds "
-                      "no begin-of-text token; here the tokenizer decides") for size in ("1b", "4b", "12b")),
+                 note="RL by xCOMET and CometKiwi behind a language gate, then merged with SFT's weights (its README, "
+                      "scripts/rl; the metrics' sizes could not be read). Its example adds no begin-of-text token; "
+                      "here the tokenizer decides") for size in ("1b", "4b", "12b")),
         *(System(f"hy-mt1.5-{size}", f"HY-MT1.5-{size.upper()}", hub=f"tencent/HY-MT1.5-{size.upper()}",
                  id_source="read: Tencent-Hunyuan/HY-MT README @ 248d5b5", template="hy-mt1.5",
                  licence="Tencent HY Community License (its License.txt): not in the EU, UK and South Korea; its "
                          "outputs may not train other models", **_HYMT) for size in ("1.8b", "7b")),
         *(System(f"hy-mt2-{size}", f"Hy-MT2-{size.upper()}", hub=f"tencent/Hy-MT2-{size.upper()}",
                  id_source="read: Tencent-Hunyuan/Hy-MT2 README @ c30b36c", template="hy-mt2",
-                 licence="Apache-2.0 (its LICENSE.txt)", **_HYMT) for size in ("1.8b", "7b")),
+                 licence="Apache-2.0 (its LICENSE.txt)",
+                 note="its README asks for transformers 5.6 or newer; not tried with the locked one",
+                 **_HYMT) for size in ("1.8b", "7b")),
         System("translategemma", "TranslateGemma 12B", "endpoint", "translategemma:12b",
-               "read: ollama.com/library/translategemma, a name of Ollama's; the hub's own could not be read",
-               "translategemma", "Gemma Terms of Use (from memory)", decoding=Decoding(1),
-               decoding_source="temperature 0, our choice", chosen_by=("metricx24-qe",),
-               note="needs --base-url of a server that has it. 55 languages, which could not be read; RL by "
-                    "MetricX-24-QE from memory. The hub's chat template takes codes and was not tried"),
+               "read: ollama.com/library/translategemma, a name of Ollama's",
+               "translategemma", _GEMMA, decoding=Decoding(1),
+               decoding_source="temperature 0, our choice", chosen_by=("metricx24-qe", "automqm", "chrf"),
+               note="needs --base-url of Ollama, or of a server with Gemma's chat template: the hub's own "
+                    "(google/translategemma-12b-it) wants language codes beside the text, and was not tried. At most "
+                    "2,000 tokens of input. Its 55 languages could not be read, so any pair is tried. RL by MetricX-QE "
+                    "and AutoMQM (its report's abstract), and by chrF (a summary of the report)"),
         *(System(f"lmt-60-{size}", f"LMT-60-{size.upper()}", "causal", f"NiuTrans/LMT-60-{size.upper()}",
                  "read: NiuTrans/LMT README @ d87c68a", "lmt",
-                 "could not be read; base Qwen3: Apache-2.0 (from memory)",
+                 "Apache-2.0 (the hub's page of its 4B and of the 8B's base); base Qwen3: Apache-2.0 (from memory)",
                  languages=_LMT, decoding=Decoding(5, 512),
                  decoding_source="read: its README: beam 5, 512 new tokens",
                  chosen_by=("not known",),
@@ -235,19 +248,21 @@ def _general_rows() -> list[System]:
                  "read: ByteDance-Seed/Seed-X-7B README @ 8335570", "seed-x", "OpenMDW 1.0 (its LICENSE.openmdw)",
                  languages=_SEEDX, decoding=Decoding(4, 512),
                  decoding_source="read: its README: beam 4, 512 new tokens",
-                 note="28 languages, which its README has in a table that could not be read: these are from memory, "
-                      "and so is that Norwegian's tag is nb") for kind in ("Instruct", "PPO")),
+                 note="28 languages, in a table that its README speaks of and does not have: these are from memory, "
+                      "and so is that Norwegian's tag is nb. PPO's reward is a model of its own, Seed-X-RM")
+          for kind in ("Instruct", "PPO")),
         System("salamandrata-7b", "SalamandraTA-7b-instruct", "causal", "BSC-LT/salamandraTA-7b-instruct",
                "read: a copy of its card", "salamandrata", "Apache-2.0 (a copy of its card)", languages=_SALAMANDRA,
                decoding=Decoding(5, 400), decoding_source="read: a copy of its card: beam 5, 400 new tokens"),
         System("gemma-3-12b-it", "Gemma-3-12B-it", "causal", "google/gemma-3-12b-it", "named in public code",
                "alma-chat",
-               "Gemma Terms of Use, gated (from memory)", decoding=Decoding(1), decoding_source=_GREEDY, note=_ANY),
+               f"gated; {_GEMMA}", decoding=Decoding(1), decoding_source=_GREEDY, note=_ANY),
         System("qwen3-8b", "Qwen3-8B", "causal", "Qwen/Qwen3-8B", "named in public code", "qwen3",
                "Apache-2.0 (from memory)", decoding=Decoding(1, 512), decoding_source=_GREEDY, note=_ANY),
         System("apertium", "Apertium", "apertium", "", "Debian: apt-get install apertium apertium-eng-spa …",
                "source",
-               "GPL (Debian's copyright files: not read here)", languages=("en", "es", "ca", "gl", "is", "mk"),
+               "GPL, version 2 or 3 by pair (Debian 12's copyright files, which say nothing of outputs)",
+               languages=("en", "es", "ca", "gl", "is", "mk"),
                directions=("en-es", "es-en", "en-ca", "ca-en", "en-gl", "gl-en", "is-en", "mk-en"),
                decoding_source="rules, no decoding",
                note="rule-based, runs on any CPU: a real weak system. Unknown words stay as they are"),
