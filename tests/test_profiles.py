@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
 
 import pytest
 
+import xalma
 from xalma.cli import main, options
+from xalma.data.mixing import parse_shares
 from xalma.languages import GROUPS
 from xalma.profiles import ALMA_TINY, FULL, PROFILES, TINY, Profile, load_profile, profile_from_parameters
 
@@ -72,8 +76,18 @@ def test_the_default_run_starts_from_a_base_and_reads_in_the_papers_order():
 
 
 def test_almas_profiles_read_five_languages_of_four_groups():
-    for name in ("alma-tiny", "alma-7b"):
-        assert sorted(PROFILES[name].languages) == ["cs", "de", "is", "ru", "zh"]
+    """The small one reads five that the shipped base has hardly read, in ALMA's shares."""
+    assert sorted(PROFILES["alma-7b"].languages) == ["cs", "de", "is", "ru", "zh"]
+    small, shares = PROFILES["alma-tiny"], parse_shares(PROFILES["alma-tiny"].mixing_shares)
+    read = json.loads((Path(xalma.__file__).parent / "tiny_base" / "card.json").read_text())[
+        "tokens_by_language"
+    ]
+    assert (
+        max(read[code] for code in small.languages)
+        < min(read[code] for code in ("cs", "de", "ru", "zh")) / 10
+    )
+    assert sorted(shares.values()) == sorted(parse_shares(PROFILES["alma-7b"].mixing_shares).values())
+    assert set(shares) == {"en", *small.languages}
     assert TINY.but(only_languages="ja,ko").languages == ("ja", "ko")
     with pytest.raises(ValueError, match="xx"):
         TINY.but(only_languages="ja,xx")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,10 +16,11 @@ from xalma.profiles import load_profile
 from xalma.published import published
 from xalma.training import stages
 
+FILED = Path(__file__).parents[2] / "results" / "alma-tiny" / "tables"
 SMALL = {
-    "vocab_size": 600, "hidden_size": 32, "layers": 1, "heads": 2, "workers": 1, "threads": 1, "lora_rank": 4,
-    "mixed_precision": "off", "stage1_tokens": 10_240, "sft_pairs": 12, "dev_pairs": 2, "test_pairs": 2,
-    "max_length": 300,
+    "base": "", "block_tokens": 64, "seeds": 1, "vocab_size": 600, "hidden_size": 32, "layers": 1, "heads": 2,
+    "workers": 1, "threads": 1, "lora_rank": 4, "mixed_precision": "off", "stage1_tokens": 10_240, "sft_pairs": 12,
+    "dev_pairs": 2, "test_pairs": 2, "max_length": 300,
 }  # fmt: skip
 
 
@@ -37,7 +40,7 @@ def test_stage_1_reads_the_given_shares(p):
     run = stages.read_run(alma.monolingual(p.but(stage1_tokens=40_960)))
     shares = pd.Series(run["tokens_by_language"]) / run["tokens_seen"]
     assert set(shares.index) == {"en", *p.languages}
-    for code, share in {"de": 0.20, "cs": 0.14, "is": 0.08, "zh": 0.19, "ru": 0.22, "en": 0.17}.items():
+    for code, share in {"da": 0.20, "hu": 0.14, "is": 0.08, "ko": 0.19, "uk": 0.22, "en": 0.17}.items():
         assert shares[code] == pytest.approx(share, abs=0.08)  # documents are drawn, their lengths differ
 
 
@@ -49,10 +52,10 @@ def test_no_share_is_the_backbone_and_half_is_half(p):
 
 def test_filtered_bitext_has_fewer_misaligned_pairs_than_random(p):
     more = p.but(sft_pairs=300)
-    truth = dict(stages.open_corpus(more.but(bitext_noise=0.0)).sft("de"))
-    kinds = {kind: alma.bitext(more, kind, "de") for kind in alma.PARALLEL[1:]}
+    truth = dict(stages.open_corpus(more.but(bitext_noise=0.0)).sft("da"))
+    kinds = {kind: alma.bitext(more, kind, "da") for kind in alma.PARALLEL[1:]}
     assert {len(pairs) for pairs in kinds.values()} == {300}
-    assert all(truth[english] == german for english, german in kinds[alma.HUMAN])
+    assert all(truth[english] == danish for english, danish in kinds[alma.HUMAN])
     # an independent sign of misalignment: sides whose digits differ
     wrong = {kind: sum(_digits(a) != _digits(b) for a, b in pairs) for kind, pairs in kinds.items()}
     assert wrong["random"] > 1.1 * wrong["filtered"] > wrong[alma.HUMAN]
@@ -120,31 +123,51 @@ def _records(scores: dict[str, tuple[float, float]]) -> list[Record]:
 
 
 NAMES = [alma.system_name(share, kind) for share in (0.0, 1.0) for kind in alma.PARALLEL]
+NAMES.append(alma.system_name(None, alma.HUMAN))
 
 
 def test_papers_numbers_and_ours_stand_in_columns_of_their_own():
     table = almatables.quality_table(_records({name: (float(i), 9 - i / 10) for i, name in enumerate(NAMES)}))
-    assert list(table["our BLEU en→xx"]) == list(range(8))
-    assert list(table["our bits/byte xx→en"]) == [9 - i / 10 for i in range(8)]
+    assert list(table["our BLEU en→xx"]) == list(range(9))
+    assert list(table["our bits/byte xx→en"]) == [9 - i / 10 for i in range(9)]
     cells = published("c").query("direction == 'en-xx' and metric == 'BLEU'")
-    assert list(table["paper BLEU en→xx"]) == list(cells["shown"])
+    assert list(table["paper BLEU en→xx"]) == [*cells["shown"], "not measured"]
+    assert list(table["monolingual"])[-1] == "no, random weights"
     bleu, bits, *_ = almatables.quality_sentences(table)
-    assert (
-        "en→xx, BLEU: with human-written bitext, monolingual text before it helps (3.0 without, 7.0 with it)"
-        in bleu
-    )
     assert bleu.endswith("human-written 7.0, filtered 6.0, random 5.0, none 4.0.")
-    assert "helps (8.700 without, 8.300 with it)" in bits and bits.endswith("none 8.600.")
+    assert bits.endswith("none 8.600.")
+
+
+def test_gains_are_taken_seed_by_seed_beside_the_papers():
+    """Seed 0: human-written with monolingual text 7 and without 3; seed 1: 9 and 4; seed 2: 8 and 5."""
+    seeds = {0: (3.0, 7.0), 1: (4.0, 9.0), 2: (5.0, 8.0)}
+    records = [
+        replace(record, seed=seed)
+        for seed, (without, with_it) in seeds.items()
+        for record in _records({
+            name: (with_it if name == "mono-1, human-written" else without, 1.0) for name in NAMES
+        })
+    ]  # fmt: skip
+    table = almatables.gains_table(records)
+    row = table[table["gain of"] == "monolingual text, before human-written pairs"].iloc[0]
+    assert row["our BLEU"] == pytest.approx(4) and row["± BLEU"] == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert row["paper BLEU"] == f"{29.89 - 22.17:+.2f}" and row["our bits/byte"] == 0
+
+
+def test_all_seeds_are_asked_the_same_sentences(p, monkeypatch):
+    """A seed's models are scored on the profile's test sentences, under the seed's number."""
+    asked = []
+    row = {"direction": "en-da", "output": "a", "reference": "a", "nats": 1.0}
+    monkeypatch.setattr(alma, "translate_test", lambda p, folder, group: asked.append(p.seed) or [row])
+    records = alma.evaluate(p.but(workers=1), {"mono-1, random": [Path("a"), Path("b")]})
+    assert asked == [p.seed, p.seed] and {record.seed for record in records} == {p.seed, p.seed + 1}
 
 
 def test_where_bleu_is_nothing_bits_decide():
     table = almatables.quality_table(_records({name: (0.1, 3 + i / 10) for i, name in enumerate(NAMES)}))
     said = almatables.quality_sentences(table)
     assert said[0] == "en→xx: the highest BLEU is 0.1, too little to tell models by."
-    assert (
-        "does not help (3.300 without, 3.700 with it); after it, from best to worst: none 3.400, random"
-        in said[1]
-    )
+    assert "after monolingual text, from best to worst: none 3.400, random" in said[1]
 
 
 def test_the_curve_counts_its_steps_for_the_better(tmp_path):
@@ -155,7 +178,7 @@ def test_the_curve_counts_its_steps_for_the_better(tmp_path):
             folder = tmp_path / name / place
             folder.mkdir(parents=True)
             (folder / "run.json").write_text(json.dumps(run | {"fingerprint": place}))
-        folders[name] = tmp_path / name / "tuned"
+        folders[name] = [tmp_path / name / "tuned"]
     bits = dict(zip(folders, (3.0, 2.5, 2.6, 2.4), strict=True))
     table = almatables.amount_table(_records({name: (0.2, value) for name, value in bits.items()}), folders)
     assert list(table["monolingual tokens"]) == list(tokens)
@@ -169,3 +192,20 @@ def test_the_weights_of_lora_are_a_share_of_all():
     table = pd.DataFrame({"stage 2": ["full weights", "LoRA"], "parameters trained": [200, 5], **columns})
     assert "LoRA trains 2.5 % of the weights" in almatables.weights_sentence(table)
     assert "en→xx 2.000 to 2.500" in almatables.weights_sentence(table)
+
+
+def test_what_notebook_11_says_of_the_filed_run():
+    """Human-written over random pairs both ways; monolingual text en→xx alone, its bits with every kind of pairs."""
+    gains = pd.read_csv(FILED / "11_gains.csv").set_index(["direction", "gain of"])
+    for arrow in ("en→xx", "xx→en"):
+        row = gains.loc[arrow, "human-written over random pairs"]
+        assert row["our BLEU"] > row["± BLEU"]
+    for kind in alma.PARALLEL[1:]:
+        row = gains.loc["en→xx", f"monolingual text, before {kind} pairs"]
+        assert row["our bits/byte"] < -row["± bits/byte"]
+        assert (row["our BLEU"] > row["± BLEU"]) == (kind == alma.HUMAN)
+        row = gains.loc["xx→en", f"monolingual text, before {kind} pairs"]
+        assert abs(row["our BLEU"]) < row["± BLEU"] and abs(row["our bits/byte"]) < row["± bits/byte"]
+    quality = pd.read_csv(FILED / "11_quality.csv").set_index(["monolingual", "bitext"])
+    random = quality.loc["no, random weights", alma.HUMAN]
+    assert max(random["our BLEU en→xx"], random["our BLEU xx→en"]) < 5

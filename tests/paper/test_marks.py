@@ -47,9 +47,13 @@ TABLES = {
     },
     "studies.alma": {
         "bitext_table": NO_SYSTEMS,
+        "gains_table": "by mark_unnoticed",
         **dict.fromkeys(("quality_table", "amount_table", "weights_table"), "no differences and no preference pairs"),
     },
-    "studies.ladder": {"sft_table": "here", "few_shot_table": "before any preference pair; no differences"},
+    "studies.ladder": {
+        "sft_table": "here", "budget_table": "by mark_unnoticed",
+        "few_shot_table": "before any preference pair; no differences",
+    },
     "studies.long_form": {"grpo_table": "here"},
     "studies.over_rejection": dict.fromkeys(("tau_table", "push_table"), NO_SYSTEMS),
     "studies.preference_tables": {

@@ -66,8 +66,8 @@ ALMA_7B = FULL.but(
     hidden_size=4096, layers=32, heads=32,
     stage4_learning_rate=2e-5, stage4_batch_size=256, sft_pairs=15_000, test_pairs=2037, seeds=1, **_ALMA,
 )  # fmt: skip
-# Five languages that the shipped base has hardly read, 0.05 % each: LLaMA-2 has read as little of Czech. ALMA's own
-# would not do: the base has read so much of them that more text adds nothing (results/alma-tiny/starts_search.md).
+# Five languages that the shipped base has hardly read, as LLaMA-2 had ALMA's. ALMA's own would not do: this base has
+# read so much of four of them that more text adds nothing (results/alma-tiny/starts_search.md).
 # Half of the web bitext is misaligned, so that random and filtered bitext differ.
 ALMA_TINY = TINY.but(**_ALMA).but(
     name="alma-tiny", bitext_noise=0.5, sft_pairs=100, alma_lora_learning_rate=8e-3, seeds=3,

@@ -339,6 +339,6 @@ def amount_figure(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="tokens of monolingual text in stage 1", ylabel=title)
         read = table["monolingual tokens"]
         ax.set_xticks(read, [f"{n / 1e6:.2g} M" if n else "0" for n in read])
-    axes[0].set_ylim(0, None)
+    axes[0].set_ylim(0, 1.05 * axes[0].get_ylim()[1])
     axes[0].legend(loc="best")
     return fig

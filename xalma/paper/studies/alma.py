@@ -30,7 +30,7 @@ from xalma.data.contamination import guarded_corpus
 from xalma.evaluation.records import Record
 from xalma.languages import ARROWS, language
 from xalma.models.backbone import load_base, save_base
-from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, judged, paired
+from xalma.paper.studies.seeds import LEAST_BLEU, by_seed, cells_of, paired
 from xalma.paper.tables import mark_unnoticed
 from xalma.profiles import Profile
 from xalma.published import published
@@ -281,15 +281,6 @@ def weights_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path
 def _ours(means: Mapping[str, float], arrow: str) -> dict[str, float]:
     """BLEU and bits per byte of the reference: the latter tells models apart whose BLEU is near 0."""
     return {f"our {label} {arrow}": means[metric] for metric, label in _METRICS.items()}
-
-
-def gains_sentences(table: pd.DataFrame) -> list[str]:
-    """What the gains say, a sentence for each direction and question."""
-    rows = table.to_dict("records")
-    return [
-        f"{r['direction']}, {r['gain of']}: {judged(r['our BLEU'], r['± BLEU'])} (paper {r['paper BLEU']})."
-        for r in rows
-    ]
 
 
 def quality_sentences(table: pd.DataFrame) -> list[str]:
