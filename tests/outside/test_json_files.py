@@ -41,7 +41,7 @@ from xalma.training.plan import utilisation
 # Text that is no file of its own: a line, a header, a server's answer, what a library has just written.
 OWN_READERS = {
     ("corpora/files.py", "json_lines"), ("files.py", "read_json"),
-    ("scores.py", "read_lines_of"), ("records.py", "read_records"), ("safetensors_io.py", "read_header"),
+    ("records.py", "read_records"), ("safetensors_io.py", "read_header"),
     ("systems/answers.py", "read_answer"), ("systems/journal.py", "_read"), ("systems/outputs.py", "_begun"),
     ("vocabulary.py", "bpe_state"),
 }  # fmt: skip
