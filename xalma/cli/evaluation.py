@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from xalma.cli.options import add_intervals, add_testset, at_least_one, key_values, require
-from xalma.cli.systems import add_endpoint_options, add_options
+from xalma.cli.systems import add_endpoint_options, add_options, print_systems, write
 
 
 def add_chosen_by(parser: argparse.ArgumentParser) -> None:
@@ -120,13 +120,7 @@ def add_systems(commands: Any) -> None:
     systems = commands.add_parser(
         "systems", help="the systems of the papers: weights, prompt, languages, licence"
     )
-    systems.set_defaults(run=_systems)
-
-
-def _systems(arguments: argparse.Namespace) -> None:
-    from xalma.cli.systems import print_systems
-
-    print_systems()
+    systems.set_defaults(run=print_systems)
 
 
 def add_probe(commands: Any) -> None:
@@ -173,13 +167,7 @@ def add_outputs(commands: Any) -> None:
     add_testset(outputs, required=True)
     outputs.add_argument("--out", required=True, metavar="DIR")
     add_options(outputs)
-    outputs.set_defaults(run=_outputs)
-
-
-def _outputs(arguments: argparse.Namespace) -> None:
-    from xalma.cli.systems import write
-
-    write(arguments)
+    outputs.set_defaults(run=write)
 
 
 def add_languages(commands: Any) -> None:

@@ -93,7 +93,7 @@ def _examples(file: Path) -> list[tuple[str, str]]:
         raise ValueError(f"{file} holds an example without source or target ({error!r}): {remedy}") from error
 
 
-def print_systems() -> None:
+def print_systems(_: argparse.Namespace) -> None:
     """The table of systems on standard output."""
     frame = listing()
     for row in frame.itertuples():
