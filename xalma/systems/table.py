@@ -202,8 +202,8 @@ def _newer_rows() -> list[System]:
                  languages=_MILMMT, decoding=Decoding(1, 1024),
                  decoding_source="read: its README: temperature 0, top-k 1",
                  chosen_by=("xcomet-xl-qe", "cometkiwi"),
-                 note="RL by xCOMET and CometKiwi behind a language gate, then merged with SFT's weights (its README, "
-                      "scripts/rl; the metrics' sizes could not be read). Its example adds no begin-of-text token; "
+                 note="RL by xCOMET and CometKiwi behind a language gate, then merged with SFT's weights (its README "
+                      "and scripts/rl; the metrics' sizes could not be read). Its example adds no begin-of-text token; "
                       "here the tokenizer decides") for size in ("1b", "4b", "12b")),
         *(System(f"hy-mt1.5-{size}", f"HY-MT1.5-{size.upper()}", hub=f"tencent/HY-MT1.5-{size.upper()}",
                  id_source="read: Tencent-Hunyuan/HY-MT README @ 248d5b5", template="hy-mt1.5",
