@@ -50,8 +50,8 @@ from xalma.paper.studies.style import content_records, with_renderings
 from xalma.paper.tables import frame_csv, mark_doubtful, write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import BASE, read_log, read_run, recipe_hash, results_folder, stage_folder
-from xalma.training.ladder import translate_test
-from xalma.training.stages import stage0_backbone
+from xalma.training.ladder import MODULE_STAGES, for_each_group, translate_test
+from xalma.training.stages import stage0_backbone, stage1_monolingual_base
 
 _COUNTS = ["tau_counts", "z_counts"]
 
@@ -323,9 +323,15 @@ def _read_run(folder: Path, notebook: str, keys: tuple[str, ...]) -> dict[str, A
 
 
 def run_sharing_study() -> None:
-    """Whose module (`compare_sharing`) at the default run's whole budgets, three seeds; `make sharing`."""
+    """Whose module (`compare_sharing`) at the default run's whole budgets, three seeds; `make sharing`.
+
+    The main ladder's stages are run where they are not finished.
+    """
     p = load_profile("tiny", seeds=MIN_SEEDS, ablation_share=1.0)
     stage0_backbone(p)
+    stage1_monolingual_base(p)
+    for number in SHARING_STAGES:
+        for_each_group(MODULE_STAGES[number], p)
     file_ablations(p, [compare_sharing(p)], "make sharing")
 
 
