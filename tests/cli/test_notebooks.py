@@ -374,7 +374,7 @@ def faults(text):
             found += [f"text on the right: {head}"] if side and not all(map(NUMBER.fullmatch, cells)) else []
             found += [f"nothing in {head}"] if not any(cells) else []
         found += [
-            f"no value: {row[0]}" for row in rows if heads[:2] == ["value", "this run"] and not all(row)
+            f"no value: {row[0]}" for row in rows if heads[:2] == ["value", "this run"] and not any(row[1:3])
         ]
     return found
 
