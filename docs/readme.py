@@ -83,6 +83,7 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
         *ladder.without({"stage 1": "no-stage1", "stage 3": "no-stage3", "": RANDOM}),
         *ladder.text_bits({"stage1": "base", "stage2": "stage1"}),
         *_large_lines(results / "ladder" / "large", group),
+        *_sharing_lines(results / "ablations" / "long"),
     ]
     for metric, name in (("bleu", "BLEU"), ("chrf", "chrF")):
         file = results / "tables" / f"tests_stage4_stage5_{metric}_groups.csv"
@@ -106,6 +107,28 @@ def _large_lines(folder: Path, group: int) -> list[str]:
         *(f"{line[:2]}With more text: {line[2].lower()}{line[3:]}"
           for line in ladder.without({"stage 1": "no-stage1"}) + ladder.text_bits({"stage2": "stage1"})),
     ]  # fmt: skip
+
+
+def _sharing_lines(folder: Path) -> list[str]:
+    """Each other system against a module per group, where that was run."""
+    if not (folder / "modules.json").exists():
+        return []
+    study = read_study(folder, "modules")
+    values, seeds = by_seed(study.records).sort_index(), cells_of(study.records)["n_seeds", "max"]
+    names = {
+        "shared": "one module for all",
+        "dense": "full weights",
+        "language": "one per language",
+        "mean": "their mean",
+    }
+    gaps = {
+        label: {d: paired(values, name, study.baseline, d) for d in ARROWS} for name, label in names.items()
+    }
+    said = "; ".join(f"{label} {_gaps(gap)}{_inside(gap)}" for label, gap in gaps.items())
+    return [
+        f"- Against a module per group, from one base with the same updates in sum (`make sharing`, {seeds} seeds): "
+        f"{said} BLEU."
+    ]
 
 
 class Ladder:

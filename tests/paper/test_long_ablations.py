@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from test_study import study_records
@@ -15,7 +16,9 @@ from xalma.paper.studies.long_form import (
     read_ablations,
     training_seconds,
 )
-from xalma.paper.studies.study import Study
+from xalma.paper.studies.module_sharing import DENSE, SHARED, WIDE
+from xalma.paper.studies.seeds import by_seed, paired
+from xalma.paper.studies.study import Study, read_study
 from xalma.profiles import load_profile
 from xalma.runs import stage_folder
 
@@ -60,3 +63,16 @@ def test_cost_by_hand(p, monkeypatch):
     monkeypatch.setattr(long_form, "shared_updates", lambda *_: 100)
     more = training_seconds(p) - 1.5 * (stages + own + sharing + sizes)
     assert more == pytest.approx(3 * 3 * 100 * 3 / 5)
+
+
+def test_what_notebook_09_says_of_the_filed_modules():
+    """Into English a module per group is above all; from English one for all and full weights are no different."""
+    study = read_study(Path(__file__).parents[2] / "results" / "tiny" / "ablations" / "long", "modules")
+    values = by_seed(study.records).sort_index()
+    for name in study.systems:
+        if name == study.baseline:
+            continue
+        gap, half = paired(values, name, study.baseline, "xx-en")
+        assert gap < -half, name
+        gap, half = paired(values, name, study.baseline, "en-xx")
+        assert (abs(gap) < half) == (name in (SHARED, WIDE, DENSE)), name
