@@ -10,7 +10,18 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from xalma.paper.tables import NOT_WORSE, Cell, Table, frame_csv, latex, number, printed, write_marked
+from xalma.paper.tables import (
+    NOT_WORSE,
+    Cell,
+    Table,
+    frame_csv,
+    latex,
+    notes_of,
+    number,
+    printed,
+    with_marks,
+    write_marked,
+)
 
 TABLE = Table(
     ["system", "en-de", "note"],
@@ -152,3 +163,13 @@ def test_more_runs_than_letters(tmp_path):
     made = Table(["x"], [[number(1.0, run=f"{i}/run.json")] for i in range(60)], "t")
     tex = write_marked(made, tmp_path / "t")[2].read_text()
     assert r"1.00\textsuperscript{ba}" in tex and "{{}" not in tex and tex.count("{") == tex.count("}")
+
+
+def test_a_part_of_a_table_has_the_notes_of_its_own_marks():
+    """A page that shows some columns does not explain a mark that stands in another."""
+    table = pd.DataFrame({"system": ["a", "b"], "gap": [0.1, 9.0], "score": [1.0, 2.0]})
+    marked = with_marks(table, {(0, "gap"): "°"}, "°: small")
+    marked = with_marks(marked, {(1, "score"): "‡"}, "‡: doubtful")
+    assert notes_of(marked) == ["°: small", "‡: doubtful"]
+    assert notes_of(marked[["system", "score"]]) == ["‡: doubtful"]
+    assert notes_of(marked[["system"]]) == notes_of(marked[["system", "gap"]].tail(1)) == []

@@ -31,7 +31,15 @@ from xalma.languages import (
 )
 from xalma.models.backbone import load_base
 from xalma.models.generation import translate
-from xalma.paper.tables import frame_csv, mark_at, markdown, markdown_grid, shown_cell, write_table
+from xalma.paper.tables import (
+    frame_csv,
+    mark_at,
+    markdown,
+    markdown_grid,
+    notes_of,
+    shown_cell,
+    write_table,
+)
 from xalma.profiles import Profile
 from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
@@ -156,7 +164,7 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
     """Show `left_table` in a notebook."""
     from IPython.display import Markdown, display
 
-    display(Markdown("\n\n".join([left_table(frame, decimals), *frame.attrs.get("notes", {})])))
+    display(Markdown("\n\n".join([left_table(frame, decimals), *notes_of(frame)])))
 
 
 def values_frame(p: Profile, pattern: str) -> pd.DataFrame:

@@ -186,8 +186,18 @@ def with_marks(table: pd.DataFrame, marks: Mapping[tuple[Any, str], str], note: 
     before = table.attrs.get(_MARKS, {})
     both = before | {cell: before.get(cell, "") + mark for cell, mark in marks.items()}
     found = table.copy()
-    found.attrs = table.attrs | {_MARKS: both, _NOTES: table.attrs.get(_NOTES, {}) | {note: None}}
+    found.attrs = table.attrs | {
+        _MARKS: both,
+        _NOTES: table.attrs.get(_NOTES, {}) | {note: next(iter(marks.values()))},
+    }
     return found
+
+
+def notes_of(table: pd.DataFrame) -> list[str]:
+    """What the marks mean that the cells of `table` have; a part of a table has fewer than the whole."""
+    marks = table.attrs.get(_MARKS, {}).items()
+    shown = "".join(mark for (label, column), mark in marks if label in table.index and column in table)
+    return [note for note, mark in table.attrs.get(_NOTES, {}).items() if mark in shown]
 
 
 def mark_at(table: pd.DataFrame, label: Any, column: str) -> str:
@@ -230,7 +240,7 @@ def write_table(
         [Cell(shown, mark=mark_at(df, label, name)) for name, shown in zip(df, row, strict=True)]
         for label, row in cells
     ]
-    notes = [*filter(None, [note]), *df.attrs.get(_NOTES, {})]
+    notes = [*filter(None, [note]), *notes_of(df)]
     table = Table(list(map(str, df.columns)), rows, caption, notes, numeric)
     return write_marked(table, path_stem, (".csv", ".md"))
 
