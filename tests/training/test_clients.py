@@ -161,7 +161,7 @@ def test_prompt_style_chat_is_the_bases_own_form(tmp_path):
     with pytest.raises(
         ValueError, match="prompt_style=chat takes the chat template of a base: give --set base="
     ):
-        load_profile("alma-tiny", prompt_style="chat")
+        load_profile("alma-tiny", base="", prompt_style="chat")
     KINDS["llama"](tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="this base has no chat template"):
