@@ -249,7 +249,7 @@ class Profile:
     def but(self, **changes: Any) -> Profile:
         """A checked copy with some fields changed. Raises ValueError for an unknown key or a bad value."""
         if changes.get("prompt_style") == CHAT:
-            changes["prompt_style"] = base_chat_style(changes.get("base") or self.base)
+            changes["prompt_style"] = base_chat_style(changes.get("base", self.base))
         return replace(self, **{key: _checked(key, value) for key, value in changes.items()})
 
     def stage(self, number: int) -> StageSettings:
