@@ -22,6 +22,7 @@ WAYS = ("en→xx", "xx→en")
 STEPS = "results/real/tables/12_steps.csv"
 METHODS = "results/real/tables/12_methods_group6.csv"
 LADDER = "results/tiny/ladder/tables/group6.csv"
+LARGE = "results/tiny/ladder/large/tables/group6.csv"
 STYLES = "results/tiny/styles/tables/styles.csv"
 ALMA = "results/alma-tiny/tables/11_gains.csv"
 GOLDEN = "results/wmt/wmt22/golden.csv"
@@ -207,16 +208,17 @@ def of_methods() -> list[Claim]:
 
 
 def of_stages() -> list[Claim]:
-    tiny, real = (
-        "`tiny`, five seeds, BLEU with the stage less without it",
-        "Gemma-3-270M, eight groups, BLEU",
-    )
+    ladders = {
+        "`tiny`, five seeds, BLEU with the stage less without it": LADDER,
+        "the same with more text in stages 2 and 3, three seeds": LARGE,
+    }
+    real = "Gemma-3-270M, eight groups, BLEU"
 
-    def left_out(name: str) -> tuple[str, str, list[Measured]]:
-        return tiny, LADDER, spread(LADDER, WITHOUT, -1, system=name)
+    def left_out(name: str) -> list[tuple[str, str, list[Measured]]]:
+        return [(what, path, spread(path, WITHOUT, -1, system=name)) for what, path in ladders.items()]
 
-    first = [left_out("without stage 1, monolingual base"), (real, STEPS, steps("stage 1"))]
-    third = [left_out("without stage 3, pseudo-monolingual"), (real, STEPS, steps("stage 3"))]
+    first = [*left_out("without stage 1, monolingual base"), (real, STEPS, steps("stage 1"))]
+    third = [*left_out("without stage 3, pseudo-monolingual"), (real, STEPS, steps("stage 3"))]
     return [
         Claim("Stage 1 gains", "not readable", 1, first),
         Claim("Stage 2 gains", f"up to {bars('2')}", 1, [(real, STEPS, steps("stage 2"))]),
