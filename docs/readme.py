@@ -195,9 +195,13 @@ def adopt(run: Path, target: Path = SECOND) -> None:
 
     Raises ValueError where `run` was not made with `SECOND_RUN`'s values.
     """
-    command = read_json(run / "run.json", MADE_AGAIN, keys=("command",))["command"]
-    if not SECOND_RUN.endswith(command):
-        raise ValueError(f"{run} was made by `{command}`, not by `{SECOND_RUN}`")
+    for file in (
+        "run.json",
+        "cost.json",
+    ):  # cost.json stays as it was where a run with other values overwrites results
+        command = read_json(run / file, MADE_AGAIN, keys=("command",))["command"]
+        if not SECOND_RUN.endswith(command):
+            raise ValueError(f"{run / file} was made by `{command}`, not by `{SECOND_RUN}`")
     shutil.rmtree(target, ignore_errors=True)
     for part in ("scores", "tables"):
         shutil.copytree(run / part, target / part)
@@ -293,6 +297,7 @@ def _what_holds(first: Path, second: Path) -> str:
     once = (rows["p_adjusted"] < ALPHA).sum() + (rows["p_adjusted_2"] < ALPHA).sum()
     early = max(means[stage].max() for means in ladders for stage in ("base", "stage1", "stage2"))
     late = {stage: min(means[stage].min() for means in ladders) for stage in ("stage3", "stage4")}
+    seconds = read_json(second / "cost.json", MADE_AGAIN, keys=("seconds",))["seconds"]
     return (
         f"Both learn to translate in stage 3 and in SFT: the lowest BLEU of a row is {late['stage3']:.1f} after stage "
         f"3, asked with one example pair, and {late['stage4']:.1f} after SFT; before stage 3 the highest is "
@@ -301,7 +306,8 @@ def _what_holds(first: Path, second: Path) -> str:
         f"After SFT the two runs are up to {apart.max():.1f} BLEU apart (group {widest['group']} "
         f"{ARROWS[widest['direction']]}). ARPO's difference from SFT has another sign in {(~same).sum()} of "
         f"{len(rows)} means, and is significant {once} times in {2 * len(rows)}; significant in both runs and of one "
-        f"sign: {', '.join(held) or 'none, so that nothing is claimed of it here'}."
+        f"sign: {', '.join(held) or 'none, so that nothing is claimed of it here'}. The second run's notebooks took "
+        f"{sum(seconds.values()) / 60:.1f} minutes."
     )
 
 

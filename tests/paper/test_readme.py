@@ -163,6 +163,8 @@ def second(results, tmp_path_factory):
     run = {"command": "xalma run --profile tiny --set mixed_precision=off"}
     run |= {"hardware": {"cpu": "A CPU", "instructions": "AVX2"}, "profile": {"mixed_precision": "off"}}
     (folder / "run.json").write_text(json.dumps(run))
+    cost = json.loads((folder / "cost.json").read_text()) | {"command": run["command"]}
+    (folder / "cost.json").write_text(json.dumps(cost))
     (folder / "scores").mkdir()
     (folder / "scores" / "stage4.jsonl").write_text("{}")
     (folder / "notebooks").mkdir()
@@ -178,7 +180,10 @@ def test_two_processors_stand_side_by_side(results, second, tmp_path_factory):
     assert text.startswith("**One seed on one processor is not a result.**")
     assert "up to 19.5 BLEU apart (group 3 en→xx)" in text
     assert "has another sign in 1 of 2 means, and is significant 3 times in 4;" in text
-    assert "of one sign: worse in group 3 en→xx (-2.00, p 0.020)." in text
+    assert (
+        "of one sign: worse in group 3 en→xx (-2.00, p 0.020). The second run's notebooks took 2.5 minutes."
+        in text
+    )
     heads, _, *rows = text.split("\n\n")[1].splitlines()
     assert (
         "the lowest BLEU of a row is 41.0 after stage 3, asked with one example pair, and 40.5 after SFT"
