@@ -94,10 +94,11 @@ old_transformers() { # in this step, from its own folder
   case $found in 4.57.*) ;; *) skip "transformers is $found there: send ${WHEELS}457 of 'quarter_hour.sh wheels'" ;; esac
 }
 
-processes() { # of profile real: a GPU has room for one per 19 GiB (results/real/log.jsonl has 18.8), and each waits for Python
-  local mib
+processes() { # of profile real: one per 11 GiB of the GPU, at most one per group of languages; each waits for Python
+  local mib n
   mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1)
-  echo $((${mib:-0} / 19500 > 1 ? mib / 19500 : 1))
+  n=$((${mib:-0} / 11500))
+  echo $((n < 1 ? 1 : n > 8 ? 8 : n))
 }
 
 has_pack() { [ -f "$LENT/pack/index.json" ] || skip "no pack: send the folders of 'quarter_hour.sh parts' first"; }

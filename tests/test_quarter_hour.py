@@ -79,7 +79,7 @@ def test_the_whole_call_has_a_budget(tmp_path, stub):
     assert found[1]["last"] == "skipped: no time is left of 3 seconds"
 
 
-@pytest.mark.parametrize(("mib", "processes"), [("81559", "4"), ("143771", "7"), ("", "1"), ("16000", "1")])
+@pytest.mark.parametrize(("mib", "processes"), [("81559", "7"), ("143771", "8"), ("", "1"), ("16000", "1")])
 def test_profile_real_has_as_many_processes_as_a_gpu_has_room_for(tmp_path, stub, mib, processes):
     (tmp_path / "lent" / "pack").mkdir(parents=True)
     (tmp_path / "lent" / "pack" / "index.json").touch()
@@ -183,7 +183,7 @@ def test_all_steps_run_on_a_cpu(tmp_path, tiny_pack):  # noqa: F811
             tasks = {
                 one["task"]: one["result"] for one in lines(files["log.jsonl"]) if one["event"] == "task"
             }
-            assert tasks == dict.fromkeys(("stage1", "base", "stage1.scores"), "done")
+            assert tasks == dict.fromkeys(("stage1", "base.g6", "stage1.scores.g6"), "done")
         for path in files.values():
             path.unlink()
 

@@ -19,7 +19,8 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from xalma.models.cuda_graphs import record
 
-PROMPT_TOKENS = 2**18  # read at once
+PROMPT_TOKENS = 2**17  # read at once
+CACHE_TOKENS = 2**19  # of prompts and answers in one batch: 9 GiB for Gemma-3-270M in bfloat16
 CHECK_EVERY = 8  # steps between two checks whether all rows are done
 
 
@@ -48,19 +49,23 @@ AttentionInterface.register("grouped", grouped_attention)
 
 
 class Places:
-    """Keys and values of a batch in places that stay; `at` is None while the prompts are read, then (1,) where next."""
+    """Keys and values of a batch in places that stay. While the prompts are read, some `rows` at a time, `at` is None;
+    then it is (1,), where the next token goes."""
 
     is_compileable, is_initialized = False, True
 
-    def __init__(self, length: int) -> None:
-        self.length, self.at, self.kept = length, None, {}
+    def __init__(self, n_rows: int, length: int) -> None:
+        self.n_rows, self.length, self.rows, self.at, self.kept = n_rows, length, slice(None), None, {}
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if self.at is None:
-            rows, heads, n, size = keys.shape
-            self.kept[layer] = kept = [x.new_zeros(rows, heads, self.length, size) for x in (keys, values)]
-            for place, x in zip(kept, (keys, values), strict=True):
-                place[:, :, :n] = x
+            _, heads, n, size = keys.shape
+            if layer not in self.kept:
+                self.kept[layer] = [
+                    x.new_zeros(self.n_rows, heads, self.length, size) for x in (keys, values)
+                ]
+            for place, x in zip(self.kept[layer], (keys, values), strict=True):
+                place[self.rows, :, :n] = x
             return keys, values
         kept = self.kept[layer]
         kept[0].index_copy_(2, self.at, keys)
@@ -99,8 +104,9 @@ def decode_greedily(
     with torch.inference_mode(), attention_of(model, "grouped"):
         start = 0
         while start < len(order):
-            widest = max(len(prompts[i]) for i in order[start : start + batch_size])
-            index = order[start : start + max(1, min(batch_size, PROMPT_TOKENS // widest))]
+            next_ones = order[start : start + batch_size]
+            width = max(len(prompts[i]) for i in next_ones) + limits[order[start]]
+            index = next_ones[: max(1, CACHE_TOKENS // width)]
             start += len(index)
             found = _batch(model, [prompts[i] for i in index], [limits[i] for i in index], ends, pad)
             for i, ids in zip(index, found, strict=True):
@@ -122,7 +128,7 @@ class _State:
         columns = torch.arange(self.longest, device=device)
         self.real = columns >= gaps[:, None]  # (B, P)
         self.positions = (columns - gaps[:, None]).clamp(min=0)
-        self.places = Places(self.longest + self.new + 1)
+        self.places = Places(len(prompts), self.longest + self.new + 1)
         self.mask = torch.zeros(len(prompts), 1, 1, self.places.length, dtype=torch.bool, device=device)
         self.mask[:, 0, 0, : self.longest] = self.real
         self.limits = torch.tensor(limits, device=device)
@@ -153,13 +159,17 @@ def _batch(model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int) -> l
 
     columns = torch.arange(state.longest, device=model.device)
     distance = columns[:, None] - columns
-    seen = (distance >= 0) & state.real[:, None] | (distance == 0)  # padding sees itself: no empty row
-    hidden = core(
-        input_ids=state.ids, attention_mask=masks(seen[:, None], distance), position_ids=state.positions,
-        past_key_values=state.places, use_cache=True,
-    ).last_hidden_state  # fmt: skip
-    take(hidden[:, -1])
+    last, n = [], max(1, PROMPT_TOKENS // state.longest)
+    for first in range(0, len(prompts), n):
+        state.places.rows = some = slice(first, first + n)
+        seen = (distance >= 0) & state.real[some, None] | (distance == 0)  # padding sees itself: no empty row
+        hidden = core(
+            input_ids=state.ids[some], attention_mask=masks(seen[:, None], distance),
+            position_ids=state.positions[some], past_key_values=state.places, use_cache=True,
+        ).last_hidden_state  # fmt: skip
+        last.append(hidden[:, -1].clone())
     del hidden, seen
+    take(torch.cat(last))
     state.places.at = torch.tensor([state.longest], device=model.device)
     state.mask.index_fill_(3, state.places.at, True)
     state.at = state.positions[:, -1:] + 1

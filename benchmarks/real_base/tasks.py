@@ -183,8 +183,8 @@ def both_sets(run: Run, model, system: str, codes: Sequence[str], form: str) -> 
 # the ladder
 
 
-def base(run: Run) -> None:
-    both_sets(run, base_model(run, 0), "base", run.p.languages, FEW_SHOT)
+def base(run: Run, group: int) -> None:
+    both_sets(run, base_model(run, 0), "base", run.p.languages_of(group), FEW_SHOT)
 
 
 def n_first(run: Run) -> int:
@@ -201,8 +201,8 @@ def stage1(run: Run) -> None:
     save(state, run.work / "stage1.safetensors")
 
 
-def stage1_scores(run: Run) -> None:
-    measure(run, base_model(run, 1), "stage1", run.p.languages, FEW_SHOT, "ladder")
+def stage1_scores(run: Run, group: int) -> None:
+    measure(run, base_model(run, 1), "stage1", run.p.languages_of(group), FEW_SHOT, "ladder")
 
 
 def rows_of(run: Run, number: int, codes: Sequence[str], share: float = 1.0) -> Rows:

@@ -47,9 +47,11 @@ def llama() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=3, num_key_value_heads=2)).eval()
 
 
+@pytest.mark.parametrize("read_at_once", [2**17, 40])
 @pytest.mark.parametrize("make", [gemma, llama])
-def test_decoding_is_generates_and_a_price_is_the_log_probability(make) -> None:
-    """Prompts longer and shorter than the window, in batches with padding."""
+def test_decoding_is_generates_and_a_price_is_the_log_probability(monkeypatch, make, read_at_once) -> None:
+    """Prompts longer and shorter than the window, in batches with padding, which are read whole or in parts."""
+    monkeypatch.setattr("real_base.decoding.PROMPT_TOKENS", read_at_once)
     model, generator = make(), torch.Generator().manual_seed(1)
     prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (3, 9, 30, 17, 5)]
     limits = [20, 25, 20, 22, 3]
@@ -79,6 +81,25 @@ def test_replayed_decoding_is_plain_decoding(make) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="a decoding step can't be recorded")
         assert decode_greedily(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fused_norm_is_gemmas_with_its_gradients(dtype) -> None:
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+
+    norm, found = Gemma3RMSNorm(16).to(dtype), []
+    torch.manual_seed(0)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 5, 16, dtype=dtype)
+    for forward in (Gemma3RMSNorm.forward, realbase.fused_norm):
+        given = x.clone().requires_grad_()
+        out = forward(norm, given)
+        gradients = torch.autograd.grad(out.float().square().sum(), (given, norm.weight))
+        found.append([one.float() for one in (out, *gradients)])
+        assert out.dtype == dtype
+    rounding = 1e-5 if dtype == torch.float32 else 2**-7
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
 
 
 def test_losses_of_methods_by_hand() -> None:

@@ -82,12 +82,12 @@ REAL = FULL.but(
     vocab_size=262_144, hidden_size=640, layers=18, heads=4, prompt_style="alma",
     checkpoint_steps=0, gradient_checkpointing=False, block_tokens=256, micro_batch=32, max_length=256,
     lora_rank=64, lora_alpha=128, lora_dropout=0.0, adam_beta2=0.98, warmup_ratio=0.03,
-    stage1_tokens=6_000_000, stage1_batch_size=64, stage1_learning_rate=2e-5,
-    stage2_tokens=800_000, stage2_batch_size=32, stage2_learning_rate=2e-4,
-    stage3_tokens=600_000, stage3_batch_size=32, stage3_learning_rate=2e-4,
-    sft_pairs=1000, stage4_batch_size=128, stage4_learning_rate=3e-4, stage4_schedule="cosine",
+    stage1_tokens=2_400_000, stage1_batch_size=64, stage1_learning_rate=5e-6,
+    stage2_tokens=320_000, stage2_batch_size=32, stage2_learning_rate=2e-4,
+    stage3_tokens=240_000, stage3_batch_size=32, stage3_learning_rate=2e-4,
+    sft_pairs=600, stage4_batch_size=64, stage4_learning_rate=3e-4, stage4_schedule="cosine",
     stage5_pairs=100, stage5_batch_size=32, stage5_learning_rate=1e-4,
-    test_pairs=128, beams=1, max_new_tokens=192, generation_batch=1024,
+    test_pairs=128, beams=1, max_new_tokens=192, generation_batch=2048,
     seeds=1, ablation_share=0.2, comparison_pairs=100,
 )  # fmt: skip
 
@@ -95,7 +95,7 @@ REAL = FULL.but(
 REAL_CPU = REAL.but(
     name="real-cpu", groups="1,6", only_languages="de,ja", module_languages="1:de,6:ja",
     micro_batch=8, generation_batch=32, threads=1, workers=2,
-    stage1_tokens=131_072, stage1_batch_size=8, stage2_tokens=65_536, stage2_batch_size=8,
+    stage1_tokens=131_072, stage1_batch_size=8, stage1_learning_rate=2e-5, stage2_tokens=65_536, stage2_batch_size=8,
     stage3_tokens=65_536, stage3_batch_size=8, sft_pairs=400, stage4_batch_size=16, stage5_pairs=32,
     stage5_batch_size=8, test_pairs=100,
 )  # fmt: skip
