@@ -251,7 +251,7 @@ def _price_batch(core, head, rows, pad: int, device: torch.device) -> Tensor:
     hidden = core(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
     places, owners = torch.tensor(places, device=device), torch.tensor(owners, device=device)
     found = torch.zeros(len(rows), device=device)
-    for part, who in zip(places.split(4096), owners.split(4096), strict=True):
+    for part, who in zip(places.split(2048), owners.split(2048), strict=True):
         nats = cross_entropy(head(hidden[part]).float(), ids.flatten()[part + 1], reduction="none")
         found.index_add_(0, who, nats)
     return found
