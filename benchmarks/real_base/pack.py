@@ -31,7 +31,7 @@ _Pair = tuple[str, str]  # (English, other language)
 SHOTS = 4  # examples before a sentence in the few-shot form
 SHOT_CHARACTERS = (40, 80)  # of both sides of an example: short, since each costs its length in every prompt
 # kept of a language at most; a run reads them again if it needs more
-MONO_TOKENS, BITEXT_TOKENS = 160_000, 60_000
+MONO_TOKENS, BITEXT_TOKENS = 120_000, 60_000
 WMT_SETS = "wmt23"
 GEMMA_NAMES = {  # GGUF's name of a layer's matrix -> transformers'
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
