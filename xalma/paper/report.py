@@ -31,6 +31,7 @@ from xalma.languages import (
 )
 from xalma.models.backbone import load_base
 from xalma.models.generation import translate
+from xalma.paper.differences import bold_differences, compared, comparisons, differences_notes
 from xalma.paper.tables import (
     frame_csv,
     mark_at,
@@ -131,14 +132,14 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
             {key: row[key] for key in ("direction", "source", "reference")}
             | {name: kept[i % len(kept)]["output"] for name, kept in found.items()}
         )
-    return pd.DataFrame(rows)
+    return compared(pd.DataFrame(rows), "reference", *folders)
 
 
 def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     """A table as Markdown: text on the left, so that sentences can be compared, numbers on the right.
 
     Floats get `decimals` places, NaN is an empty cell; the index and columns without a value are left out. Directions
-    are written as in figures, en→fi.
+    are written as in figures, en→fi. Words that differ are bold where `differences.compared` asks for it.
     """
     frame = frame.dropna(axis=1, how="all") if len(frame) else frame
     columns = [frame.iloc[:, i] for i in range(frame.shape[1])]  # names may come twice
@@ -150,9 +151,11 @@ def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     for label, name in frame.attrs.get("marks", {}):
         if label in shown.index and name in shown:
             shown.loc[label, name] += mark_at(frame, label, name)
-    names = [_named(str(name)) for name in frame]
-    lines = [names, ["---:" if side else ":---" for side in right], *shown.to_numpy().tolist()]
-    return markdown_grid(cells if i == 1 else map(markdown, cells) for i, cells in enumerate(lines))
+    cells = shown.map(markdown)
+    for name, against in comparisons(frame).items():
+        cells[name] = [bold_differences(*pair) for pair in zip(shown[name], shown[against], strict=True)]
+    names = [markdown(_named(str(name))) for name in frame]
+    return markdown_grid([names, ["---:" if side else ":---" for side in right], *cells.to_numpy().tolist()])
 
 
 def _named(text: str) -> str:
@@ -164,7 +167,7 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
     """Show `left_table` in a notebook."""
     from IPython.display import Markdown, display
 
-    display(Markdown("\n\n".join([left_table(frame, decimals), *notes_of(frame)])))
+    display(Markdown("\n\n".join([left_table(frame, decimals), *notes_of(frame), *differences_notes(frame)])))
 
 
 def values_frame(p: Profile, pattern: str) -> pd.DataFrame:
@@ -212,7 +215,7 @@ def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.Data
         for name, kept in rows.items()
     ]
     return (
-        table,
+        compared(table, "reference", *rows),
         f"Continuations that are their reference word for word, of all test sentences: {'; '.join(parts)}.",
     )
 
@@ -367,7 +370,7 @@ def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
     sentence = f"Translated by the module of group {group} as of stage {read_run(folder)['number']}."
     if p.corpus == "cldr":  # text of other corpora is not ours to file
         write_table(table, stem, sentence)
-    return sentence, table
+    return sentence, compared(table, "reference", "translation")
 
 
 def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFrame]:
@@ -378,7 +381,7 @@ def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFram
         caption = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].strip("*")
         return (
             f"{trains} These rows are from the run that is filed in the repository. {caption}",
-            pd.read_csv(file),
+            compared(pd.read_csv(file), "reference", "translation"),
         )
     if p.base != "tiny-base":  # another base may have to be fetched
         return trains, pd.DataFrame(
@@ -394,4 +397,4 @@ def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFram
     table.insert(2, "continuation", [first_line(text) for text in texts])
     return (
         f"{trains} Until then the base continues each source after one example pair; it does not translate yet."
-    ), table
+    ), compared(table, "reference", "continuation")
