@@ -5,6 +5,7 @@ Nothing is measured here.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from xalma.paper import save_figure, write_table
 from xalma.paper.figures import style
 
 COMMAND = "python benchmarks/module_serving.py --out results/benchmarks/module_serving.json"
 WAY_LABELS = {
     "merged": "(a) one merged model, one language",
     "replayed": "(a) with its steps replayed as a CUDA graph",
-    "in_turn": "a merged model a group, in turn",
+    "in_turn": "one merged model per group, in turn",
     "gated": "(b) xalma's bank, one mixed batch",
     "adapter_names": "(c) PEFT adapter_names, one mixed batch",
     "rebuilt": "(d) W + 2BA rebuilt each step, in turn",
@@ -36,7 +38,7 @@ _COLUMNS = {
 
 
 def serving_table(record: dict[str, Any]) -> pd.DataFrame:
-    """One row a way and count of groups; speeds in tokens/s of the whole batch, times in ms, memory in MiB.
+    """One row per way and number of groups; speeds in tokens/s of the whole batch, times in ms, memory in MiB.
 
     The floor is the time to read the base and the batch's modules once; a step is timed in `generate` and without it.
     Memory speed is measured beside each step, and "step over floor" is the median of these pairs.
@@ -85,24 +87,38 @@ def serving_sentence(record: dict[str, Any]) -> str:
     return (
         f"{text} as transformers decodes with it, {step['gated', 1] / step['replayed', 1]:.2f} times that of one with "
         f"replays. A mixed batch's prompts are read at {prefill['gated', most] / prefill['merged', most]:.0%} of a "
-        f"merged model's speed. Recording the graph takes {row['gated', most]['recording_ms']:.0f} ms a call."
+        f"merged model's speed. Recording the graph takes {row['gated', most]['recording_ms']:.0f} ms per call."
     )
+
+
+def write_serving(record: dict[str, Any], stem: Path) -> None:
+    """Writes <stem>.csv, .md and .png from what was measured."""
+    note = f"{serving_sentence(record)} {serving_note(record)}"
+    write_table(serving_table(record), stem, record["what"], note)
+    save_figure(serving_figure(record), stem.with_suffix(".png"))
 
 
 def serving_figure(record: dict[str, Any]) -> Figure:
     """Milliseconds of a decoding step for the whole batch, and peak memory, against the groups in it."""
     frame, column = pd.DataFrame(record["rows"]), step_column(record)
     fig, (steps, memory) = style.subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
-    for way, rows in frame.groupby("way", sort=False):
-        steps.plot(rows["groups"], rows[column], "o-", color=_COLOURS[way], label=WAY_LABELS[way])
+    for size, (way, rows) in zip(range(13, 1, -2), frame.groupby("way", sort=False), strict=False):
+        line = {
+            "marker": "o",
+            "markersize": size,
+            "color": _COLOURS[way],
+        }  # a rim shows what lies under a dot
+        steps.plot(rows["groups"], rows[column], label=WAY_LABELS[way], **line)
         if way != "in_turn":  # its memory is that of as many models as it has groups, and was not measured
-            memory.plot(rows["groups"], rows["peak_mib"], "o-", color=_COLOURS[way])
+            memory.plot(rows["groups"], rows["peak_mib"], **line)
     bank = frame[frame["way"] == "gated"]
     floor = {"color": style.INK, "linewidth": 1.2, "label": "floor: reading (b)'s weights once"}
     steps.plot(bank["groups"], bank["floor_ms"], "--", **floor)
     n = record["options"]["batch"]
     steps.set(yscale="log", ylabel="ms for all rows", title=f"One decoding step, {n} rows")
     memory.set(ylim=(0, None), ylabel="MiB above an empty process", title="Peak memory")
+    steps.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    steps.yaxis.set_major_formatter("{x:g}")
     for ax in (steps, memory):
         ax.set(xscale="log", xlabel="language groups in the batch")
         ax.set_xticks(sorted(frame["groups"].unique()), sorted(frame["groups"].unique()))
@@ -158,7 +174,7 @@ def scaling_note(record: dict[str, Any]) -> str:
     where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} thread{'s' if o['threads'] > 1 else ''}"
     scale = "" if o["scale"] == 1 else f", amounts times {o['scale']:g}"
     return (
-        f"Text: {record['text']}; the fastest of {o['repeats']} runs a point{scale}; {where}; commit "
+        f"Text: {record['text']}; the fastest of {o['repeats']} runs per point{scale}; {where}; commit "
         f"{record['commit'][:10]}; `{SCALING_COMMAND}`."
     )
 

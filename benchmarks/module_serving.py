@@ -3,9 +3,9 @@
     python benchmarks/module_serving.py --out results/benchmarks/module_serving.json
 
     merged         (a) one merged model, all rows in its languages: the plain base's speed, which nothing can beat
-    in_turn            one merged model a group, one after another, each with its own rows
+    in_turn            one merged model per group, one after another, each with its own rows
     gated          (b) xalma.models.bank: all rows in one batch, each through its own module
-    adapter_names  (c) PEFT: all rows in one batch, `adapter_names` a row
+    adapter_names  (c) PEFT: all rows in one batch, one of `adapter_names` per row
     rebuilt        (d) the released loader's arithmetic, W + 2BA anew in every layer at every step; a language at a time
     replayed           on a GPU: (a) with its steps replayed as a CUDA graph, as the bank's are by itself
                        (xalma.models.cuda_graphs)
@@ -43,7 +43,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cost_tables import serving_figure, serving_note, serving_sentence, serving_table
+from cost_tables import write_serving
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
@@ -51,7 +51,6 @@ from transformers.utils import logging
 from xalma.files import write_json
 from xalma.languages import adapter_name
 from xalma.models import PROJECTIONS, WORTH_IT, ModuleBank, can_pack, replayed
-from xalma.paper import save_figure, write_table
 from xalma.runtime import command_line, provenance
 
 GROUP_COUNTS = (1, 2, 4, 8)
@@ -65,7 +64,7 @@ class InTurn:
     The vocabulary is small, so that the head has a small share of the weights, as it has in LLaMA-2-13B.
     """
 
-    slow = False  # one that takes seconds a step is run for two steps, and without `generate` around it
+    slow = False  # one that takes seconds per step is run for two steps, and without `generate` around it
     replays = False  # see `xalma.models.cuda_graphs`; the bank's `generate` replays by itself
 
     def __init__(self, o: argparse.Namespace) -> None:
@@ -277,7 +276,7 @@ def run_prefill(way: InTurn, ids: Tensor, more: dict[str, Any]) -> Any:
 def decode_steps(
     way: InTurn, ids: Tensor, more: dict[str, Any], steps: int, probe: Tensor
 ) -> list[tuple[float, float]]:
-    """(seconds of a step of the model alone, greedy, without `generate` around it; bytes a second read after it)."""
+    """(seconds of a step of the model alone, greedy, without `generate` around it; bytes per second read after it)."""
     more = _switched(way, more)
     out, timed = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more), []
     for n in range(2 * steps):
@@ -318,7 +317,7 @@ def fastest(run: Callable[[], Any], repeats: int) -> float:
 
 
 def bandwidth(o: argparse.Namespace) -> float:
-    """Bytes a second that this machine reads of a tensor far larger than its caches: the best of a sum's repeats."""
+    """Bytes per second that this machine reads of a tensor far larger than its caches: the best of a sum's repeats."""
     values = torch.ones(o.bandwidth_mib * 2**18, device=o.device)
     return 4 * values.numel() / fastest(values.sum, 8)
 
@@ -387,7 +386,7 @@ def by_way(measured: Iterable[dict[str, dict[int, dict[str, Any]]]]) -> dict[str
 
 
 def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Namespace) -> dict[str, Any]:
-    """Tidy rows, one a way and count of groups, medians over rounds; and how far the ways' logits are apart."""
+    """Tidy rows, one per way and number of groups, medians over rounds; and how far the ways' logits are apart."""
     size, rows, cuda = sizes(o), [], torch.cuda.is_available()
     for kind in rounds[0]:
         for n in GROUP_COUNTS:
@@ -480,9 +479,7 @@ def main() -> None:
     if o.out:
         write_json(o.out, record)
         if set(o.ways) == set(WAYS):
-            note = f"{serving_sentence(record)} {serving_note(record)}"
-            write_table(serving_table(record), o.out.with_suffix(""), record["what"], note)
-            save_figure(serving_figure(record), o.out.with_suffix(".png"))
+            write_serving(record, o.out.with_suffix(""))
         print(f"written to {o.out}")
 
 

@@ -63,7 +63,7 @@ def test_sentence_and_note(record):
     )
     note = scaling.scaling_note(record)
     assert note.startswith(
-        "Text: NTREX-128; the fastest of 3 runs a point; a CPU, 1 thread; commit 0000000000;"
+        "Text: NTREX-128; the fastest of 3 runs per point; a CPU, 1 thread; commit 0000000000;"
     )
     assert "amounts times 0.05" in scaling.scaling_note(
         record | {"options": record["options"] | {"scale": 0.05}}

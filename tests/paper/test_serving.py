@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import cost_tables
 import pytest
 from cost_tables import (
     WAY_LABELS,
@@ -12,6 +13,7 @@ from cost_tables import (
     serving_note,
     serving_sentence,
     serving_table,
+    write_serving,
 )
 
 from xalma.runtime import REPOSITORY
@@ -96,7 +98,7 @@ def test_sentence_of_a_gpu(record):
         "once; PEFT's mixed batch takes 1.50 times as long, rebuilding weights language by language 10 times. With one "
         "group the bank takes 1.50 times the step of a merged model as transformers decodes with it, 1.88 times that "
         "of one with replays. A mixed batch's prompts are read at 85% of a merged model's speed. Recording the graph "
-        "takes 90 ms a call."
+        "takes 90 ms per call."
     )
 
 
@@ -129,3 +131,15 @@ def test_the_committed_benchmark_of_a_gpu():
     assert set(serving_table(record)["way"]) == {WAY_LABELS[way] for way in WAY_LABELS if way != "in_turn"}
     assert "with replays" in serving_sentence(record)
     serving_figure(record)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [*(REPOSITORY / "results" / "benchmarks").glob("module_serving*.json")],
+    ids=lambda path: path.stem,
+)
+def test_the_committed_tables_are_what_their_file_says(stem, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost_tables, "save_figure", lambda figure, path: None)  # drawn above
+    write_serving(json.loads(stem.read_text(encoding="utf-8")), tmp_path / "made")
+    for suffix in (".csv", ".md"):
+        assert (tmp_path / f"made{suffix}").read_bytes() == stem.with_suffix(suffix).read_bytes()
