@@ -26,6 +26,7 @@ include_patterns = [
 
 nb_execution_mode = "off"  # the book shows what `make reproduce` printed
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # tables: show() prints Markdown, and CommonMark has none
 nb_ipywidgets_js = {}  # no code from a CDN
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4

@@ -60,7 +60,7 @@ def page(browser, request):
 
 
 def test_every_page_fits_and_has_no_error(book, page):
-    """No page is wider than the screen, asks the network, logs an error or leaves a formula unset."""
+    """No page is wider than the screen, asks the network, logs an error, leaves a formula unset or a table as text."""
     paths = [path for path in sorted(book.rglob("*.html")) if "_static" not in path.parts]
     assert len(paths) > 40
     faults = {}
@@ -74,9 +74,10 @@ def test_every_page_fits_and_has_no_error(book, page):
               wide: document.documentElement.scrollWidth - innerWidth,
               unset: [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length,
               wrong: document.querySelectorAll('mjx-merror').length,
+              raw: [...document.querySelectorAll('p')].filter(p => p.textContent.startsWith('| ')).length,
             })"""
         )
-        if page.faults or found["wide"] > 0 or found["unset"] or found["wrong"]:
+        if page.faults or found["wide"] > 0 or found["unset"] or found["wrong"] or found["raw"]:
             faults[path.relative_to(book).as_posix()] = (found, page.faults[:3])
         page.faults.clear()
     assert not faults

@@ -81,7 +81,7 @@ def comparisons(frame: pd.DataFrame) -> dict[str, str]:
 def differences_notes(frame: pd.DataFrame) -> list[str]:
     """What bold means in a frame; nothing where no columns are compared."""
     return [
-        f"Bold: words that are not in the column *{against}*, or not at this place. **{_MISSING}**: words of it are "
-        "missing here. In scripts without spaces each character counts as a word."
+        f"**Bold** words differ from the column *{against}*; at **{_MISSING}** some of its words are missing. In "
+        "scripts without spaces each character counts as a word."
         for against in dict.fromkeys(comparisons(frame).values())
     ]
