@@ -12,6 +12,7 @@ from xalma.evaluation.records import Record
 from xalma.paper.figures import studies
 from xalma.paper.figures.style import METHOD_COLOURS
 from xalma.paper.studies.over_rejection import gradient_frame
+from xalma.paper.studies.study import Study, study_table
 from xalma.paper.tables import save_figure
 
 
@@ -107,6 +108,32 @@ def test_module_bars_have_a_bar_per_module_and_direction(tmp_path):
     assert [[bar.get_width() for bar in ax.patches] for ax in (out, into)] == [[75.0, 0.5], [50.0, 2.0]]
     assert [tick.get_text() for tick in out.get_yticklabels()] == ["own module", "no module"]
     assert out.get_xlim() == into.get_xlim() and out.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize(("best", "shown"), [(1.0, "BLEU"), (0.9, "bits per byte: bits − baseline")])
+def test_a_study_is_shown_in_bits_where_no_system_reaches_one_bleu(tmp_path, best, shown):
+    values = {
+        "bleu": {"all": (best, 0.2), "less": (0.1, 0.0)},
+        "bits_per_byte": {"all": (1.0, 2.0), "less": (1.5, 1.75)},
+        **{key: {"all": (0.0, 0.0), "less": (0.0, 0.0)} for key in ("chrf", "off_target", "empty")},
+    }
+    records = [
+        Record("tiny", stage, direction, metric, value, 60, "sig")
+        for metric, stages in values.items()
+        for stage, pair in stages.items()
+        for direction, value in zip(("en-fi", "fi-en"), pair, strict=True)
+    ]  # fmt: skip
+    labels = {"all": {"system": "all stages"}, "less": {"system": "one less"}}
+    study = Study("s", "Stages", "all", labels, records)
+    fig = studies.study_figure(study, study_table(study))
+    out, into = drawn(fig, tmp_path)
+    assert out.get_xlabel() == shown and fig.get_suptitle().startswith("Stages: ")
+    if best < 1:
+        assert out.containers[0].lines[0].get_xdata().tolist() == [0.0, 0.5]
+        assert into.containers[0].lines[0].get_xdata().tolist() == [0.0, -0.25]
+        assert "(all stages)" in fig.get_suptitle()
+    else:
+        assert [bar.get_width() for bar in out.patches] == [1.0, 0.1]
 
 
 def test_difference_dots_have_an_interval_each(tmp_path):

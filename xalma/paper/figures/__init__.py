@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = face(
     real_base="ladder_steps methods_dots",
     studies=(
         "amount_figure difference_dots eta_sweep gradient_curves module_bars probe_curves quality_figure "
-        "rate_curves tau_curves tau_lines"
+        "rate_curves study_figure tau_curves tau_lines"
     ),
     training="arpo_figure direction_heatmap ladder_figure language_dots learning_curves partner_lines",
 )

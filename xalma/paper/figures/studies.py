@@ -22,7 +22,8 @@ from xalma.paper.figures.style import (
     subplots,
 )
 from xalma.paper.studies.over_rejection import N_TOKENS, above_baseline, tau_curve
-from xalma.paper.studies.seeds import SFT, summary
+from xalma.paper.studies.seeds import LEAST_BLEU, SFT, summary
+from xalma.paper.studies.study import Study
 from xalma.paper.studies.style import label_of, last_logps, split_name
 from xalma.preference.methods import METHODS
 
@@ -296,6 +297,18 @@ def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str
     axes[0].invert_yaxis()
     fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
+
+
+def study_figure(study: Study, table: pd.DataFrame) -> Figure:
+    """`module_bars` of a study's BLEU; where no system reaches `LEAST_BLEU`, `difference_dots` of its bits per byte.
+
+    table: `study_table` of it.
+    """
+    if table["BLEU"].max() >= LEAST_BLEU:
+        return module_bars(study.records, study.labels, f"{study.title}: BLEU")
+    baseline = study.labels[study.baseline]
+    title = f"{study.title}: bits per byte minus the baseline's ({baseline}); left is better"
+    return difference_dots(table, "bits − baseline", title, rows_are="system", measure="bits per byte:")
 
 
 ALMA_COLOURS = {"no": "#BBBBBB", "yes": "#555555"}  # not those of the directions, which are the panels
