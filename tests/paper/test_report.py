@@ -142,6 +142,8 @@ def test_a_shown_table_has_numbers_to_the_right_arrows_and_no_empty_column():
         "| en→fi | 1.2 |",
         "| fi→en |  |",
     ]
+    long = pd.DataFrame({"tokens": [999_424, 9_999], "moved": [True, False]})
+    assert left_table(long).splitlines()[2:] == ["| 999,424 | True |", "| 9999 | False |"]
     named = pd.DataFrame({"after": ["stage1", "the stage1"], "en-xx BLEU": ["26.5", "0.7"]})
     assert left_table(named).splitlines()[::2] == ["| after | en→xx BLEU |", "| stage 1 | 26.5 |"]
 
@@ -150,6 +152,12 @@ def test_values_of_a_profile_stand_beside_the_papers_scale():
     made = values_frame(load_profile("tiny", seed=3), "^(seed|sft_pairs)$").set_index("value")
     assert made.loc["seed", "this run"] == "3" and made.loc["sft_pairs", "papers' scale"] == "4000"
     assert made.loc["sft_pairs", "where that is from"] == "paper: average pairs per language"
+    assert values_frame(load_profile("tiny"), "^stage1_tokens$")["papers' scale"].tolist() == [
+        "20,000,000,000"
+    ]
+    alma = values_frame(load_profile("alma-tiny"), "^lora_rank$|^sft_pairs$", load_profile("alma-7b"))
+    assert alma.to_numpy().tolist() == [["sft_pairs", "100", "15,000"], ["lora_rank", "16", "16"]]
+    assert list(alma) == ["value", "this run", "profile alma-7b"]
     filled = values_frame(load_profile("alma-tiny"), "^(corpus_path|only_languages)$")
     assert filled[["value", "papers' scale"]].to_numpy().tolist() == [["only_languages", "(none)"]]
 

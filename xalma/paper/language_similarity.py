@@ -195,5 +195,5 @@ def separation_sentence(matrix: pd.DataFrame) -> str:
         f"Two languages of one group have a mean similarity of **{ours:.3f}**; in {len(chance):,} random groupings of "
         f"the same sizes the mean is {chance.mean():.3f} and the highest {chance.max():.3f} ({beaten} reach the "
         f"paper's groups). **{inside} of {len(near)}** languages have their nearest neighbour in their own group, and "
-        f"{alone} have a script so much their own that no neighbour can be seen at all."
+        f"{alone} have a script that no other of these languages has, and so no nearest neighbour."
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_integer, is_numeric_dtype
 
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
@@ -138,15 +138,16 @@ def examples(p: Profile, group: int, folders: Mapping[str, str | Path]) -> pd.Da
 def left_table(frame: pd.DataFrame, decimals: int = 2) -> str:
     """A table as Markdown: text on the left, so that sentences can be compared, numbers on the right.
 
-    Floats get `decimals` places, NaN is an empty cell; the index and columns without a value are left out. Directions
-    are written as in figures, en→fi. Words that differ are bold where `differences.compared` asks for it.
+    Floats get `decimals` places, whole numbers from 10,000 on commas, NaN is an empty cell; the index and columns
+    without a value are left out. Directions are written as in figures, en→fi. Words that differ are bold where
+    `differences.compared` asks for it.
     """
     frame = frame.dropna(axis=1, how="all") if len(frame) else frame
     columns = [frame.iloc[:, i] for i in range(frame.shape[1])]  # names may come twice
     right = [is_numeric_dtype(column) and not is_bool_dtype(column) for column in columns]
     if "direction" in frame:
         frame = frame.assign(direction=frame["direction"].astype(str).str.replace("-", "→"))
-    shown = frame.apply(lambda column: column.map(lambda cell: _named(shown_cell(cell, decimals))))
+    shown = frame.map(lambda cell: _value(cell) if is_integer(cell) else _named(shown_cell(cell, decimals)))
     shown = shown.astype(str)
     for label, name in frame.attrs.get("marks", {}):
         if label in shown.index and name in shown:
@@ -170,29 +171,31 @@ def show(frame: pd.DataFrame, decimals: int = 2) -> None:
     display(Markdown("\n\n".join([left_table(frame, decimals), *notes_of(frame), *differences_notes(frame)])))
 
 
-def values_frame(p: Profile, pattern: str) -> pd.DataFrame:
+def values_frame(p: Profile, pattern: str, scale: Profile | None = None) -> pd.DataFrame:
     """The profile's values whose names match `pattern`, beside those at the papers' scale and their source.
 
-    A value that neither has is left out; where one of them has none, its cell says so.
+    With `scale`, beside that profile's values. A value that neither has is left out; where one of them has none, its
+    cell says so.
     """
-    rows = [
-        {
-            "value": f.name,
-            "this run": str(getattr(p, f.name)) or "(none)",
-            "papers' scale": str(f.default) or "(none)",
-            "where that is from": re.sub(
-                r"(\w) a (language|direction|group)\b", r"\1 per \2", f.metadata["source"]
-            ),
-        }
-        for f in fields(p)
-        if re.search(pattern, f.name) and (str(getattr(p, f.name)) or str(f.default))
-    ]
+    rows = []
+    for f in fields(p):
+        here, there = (getattr(one, f.name, f.default) for one in (p, scale))
+        if re.search(pattern, f.name) and (str(here) or str(there)):
+            row = {"value": f.name, "this run": _value(here)}
+            source = re.sub(r"(\w) a (language|direction|group)\b", r"\1 per \2", f.metadata["source"])
+            papers = {"papers' scale": _value(there), "where that is from": source}
+            rows.append(row | ({f"profile {scale.name}": _value(there)} if scale else papers))
     return pd.DataFrame(rows)
 
 
-def profile_values(p: Profile, pattern: str) -> None:
+def _value(value: Any) -> str:
+    """A number from 10,000 on with commas; "(none)" for an empty text."""
+    return (f"{value:,}" if is_integer(value) and abs(value) >= 10_000 else str(value)) or "(none)"
+
+
+def profile_values(p: Profile, pattern: str, scale: Profile | None = None) -> None:
     """Show `values_frame` in a notebook."""
-    show(values_frame(p, pattern))
+    show(values_frame(p, pattern, scale))
 
 
 def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.DataFrame, str]:
