@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import sacrebleu
 
 from xalma.evaluation.segment_statistics import (
     SEED,
@@ -37,48 +36,37 @@ TIE = 1e-9  # on the 0-100 scale: differences closer than this are equal but for
 class Interval:
     """A score and its 95 % bootstrap interval; `half_width` is what sacreBLEU prints after ±."""
 
-    metric: str
     value: float
     low: float
     high: float
-    half_width: float
-    n: int
-    n_samples: int
-    seed: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
 class Paired:
     """System a against b; `delta` is a - b, `low` and `high` its 95 % interval (nan without one).
 
-    `p_value` is two-sided and counts ties, `p_sacrebleu` is what sacreBLEU prints.
+    `p_value` is two-sided and counts ties, where sacreBLEU's keeps one tail.
     """
 
-    metric: str
     value_a: float
     value_b: float
-    delta: float
     low: float
     high: float
     p_value: float
-    p_sacrebleu: float
-    n: int
-    test: str
-    n_samples: int
-    seed: int
 
     @property
-    def signature(self) -> str:
-        """All it takes to draw the same samples again."""
-        short = {"bootstrap": "bs", "randomisation": "ar"}[self.test]
-        return f"{short}:{self.n_samples}|seed:{self.seed}|two-sided|sacrebleu:{sacrebleu.__version__}"
+    def delta(self) -> float:
+        return self.value_a - self.value_b
 
 
 def bootstrap(statistics: np.ndarray, metric: str, n_samples: int = 1000, seed: int = SEED) -> Interval:
     """The corpus score with its interval, as `sacrebleu --confidence` computes it."""
     low, high = _percentiles(bootstrap_scores(statistics, metric, n_samples, seed))
-    value = score_of(statistics, metric)
-    return Interval(metric, value, low, high, (high - low) / 2, len(statistics), n_samples, seed)
+    return Interval(score_of(statistics, metric), low, high)
 
 
 def paired_bootstrap(
@@ -92,8 +80,7 @@ def paired_bootstrap(
     check_paired(statistics_a, statistics_b, n_samples)
     samples = [bootstrap_scores(s, metric, n_samples, seed) for s in (statistics_a, statistics_b)]
     values = [score_of(s, metric) for s in (statistics_a, statistics_b)]
-    n_differing = differing_segments(statistics_a, statistics_b)
-    return paired_of(metric, values, samples, n_differing, len(statistics_a), seed)
+    return paired_of(values, samples, differing_segments(statistics_a, statistics_b))
 
 
 def randomisation(
@@ -114,23 +101,9 @@ def randomisation(
         second = a.sum(0) + b.sum(0) - first
         differences.append(corpus_score(weight * first, metric) - corpus_score(weight * second, metric))
     value_a, value_b = score_of(a, metric), score_of(b, metric)
-    delta = value_a - value_b
     trials = np.abs(np.concatenate(differences))
-    p, p_sacrebleu = _p_value(trials, delta, differing_segments(a, b)), _p_sacrebleu(trials, delta)
-    return Paired(
-        metric,
-        value_a,
-        value_b,
-        delta,
-        math.nan,
-        math.nan,
-        p,
-        p_sacrebleu,
-        len(a),
-        "randomisation",
-        n_samples,
-        seed,
-    )
+    p_value = _p_value(trials, value_a - value_b, differing_segments(a, b))
+    return Paired(value_a, value_b, math.nan, math.nan, p_value)
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
@@ -139,18 +112,14 @@ def _percentiles(samples: np.ndarray) -> tuple[float, float]:
     return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
 
 
-def paired_of(
-    metric: str, values: Sequence[float], samples: Sequence[np.ndarray], n_differing: int, n: int, seed: int
-) -> Paired:
+def paired_of(values: Sequence[float], samples: Sequence[np.ndarray], n_differing: int) -> Paired:
     """The bootstrap's result for two systems' scores and their resampled scores, each (n_samples,).
 
-    n_differing: of the `n` segments, those whose statistics differ, as `differing_segments` counts them.
+    n_differing: segments whose statistics differ, as `differing_segments` counts them.
     """
     (a, b), differences = values, samples[0] - samples[1]
-    p = _p_value(np.abs(differences - differences.mean()), a - b, n_differing)
-    p_sacrebleu = _p_sacrebleu(np.abs(differences) - np.abs(differences).mean(), a - b)
-    low, high = _percentiles(differences)
-    return Paired(metric, a, b, a - b, low, high, p, p_sacrebleu, n, "bootstrap", len(differences), seed)
+    p_value = _p_value(np.abs(differences - differences.mean()), a - b, n_differing)
+    return Paired(a, b, *_percentiles(differences), p_value)
 
 
 def differing_segments(a: np.ndarray, b: np.ndarray) -> int:
@@ -161,10 +130,6 @@ def differing_segments(a: np.ndarray, b: np.ndarray) -> int:
 def _p_value(samples: np.ndarray, observed: float, n_differing: int) -> float:
     reached = int((samples >= abs(observed) - TIE).sum())
     return min(1.0, max((reached + 1) / (len(samples) + 1), 2.0 ** (1 - n_differing)))
-
-
-def _p_sacrebleu(samples: np.ndarray, observed: float) -> float:
-    return (int((samples > abs(observed)).sum()) + 1) / (len(samples) + 1)
 
 
 def check_paired(a: np.ndarray, b: np.ndarray, n_samples: int) -> None:
@@ -275,8 +240,7 @@ def paired_mean(
         check_paired(a[d], b[d], n_samples)
     samples = [_mean_samples(side, metric, n_samples, seed) for side in sides]
     values = [float(np.mean([score_of(s, metric) for s in side.values()])) for side in sides]
-    n_differing = sum(differing_segments(a[d], b[d]) for d in common)
-    return paired_of(metric, values, samples, n_differing, sum(len(a[d]) for d in common), seed)
+    return paired_of(values, samples, sum(differing_segments(a[d], b[d]) for d in common))
 
 
 def _mean_samples(statistics: Statistics, metric: str, n_samples: int, seed: int) -> np.ndarray:
