@@ -59,9 +59,17 @@ def test_sliders_are_the_picture_alone_where_nobody_moves_a_slider(monkeypatch, 
 def test_sliders_start_at_the_defaults_of_the_picture(monkeypatch):
     pytest.importorskip("ipywidgets")
     monkeypatch.delenv(STATUS_VARIABLE, raising=False)
-    made = explore._started(explore.tau_explorer, {"eta": (0.0, 5.0, 0.1), "detach": [False, True]})
-    assert (made["eta"].value, made["eta"].max, made["detach"].value) == (1.5, 5.0, False)
-    assert made["eta_scale"].value == 1.0  # the rest are fixed
+    asked = []
+
+    def draw(eta: float = 1.5, eta_scale: float = 1.0, detach: bool = False, lang: str = "b") -> Figure:
+        asked.append((eta, eta_scale, detach, lang))
+        return Figure()
+
+    explore.sliders(draw, eta=(0.0, 5.0, 0.1), detach=[True, False], lang=["a", "b"])
+    made = {widget.description: widget for widget in draw.widget.children[:-1]}
+    assert made.keys() == {"eta", "detach", "lang"} and made["eta"].max == 5.0
+    made["eta"].value = 2.0
+    assert asked == [(1.5, 1.0, False, "b"), (2.0, 1.0, False, "b")]  # the scale is fixed
 
 
 def test_gate_explorer_names_a_language():

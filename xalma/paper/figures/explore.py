@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -27,28 +28,13 @@ def sliders(draw: Callable[..., Figure], **choices: Any) -> Figure | None:
     if os.environ.get(STATUS_VARIABLE):
         return draw()
     try:
-        from IPython.display import display
-        from ipywidgets import interact
+        from ipywidgets import fixed, interact
     except ImportError:
         print("sliders need ipywidgets: pip install ipywidgets")
         return draw()
-    interact(lambda **values: display(draw(**values)), **_started(draw, choices))
+    others = {name: fixed(of.default) for name, of in signature(draw).parameters.items() if name not in choices}
+    interact(draw, **choices, **others)  # each begins at `draw`'s default value
     return None
-
-
-def _started(draw: Callable[..., Figure], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices as widgets that start at `draw`'s default values."""
-    import inspect
-
-    from ipywidgets import fixed, interactive
-
-    start = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
-    made = interactive(lambda **_: None, **choices).children[: len(choices)]
-    for name, widget in zip(choices, made, strict=True):
-        widget.value = start[name]
-        widget.description = name
-    rest = {name: fixed(value) for name, value in start.items() if name not in choices}
-    return dict(zip(choices, made, strict=True)) | rest
 
 
 def shares_explorer(sizes: Mapping[str, float], budget: float) -> Callable[..., Figure]:
