@@ -3,7 +3,7 @@
 A 13-billion-parameter base with eight modules is 58 GB: to load it for rewriting needs that much memory. Here
 only headers are read, and one tensor lives at a time. The format is a length (8 bytes, little-endian), a JSON header
 with type, shape and place of each tensor, and the bytes; safetensors' own `save_file` wants all tensors of a file at
-once, so the writer is ours and the reader is theirs.
+once, so the writer is ours; the reader is theirs, and what goes into which shard is said by huggingface_hub.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 
 from xalma.files import COPY_AGAIN, read_json
@@ -138,15 +139,18 @@ def write_tensors(
     plan: name -> Entry with dtype, shape and size of each (its file does not matter). A tensor above the limit gets
     a shard of its own. Raises ValueError if a tensor is not as planned, or one is missing.
     """
-    parts = _split(plan, max_shard_size)
-    files = [f"{stem}.safetensors"] if len(parts) == 1 else [
-        f"{stem}-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))
-    ]  # fmt: skip
+    split = split_state_dict_into_shards_factory(
+        plan,
+        get_storage_size=lambda entry: entry.nbytes,
+        filename_pattern=stem + "{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
     with ExitStack() as stack:
         places = {}
-        for file, part in zip(files, parts, strict=True):
+        for file, names in split.filename_to_tensors.items():
             stream = stack.enter_context((folder / file).open("wb"))
-            places |= {name: (stream, offset) for name, offset in _write_header(stream, part).items()}
+            header = _write_header(stream, {name: plan[name] for name in names})
+            places |= {name: (stream, offset) for name, offset in header.items()}
         for name, tensor in tensors:
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             given = tuple(tensor.shape), data.nbytes
@@ -159,19 +163,10 @@ def write_tensors(
             stream.write(data)
         if places:
             raise ValueError(f"{len(places)} tensors never came, {next(iter(places))} for one")
-    if len(parts) > 1:
-        _write_index(folder / f"{stem}.safetensors.index.json", dict(zip(files, parts, strict=True)))
-
-
-def _split(plan: Mapping[str, Entry], limit: int) -> list[dict[str, Entry]]:
-    parts, room = [{}], limit
-    for name, entry in plan.items():
-        if parts[-1] and entry.nbytes > room:
-            parts.append({})
-            room = limit
-        parts[-1][name] = entry
-        room -= entry.nbytes
-    return parts
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        text = json.dumps(index, indent=1)
+        (folder / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
 def _write_header(stream, part: Mapping[str, Entry]) -> dict[str, int]:
@@ -188,11 +183,3 @@ def _write_header(stream, part: Mapping[str, Entry]) -> dict[str, int]:
     stream.write(len(text).to_bytes(8, "little") + text)
     start = 8 + len(text)
     return {name: start + header[name]["data_offsets"][0] for name in part}
-
-
-def _write_index(path: Path, parts: Mapping[str, Mapping[str, Entry]]) -> None:
-    total = sum(entry.nbytes for part in parts.values() for entry in part.values())
-    places = {name: file for file, part in parts.items() for name in part}
-    path.write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=1), encoding="utf-8"
-    )
