@@ -32,7 +32,9 @@ def sliders(draw: Callable[..., Figure], **choices: Any) -> Figure | None:
     except ImportError:
         print("sliders need ipywidgets: pip install ipywidgets")
         return draw()
-    others = {name: fixed(of.default) for name, of in signature(draw).parameters.items() if name not in choices}
+    others = {
+        name: fixed(of.default) for name, of in signature(draw).parameters.items() if name not in choices
+    }
     interact(draw, **choices, **others)  # each begins at `draw`'s default value
     return None
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -26,7 +25,7 @@ from xalma.files import read_json
 from xalma.languages import ARROWS
 from xalma.paper.studies.seeds import by_seed, cells_of, judged, paired, seeds_of
 from xalma.paper.studies.stage_ablation import FULL_CHAIN, branch_of, full_folder, full_stage, n_tokens
-from xalma.paper.studies.study import Study, file_study, one_share, read_study, study_note
+from xalma.paper.studies.study import Study, file_study, one_share, read_study, rows_of, study_note
 from xalma.paper.studies.style import content_records, with_renderings
 from xalma.paper.tables import mark_doubtful, mark_unnoticed, write_table
 from xalma.profiles import Profile, load_profile
@@ -146,17 +145,9 @@ def sft_findings(study: Study) -> list[str]:
 
 def few_shot_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per direction class and stage before SFT: each measure of `FEW_SHOT` that the records have, with ±."""
-    found, rows = cells_of(records), []
     measured = {record.metric for record in records}  # facts are counted over seeds only
-    for direction, arrow in ARROWS.items():
-        for stage in BEFORE_SFT:
-            mean, half = found[stage, direction]
-            row: dict[str, Any] = {"direction": arrow, "after": stage}
-            for column, metric in FEW_SHOT.items():
-                if metric in measured:
-                    row |= {column: mean[metric], f"{column} ±": half[metric]}
-            rows.append(row)
-    return pd.DataFrame(rows)
+    columns = {column: metric for column, metric in FEW_SHOT.items() if metric in measured}
+    return rows_of(records, BEFORE_SFT, lambda stage, _: {"after": stage}, columns)
 
 
 def ladder_folder(p: Profile, large: bool = False) -> Path:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,6 @@ import pandas as pd
 
 from xalma.evaluation.records import Record, footnote, read_records, write_run
 from xalma.files import read_json, write_atomically
-from xalma.languages import ARROWS
 from xalma.paper.studies.module_sharing import (
     MEAN,
     OWN,
@@ -43,11 +43,11 @@ from xalma.paper.studies.preference_methods import (
     systems,
 )
 from xalma.paper.studies.preference_tables import method_labels
-from xalma.paper.studies.seeds import MIN_SEEDS, SFT, by_seed, cells_of, paired, seeds_of
+from xalma.paper.studies.seeds import MIN_SEEDS, SFT, by_seed, paired, seeds_of
 from xalma.paper.studies.sft_data import DATA, sft_languages, shared_updates
-from xalma.paper.studies.study import Study, file_records, file_study, one_share, read_study
+from xalma.paper.studies.study import Study, file_records, file_study, one_share, read_study, rows_of
 from xalma.paper.studies.style import content_records, with_renderings
-from xalma.paper.tables import frame_csv, mark_doubtful, write_table
+from xalma.paper.tables import frame_csv, write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import BASE, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import MODULE_STAGES, for_each_group, translate_test
@@ -153,21 +153,15 @@ def grpo_table(records: Sequence[Record], labels: Mapping[str, str]) -> pd.DataF
 
     BLEU and chrF are of the family of GRPO's reward, and marked; the content score and the bits per byte are not.
     """
-    found, values, rows, cells = cells_of(records), by_seed(records).sort_index(), [], {}
-    for direction, arrow in ARROWS.items():
-        for name, label in labels.items():
-            mean, half = found[name, direction]
-            row: dict[str, Any] = {"direction": arrow, "method": label}
-            for column, metric in _SCORES.items():
-                row |= {column: mean[metric], f"{column} ±": half[metric]}
-                cells[len(rows), column] = (name, metric)
-            gap = (
-                (float("nan"),) * 2
-                if name in (SFT, "sft")
-                else paired(values, name, "sft", direction, "content")
-            )
-            rows.append(row | {"content − continued SFT": gap[0], "± of it": gap[1]})
-    return mark_doubtful(pd.DataFrame(rows), records, cells)
+    values = by_seed(records).sort_index()
+
+    def after(name: str, direction: str, _: Mapping[str, float]) -> dict[str, float]:
+        gap, half = math.nan, math.nan
+        if name not in (SFT, "sft"):
+            gap, half = paired(values, name, "sft", direction, "content")
+        return {"content − continued SFT": gap, "± of it": half}
+
+    return rows_of(records, labels, lambda name, _: {"method": labels[name]}, _SCORES, after)
 
 
 def _content(p: Profile, group: int, chosen: Sequence[MethodSetup]) -> Iterator[Record]:

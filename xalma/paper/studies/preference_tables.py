@@ -6,8 +6,7 @@ BLEU and chrF, since COMET's weights are a download; the paper's BLEU and COMET-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -15,7 +14,8 @@ from xalma.evaluation.records import Record, off_target_label
 from xalma.languages import ARROWS
 from xalma.paper.studies.preference_methods import MethodSetup
 from xalma.paper.studies.seeds import LEAST_BLEU, SFT, by_seed, cells_of, on_seeds, paired, summary
-from xalma.paper.tables import mark_doubtful, mark_unnoticed
+from xalma.paper.studies.study import rows_of
+from xalma.paper.tables import mark_unnoticed
 from xalma.published import published
 
 # our name -> the paper's, table g; continued SFT is not in it
@@ -38,14 +38,15 @@ def variant_labels(chosen: Sequence[MethodSetup], variants: Sequence[MethodSetup
 
 def preference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.DataFrame:
     """One row per direction class and method: the paper's BLEU and COMET-22 as printed, then our scores with ±."""
-    ours = {"our BLEU": "bleu", "our chrF": "chrf"}
-    return _rows(
-        records, labels, ours,
-        lambda name, direction: {
+
+    def before(name: str, direction: str) -> dict[str, str]:
+        printed = {
             f"paper {metric}": printed_scores("g", direction, PAPER_METHODS.get(name), metric)
             for metric in ("BLEU", "COMET-22")
-        },
-    )  # fmt: skip
+        }
+        return {"method": labels[name]} | printed
+
+    return rows_of(records, labels, before, {"our BLEU": "bleu", "our chrF": "chrf"})
 
 
 def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.Data
     records = list(records)
     ours = {"chrF to SFT output": "drift_chrf", "length %": "length_ratio", off_target_label(records): "off_target",
             "empty %": "empty"}  # fmt: skip
-    return _rows(records, labels, ours)
+    return rows_of(records, labels, lambda name, _: {"method": labels[name]}, ours)
 
 
 def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list[str]:
@@ -118,28 +119,6 @@ def _against(what: str, other: str, difference: float, half: float) -> str:
 def printed_scores(table: str, direction: str, system: str | None, metric: str) -> str:
     cells = published(table).query("direction == @direction and system == @system and metric == @metric")
     return cells["shown"].iloc[0] if len(cells) else ""
-
-
-def _rows(
-    records: Iterable[Record],
-    labels: Mapping[str, str],
-    columns: Mapping[str, str],
-    before: Callable[[str, str], dict[str, str]] = lambda name, direction: {},
-) -> pd.DataFrame:
-    """One row per direction class and method: what `before` gives, then each column's metric with its ±."""
-    records = list(records)
-    found = cells_of(records)
-    rows: list[dict[str, Any]] = []
-    cells: dict[tuple[Any, str], tuple[str, str]] = {}
-    for direction, arrow in ARROWS.items():
-        for name, label in labels.items():
-            mean, half = found[name, direction]
-            row = {"direction": arrow, "method": label, **before(name, direction)}
-            for column, metric in columns.items():
-                row |= {column: mean[metric], f"{column.removeprefix('our ')} ±": half[metric]}
-                cells[len(rows), column] = (name, metric)
-            rows.append(row)
-    return mark_doubtful(pd.DataFrame(rows), records, cells)
 
 
 def _rank_agreement(found: Mapping, labels: Mapping[str, str], direction: str) -> tuple[float, int] | None:

@@ -7,7 +7,7 @@ apart where BLEU is near 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,23 +65,46 @@ def study_table(study: Study, paper: Mapping[tuple[str, str], str] | None = None
 
     paper: (direction class, system) -> COMET-22 as the paper prints it, a column of its own.
     """
-    found, values = cells_of(study.records), by_seed(study.records).sort_index()
+    values = by_seed(study.records).sort_index()
+    rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
+
+    def before(name: str, direction: str) -> dict[str, Any]:
+        printed = {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
+        return study.systems[name] | printed
+
+    def after(name: str, direction: str, means: Mapping[str, float]) -> dict[str, Any]:
+        gap, half = paired(values, name, study.baseline, direction, BITS)
+        shares = {column: means[metric] for column, metric in rates.items()}
+        return {"bits − baseline": gap, "bits − baseline ±": half} | shares
+
+    return rows_of(study.records, study.systems, before, _SCORES, after)
+
+
+def rows_of(
+    records: Iterable[Record],
+    names: Iterable[str],
+    before: Callable[[str, str], Mapping[str, Any]],
+    columns: Mapping[str, str],
+    after: Callable[[str, str, Mapping[str, float]], Mapping[str, Any]] = lambda *_: {},
+) -> pd.DataFrame:
+    """One row per direction class and system: what `before` gives, each column's metric with ±, what `after` gives.
+
+    Both are asked with the system and the direction class, `after` with its means by metric too. ‡ stands at scores
+    that are no independent ones.
+    """
+    records, names = list(records), list(names)
+    found = cells_of(records)
     rows: list[dict[str, Any]] = []
     cells: dict[tuple[Any, str], tuple[str, str]] = {}
-    rates = {off_target_label(study.records): "off_target", "empty %": "empty"}
     for direction, arrow in ARROWS.items():
-        for name, columns in study.systems.items():
+        for name in names:
             mean, half = found[name, direction]
-            row = {"direction": arrow, **columns}
-            row |= {} if paper is None else {"paper COMET-22": paper.get((direction, name), "")}
-            for column, metric in _SCORES.items():
-                row |= {column: mean[metric], f"{column} ±": half[metric]}
+            row = {"direction": arrow, **before(name, direction)}
+            for column, metric in columns.items():
+                row |= {column: mean[metric], f"{column.removeprefix('our ')} ±": half[metric]}
                 cells[len(rows), column] = (name, metric)
-            row["bits − baseline"], row["bits − baseline ±"] = paired(
-                values, name, study.baseline, direction, BITS
-            )
-            rows.append(row | {column: mean[metric] for column, metric in rates.items()})
-    return mark_doubtful(pd.DataFrame(rows), study.records, cells)
+            rows.append({**row, **after(name, direction, mean)})
+    return mark_doubtful(pd.DataFrame(rows), records, cells)
 
 
 def study_note(study: Study, made: str) -> str:
