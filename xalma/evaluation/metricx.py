@@ -72,7 +72,7 @@ class MetricXScorer:
     Raises OSError where model or tokenizer can't be read, ValueError for another mT5.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", bf16: bool = False, batch_tokens: int = 0) -> None:
+    def __init__(self, folder: Path, device: str = "cpu", bf16: bool = False) -> None:
         import torch
         from transformers import AutoTokenizer, MT5ForConditionalGeneration
 
@@ -88,7 +88,7 @@ class MetricXScorer:
         if model.config.vocab_size <= LOGIT:
             raise ValueError(f"{folder} is no MetricX: its mT5 has {model.config.vocab_size} tokens")
         self.model, self.device = model.to(device).eval(), device
-        self.batch_tokens = batch_tokens or METRICX_TOKENS.get(device.split(":")[0], METRICX_TOKENS["cpu"])
+        self.batch_tokens = METRICX_TOKENS.get(device.split(":")[0], METRICX_TOKENS["cpu"])
 
     def score_in_parts(self, samples: Sequence[Mapping[str, str]]) -> Iterator[tuple[slice, np.ndarray]]:
         """Scores of one part of `samples` after another, with the part's place."""

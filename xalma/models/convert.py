@@ -49,7 +49,7 @@ def convert(
         raise ValueError(f"unknown layout {layout!r}: use {ADAPTERS} or {ALL_MODULES}")
     if layout == ALL_MODULES:
         _check_all_modules(checkpoint)
-    needed = conversion_bytes(checkpoint, groups)
+    needed = checkpoint.nbytes_of(groups)
     free = shutil.disk_usage(next(path for path in out.absolute().parents if path.exists())).free
     if needed > free:
         raise OSError(
@@ -59,12 +59,6 @@ def convert(
     with new_directory(out, TO) as folder, progress(needed // 10**6, f"convert to {layout}, MB") as bar:
         write(checkpoint, folder, groups, max_shard_size, bar.update)
     return out
-
-
-def conversion_bytes(checkpoint: Checkpoint, groups: Sequence[int]) -> int:
-    """Bytes of the base and of the modules of `groups`: what a conversion reads, and what it writes."""
-    sides = (entry for group in groups for _, entry in checkpoint.modules[group].values())
-    return sum(entry.nbytes for entry in (*checkpoint.base_entries.values(), *sides))
 
 
 def _check_all_modules(checkpoint: Checkpoint) -> None:

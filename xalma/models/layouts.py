@@ -60,7 +60,11 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        sides = (entry for module in self.modules.values() for _, entry in module.values())
+        return self.nbytes_of(self.groups)
+
+    def nbytes_of(self, groups: Sequence[int]) -> int:
+        """Bytes of the base and of the modules of `groups`."""
+        sides = (entry for group in groups for _, entry in self.modules[group].values())
         return sum(entry.nbytes for entry in (*self.base_entries.values(), *sides))
 
     def config(self) -> dict[str, Any]:

@@ -117,9 +117,7 @@ def test_sides(names: Iterable[str] = TESTED) -> dict[str, list[str]]:
 test_sides.__test__ = False  # no test, whatever pytest thinks of the name
 
 
-def leaks(
-    texts: Sequence[Text], sides: Mapping[str, Sequence[str]], min_letters: int = MIN_LETTERS
-) -> pd.DataFrame:
+def leaks(texts: Sequence[Text], sides: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """One row a training text, language and test set with a match.
 
     Columns training text, language, lines, test set, found (training lines that are, hold or end a test sentence), of
@@ -127,7 +125,7 @@ def leaks(
     those found, the lines that only directions of other languages have), then the side of the test set with most of
     its sentences found: side, sentences (that are long enough), covered.
     """
-    index, rows = TestIndex(sides, min_letters), []
+    index, rows = TestIndex(sides), []
     with progress(sum(len(text.sides) for text in texts), "looking for test sentences") as bar:
         for text in texts:
             pair = set(text.sides) if len(text.sides) == 2 else None
@@ -176,7 +174,7 @@ def _leaks_of(
     return rows
 
 
-def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFrame:
+def shared_blocks(texts: Sequence[Text]) -> pd.DataFrame:
     """English lines that the files of several language pairs share, by which files share them.
 
     Columns files, shared English lines, in one block (they follow one another in every file, in the same order),
@@ -196,7 +194,7 @@ def shared_blocks(texts: Sequence[Text], least: int = LEAST_SHARED) -> pd.DataFr
             groups[tuple(sorted(places))].append(places)
     rows = []
     for files, places in sorted(groups.items(), key=lambda item: (-len(item[0]), -len(item[1]), item[0])):
-        if len(places) >= least:
+        if len(places) >= LEAST_SHARED:
             spans = {file: sorted(place[file] for place in places) for file in files}
             ordered = sorted(places, key=lambda place: place[files[0]])
             in_order = all([place[file] for place in ordered] == span for file, span in spans.items())
@@ -216,7 +214,7 @@ def _is_here(root: Path, name: str) -> bool:
     return (root / name).is_dir() or any((root / "wmt" / name).glob("*/ref.txt"))
 
 
-def write_report(root: Path, min_letters: int = MIN_LETTERS) -> dict[str, Any]:
+def write_report(root: Path) -> dict[str, Any]:
     """Write results/contamination.json, .md and .csv; returns the report. Raises OSError where no text is here."""
     texts = training_texts(root)
     if not texts:
@@ -224,16 +222,16 @@ def write_report(root: Path, min_letters: int = MIN_LETTERS) -> dict[str, Any]:
             f"no training text under {root}: it should hold alma-human/, ntrex/, bible/ or mozilla/"
         )
     sides = test_sides([name for name in TESTED if _is_here(root, name)])
-    table, blocks = leaks(texts, sides, min_letters), shared_blocks(texts)
+    table, blocks = leaks(texts, sides), shared_blocks(texts)
     report = {
-        "command": "xalma contamination", "shortest_sentence_letters": min_letters,
+        "command": "xalma contamination", "shortest_sentence_letters": MIN_LETTERS,
         "training_texts": {text.name: {code: len(lines) for code, lines in text.sides.items()} for text in texts},
         "test_sets": dict(Counter(side.split("|")[0] for side in sides)),
         "leaks": table.to_dict("records"), "shared_blocks": blocks.to_dict("records"), "provenance": provenance(),
     }  # fmt: skip
     folder = home() / "results"
     write_json(folder / "contamination.json", report)
-    note = f"Made by `xalma contamination`; sentences of fewer than {min_letters} letters are left out; counts only."
+    note = f"Made by `xalma contamination`; sentences of fewer than {MIN_LETTERS} letters are left out; counts only."
     write_table(table, folder / "contamination", "Test sentences in training texts under XALMA_DATA", note)
     write_table(
         blocks,

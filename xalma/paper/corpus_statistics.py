@@ -193,10 +193,10 @@ def sizes_sentence(sizes: Mapping[str, float], name: str) -> str:
     )
 
 
-def shares_by_rule(shares: Mapping[str, float], temperatures: Sequence[float] = (2.0, 5.0)) -> pd.DataFrame:
-    """Percent of documents per language under: the shares as given, softened by each temperature, and uniform."""
+def shares_by_rule(shares: Mapping[str, float]) -> pd.DataFrame:
+    """Percent of documents per language under: the shares as given, softened by two temperatures, and uniform."""
     columns = {"given": sampling_probabilities(shares, "given")}
-    for t in temperatures:
+    for t in (2.0, 5.0):
         columns[f"temperature {t:g}"] = sampling_probabilities(shares, "temperature", temperature=t)
     columns["uniform"] = sampling_probabilities(shares, "uniform")
     return 100 * pd.DataFrame(columns).rename_axis("language")

@@ -25,7 +25,7 @@ FLOOR = 0.01  # similarity below which we speak of no neighbour: some Latin name
 ORDER = 3  # letters in an n-gram; our choice: the usual length for telling languages apart
 
 
-def ngram_counts(texts: Iterable[str], order: int = ORDER) -> Counter[str]:
+def ngram_counts(texts: Iterable[str]) -> Counter[str]:
     """Counts of letter n-grams inside words, each word between two blanks; digits and punctuation end a word.
 
     Letters are lower-cased, and keep their accents and vowel signs.
@@ -35,18 +35,18 @@ def ngram_counts(texts: Iterable[str], order: int = ORDER) -> Counter[str]:
         letters = "".join(c if unicodedata.category(c)[0] in "LM" else " " for c in text.lower())
         for word in letters.split():
             padded = f" {word} "
-            counts.update(padded[i : i + order] for i in range(len(padded) - order + 1))
+            counts.update(padded[i : i + ORDER] for i in range(len(padded) - ORDER + 1))
     return counts
 
 
-def similarity_matrix(texts: Mapping[str, Iterable[str]], order: int = ORDER) -> pd.DataFrame:
+def similarity_matrix(texts: Mapping[str, Iterable[str]]) -> pd.DataFrame:
     """Cosine (0..1) of log(1 + n-gram count) of each two languages, in the order of the language table.
 
     The logarithm keeps a few words that come back in every sentence ("and", "year") from deciding it all; our choice.
     Raises ValueError for a language whose text has no letters.
     """
     codes = [code for code in LANGUAGES if code in texts]
-    counts = [ngram_counts(texts[code], order) for code in codes]
+    counts = [ngram_counts(texts[code]) for code in codes]
     empty = [code for code, count in zip(codes, counts, strict=True) if not count]
     if empty:
         raise ValueError(f"no letters in the text of {', '.join(empty)}: pass text of every language")

@@ -182,8 +182,7 @@ def values_frame(p: Profile, pattern: str, scale: Profile | None = None) -> pd.D
         here, there = (getattr(one, f.name, f.default) for one in (p, scale))
         if re.search(pattern, f.name) and (str(here) or str(there)):
             row = {"value": f.name, "this run": _value(here)}
-            source = re.sub(r"(\w) a (language|direction|group)\b", r"\1 per \2", f.metadata["source"])
-            papers = {"papers' scale": _value(there), "where that is from": source}
+            papers = {"papers' scale": _value(there), "where that is from": f.metadata["source"]}
             rows.append(row | ({f"profile {scale.name}": _value(there)} if scale else papers))
     return pd.DataFrame(rows)
 

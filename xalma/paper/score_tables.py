@@ -27,7 +27,7 @@ from xalma.corpora.test_sets import load
 from xalma.evaluation.interference import MARK, flagged, mark_explained
 from xalma.evaluation.records import Record, write_records, write_run
 from xalma.evaluation.scoring import Scores
-from xalma.evaluation.significance import ALPHA, compare, holm, paired_bootstrap, sentence
+from xalma.evaluation.significance import ALPHA, N_RESAMPLES, compare, holm, paired_bootstrap, sentence
 from xalma.evaluation.thresholds import explained, marks
 from xalma.files import write_atomically
 from xalma.languages import language
@@ -50,7 +50,7 @@ METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "spbleu": "s
          "metricx24-qe": "MetricX-24, no reference", "gemba-esa": "GEMBA-ESA"}  # fmt: skip
 
 
-def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataFrame:
+def against_best(scores: Scores, metric: str) -> pd.DataFrame:
     """Each system against the best of its direction: direction, system, best, delta, p_value, p_adjusted, worse.
 
     Paired bootstrap on the same segments; p-values are corrected by Holm over all tests of the table. The best itself
@@ -60,7 +60,7 @@ def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataF
     table = scores.table.query("metric == @metric").dropna(subset="value")
     n_tests = len(table) - table["direction"].nunique()
     # else no p could stay below alpha after the correction
-    n_samples = max(n_samples, 5 * round(n_tests / ALPHA))
+    n_samples = max(N_RESAMPLES["bootstrap"], 5 * round(n_tests / ALPHA))
     for direction, part in table.groupby("direction", sort=False):
         best = part.loc[part["value"].idxmax(), "system"]
         for system in part["system"]:
@@ -78,9 +78,7 @@ def against_best(scores: Scores, metric: str, n_samples: int = 1000) -> pd.DataF
     return frame
 
 
-def score_table(
-    scores: Scores, metric: str, caption: str, tests: pd.DataFrame | None, run: str = "run.json"
-) -> Table:
+def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame | None) -> Table:
     """Systems down, directions and their mean across; best in bold, † where the best is not significantly better.
 
     ° where it is better by less than people notice (`thresholds`), ‡ where it is no independent score (`interference`).
@@ -101,7 +99,13 @@ def score_table(
         own = MARK if system in partial else ""
         cells = zip(wide.iloc[i], signs, unnoticed, strict=True)
         rows.append(
-            [system, *(number(value, run=run, mark=sign + column[i] + own) for value, sign, column in cells)]
+            [
+                system,
+                *(
+                    number(value, run="run.json", mark=sign + column[i] + own)
+                    for value, sign, column in cells
+                ),
+            ]
         )
     signatures = table.groupby("signature", sort=False)["direction"].agg(
         lambda found: ", ".join(dict.fromkeys(found))

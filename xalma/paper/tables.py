@@ -249,14 +249,14 @@ def write_table(
 _PLAIN = {".png": ("Software",), ".pdf": ("CreationDate", "Creator", "Producer")}
 
 
-def save_figure(fig: Figure, path: str | Path, dpi: int = 200) -> Path:
+def save_figure(fig: Figure, path: str | Path) -> Path:
     """Write `fig` as a PNG or PDF without date or software version: the same figure, the same bytes."""
     path = Path(path)
     if path.suffix not in _PLAIN:
         raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    options = {"dpi": dpi} if path.suffix == ".png" else {}
+    options = {"dpi": 200} if path.suffix == ".png" else {}
     try:
         fig.savefig(partial, format=path.suffix[1:], bbox_inches="tight",
                     metadata=dict.fromkeys(_PLAIN[path.suffix]), **options)  # fmt: skip
@@ -312,8 +312,8 @@ def csv(text: str) -> str:
     return f"'{plain}" if is_formula else plain
 
 
-def frame_csv(frame: pd.DataFrame, float_format: str | None = "%.6g") -> str:
+def frame_csv(frame: pd.DataFrame) -> str:
     """A data frame as CSV without its index, its text by `csv`."""
     safe = frame.map(lambda cell: csv(cell) if isinstance(cell, str) else cell)
     safe.columns = [csv(str(name)) for name in frame.columns]
-    return safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
+    return safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")

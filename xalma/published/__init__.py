@@ -91,7 +91,7 @@ def published_table(table: str, rows: str = "system") -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
-def side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, on: list[str], decimals: int = 2) -> pd.DataFrame:
+def side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, on: list[str]) -> pd.DataFrame:
     """The columns `on`, then 'paper' and 'ours' as text, which are never computed with.
 
     `ours` has the columns `on` and `value` (and perhaps others, such as `why`, which follow);
@@ -108,7 +108,7 @@ def side_by_side(ours: pd.DataFrame, paper: pd.DataFrame, on: list[str], decimal
         if frame.duplicated(on).any():
             twice = tuple(frame.loc[frame.duplicated(on), on].iloc[0])
             raise ValueError(f"{name} has two rows for {twice}: select one, or name more columns in `on`")
-    text = ours["value"].map(lambda value: "" if pd.isna(value) else f"{value:.{decimals}f}")
+    text = ours["value"].map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
     measured = ours.drop(columns="value").assign(ours=text)
     printed = paper[[*on, "shown"]].rename(columns={"shown": "paper"})
     merged = printed.merge(measured, on=on, how="left")

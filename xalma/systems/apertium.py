@@ -16,11 +16,11 @@ _MODES_OF = {"en-gl": "en-gl", "gl-en": "gl-en"}  # a pair that kept two letters
 class Apertium:
     """The installed pairs behind the systems' interface."""
 
-    def __init__(self, row: System, program: str = "apertium") -> None:
+    def __init__(self, row: System) -> None:
         """Raises FileNotFoundError, naming Debian's package, where it is not installed."""
-        if shutil.which(program) is None:
-            raise FileNotFoundError(f"no program {program}: apt-get install apertium apertium-eng-spa")
-        self.row, self.program = row, program
+        if shutil.which("apertium") is None:
+            raise FileNotFoundError("no program apertium: apt-get install apertium apertium-eng-spa")
+        self.row = row
 
     @blank_lines_kept
     def translate(self, texts: Sequence[str], src: str, tgt: str, *, progress: bool = True) -> list[str]:
@@ -32,7 +32,7 @@ class Apertium:
         mode = _MODES_OF.get(f"{src}-{tgt}") or f"{MODES[src]}-{MODES[tgt]}"
         # a paragraph ends a sentence
         paragraphs = "\n\n".join(" ".join(text.split()) for text in texts) + "\n"
-        done = subprocess.run([self.program, "-u", mode], input=paragraphs, capture_output=True, text=True)
+        done = subprocess.run(["apertium", "-u", mode], input=paragraphs, capture_output=True, text=True)
         lines = done.stdout.removesuffix("\n").split("\n")[::2]
         if done.returncode or len(lines) != len(texts):
             said = " ".join((done.stdout + done.stderr).split())[:200]

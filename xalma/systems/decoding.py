@@ -33,19 +33,18 @@ BATCH_TOKENS = 32_768
 
 
 def open_model(
-    path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, kind: type | None = None,
-    checked: bool = False,
+    path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, checked: bool = False
 ) -> PreTrainedModel:  # fmt: skip
     """The model in evaluation mode from a folder or hub id; no remote code.
 
     device: None for the GPU where there is one, or "auto" for one model over all GPUs. dtype: None for bfloat16 on a
-    GPU and float32 on a CPU. kind: a model class in place of the automatic one. checked: `check_folder` was called.
+    GPU and float32 on a CPU. checked: `check_folder` was called.
     Raises ValueError for a device or dtype that is none; OSError, from transformers, where the hub can't be reached or
     the folder holds no model.
     """
     device = device if device == "auto" else usable_device(device)
     dtype = usable_dtype(dtype, device)
-    kind = kind or (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM)
+    kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     options = {"device_map": "auto"} if device == "auto" else {}
     if not checked:
         check_folder(path)

@@ -282,9 +282,9 @@ def _check_decoding(p: Profile, gpu: str) -> None:
         )
 
 
-def shareable(p: Profile, most: int = 8) -> int:
-    """The largest number of GPUs, a power of two up to `most`, that can share every stage's batch evenly."""
-    for gpus in (2**i for i in range(most.bit_length() - 1, 0, -1)):
+def shareable(p: Profile) -> int:
+    """The largest number of GPUs, a power of two up to 8, that can share every stage's batch evenly."""
+    for gpus in (8, 4, 2):
         try:
             _check_shares(p, gpus)
         except ValueError:

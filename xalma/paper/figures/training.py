@@ -121,11 +121,9 @@ def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, sta
         )
 
 
-def direction_heatmap(
-    records: Iterable[Record], metric: str = "bleu", stages: Sequence[str] = STAGES
-) -> Figure:
-    """Score of each direction after each of `stages`: languages down (groups apart), one panel per side."""
-    table = direction_table([record for record in records if record.stage in stages], metric)
+def direction_heatmap(records: Iterable[Record], stages: Sequence[str] = STAGES) -> Figure:
+    """BLEU of each direction after each of `stages`: languages down (groups apart), one panel per side."""
+    table = direction_table([record for record in records if record.stage in stages], "bleu")
     stages = [stage for stage in stages if stage in table]
     codes = [code for code in LANGUAGES if f"en-{code}" in set(table["direction"])]
     codes.sort(key=lambda code: LANGUAGES[code].group)
@@ -149,7 +147,7 @@ def direction_heatmap(
         ax.set_yticklabels([f"{LANGUAGES[code].name} ({LANGUAGES[code].group})" for code in codes])
         ax.grid(False)
     axes[0].set_ylabel("language (group)")
-    fig.colorbar(image, ax=axes, label="BLEU" if metric == "bleu" else metric, shrink=0.9, aspect=40)
+    fig.colorbar(image, ax=axes, label="BLEU", shrink=0.9, aspect=40)
     return fig
 
 
@@ -217,11 +215,10 @@ def language_dots(table: pd.DataFrame, before: str, after: str, titles: tuple[st
     return fig
 
 
-def partner_lines(
-    records: Iterable[Record], stages: Sequence[str] = ("base", "stage1", "stage2", "stage3")
-) -> Figure:
+def partner_lines(records: Iterable[Record]) -> Figure:
     """The partner gain after each stage, a line per direction class, a pale one per direction."""
-    table = direction_table([r for r in records if r.stage in stages], "partner_gain", stages)
+    stages = STAGES[:4]  # before SFT
+    table = direction_table([r for r in records if r.stage in stages], "partner_gain")
     found = [stage for stage in stages if stage in table]
     fig, ax = subplots(size=(7.0, 3.4))
     for direction, colour in DIRECTION_COLOURS.items():

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xalma.base_files import load_tokenizer
@@ -141,7 +140,7 @@ def check_merge(
     base, tokenizer = load_base(open_stage(folder)["base"], "float32")
     gated = load_adapters(base, {group: folder}).to(device()).eval()
     expected = _answers(gated, tokenizer, [row["prompt"] for row in rows], p)
-    merged = merge(gated)
+    merged = gated.merge_and_unload()
     found = _answers(merged, tokenizer, [row["prompt"] for row in rows], p)
     return merged, tokenizer, check_export(rows, expected, found)
 
@@ -185,11 +184,6 @@ def check_export(
         "outputs_equal": len(rows),
         "sentence": sentence,
     }
-
-
-def merge(gated: PeftModel) -> PreTrainedModel:
-    """The plain model with the active module folded into its weights; `gated` is used up."""
-    return gated.merge_and_unload()
 
 
 def held_out_rows(p: Profile, group: int, n: int) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xalma.files import read_json
 from xalma.models.adapters import merge_adapter
 from xalma.models.backbone import load_base
+from xalma.models.layouts import base_of_adapter
 
 EXPORT_AGAIN = "export the stage again"
 
@@ -25,7 +26,8 @@ def open_exported(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(plain model on the CPU, tokenizer) of an exported merged model or adapter, for a language of `group`.
 
-    Raises ValueError for another group's model, a record that can't be read, or an adapter that names no base.
+    Raises ValueError for another group's model or a record that can't be read, FileNotFoundError for an adapter whose
+    base is not there.
     """
     folder = Path(folder)
     record = read_json(folder / "export.json", EXPORT_AGAIN, keys=("name", "what"))
@@ -37,18 +39,6 @@ def open_exported(
         )
     if what == "merged":
         return load_base(folder, dtype)
-    base = _base_of(folder)
+    base = base_of_adapter(folder, folder, read_json(folder / "adapter_config.json", EXPORT_AGAIN))
     model, tokenizer = load_base(base, "float32")
     return merge_adapter(model, group, folder).to(getattr(torch, dtype)), tokenizer
-
-
-def _base_of(folder: Path) -> str:
-    """The adapter's base: a folder, also one beside the adapter, or a hub id."""
-    config = read_json(folder / "adapter_config.json", EXPORT_AGAIN)
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise ValueError(
-            f"{folder} is an adapter that names no base: export it with --base-id, or as a merged model"
-        )
-    beside = folder / base
-    return str(beside if beside.is_dir() else base)
