@@ -14,7 +14,7 @@ import pandas as pd
 from xalma.cli.systems import ENDPOINT_OPTIONS
 from xalma.evaluation.comet import Judge
 from xalma.evaluation.interference import MARK, flagged, mark_explained, parse_chosen_by
-from xalma.evaluation.score_file import FILE_METRICS, check_outputs
+from xalma.evaluation.score_file import FILE_METRICS, check_metrics, check_outputs
 from xalma.evaluation.scoring import Outputs, Scores, coverage_sentence, find_outputs, score_all
 from xalma.evaluation.significance import compare, paired_mean, sentence
 from xalma.evaluation.thresholds import ACCURACY, SOURCE, THRESHOLDS, explained, is_noticed, marks
@@ -221,9 +221,7 @@ def _metrics(text: str) -> list[str]:
     """Names separated by commas. Raises ValueError for an unknown one, before any file is read."""
     if not (names := listed(text)):
         raise ValueError(f"no metric named: use one or more of {', '.join(FILE_METRICS)}")
-    for name in names:
-        if name not in FILE_METRICS:
-            raise ValueError(f"unknown metric {name!r}: use one or more of {', '.join(FILE_METRICS)}")
+    check_metrics(names, has_sources=True)
     return names
 
 

@@ -189,18 +189,10 @@ def compare(
     _check_choice("correction", correction, CORRECTIONS)
     n_samples = _enough_samples(len(common), alpha, test, correction, n_samples)
     results = [TESTS[test](a[d], b[d], metric, n_samples, seed) for d in common]
-    frame = pd.DataFrame(
-        [
-            {
-                "direction": d,
-                "value_a": r.value_a,
-                "value_b": r.value_b,
-                "delta": r.delta,
-                "p_value": r.p_value,
-            }
-            for d, r in zip(common, results, strict=True)
-        ]
-    )
+    columns = {
+        name: [getattr(one, name) for one in results] for name in ("value_a", "value_b", "delta", "p_value")
+    }
+    frame = pd.DataFrame({"direction": common, **columns})
     frame["p_adjusted"] = CORRECTIONS[correction](frame["p_value"])
     sign = np.where(frame["p_adjusted"] < alpha, np.sign(frame["delta"]), 0)
     frame["verdict"] = [{1: "win", 0: "tie", -1: "loss"}[int(s)] for s in sign]

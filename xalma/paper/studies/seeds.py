@@ -43,12 +43,9 @@ def summary(records: Iterable[Record]) -> pd.DataFrame:
 
     half: half the 95 % interval of the mean over seeds, NaN below three seeds.
     """
-    rows = [
-        dict(zip(("system", "direction", "metric"), key, strict=True))
-        | {"mean": fmean(values), "half": half_width(list(values)), "n_seeds": len(values)}
-        for key, values in by_seed(records).groupby(level=["stage", "class", "metric"], sort=False)
-    ]
-    return pd.DataFrame(rows)
+    groups = by_seed(records).groupby(level=["stage", "class", "metric"], sort=False)
+    means = groups.agg(mean=fmean, half=lambda values: half_width(list(values)), n_seeds="size")
+    return means.rename_axis(["system", "direction", "metric"]).reset_index()
 
 
 def by_seed(records: Iterable[Record]) -> pd.Series:
