@@ -14,12 +14,12 @@ from xalma.paper.tables import (
     NOT_WORSE,
     Cell,
     Table,
-    frame_csv,
     latex,
     notes_of,
     number,
     printed,
     with_marks,
+    write_csv,
     write_marked,
 )
 
@@ -152,8 +152,9 @@ def test_plain_names_and_numbers_are_kept(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_name_breaks_a_frame(name):
-    text = frame_csv(pd.DataFrame({"system": [name, "b"], "value": [-0.5, 1.0]}))
+def test_no_name_breaks_a_frame(tmp_path, name):
+    frame = pd.DataFrame({"system": [name, "b"], "value": [-0.5, 1.0]})
+    text = write_csv(tmp_path / "frame.csv", frame).read_text(encoding="utf-8")
     rows = list(csv.reader(io.StringIO(text)))
     assert [len(row) for row in rows] == [2, 2, 2] and rows[1][1] == "-0.5"
     assert not rows[1][0].lstrip().startswith(("=", "@", "+", "-"))

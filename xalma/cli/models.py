@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from xalma.cli.options import add_set, input_lines, overrides
-from xalma.cli.systems import add_options
+from xalma.cli.systems import add_options, translate_with
 
 
 def add_translate(commands: Any) -> None:
@@ -30,8 +30,6 @@ def add_translate(commands: Any) -> None:
 
 def _translate(arguments: argparse.Namespace) -> None:
     if arguments.system:
-        from xalma.cli.systems import translate_with as translate_with
-
         print("\n".join(translate_with(arguments, input_lines(arguments.file))))
         return
     from xalma.languages import group_of, other_side

@@ -23,9 +23,9 @@ from xalma.evaluation.records import Record, direction_class, doubtful
 from xalma.evaluation.segment_statistics import segment_statistics
 from xalma.evaluation.significance import ALPHA, N_RESAMPLES, compare, holm, paired_mean
 from xalma.evaluation.thresholds import explained, marks
-from xalma.files import read_json, write_atomically, write_json
+from xalma.files import read_json, write_json
 from xalma.languages import ARROWS, GROUP_NAMES, GROUPS, LANGUAGES, adapter_name, other_side, parse_direction
-from xalma.paper.tables import NOT_WORSE, Cell, Table, frame_csv, number, printed, write_marked
+from xalma.paper.tables import NOT_WORSE, Cell, Table, number, printed, write_csv, write_marked
 from xalma.profiles import Profile
 from xalma.published import TABLES, published
 from xalma.runs import BASE, read_run, results_folder, stage_folder
@@ -234,7 +234,7 @@ def stage_tests(p: Profile, before: str, after: str, metric: str) -> tuple[pd.Da
         for path, frame in zip(
             paths, (_by_direction(*sides, metric), _by_group(*sides, metric)), strict=True
         ):
-            write_atomically(path, frame_csv(frame))
+            write_csv(path, frame)
     if not all(path.exists() for path in paths):
         raise FileNotFoundError(
             f"no outputs of {before} and {after} in profile {p.name}: run notebooks 06 and 07 first"

@@ -33,12 +33,12 @@ from xalma.models.backbone import load_base
 from xalma.models.generation import translate
 from xalma.paper.differences import bold_differences, compared, comparisons, differences_notes
 from xalma.paper.tables import (
-    frame_csv,
     mark_at,
     markdown,
     markdown_grid,
     notes_of,
     shown_cell,
+    write_csv,
     write_table,
 )
 from xalma.profiles import Profile
@@ -79,8 +79,7 @@ def log_rows(p: Profile, number: int) -> pd.DataFrame:
 def write_log(p: Profile, number: int) -> pd.DataFrame:
     """`log_rows`, also written to results/<profile>/logs/stage<number>.csv, which outlives the weights."""
     rows = log_rows(p, number)
-    text = frame_csv(rows)
-    write_atomically(results_folder(p) / "logs" / f"stage{number}.csv", text)
+    write_csv(results_folder(p) / "logs" / f"stage{number}.csv", rows)
     return rows
 
 

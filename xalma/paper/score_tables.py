@@ -29,14 +29,13 @@ from xalma.evaluation.records import Record, write_records, write_run
 from xalma.evaluation.scoring import Scores
 from xalma.evaluation.significance import ALPHA, N_RESAMPLES, compare, holm, paired_bootstrap, sentence
 from xalma.evaluation.thresholds import explained, marks
-from xalma.files import write_atomically
 from xalma.languages import language
 from xalma.paper.tables import (
     NOT_WORSE,
     Cell,
     Table,
-    frame_csv,
     number,
+    write_csv,
     write_marked,
     write_table,
 )
@@ -148,21 +147,17 @@ def write_scores(
         Record(title, r.system, r.direction, r.metric, r.value, r.n, r.signature) for r in scored.itertuples()
     ]
     paths = [write_records(target / "scores.jsonl", records)]
-    paths.append(_csv(target / "intervals.csv", scores.table))
+    paths.append(write_csv(target / "intervals.csv", scores.table))
     scored_by = [metric for metric, kept in scores.statistics.items() if any(kept.values())]
     found = {metric: against_best(scores, metric) for metric in scored_by}
     frames = [frame.assign(metric=metric) for metric, frame in found.items()]
-    paths += [_csv(target / "significance.csv", pd.concat(frames))] if frames else []
+    paths += [write_csv(target / "significance.csv", pd.concat(frames))] if frames else []
     for metric in scores.table["metric"].unique():
         made = score_table(
             scores, metric, f"{METRIC_NAMES.get(metric, metric)} on {title}", found.get(metric)
         )
         paths += write_marked(made, target / metric.replace("+", "p"))
     return [*paths, write_run(target / "run.json", command, **details)]
-
-
-def _csv(path: Path, frame: pd.DataFrame) -> Path:
-    return write_atomically(path, frame_csv(frame))
 
 
 SCORES, TABLES = "published_scores.tsv", "published_tables.tsv"

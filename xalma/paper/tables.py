@@ -312,8 +312,8 @@ def csv(text: str) -> str:
     return f"'{plain}" if is_formula else plain
 
 
-def frame_csv(frame: pd.DataFrame) -> str:
-    """A data frame as CSV without its index, its text by `csv`."""
+def write_csv(path: str | Path, frame: pd.DataFrame) -> Path:
+    """Write a data frame as CSV without its index, its text by `csv`; returns the path."""
     safe = frame.map(lambda cell: csv(cell) if isinstance(cell, str) else cell)
     safe.columns = [csv(str(name)) for name in frame.columns]
-    return safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return write_atomically(path, safe.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

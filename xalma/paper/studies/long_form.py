@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from xalma.evaluation.records import Record, footnote, read_records, write_run
-from xalma.files import read_json, write_atomically
+from xalma.files import read_json
 from xalma.paper.studies.module_sharing import (
     MEAN,
     OWN,
@@ -47,7 +47,7 @@ from xalma.paper.studies.seeds import MIN_SEEDS, SFT, by_seed, paired, seeds_of
 from xalma.paper.studies.sft_data import DATA, sft_languages, shared_updates
 from xalma.paper.studies.study import Study, file_records, file_study, one_share, read_study, rows_of
 from xalma.paper.studies.style import content_records, with_renderings
-from xalma.paper.tables import frame_csv, write_table
+from xalma.paper.tables import write_csv, write_table
 from xalma.profiles import Profile, load_profile
 from xalma.runs import BASE, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import MODULE_STAGES, for_each_group, translate_test
@@ -114,10 +114,10 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
     found = [*records, *(record for group in groups for record in compare_methods(p, group, variants))]
     # the start comes twice
     file_records(folder / "scores.jsonl", {record.key: record for record in found}.values())
-    _write_csv(folder / "probes.csv", pd.concat([probe_frame(p, group, chosen) for group in groups]))
+    write_csv(folder / "probes.csv", pd.concat([probe_frame(p, group, chosen) for group in groups]))
     taus = pd.concat([tau_frame(p, group, chosen) for group in groups])
     joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}
-    _write_csv(folder / "tau.csv", taus.assign(**joined))
+    write_csv(folder / "tau.csv", taus.assign(**joined))
     write_run(
         folder / "run.json", p.command("08"), profile=p.name, groups=list(groups), seeds=list(seeds_of(p)),
         updates=int(taus["step"].max()), pairs={group: read_pairs(p, group)[1] for group in groups},
@@ -206,7 +206,7 @@ def run_grpo_study(argv: Sequence[str] | None = None) -> None:
     records = [*compare_methods(p, group), *_content(p, group, chosen)]
     records = file_records(folder / "scores.jsonl", records)
     rewards = reward_frame(p, group)
-    _write_csv(folder / "rewards.csv", rewards)
+    write_csv(folder / "rewards.csv", rewards)
     values = [f"--set {value}" for value in asked.values]
     made = (
         " ".join([f"python -m {parser.prog.split()[-1]} --profile {p.name}", *values])
@@ -228,10 +228,6 @@ def run_grpo_study(argv: Sequence[str] | None = None) -> None:
         start={"fingerprint": start["fingerprint"], "recipe": start["inputs"]["recipe"]},
         **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs", "comparison_pairs"),
     )  # fmt: skip
-
-
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    write_atomically(path, frame_csv(frame))
 
 
 @dataclass(frozen=True)

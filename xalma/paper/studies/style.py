@@ -25,14 +25,14 @@ from xalma.corpora.phrasebook.styles import content_rate, renderings, style_rows
 from xalma.corpora.registry import open_corpus
 from xalma.evaluation.metrics import length_ratio
 from xalma.evaluation.records import Record, footnote, read_records, write_records, write_run
-from xalma.files import read_json, write_atomically, write_json
+from xalma.files import read_json, write_json
 from xalma.languages import ARROWS, ENGLISH
 from xalma.models.adapters import save_adapter
 from xalma.paper.studies.preference_methods import _but_token_estimate, _comparisons, _rows
 from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
 from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of, summary
 from xalma.paper.studies.study import one_share
-from xalma.paper.tables import frame_csv, mark_doubtful, mark_unnoticed, write_table
+from xalma.paper.tables import mark_doubtful, mark_unnoticed, write_csv, write_table
 from xalma.preference.methods import METHODS, train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
@@ -322,7 +322,7 @@ def file_styles(p: Profile, records: Sequence[Record], probes: pd.DataFrame, **f
     """
     folder, made = styles_folder(p), "make styles"
     records = read_records(write_records(folder / "scores.jsonl", records))
-    write_atomically(folder / "probes.csv", frame_csv(probes))
+    write_csv(folder / "probes.csv", probes)
     table = style_table(records, probes)
     caption = f"Preference methods on the style set after {n_steps(p)} updates"
     write_table(table, folder / "tables" / "styles", caption, footnote(records, "bleu", made))
