@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from glob import escape
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,9 @@ def _directions_in(folder: Path) -> dict[str, Path]:
 
 
 def _by_pattern(pattern: str) -> dict[str, Path]:
-    before, _, after = pattern.partition("{direction}")
-    parent, start = (Path(before), "") if before.endswith("/") else (Path(before).parent, Path(before).name)
-    depth = len(Path(after).parts) if after.startswith("/") else 0
-    found = {}
-    for path in sorted(parent.glob(f"{escape(start)}*{escape(after)}")):
-        name = path.parents[depth - 2].name if depth > 1 else path.name
-        direction = name.removeprefix(start) if depth else name.removeprefix(start).removesuffix(after)
-        if is_direction(direction):
-            found[direction] = path
+    directions = ("-".join(pair) for pair in permutations(known_languages(), 2))
+    files = {direction: Path(pattern.replace("{direction}", direction)) for direction in directions}
+    found = {direction: file for direction, file in files.items() if file.is_file()}
     if not found:
         raise FileNotFoundError(f"no outputs like {pattern}: {{direction}} stands for en-de and the like")
     return found
