@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xalma.evaluation.metrics import check_counts, parts, sacrebleu_metric
 
@@ -55,15 +56,12 @@ def by_document(statistics: np.ndarray, documents: Sequence[str]) -> np.ndarray:
         raise ValueError(
             f"{len(documents)} documents named for {len(statistics)} segments: name one for each segment"
         )
-    place: dict[str, int] = {}
-    rows = np.array([place.setdefault(name, len(place)) for name in documents])
-    if len(place) < 2:
-        raise ValueError(f"{len(place)} document: an interval over documents needs two or more")
-    counted = (
-        np.hstack([statistics, np.ones((len(statistics), 1))]) if statistics.shape[1] == 1 else statistics
-    )
-    totals = np.zeros((len(place), counted.shape[1]), dtype=counted.dtype)
-    np.add.at(totals, rows, counted)
+    counted = pd.DataFrame(statistics)
+    if counted.shape[1] == 1:
+        counted["segments"] = 1.0
+    totals = counted.groupby(list(documents), sort=False).sum().to_numpy()
+    if len(totals) < 2:
+        raise ValueError(f"{len(totals)} document: an interval over documents needs two or more")
     return totals
 
 
