@@ -129,8 +129,8 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8 so that `path` is either the old file or the whole new one.
+def write_atomically(path: str | Path, content: str | bytes) -> Path:
+    """Write `content`, text as UTF-8, so that `path` is either the old file or the whole new one.
 
     Raises OSError (PermissionError, …), in one sentence, where the folder can't be written.
     """
@@ -138,8 +138,8 @@ def write_atomically(path: str | Path, text: str) -> Path:
     partial = path.parent / f".partial-{os.getpid()}-{path.name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

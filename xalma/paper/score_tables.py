@@ -14,7 +14,6 @@ Numbers only: no text of a test set or system is written.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -84,11 +83,8 @@ def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame |
     """
     table = scores.table.query("metric == @metric")
     directions, systems = (list(table[name].unique()) for name in ("direction", "system"))
-    values = table.set_index(["system", "direction"])["value"]
     close = set() if tests is None else {(r.system, r.direction) for r in tests.itertuples() if not r.worse}
-    wide = pd.DataFrame(
-        [[values.get((system, direction), math.nan) for direction in directions] for system in systems]
-    )
+    wide = table.pivot(index="system", columns="direction", values="value").loc[systems, directions]
     wide["mean"] = wide.mean(axis=1, skipna=False)  # NaN where a direction is not scored
     unnoticed = [marks(metric, wide[column]) for column in wide]
     partial = flagged(metric, scores.chosen_by)
@@ -96,16 +92,11 @@ def score_table(scores: Scores, metric: str, caption: str, tests: pd.DataFrame |
     for i, system in enumerate(systems):
         signs = [NOT_WORSE if (system, direction) in close else "" for direction in directions] + [""]
         own = MARK if system in partial else ""
-        cells = zip(wide.iloc[i], signs, unnoticed, strict=True)
-        rows.append(
-            [
-                system,
-                *(
-                    number(value, run="run.json", mark=sign + column[i] + own)
-                    for value, sign, column in cells
-                ),
-            ]
-        )
+        cells = [
+            number(value, run="run.json", mark=sign + column[i] + own)
+            for value, sign, column in zip(wide.iloc[i], signs, unnoticed, strict=True)
+        ]
+        rows.append([system, *cells])
     signatures = table.groupby("signature", sort=False)["direction"].agg(
         lambda found: ", ".join(dict.fromkeys(found))
     )

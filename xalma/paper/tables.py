@@ -7,7 +7,6 @@ number a link to its run.json), LaTeX with booktabs (best in bold, a letter at a
 from __future__ import annotations
 
 import io
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -254,16 +253,10 @@ def save_figure(fig: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _PLAIN:
         raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    options = {"dpi": 200} if path.suffix == ".png" else {}
-    try:
-        fig.savefig(partial, format=path.suffix[1:], bbox_inches="tight",
-                    metadata=dict.fromkeys(_PLAIN[path.suffix]), **options)  # fmt: skip
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    image, options = io.BytesIO(), {"dpi": 200} if path.suffix == ".png" else {}
+    plain = dict.fromkeys(_PLAIN[path.suffix])
+    fig.savefig(image, format=path.suffix[1:], bbox_inches="tight", metadata=plain, **options)
+    return write_atomically(path, image.getvalue())
 
 
 def shown_cell(cell: Any, decimals: int) -> str:
