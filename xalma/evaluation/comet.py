@@ -27,6 +27,8 @@ import numpy as np
 from xalma.evaluation.metrics import NotScored
 from xalma.evaluation.metricx import MetricXScorer, find_metricx, metricx_hash
 from xalma.evaluation.score_cache import ScoreCache, text_key
+from xalma.runtime import device as any_device
+from xalma.runtime import mixed_precision
 
 if TYPE_CHECKING:
     from xalma.evaluation.comet_encoder import Sample
@@ -137,9 +139,6 @@ def _by_checkpoint(
     device: str | None, bf16: bool | None,
 ) -> dict[str, SegmentScores]:  # fmt: skip
     """Scores by the metrics of one checkpoint, which is loaded only if the cache lacks any."""
-    from xalma.runtime import device as any_device
-    from xalma.runtime import mixed_precision
-
     library = NEURAL_METRICS[names[0]].library
     path = (find_checkpoint if library == "comet" else _find_metricx)(checkpoint)
     device = device or any_device()
@@ -191,9 +190,6 @@ def scorer_of(metric: str, checkpoint: str = "") -> Callable[[Sequence[Sample]],
 
     checkpoint: "" is that of `NEURAL_METRICS`. Raises NotAvailable where it is not at hand.
     """
-    from xalma.runtime import device as any_device
-    from xalma.runtime import mixed_precision
-
     spec, device = NEURAL_METRICS[metric], any_device()
     checkpoint = checkpoint or spec.checkpoint
     path = (find_checkpoint if spec.library == "comet" else _find_metricx)(checkpoint)
