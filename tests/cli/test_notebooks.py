@@ -58,6 +58,7 @@ def write_notebook(path: Path, *cells: str) -> None:
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     made.cells[0].metadata["tags"] = ["parameters"]
     made.metadata["language_info"] = {"name": "python"}
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(exist_ok=True)
     nbformat.write(made, path)
 

@@ -11,6 +11,7 @@ import re
 import tempfile
 import threading
 import time
+from ast import literal_eval
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -110,7 +111,9 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    parameters = ({} if profile == _own_profile(task.source) else {"profile": profile}) | overrides
+    own = papermill.inspect_notebook(task.source).get("profile", {}).get("default")
+    # the profile that a notebook has by itself is not passed, so that its source stays as it is
+    parameters = ({} if own and literal_eval(own) == profile else {"profile": profile}) | overrides
     failed = make_writable(task.done.parent) / f"{task.source.stem}.failed.ipynb"
     make_writable(task.executed.parent)  # found out before the notebook runs, not after
     logging.getLogger("papermill").setLevel(logging.ERROR)  # warns of unknown parameters; profiles check them
@@ -162,17 +165,6 @@ def _files(results: Path) -> dict[Path, int]:
         path for path in results.glob("[!.]*/**/*") if path.parent.name != "notebooks" and path.is_file()
     )
     return {path: path.stat().st_mtime_ns for path in paths if not path.name.startswith(".")}
-
-
-def _own_profile(source: Path) -> str | None:
-    """The profile a notebook has without parameters; none are passed then, so that its source stays as it is."""
-    cells = [
-        c.source
-        for c in nbformat.read(source, as_version=4).cells
-        if "parameters" in c.metadata.get("tags", [])
-    ]
-    named = re.search(r"""^profile\b[^=]*= ["']([^"']+)""", cells[0], re.MULTILINE) if cells else None
-    return named and named[1]
 
 
 def _without_timings(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
