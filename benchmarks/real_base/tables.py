@@ -56,13 +56,11 @@ def sides(codes: Sequence[str]) -> dict[str, list[str]]:
 
 
 def groups_of(p: Profile) -> dict[str, tuple[str, ...]]:
-    """Rows of the group tables: each group, all, and the languages with much text."""
+    """Rows of the group tables: each group, all, and the languages with much text where these are not all."""
     rows = {f"{g} {GROUP_NAMES[g]}": p.languages_of(g) for g in p.group_numbers}
     every = tuple(code for codes in rows.values() for code in codes)
-    return rows | {
-        "all": every,
-        "all, High": tuple(c for c in every if language(c).resource == "high") or every,
-    }
+    high = tuple(code for code in every if language(code).resource == "high")
+    return rows | {"all": every} | ({"all, High": high} if high and high != every else {})
 
 
 def real_ladder_table(scores: RealScores, p: Profile, set_: str, metric: str) -> pd.DataFrame:

@@ -21,6 +21,9 @@ PAGE, SYLLABUS = ROOT / "docs" / "teaching" / "reproduced.md", ROOT / "docs" / "
 WAYS = ("en→xx", "xx→en")
 STEPS = "results/real/tables/12_steps.csv"
 METHODS = "results/real/tables/12_methods_group6.csv"
+OWN_STEPS = "results/real-cpu/tables/12_steps.csv"
+OWN_METHODS = "results/real-cpu/tables/12_methods_group6.csv"
+OWN = "Gemma-3-270M with its own vocabulary"
 LADDER = "results/tiny/ladder/tables/group6.csv"
 LARGE = "results/tiny/ladder/large/tables/group6.csv"
 STYLES = "results/tiny/styles/tables/styles.csv"
@@ -90,15 +93,15 @@ def interval(text: str, what: str) -> Measured:
     return Measured(what, *(float(number) for number in re.findall(r"-?\d+\.\d+", text)))
 
 
-def steps(compared: str, group: str = "all") -> list[Measured]:
-    """A step of the ladder of `real`, BLEU in both directions."""
-    rows = read(STEPS, compared=compared, group=group).set_index("direction")["bleu"]
+def steps(compared: str, group: str = "all", path: str = STEPS) -> list[Measured]:
+    """A step of the ladder on a real base, BLEU in both directions."""
+    rows = read(path, compared=compared, group=group).set_index("direction")["bleu"]
     return [interval(rows[way.replace("→", "-")], way) for way in WAYS]
 
 
-def methods(name: str) -> list[Measured]:
-    """A preference method of `real` against the SFT it starts from, BLEU over both directions, at each rate."""
-    rows = read(METHODS, method=name)
+def methods(name: str, path: str = METHODS) -> list[Measured]:
+    """A preference method against the SFT it starts from, on a real base: BLEU over both directions, at each rate."""
+    rows = read(path, method=name)
     return [interval(row["bleu, less stage 4"], f"rate {row['rate']:g}:") for _, row in rows.iterrows()]
 
 
@@ -177,9 +180,12 @@ class Claim(NamedTuple):
 def of_methods() -> list[Claim]:
     styles = "`tiny`, pairs that differ in style, learning rate 1e-3, BLEU less the start's"
     real = "Gemma-3-270M, group 6, BLEU less the start's"
+    own = f"{OWN}, Japanese, BLEU less the start's"
 
     def lost(name: str, words: str) -> Claim:
         runs = [(real, METHODS, methods(name.lower()))]
+        if "+" not in name:
+            runs.append((own, OWN_METHODS, methods(name.lower(), OWN_METHODS)))
         if name in ("DPO", "SimPO"):
             runs.insert(0, (styles, STYLES, spread(STYLES, START, method=name, **HARD)))
         return Claim(words, table5(f"+{name}"), -1, runs)
@@ -188,13 +194,16 @@ def of_methods() -> list[Claim]:
         ("`tiny`, one seed, BLEU less SFT's", BY_GROUP, arpo_by_group()),
         (styles, STYLES, spread(STYLES, START, method="ARPO", **HARD)),
         (real, METHODS, methods("arpo")),
+        (f"{OWN}, German and Japanese, BLEU less SFT's", OWN_STEPS, steps("ARPO", path=OWN_STEPS)),
     ]
     than_sft = "that of continued SFT"
     on_styles = spread(STYLES, CONTINUED, method="ARPO", **HARD)
     on_real = steps("ARPO against continued SFT", "6 Eurasian mix")
+    on_own = steps("ARPO against continued SFT", path=OWN_STEPS)
     beside = [
         (styles.replace("the start's", than_sft), STYLES, on_styles),
         (real.replace("the start's", than_sft), STEPS, on_real),
+        (f"{OWN}, German and Japanese, BLEU less {than_sft}", OWN_STEPS, on_own),
     ]
     return [
         *(lost(name, f"{name} alone loses nearly all BLEU") for name in ("DPO", "SimPO")),
@@ -217,23 +226,31 @@ def of_stages() -> list[Claim]:
     def left_out(name: str) -> list[tuple[str, str, list[Measured]]]:
         return [(what, path, spread(path, WITHOUT, -1, system=name)) for what, path in ladders.items()]
 
-    first = [*left_out("without stage 1, monolingual base"), (real, STEPS, steps("stage 1"))]
-    third = [*left_out("without stage 3, pseudo-monolingual"), (real, STEPS, steps("stage 3"))]
+    def on_bases(compared: str, how: str = "") -> list[tuple[str, str, list[Measured]]]:
+        own = f"{OWN}, German and Japanese, BLEU{how}"
+        return [
+            (real + how, STEPS, steps(compared)),
+            (own, OWN_STEPS, steps(compared, path=OWN_STEPS)),
+        ]
+
+    first = [*left_out("without stage 1, monolingual base"), *on_bases("stage 1")]
+    third = [*left_out("without stage 3, pseudo-monolingual"), *on_bases("stage 3")]
     return [
         Claim("Stage 1 gains", "not readable", 1, first),
-        Claim("Stage 2 gains", f"up to {bars('2')}", 1, [(real, STEPS, steps("stage 2"))]),
+        Claim("Stage 2 gains", f"up to {bars('2')}", 1, on_bases("stage 2")),
         Claim("Stage 3 gains", f"up to {bars('3')}", 1, third),
+        Claim("SFT gains", f"up to {bars('4')}", 1, on_bases("stage 4, few-shot", ", four examples")),
         Claim(
-            "SFT gains",
-            f"up to {bars('4')}",
-            1,
-            [(f"{real}, four examples", STEPS, steps("stage 4, few-shot"))],
+            "The whole recipe up to SFT gains over the base", "not printed", 1, on_bases("from base to SFT")
         ),
         Claim(
             "ARPO gains",
             f"up to {bars('5')}",
             1,
-            [("Gemma-3-270M, group 6, BLEU", STEPS, steps("ARPO", "6 Eurasian mix"))],
+            [
+                ("Gemma-3-270M, group 6, BLEU", STEPS, steps("ARPO", "6 Eurasian mix")),
+                (f"{OWN}, German and Japanese, BLEU", OWN_STEPS, steps("ARPO", path=OWN_STEPS)),
+            ],
         ),
     ]
 

@@ -69,7 +69,9 @@ def test_the_ladder_has_what_was_measured_and_says_what_was_not() -> None:
         for direction in ("de-en", "en-de")
     }
     table = real_ladder_table(scores, p, "flores", "chrf++")
-    assert list(table["group"]) == ["1 Germanic"] * 2 + ["all"] * 2 + ["all, High"] * 2
+    assert list(table["group"]) == ["1 Germanic"] * 2 + ["all"] * 2, "German is all languages with much text"
+    wide = real_ladder_table(scores, load_profile("real", groups="1,7"), "flores", "chrf++")
+    assert list(wide["group"][-2:]) == ["all, High"] * 2 and wide["n"].iloc[-1] < wide["n"].iloc[-3]
     assert set(table["base"]) == {"not measured"}
     assert parsed(table["stage4"][0])[0] == pytest.approx(
         scores["stage4", "flores", "en-de"]["chrf++"][0], abs=0.01

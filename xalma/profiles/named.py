@@ -85,7 +85,7 @@ REAL = FULL.but(
     stage1_tokens=2_400_000, stage1_batch_size=64, stage1_learning_rate=5e-6,
     stage2_tokens=320_000, stage2_batch_size=32, stage2_learning_rate=2e-4,
     stage3_tokens=240_000, stage3_batch_size=32, stage3_learning_rate=2e-4,
-    sft_pairs=600, stage4_batch_size=64, stage4_learning_rate=3e-4, stage4_schedule="cosine",
+    sft_pairs=1200, stage4_batch_size=64, stage4_learning_rate=3e-4, stage4_schedule="cosine",
     stage5_pairs=100, stage5_batch_size=32, stage5_learning_rate=1e-4,
     test_pairs=128, beams=1, max_new_tokens=192, generation_batch=2048,
     seeds=1, ablation_share=0.2, comparison_pairs=100,
@@ -95,9 +95,9 @@ REAL = FULL.but(
 REAL_CPU = REAL.but(
     name="real-cpu", groups="1,6", only_languages="de,ja", module_languages="1:de,6:ja",
     micro_batch=8, generation_batch=32, threads=1, workers=2,
-    stage1_tokens=131_072, stage1_batch_size=8, stage1_learning_rate=2e-5, stage2_tokens=65_536, stage2_batch_size=8,
-    stage3_tokens=65_536, stage3_batch_size=8, sft_pairs=400, stage4_batch_size=16, stage5_pairs=32,
-    stage5_batch_size=8, test_pairs=100,
+    stage1_tokens=131_072, stage1_batch_size=8, stage2_tokens=65_536, stage2_batch_size=8,
+    stage3_tokens=65_536, stage3_batch_size=8, sft_pairs=1500, stage4_batch_size=16, stage5_pairs=64,
+    stage5_batch_size=8, test_pairs=150,
 )  # fmt: skip
 
 for _profile in (TINY, TINY_BASE, REAL, REAL_CPU, FULL, ALMA_TINY, ALMA_7B):

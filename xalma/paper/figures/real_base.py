@@ -48,7 +48,9 @@ def ladder_steps(table: pd.DataFrame, metric: str, stages: Sequence[str]) -> Fig
         ax.set_xticks(range(len(names)), [AFTER.get(name, name) for name in names])
         ax.set_title(side.replace("-", "→"))
         _name_ends(ax, ends)
-    axes[0].plot([], [], color="0.7", lw=1, label="a group (its number), or all High languages")
+    high = any(str(group).startswith("all,") for group in table["group"])
+    label = "a group (its number)" + ", or all High languages" * high
+    axes[0].plot([], [], color="0.7", lw=1, label=label)
     axes[0].set_ylabel(metric)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
