@@ -53,7 +53,10 @@ def as_in_book(page: Path, text: str) -> str:
     elif not re.search("^# ", text, re.MULTILINE):
         text = f"# {page}\n\n{text}"
     text = re.sub(r"results/[\w-]+/(notebooks/\w+\.ipynb)", r"\1", text)
-    return re.sub(r"\[([^]\n]+)\]\(([^)#\s]+)\)", words, text)
+    breaks = (
+        r"\n" if page.suffix == ".ipynb" else ""
+    )  # a line break in a link's words: in JSON it ends a string
+    return re.sub(rf"\[([^]{breaks}]+)\]\(([^)#\s]+)\)", words, text)
 
 
 def without_widgets(text: str) -> str:

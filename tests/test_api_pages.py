@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from pathlib import Path
 
 import pytest
 from pages import ROOT
@@ -47,3 +48,11 @@ def test_the_books_launch_buttons_open_the_commit_of_the_build(monkeypatch):
     assert {"colab_url", "binderhub_url"} <= options["launch_buttons"].keys()
     monkeypatch.setenv("XALMA_REPOSITORY", "https://example.org/xalma")
     assert "launch_buttons" not in runpy.run_path(conf)["html_theme_options"]
+
+
+def test_a_link_to_a_folder_leaves_its_words_in_the_book() -> None:
+    """Also where a line ends inside them; a link to a file stays."""
+    pytest.importorskip("sphinx", reason="the extra `book` is not installed (make book installs it)")
+    book = runpy.run_path(str(ROOT / "docs" / "book.py"))["as_in_book"]
+    text = "# Page\n\nsee [the\ntables](results/real/tables) and [this\nfile](README.md)"
+    assert book(Path("README.md"), text) == "# Page\n\nsee the\ntables and [this\nfile](README.md)"
