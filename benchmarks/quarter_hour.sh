@@ -94,7 +94,7 @@ old_transformers() { # in this step, from its own folder
   case $found in 4.57.*) ;; *) skip "transformers is $found there: send ${WHEELS}457 of 'quarter_hour.sh wheels'" ;; esac
 }
 
-processes() { # of profile real: one per 11 GiB of the GPU, at most one per group of languages; each waits for Python
+processes() { # of profile real: one per 11 GiB of the GPU (an estimate), at most one per group of languages; each waits for Python
   local mib n
   mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1)
   n=$((${mib:-0} / 11500))
