@@ -69,7 +69,7 @@ def real_tasks(p: Profile) -> list[RealTask]:
     tasks += [without(g, n) for g in first for n in (2, 3)]
     tasks += [task for g in compared for task in _methods(g, METHOD_RATES[1:])]
     if {2, 4} <= set(groups):
-        tasks.append(RealTask("french", ("stage1",), t.french))
+        tasks.append(RealTask("french", ("stage1", "g4"), t.french))
     for name, need in (("stage4", "g{}"), ("stage5", "g{}.arpo"), ("base", "g{}")):
         tasks += [
             RealTask(f"whole.{name}.g{g}", (need.format(g),), lambda r, g=g, n=name: t.whole(r, g, n))
@@ -210,7 +210,7 @@ def run_command(argv: Sequence[str]) -> int:
         _for_gpu()
     else:
         torch.set_num_threads(max(1, p.threads))
-    run = Run(p, a.pack, a.out, a.work)
+    run = Run(p, a.pack, a.out, a.work, a.form)
     work_through(run, chosen(real_tasks(p), a.only), until)
     return 0
 
@@ -228,6 +228,7 @@ def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
         "workers": a.workers,
         "seconds": a.seconds,
         "only": a.only,
+        "form": a.form,
     }
     line = json.dumps({"event": "run"} | settings | provenance())
     with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -273,6 +274,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1e6, help="no task is begun after these")
     parser.add_argument("--scale", type=float, default=1.0, help="of the training text")
     parser.add_argument("--only", default="", help="beginnings of task names, separated by commas")
+    parser.add_argument(
+        "--form", default="", choices=("", "few-shot", "prompted"), help="measure in this one alone"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, default=0.0, help=argparse.SUPPRESS)

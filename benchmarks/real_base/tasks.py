@@ -131,6 +131,8 @@ def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0
 def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file: str, *, name: str = "flores",
             start: int = 0, n: int = 0) -> None:  # fmt: skip
     """Outputs for `n` segments of each direction and what the references cost, one line per direction."""
+    if run.form not in ("", form):
+        return
     began, model = time.perf_counter(), plain_copy(model)
     ask = with_shots if form == FEW_SHOT else prompt
     here = both_ways(codes)
@@ -387,12 +389,12 @@ def shared(run: Run, name: str) -> None:
 
 
 def french(run: Run) -> None:
-    """Group 2 with French through stages 2 to 4, whole budgets."""
-    codes = (*run.p.languages_of(2), "fr")
+    """Group 2 with French through stages 2 to 4: as much text of each language as group 4's module has of French."""
+    codes, n_fourth = (*run.p.languages_of(2), "fr"), len(run.p.languages_of(4))
     model = module_on(run, base_model(run, 1))
     for number in (2, 3, 4):
-        grown = (len(codes) + 1) / len(codes) if number == 2 else len(codes) / (len(codes) - 1)
-        share = grown if number < 4 else 1.0  # each language as much text as in its group
+        # stage 2 has English beside them, stage 4 a number of pairs per language
+        share = {2: (len(codes) + 1) / (n_fourth + 1), 3: len(codes) / n_fourth, 4: 1.0}[number]
         fit(run, model, rows_of(run, number, codes, share), number, f"french.{number}")
     measure(run, model, "group2+fr", codes, PROMPTED, "studies", n=run.p.test_pairs)
 

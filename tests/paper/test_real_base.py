@@ -191,3 +191,43 @@ def test_all_tasks_run_and_a_second_run_has_nothing_to_do(tiny_pack: Path, tmp_p
     before = (tmp_path / "log.jsonl").read_bytes()
     realbase.work_through(run, wanted, float("inf"))
     assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_one_form_alone_is_measured_if_asked(tiny_pack: Path, tmp_path: Path) -> None:
+    """As in runs with other seeds, whose early stages are trained and not measured."""
+    p = load_profile("real", **TINY)
+    for kind in ("claimed", "done", "failed"):
+        (tmp_path / kind).mkdir()
+    run = realbase.Run(p, tiny_pack, tmp_path, tmp_path, "prompted")
+    wanted = realbase.chosen(realbase.real_tasks(p), "base.g6,g6")
+    realbase.work_through(run, wanted, float("inf"))
+    assert not [line for line in lines(tmp_path / "log.jsonl") if line["event"] == "failed"]
+    assert not (tmp_path / "ladder-few-shot.jsonl.gz").exists()
+    systems = {one["system"] for one in lines(tmp_path / "ladder-prompted.jsonl.gz")}
+    assert systems == {"stage4", "stage5", "sft+"}
+
+
+def test_french_reads_as_much_in_group_2_as_in_group_4(monkeypatch, tiny_pack: Path, tmp_path: Path) -> None:
+    """Counted for two groups of three languages, French among them, and for the papers' groups of 7 and 6."""
+    from real_base import tasks
+
+    for second, fourth in (("es+it", "fr+id+ms"), ("ca+es+gl+it+pt+ro", "fr+id+mg+ms+th+vi")):
+        spoken = ",".join((second + "+" + fourth).split("+"))
+        chosen = {"groups": "2,4", "only_languages": spoken, "module_languages": f"2:{second},4:{fourth}"}
+        p = load_profile("real", **TINY | chosen | {"stage2_tokens": 16 * 840, "stage3_tokens": 16 * 840})
+        run, counts = realbase.Run(p, tiny_pack, tmp_path, tmp_path), {"g4": {}, "french": {}}
+
+        def fit(run, model, rows, number, label, counts=counts) -> None:
+            counts[label.split(".")[0]].update(rows)
+
+        def blocks(run, kind, codes, tokens, skip=0) -> list[tuple[str, int]]:
+            return [(kind, round(tokens / len(codes)))]
+
+        changed = {"fit": fit, "blocks": blocks, "prompted_rows": lambda run, codes, n: [("sft", n)]}
+        for name in ("base_model", "module_on", "save_module", "measure", "both_sets"):
+            changed[name] = lambda *_, **__: None
+        for name, function in changed.items():
+            monkeypatch.setattr(tasks, name, function)
+        tasks.ladder(run, 4)
+        tasks.french(run)
+        assert counts["french"] == counts["g4"] and set(counts["g4"]) == {"mono", "bitext", "sft"}
