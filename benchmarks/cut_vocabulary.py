@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from real_base.context import Run
-from real_base.decoding import decode_greedily
+from real_base.decoding import decode
 from real_base.pack import open_pack_model
 from real_base.rows import limit, test_segments, with_shots
 from real_base.tables import short_segments
@@ -44,10 +44,8 @@ def compared(
     lines = [i for token, i in tokenizer.get_vocab().items() if "\n" in token or token == "<0x0A>"]
     pack = run.pack.index
     outputs = {
-        "cut": decode_greedily(
-            cut, prompts, limits, {pack["eos"], *pack["line_ends"]}, pack["pad"], len(index)
-        ),
-        "whole": decode_greedily(
+        "cut": decode(cut, prompts, limits, {pack["eos"], *pack["line_ends"]}, pack["pad"], len(index)),
+        "whole": decode(
             whole, again, limits, {tokenizer.eos_token_id, *lines}, tokenizer.pad_token_id, len(index)
         ),
     }

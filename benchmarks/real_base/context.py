@@ -21,9 +21,12 @@ WMT_FIRST = 100  # segments of a WMT'23 direction after each stage
 class Run:
     """What tasks share in one process: profile, pack, places, and how results are written."""
 
-    def __init__(self, p: Profile, pack: Path, out: Path, work: Path, form: str = "") -> None:
+    def __init__(
+        self, p: Profile, pack: Path, out: Path, work: Path, form: str = "", pairs: str = "references"
+    ) -> None:
         self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
         self.form = form  # the one that systems are measured in; "": both
+        self.pairs = pairs  # what stage 5 trains on: "references" or "samples" (tasks.pairs_of)
         self.bases: dict[int, Any] = {}  # on the CPU, by stage
 
     @property

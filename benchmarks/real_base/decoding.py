@@ -1,4 +1,4 @@
-"""Greedy decoding of token ids in large batches, and the price of given answers: what `run` measures with.
+"""Decoding of token ids in large batches, greedy or sampled, and the price of given answers: what `run` measures with.
 
 transformers' `generate` copies the cache once for each head that shares it, and looks after each token whether all rows
 are done. Here a step of one token reads the cache once, decides on the device, and on a GPU is the replay of one CUDA
@@ -87,13 +87,13 @@ def attention_of(model: PreTrainedModel, name: str):
         model.config._attn_implementation = before
 
 
-def decode_greedily(
+def decode(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], limits: Sequence[int], stops: Collection[int], pad: int,
-    batch_size: int,
+    batch_size: int, temperature: float = 0.0,
 ) -> list[list[int]]:  # fmt: skip
-    """The greedy continuation of each prompt, in order, without the stop that ended it.
+    """The continuation of each prompt, in order, without the stop that ended it: greedy, or drawn at `temperature`.
 
-    limits: most new tokens of each row. stops: ids that end a row.
+    limits: most new tokens of each row. stops: ids that end a row. Draws come from torch's generator, seeded before.
     """
     order = sorted(range(len(prompts)), key=lambda i: (-limits[i], -len(prompts[i])))
     outputs: list[list[int]] = [[] for _ in prompts]
@@ -108,7 +108,8 @@ def decode_greedily(
             width = max(len(prompts[i]) for i in next_ones) + limits[order[start]]
             index = next_ones[: max(1, CACHE_TOKENS // width)]
             start += len(index)
-            found = _batch(model, [prompts[i] for i in index], [limits[i] for i in index], ends, pad)
+            rows = [prompts[i] for i in index], [limits[i] for i in index]
+            found = _batch(model, *rows, ends, pad, temperature)
             for i, ids in zip(index, found, strict=True):
                 outputs[i] = ids
     model.train(was_training)
@@ -137,7 +138,9 @@ class _State:
         self.done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
 
 
-def _batch(model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int) -> list[list[int]]:
+def _batch(
+    model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int, temperature: float
+) -> list[list[int]]:
     core, head = model.get_decoder(), model.get_output_embeddings()
     state = _State(prompts, limits, model.device, pad)
     window = getattr(model.config, "sliding_window", None)
@@ -150,8 +153,12 @@ def _batch(model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int) -> l
 
     def take(hidden: Tensor) -> None:
         """The next token of each row from its last hidden state."""
+        logits = head(hidden)
+        if temperature:  # a draw from softmax(logits / temperature): the largest after Gumbel noise
+            logits = logits.float() / temperature
+            logits = logits - torch.empty_like(logits).exponential_().log()
         # `where` would copy a scalar, which no graph allows
-        token = head(hidden).argmax(-1).masked_fill(state.done, pad)
+        token = logits.argmax(-1).masked_fill(state.done, pad)
         state.out.index_copy_(1, state.n, token[:, None])
         state.n.add_(1)
         state.done.logical_or_(ends[token]).logical_or_(state.n >= state.limits)

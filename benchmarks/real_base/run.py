@@ -210,7 +210,7 @@ def run_command(argv: Sequence[str]) -> int:
         _for_gpu()
     else:
         torch.set_num_threads(max(1, p.threads))
-    run = Run(p, a.pack, a.out, a.work, a.form)
+    run = Run(p, a.pack, a.out, a.work, a.form, a.pairs)
     work_through(run, chosen(real_tasks(p), a.only), until)
     return 0
 
@@ -229,6 +229,7 @@ def _lead(a: argparse.Namespace, p: Profile, until: float) -> int:
         "seconds": a.seconds,
         "only": a.only,
         "form": a.form,
+        "pairs": a.pairs,
     }
     line = json.dumps({"event": "run"} | settings | provenance())
     with (a.out / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -277,6 +278,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--form", default="", choices=("", "few-shot", "prompted"), help="measure in this one alone"
     )
+    parser.add_argument(
+        "--pairs", default="references", choices=("references", "samples"),
+        help="preference pairs: references over the SFT model's answers, or its best samples over its worst",
+    )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, default=0.0, help=argparse.SUPPRESS)

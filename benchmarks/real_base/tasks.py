@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from sacrebleu import CHRF
 from safetensors.torch import load_file, save_file
 
 from real_base.context import WMT_FIRST, Run
-from real_base.decoding import decode_greedily, price
+from real_base.decoding import decode, price
 from real_base.pack import WMT_SETS, open_pack_model
 from real_base.preference_objectives import REFERENCE, Preference, Within
 from real_base.rows import (
@@ -43,11 +44,12 @@ from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
 from xalma.preference.packed_pairs import sequence_logps
 from xalma.profiles import Profile
-from xalma.runtime import device, mixed_precision
+from xalma.runtime import device, mixed_precision, seed_everything
 from xalma.training.objectives import Objective
 from xalma.training.trainer import train
 
 FEW_SHOT, PROMPTED = "few-shot", "prompted"
+SAMPLES, TEMPERATURE = 5, 0.8  # pairs of samples, as SimPO makes them (arXiv 2405.14734, section 4)
 
 
 # models
@@ -153,7 +155,7 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     stops = {run.pack.index["eos"], *run.pack.index["line_ends"]}
     gc.collect()
     gc.freeze()  # recording a graph collects garbage, which looks at every object there is
-    outputs = decode_greedily(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
+    outputs = decode(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
     gc.unfreeze()
     between = time.perf_counter()
     nats = price(model, priced, run.pack.index["pad"])
@@ -254,34 +256,56 @@ def preference(run: Run, group: int) -> None:
 
 
 def pairs_of(run: Run, group: int) -> Rows:
-    """References as chosen, stage 4's own outputs as rejected, from the first SFT sources; kept for all methods."""
+    """Preference pairs of a group, from SFT sources, others for each seed; kept for all methods.
+
+    "references": references as chosen, stage 4's own outputs as rejected, as in the paper. "samples": of SAMPLES draws
+    from stage 4 those with the best and the worst chrF against the reference, so that both are what the model says.
+    """
     kept = run.work / f"g{group}.pairs.json"
     if kept.exists():
         return read_json(kept, "remove it, and the pairs are decoded again", list)
     prompts, references, limits, eos = [], [], [], run.pack.index["eos"]
     for code in run.p.languages_of(group):
-        for a, b in sft_pairs(run, code, run.p.stage5_pairs):
+        pairs, n = sft_pairs(run, code, run.p.sft_pairs), run.p.stage5_pairs
+        for i in range(run.p.seed * n, (run.p.seed + 1) * n):
+            a, b = pairs[i % len(pairs)]
             for direction, source, target in ((f"en-{code}", a, b), (f"{code}-en", b, a)):
                 prompts.append(prompt(run, direction, source))
                 references.append(target.tolist())
                 limits.append(limit(run, direction, source))
     model = plain_copy(module_on(run, base_model(run, 1), saved=f"g{group}.stage4"))
-    stops = {eos, *run.pack.index["line_ends"]}
-    outputs = decode_greedily(model, prompts, limits, stops, run.pack.index["pad"], run.p.generation_batch)
+    stops, pad = {eos, *run.pack.index["line_ends"]}, run.pack.index["pad"]
+    if run.pairs == "references":
+        chosen, outputs = references, decode(model, prompts, limits, stops, pad, run.p.generation_batch)
+    else:
+        seed_everything(run.p.seed)
+        repeated = [[one for one in many for _ in range(SAMPLES)] for many in (prompts, limits)]
+        drawn = decode(model, *repeated, stops, pad, run.p.generation_batch, temperature=TEMPERATURE)
+        sorted_ = [
+            sorted(drawn[i * SAMPLES : (i + 1) * SAMPLES], key=lambda ids, to=to: chrf_of_ids(ids, to))
+            for i, to in enumerate(references)
+        ]
+        chosen, outputs = [ids[-1] for ids in sorted_], [ids[0] for ids in sorted_]
     rows, dropped = [], {"identical": 0, "empty": 0, "length": 0, "long": 0}
-    for asked, reference, output in zip(prompts, references, outputs, strict=True):
-        why = unfit(asked, reference, output, run.p.max_length)
+    for asked, better, worse in zip(prompts, chosen, outputs, strict=True):
+        why = unfit(asked, better, worse, run.p.max_length)
         if why:
             dropped[why] += 1
             continue
         row = {}
-        for side, answer in (("chosen", reference), ("rejected", output)):
+        for side, answer in (("chosen", better), ("rejected", worse)):
             row[f"{side}_input_ids"] = [*asked, *answer, eos]
             row[f"{side}_labels"] = [*[IGNORE] * len(asked), *answer, eos]
         rows.append(row)
-    run.log("pairs", group=group, considered=len(prompts), kept=len(rows), dropped=dropped)
+    run.log("pairs", group=group, kind=run.pairs, considered=len(prompts), kept=len(rows), dropped=dropped)
     kept.write_text(json.dumps(rows), encoding="utf-8")
     return rows
+
+
+def chrf_of_ids(ids: Sequence[int], reference: Sequence[int]) -> float:
+    """chrF with tokens for characters, n-grams of up to four: there is no text where a pack is run. 0 to 100."""
+    output, target = ("".join(chr(0x10000 + one) for one in some) for some in (ids, reference))
+    return CHRF(char_order=4).sentence_score(output, [target]).score
 
 
 def unfit(asked: list[int], reference: list[int], output: list[int], longest: int) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from real_base import run as realbase
-from real_base.decoding import decode_greedily, price
+from real_base.decoding import decode, price
 from real_base.preference_objectives import OBJECTIVES, method_loss
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -55,7 +56,7 @@ def test_decoding_is_generates_and_a_price_is_the_log_probability(monkeypatch, m
     model, generator = make(), torch.Generator().manual_seed(1)
     prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (3, 9, 30, 17, 5)]
     limits = [20, 25, 20, 22, 3]
-    found = decode_greedily(model, prompts, limits, {1, 7}, 0, 3)
+    found = decode(model, prompts, limits, {1, 7}, 0, 3)
     for ids, limit, mine in zip(prompts, limits, found, strict=True):
         config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=[1, 7], pad_token_id=0)
         one = torch.tensor([ids])
@@ -70,17 +71,33 @@ def test_decoding_is_generates_and_a_price_is_the_log_probability(monkeypatch, m
         assert nats == pytest.approx(expected, rel=1e-4)
 
 
+def test_sampled_tokens_have_the_probabilities_of_the_model() -> None:
+    """1,500 draws of a prompt's next token, within 5 standard deviations; at 8, for this model is very sure at 1."""
+    model, ids, n = gemma(), [2, 5, 9, 30], 1500
+    torch.manual_seed(3)
+    drawn = decode(model, [ids] * n, [1] * n, {1}, 0, 500, temperature=8.0)
+    with torch.no_grad():
+        expected = (model(input_ids=torch.tensor([ids])).logits[0, -1] / 8.0).softmax(-1)
+    # id 1 ends a row, so that it is left out of the answer
+    found = torch.bincount(torch.tensor([row[0] if row else 1 for row in drawn]), minlength=97) / n
+    spread = (expected * (1 - expected) / n).sqrt()
+    assert ((found - expected).abs() <= 5 * spread + 1 / n).all()
+    assert expected.max() < 0.9, "else greedy decoding would pass too"
+    torch.manual_seed(3)
+    assert decode(model, [ids] * n, [1] * n, {1}, 0, 500, temperature=8.0) == drawn
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("make", [gemma, llama])
 def test_replayed_decoding_is_plain_decoding(make) -> None:
     """Long enough to be recorded on a GPU; the CPU decodes the same."""
     model, generator = make(), torch.Generator().manual_seed(2)
     prompts = [[2, *torch.randint(4, 97, (n,), generator=generator).tolist()] for n in (4, 11, 25)]
-    on_cpu = decode_greedily(model, prompts, [40, 30, 40], {1}, 0, 3)
+    on_cpu = decode(model, prompts, [40, 30, 40], {1}, 0, 3)
     model.to(device())
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="a decoding step can't be recorded")
-        assert decode_greedily(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
+        assert decode(model, prompts, [40, 30, 40], {1}, 0, 3) == on_cpu
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -205,6 +222,49 @@ def test_one_form_alone_is_measured_if_asked(tiny_pack: Path, tmp_path: Path) ->
     assert not (tmp_path / "ladder-few-shot.jsonl.gz").exists()
     systems = {one["system"] for one in lines(tmp_path / "ladder-prompted.jsonl.gz")}
     assert systems == {"stage4", "stage5", "sft+"}
+
+
+def test_pairs_of_samples_have_the_best_and_the_worst_of_what_the_model_says(
+    tiny_pack: Path, tmp_path: Path
+) -> None:
+    """Against a scorer of its own: unigram to 4-gram F2 by hand. Another seed takes other sources."""
+    from real_base import tasks
+
+    def f2(ids: list[int], reference: list[int]) -> float:
+        scores = []
+        for n in range(1, 5):
+            mine, theirs = (Counter(zip(*(x[i:] for i in range(n)), strict=False)) for x in (ids, reference))
+            if not mine or not theirs:
+                continue
+            hit = (mine & theirs).total()
+            precision, recall = hit / mine.total(), hit / theirs.total()
+            scores.append((precision, recall))
+        precision, recall = np.mean(scores, axis=0)
+        return 100 * 5 * precision * recall / (4 * precision + recall) if precision + recall else 0.0
+
+    for ids, reference in (([5, 6, 7, 8], [5, 6, 9, 8]), ([5, 6], [6, 5, 7]), ([9, 9, 9], [5, 6, 7])):
+        assert tasks.chrf_of_ids(ids, reference) == pytest.approx(f2(ids, reference), abs=0.01)
+    sources = {}
+    for seed in (0, 1):
+        p = load_profile("real", **TINY | {"seed": str(seed), "sft_pairs": "6", "stage5_pairs": "3"})
+        work = tmp_path / str(seed)
+        work.mkdir()
+        run = realbase.Run(p, tiny_pack, work, work, pairs="samples")
+        tasks.save_module(run, tasks.module_on(run, tasks.base_model(run, 0)), "g6.stage4")
+        tasks.save(dict(tasks.base_model(run, 0).named_parameters()), work / "stage1.safetensors")
+        rows = tasks.pairs_of(run, 6)
+        sources[seed] = {tuple(row["chosen_input_ids"][: row["chosen_labels"].count(-100)]) for row in rows}
+        references = {
+            tuple(tasks.prompt(run, direction, source)): target.tolist()
+            for code in ("ja", "zh") for a, b in tasks.sft_pairs(run, code, 6)
+            for direction, source, target in ((f"en-{code}", a, b), (f"{code}-en", b, a))
+        }  # fmt: skip
+        for row in rows:
+            asked = row["chosen_labels"].count(-100)
+            reference = references[tuple(row["chosen_input_ids"][:asked])]
+            better, worse = (row[f"{side}_input_ids"][asked:-1] for side in ("chosen", "rejected"))
+            assert f2(better, reference) >= f2(worse, reference) - 0.01
+    assert sources[0] and sources[1] and not sources[0] & sources[1]
 
 
 def test_french_reads_as_much_in_group_2_as_in_group_4(monkeypatch, tiny_pack: Path, tmp_path: Path) -> None:

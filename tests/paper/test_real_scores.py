@@ -14,8 +14,9 @@ import sacrebleu
 from real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
 from real_base.tables import difference, real_ladder_table
 
+from xalma.evaluation.records import Record, write_records
 from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
-from xalma.paper.real_base.tables import STAGES, read_table, readable
+from xalma.paper.real_base.tables import STAGES, method_seeds, read_table, readable
 from xalma.profiles import load_profile
 
 REFERENCES = [
@@ -129,3 +130,25 @@ def test_a_file_that_was_cut_off_gives_its_whole_lines(tmp_path: Path) -> None:
     plain.write_bytes(b'{"n": 0}\n{"n": 1')
     assert read_lines_of(plain) == [{"n": 0}]
     assert np.isfinite(Drawn(1).scores(piece("a", GOOD))["bleu"]).all()
+
+
+def test_methods_over_seeds_are_means_of_differences_from_their_own_sft(tmp_path: Path) -> None:
+    """By hand: two directions, two seeds; a method that one seed lacks is left out."""
+    p = load_profile("real-cpu")
+    values = {  # folder, system: en-ja, ja-en
+        ("a", "stage4"): (10, 20), ("a", "arpo@3"): (11, 22), ("a", "stage5"): (10, 21), ("a", "dpo@3"): (1, 1),
+        ("b", "stage4"): (8, 20), ("b", "arpo@3"): (9, 22.2), ("b", "stage5"): (7, 18),
+    }  # fmt: skip
+    for (folder, system), scores in values.items():
+        records = [
+            Record("real-cpu", system, direction, metric, value * scale, 150, "")
+            for direction, value in zip(("en-ja", "ja-en"), scores, strict=True)
+            for metric, scale in (("bleu", 1), ("chrf++", 2))
+        ]
+        write_records(tmp_path / folder / "scores" / f"{system}.jsonl", records)
+    table = method_seeds([tmp_path / "a", tmp_path / "b"], p, 6)
+    assert table[["method", "rate"]].values.tolist() == [["arpo", "0.0001"], ["arpo", "0.0003"]]
+    assert table["BLEU − SFT, each seed"].tolist() == ["0.50, -1.50", "1.50, 1.60"]
+    assert table["BLEU − SFT"].tolist() == ["-0.50 ± 1.41", "1.55 ± 0.07"]
+    assert table["chrF++ − SFT"].tolist() == ["-1.00 ± 2.83", "3.10 ± 0.14"]
+    assert method_seeds([tmp_path / "nowhere"], p, 6).empty

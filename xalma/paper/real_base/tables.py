@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from xalma.evaluation.records import Record, read_records
 from xalma.evaluation.thresholds import UNNOTICED, explained, is_noticed
 from xalma.files import read_json
+from xalma.languages import ENGLISH
 from xalma.paper.ladder_tables import STAGES as STAGES
 from xalma.profiles import Profile
 
@@ -58,6 +62,40 @@ def with_unnoticed(name: str, table: pd.DataFrame) -> pd.DataFrame:
             for cell, one in zip(table[column], metrics, strict=True)
         ]
     return table
+
+
+def method_seeds(folders: Sequence[Path], p: Profile, group: int) -> pd.DataFrame:
+    """What preference methods differ by from the SFT model they start from, in runs with other pairs in another order.
+
+    folders: results/<profile> and its like, one per seed. A row per method and rate that all of them have: per metric
+    the mean over seeds and directions of the group, ± the standard deviation over seeds (n - 1), then each seed's.
+    """
+    codes = p.languages_of(group)
+    directions = [one for code in codes for one in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")]
+    by_folder = [
+        {path.stem: read_records(path) for path in (one / "scores").glob("*.jsonl")} for one in folders
+    ]
+    shared = set.intersection(*(set(one) for one in by_folder)) if by_folder else set()
+    named = {"stage5": "arpo@1", "sft+": "sft@1"}
+    runs = {name: named.get(name, name).split("@") for name in shared if "@" in named.get(name, name)}
+    rows = []
+    for name, (method, factor) in sorted(runs.items(), key=lambda one: (float(one[1][1]), one[1][0])):
+        row = {"method": method, "rate": f"{p.stage5_learning_rate * float(factor):g}"}
+        for metric in METRICS[:2]:
+            found = [
+                _mean(one[name], directions, metric) - _mean(one["stage4"], directions, metric)
+                for one in by_folder
+            ]
+            spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
+            row[f"{READABLE[metric]} − SFT"] = f"{np.mean(found):.2f}{spread}"
+            row[f"{READABLE[metric]} − SFT, each seed"] = ", ".join(f"{one:.2f}" for one in found)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean(records: Sequence[Record], directions: Sequence[str], metric: str) -> float:
+    values = {one.direction: one.value for one in records if one.metric == metric}
+    return float(np.mean([values[one] for one in directions]))
 
 
 def read_about(folder: Path) -> pd.DataFrame:
