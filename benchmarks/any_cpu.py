@@ -91,19 +91,26 @@ def markdown(found: dict[str, Any]) -> str:
     ran = {name: [row for row in found["rows"] if row["setting"] == name] for name in SETTINGS}
     ran = {name: rows for name, rows in ran.items() if rows}
     lines = [
-        "# The tests on any processor", "",
-        f"`pytest -m \"not long\"` by `python benchmarks/any_cpu.py`, on {found['hardware']['cores']} cores "
-        f"({found['hardware']['cpu']}); torch {found['versions']['torch']}.", "",
+        "# The tests on any processor",
+        "",
+        f'`pytest -m "not long"` by `python benchmarks/any_cpu.py`, on {found["hardware"]["cores"]} cores '
+        f"({found['hardware']['cpu']}); torch {found['versions']['torch']}.",
+        "",
         "| setting | environment | passed | skipped | failed | commits |",
         "| --- | --- | ---: | ---: | ---: | --- |",
-    ]  # fmt: skip
+    ]
     for name, rows in ran.items():
         sums = " | ".join(str(sum(row[kind] for row in rows)) for kind in KINDS)
         env = " ".join(f"{key}={value}" for key, value in SETTINGS[name].items())
         commits = ", ".join(sorted({f"`{row['commit'][:10]}`" for row in rows}))
         lines.append(f"| {name} | `{env}` | {sums} | {commits} |")
-    lines += ["", "Test files that were run, of those that are there:", "",
-              f"| folder | there | {' | '.join(ran)} |", f"| --- | ---: |{' ---: |' * len(ran)}"]  # fmt: skip
+    lines += [
+        "",
+        "Test files that were run, of those that are there:",
+        "",
+        f"| folder | there | {' | '.join(ran)} |",
+        f"| --- | ---: |{' ---: |' * len(ran)}",
+    ]
     for folder, there in found["test_files"].items():
         run = [sum(str(Path(row["file"]).parent) == folder for row in rows) for rows in ran.values()]
         lines.append(f"| {folder} | {there} | {' | '.join(map(str, run))} |")

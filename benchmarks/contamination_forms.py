@@ -110,9 +110,14 @@ def summary(name: str, part: pd.DataFrame) -> dict[str, object]:
     """One row of the table: shares in percent, and the language with the least found or reported."""
     shares = 100 * (part.found + part.near) / part.sentences
     total = part.sentences.sum()
-    return {"form": name, "sentences": int(total), "found %": 100 * part.found.sum() / total,
-            "reported as near %": 100 * part.near.sum() / total, "worst language": part.language[shares.idxmin()],
-            "found or reported there %": shares.min()}  # fmt: skip
+    return {
+        "form": name,
+        "sentences": int(total),
+        "found %": 100 * part.found.sum() / total,
+        "reported as near %": 100 * part.near.sum() / total,
+        "worst language": part.language[shares.idxmin()],
+        "found or reported there %": shares.min(),
+    }
 
 
 def main() -> None:
@@ -137,9 +142,13 @@ def main() -> None:
     alarms = false_alarms(root)
     print(pd.DataFrame(rows).round(2).to_string(), alarms, sep="\n")
     if options.out:
-        report = {"benchmark": "contamination_forms", "forms": rows,
-                  "by_language": frame.to_dict("records"), "false_alarms": alarms,
-                  "provenance": provenance()}  # fmt: skip
+        report = {
+            "benchmark": "contamination_forms",
+            "forms": rows,
+            "by_language": frame.to_dict("records"),
+            "false_alarms": alarms,
+            "provenance": provenance(),
+        }
         print(write_json(options.out, report))
         note = (
             f"NTREX in {len(frame.language.unique())} languages, made by `python benchmarks/contamination_forms.py`. "

@@ -99,16 +99,22 @@ def main() -> None:
         seconds["plain"].append(time.process_time() - started - built_plain)
     rates = {name: options.rows / statistics.median(found) for name, found in seconds.items()}
     report = {
-        "benchmark": "contamination_throughput", "rows": options.rows, "repeats": options.repeats, "seed": options.seed,
-        "text": "NTREX-128" if data_root() else "country names", "test_sentences": sum(map(len, sides.values())),
+        "benchmark": "contamination_throughput",
+        "rows": options.rows,
+        "repeats": options.repeats,
+        "seed": options.seed,
+        "text": "NTREX-128" if data_root() else "country names",
+        "test_sentences": sum(map(len, sides.values())),
         "characters_a_row": round(statistics.fmean(len(a) + len(b) for a, b in rows), 1),
         "rows_a_second": {name: round(rate) for name, rate in rates.items()},
         "ratio": round(rates["guard"] / rates["plain"], 2),
         "seconds": {name: [round(value, 3) for value in found] for name, found in seconds.items()},
-        "index_seconds": round(built, 3), "dropped": len(rows) - len(kept),
+        "index_seconds": round(built, 3),
+        "dropped": len(rows) - len(kept),
         "dropped_by_plain": len(rows) - len(by_plain),
-        "threads": 1, "provenance": provenance(),
-    }  # fmt: skip
+        "threads": 1,
+        "provenance": provenance(),
+    }
     print({key: report[key] for key in ("rows_a_second", "ratio", "dropped", "dropped_by_plain")})
     if options.out:
         print(write_json(options.out, report))

@@ -144,12 +144,20 @@ def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
     for (step, axis), part in _series(record):
         sizes, seconds = part["size"].tolist(), part["seconds"].tolist()
         slope = exponent(sizes, seconds)
-        rows.append({
-            "step": step, "grows": axis, "from": sizes[0], "to": sizes[-1],
-            "seconds, smallest": seconds[0], "seconds, largest": seconds[-1],
-            "times the size": sizes[-1] / sizes[0], "times the seconds": seconds[-1] / seconds[0], "exponent": slope,
-            "claim": "linear or better" if slope <= LINEAR else "worse, because: not looked into",
-        })  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "grows": axis,
+                "from": sizes[0],
+                "to": sizes[-1],
+                "seconds, smallest": seconds[0],
+                "seconds, largest": seconds[-1],
+                "times the size": sizes[-1] / sizes[0],
+                "times the seconds": seconds[-1] / seconds[0],
+                "exponent": slope,
+                "claim": "linear or better" if slope <= LINEAR else "worse, because: not looked into",
+            }
+        )
     return pd.DataFrame(rows)
 
 

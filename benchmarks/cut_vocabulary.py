@@ -78,9 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         np.load(options.pack / "kept.npy", allow_pickle=False),
     )
     record: dict[str, Any] = {
-        "what": __doc__.splitlines()[0], "vocabulary": len(kept), "of": run.pack.index["of"], "dtype": str(run.dtype),
-        "rows": [], **provenance(),
-    }  # fmt: skip
+        "what": __doc__.splitlines()[0],
+        "vocabulary": len(kept),
+        "of": run.pack.index["of"],
+        "dtype": str(run.dtype),
+        "rows": [],
+        **provenance(),
+    }
     for code in options.languages.split(","):
         for direction in (f"{code}-en", f"en-{code}"):
             record["rows"].append(compared(direction, run, cut, whole, tokenizer, kept))

@@ -88,9 +88,15 @@ def main() -> None:
     options = parser.parse_args()
     codes = json.loads((options.pack / "index.json").read_text(encoding="utf-8"))["languages"]
     p = load_profile(
-        options.profile, stage3_batch_size=options.rows, micro_batch=options.rows, block_tokens=options.block,
-        stage3_learning_rate=options.rate, lora_rank=options.rank, lora_alpha=2 * options.rank, threads=options.threads,
-    )  # fmt: skip
+        options.profile,
+        stage3_batch_size=options.rows,
+        micro_batch=options.rows,
+        block_tokens=options.block,
+        stage3_learning_rate=options.rate,
+        lora_rank=options.rank,
+        lora_alpha=2 * options.rank,
+        threads=options.threads,
+    )
     torch.set_num_threads(options.threads)
     run = Run(p, options.pack, Path(), Path())
     rows = []
@@ -99,12 +105,17 @@ def main() -> None:
     random.Random(p.seed).shuffle(rows)
     held_out, rows = rows[: options.held_out], rows[options.held_out :][: options.steps * options.rows]
     record: dict[str, Any] = {
-        "what": __doc__.splitlines()[0], **{key: run.pack.index.get(key) for key in ("base", "vocabulary")},
-        "options": {k: v for k, v in vars(options).items() if k not in ("out", "pack")}, "languages": codes,
-        "blocks": len(rows), "tokens": len(rows) * options.block,
-        "fp8_simulated": not has_products(torch.device(device())), **provenance(),
-        "precisions": {}, "relative_difference": {},
-    }  # fmt: skip
+        "what": __doc__.splitlines()[0],
+        **{key: run.pack.index.get(key) for key in ("base", "vocabulary")},
+        "options": {k: v for k, v in vars(options).items() if k not in ("out", "pack")},
+        "languages": codes,
+        "blocks": len(rows),
+        "tokens": len(rows) * options.block,
+        "fp8_simulated": not has_products(torch.device(device())),
+        **provenance(),
+        "precisions": {},
+        "relative_difference": {},
+    }
     for precision in options.precisions:
         record["precisions"][precision] = one = train_in(precision, run, rows, held_out, options)
         first = record["precisions"][options.precisions[0]]

@@ -70,10 +70,16 @@ class InTurn:
     def __init__(self, o: argparse.Namespace) -> None:
         torch.manual_seed(o.seed)
         config = LlamaConfig(
-            vocab_size=o.vocab, hidden_size=o.hidden, intermediate_size=o.intermediate, num_hidden_layers=o.layers,
-            num_attention_heads=o.heads, max_position_embeddings=max(o.prompt, o.prefill_prompt) + 2 * o.steps + 16,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )  # fmt: skip
+            vocab_size=o.vocab,
+            hidden_size=o.hidden,
+            intermediate_size=o.intermediate,
+            num_hidden_layers=o.layers,
+            num_attention_heads=o.heads,
+            max_position_embeddings=max(o.prompt, o.prefill_prompt) + 2 * o.steps + 16,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
         with torch.device(o.device):
             self.base = LlamaForCausalLM(config).to(getattr(torch, o.dtype)).eval().requires_grad_(False)
         self.layers = {n: m for n, m in self.base.named_modules() if n.rsplit(".", 1)[-1] in PROJECTIONS}
@@ -88,8 +94,10 @@ class InTurn:
         """(layer, A, B) of a group's random module, the same in every process."""
         generator = torch.Generator(self.o.device).manual_seed(self.o.seed + group)
         for name, linear in self.layers.items():
-            a, b = (linear.weight.new_empty(size) for size in ((self.o.rank, linear.in_features),
-                                                               (linear.out_features, self.o.rank)))  # fmt: skip
+            a, b = (
+                linear.weight.new_empty(size)
+                for size in ((self.o.rank, linear.in_features), (linear.out_features, self.o.rank))
+            )
             yield name, a.normal_(std=0.02, generator=generator), b.normal_(std=0.02, generator=generator)
 
     def load(self, group: int) -> None:
@@ -296,7 +304,7 @@ def generate(way: InTurn, ids: Tensor, more: dict[str, Any], n: int) -> Tensor:
     mask = torch.ones_like(ids)
     return way.generate(
         input_ids=ids, attention_mask=mask, do_sample=False, min_new_tokens=n, max_new_tokens=n, **more
-    )  # fmt: skip
+    )
 
 
 def _switched(way: InTurn, more: dict[str, Any]) -> dict[str, Any]:
@@ -395,17 +403,25 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
             read = size["base_bytes"] + (kind in ("gated", "adapter_names")) * n * size["module_bytes"]
             ratios = [run["readable_bytes"] / read for run in runs if run["readable_bytes"]]
             rate = statistics.median(run["rate"] for run in runs)
-            rows.append({
-                "way": kind, "groups": n,
-                "prefill_tokens_per_s": o.prefill_rows * o.prefill_prompt / seconds["prefill"],
-                "decode_tokens_per_s": o.batch / seconds["decode_step"],
-                "first_token_ms": 1e3 * seconds["first_token"], "step_ms": 1e3 * seconds["decode_step"],
-                "forward_step_ms": 1e3 * seconds["forward_step"],
-                **({"recording_ms": 1e3 * seconds["recording"]} if kind in ("replayed", "gated") and cuda else {}),
-                "floor_ms": 1e3 * read / rate if ratios else None,
-                "times_floor": statistics.median(ratios) if ratios else None,
-                "peak_mib": statistics.median(run["peak_mib"] for run in runs),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "way": kind,
+                    "groups": n,
+                    "prefill_tokens_per_s": o.prefill_rows * o.prefill_prompt / seconds["prefill"],
+                    "decode_tokens_per_s": o.batch / seconds["decode_step"],
+                    "first_token_ms": 1e3 * seconds["first_token"],
+                    "step_ms": 1e3 * seconds["decode_step"],
+                    "forward_step_ms": 1e3 * seconds["forward_step"],
+                    **(
+                        {"recording_ms": 1e3 * seconds["recording"]}
+                        if kind in ("replayed", "gated") and cuda
+                        else {}
+                    ),
+                    "floor_ms": 1e3 * read / rate if ratios else None,
+                    "times_floor": statistics.median(ratios) if ratios else None,
+                    "peak_mib": statistics.median(run["peak_mib"] for run in runs),
+                }
+            )
     logits = {
         kind: {n: torch.tensor(counts[n]["logits"]) for n in (1, 8)} for kind, counts in rounds[0].items()
     }
@@ -428,22 +444,43 @@ def make_record(
         "command": command_line(["python", *sys.argv]),
         "options": {name: value for name, value in vars(o).items() if name != "out"},
         "bandwidth_gb_per_s": [rate / 1e9 for rate in rates],
-        "others_share_of_busy_time": [{kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs],
+        "others_share_of_busy_time": [
+            {kind: round(share, 3) for kind, (_, share) in one.items()} for one in runs
+        ],
         **summary(rounds, o),
-        "runs": [{kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in counts.items()}
-                  for found, _ in one.values() for kind, counts in found.items()} for one in runs],
+        "runs": [
+            {
+                kind: {n: {k: v for k, v in run.items() if k != "logits"} for n, run in counts.items()}
+                for found, _ in one.values()
+                for kind, counts in found.items()
+            }
+            for one in runs
+        ],
         **provenance(),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write; without it, print only")
     defaults = {
-        "batch": 8, "prompt": 64, "steps": 8, "repeats": 1, "rounds": 1, "layers": 6, "hidden": 768, "heads": 12,
-        "intermediate": 2048, "vocab": 4096, "rank": 512, "seed": 0, "threads": torch.get_num_threads(),
-        "bandwidth_mib": 8192 if torch.cuda.is_available() else 1024, "prefill_rows": 0, "prefill_prompt": 0,
-    }  # fmt: skip
+        "batch": 8,
+        "prompt": 64,
+        "steps": 8,
+        "repeats": 1,
+        "rounds": 1,
+        "layers": 6,
+        "hidden": 768,
+        "heads": 12,
+        "intermediate": 2048,
+        "vocab": 4096,
+        "rank": 512,
+        "seed": 0,
+        "threads": torch.get_num_threads(),
+        "bandwidth_mib": 8192 if torch.cuda.is_available() else 1024,
+        "prefill_rows": 0,
+        "prefill_prompt": 0,
+    }
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     cuda = torch.cuda.is_available()

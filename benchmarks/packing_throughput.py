@@ -152,9 +152,13 @@ def measured(way: str, path: Path, tokenizer_folder: Path, processes_: int, hygi
         raise SystemExit(f"{' '.join(command)} failed")
     shutil.rmtree(out)
     return found | {
-        "way": way, "hygiene": hygiene, "processes": processes_, "seconds_with_start": time.perf_counter() - started,
-        "tokens_per_second": found["tokens"] / found["seconds"], "peak_memory_mib": round(peak),
-    }  # fmt: skip
+        "way": way,
+        "hygiene": hygiene,
+        "processes": processes_,
+        "seconds_with_start": time.perf_counter() - started,
+        "tokens_per_second": found["tokens"] / found["seconds"],
+        "peak_memory_mib": round(peak),
+    }
 
 
 def main() -> None:

@@ -102,19 +102,33 @@ def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namesp
         model = module_on_base(rank, options)
     else:
         model = build_llama(
-            tokenizer, hidden_size=options.hidden, layers=options.layers, heads=options.heads,
-            max_positions=options.max_length, seed=options.seed,
-        )  # fmt: skip
+            tokenizer,
+            hidden_size=options.hidden,
+            layers=options.layers,
+            heads=options.heads,
+            max_positions=options.max_length,
+            seed=options.seed,
+        )
     cuda = torch.cuda.is_available()
     config, trainer = (CPOConfig, CPOTrainer) if kind == "trl" else (ARPOConfig, ARPOTrainer)
     arguments = config(
-        output_dir=folder, per_device_train_batch_size=options.batch_size, max_steps=options.steps,
-        max_length=options.max_length, learning_rate=1e-4, seed=options.seed, bf16=cuda,
-        use_cpu=not cuda, gradient_checkpointing=bool(rank), gradient_checkpointing_kwargs={"use_reentrant": False},
-        remove_unused_columns=False, report_to=[],
-        save_strategy="no", logging_steps=10, disable_tqdm=True,
+        output_dir=folder,
+        per_device_train_batch_size=options.batch_size,
+        max_steps=options.steps,
+        max_length=options.max_length,
+        learning_rate=1e-4,
+        seed=options.seed,
+        bf16=cuda,
+        use_cpu=not cuda,
+        gradient_checkpointing=bool(rank),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        remove_unused_columns=False,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=10,
+        disable_tqdm=True,
         **({"clamp_min": 1.0} if kind == "xalma" else {}),
-    )  # fmt: skip
+    )
     data = datasets.Dataset.from_list(rows)
     made = in_order(trainer)(model, arguments, train_dataset=data, processing_class=tokenizer)
     made.remove_callback(PrinterCallback)
@@ -124,10 +138,16 @@ def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namesp
 def module_on_base(rank: int, options: argparse.Namespace) -> torch.nn.Module:
     """A module on a frozen base of LLaMA's shape and random weights, in bfloat16 on a GPU."""
     config = LlamaConfig(
-        vocab_size=options.vocab, hidden_size=options.hidden, num_hidden_layers=options.layers,
-        intermediate_size=-(-options.hidden * 8 // 3 // 32) * 32, num_attention_heads=options.heads,
-        max_position_embeddings=options.max_length, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=options.vocab,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        intermediate_size=-(-options.hidden * 8 // 3 // 32) * 32,
+        num_attention_heads=options.heads,
+        max_position_embeddings=options.max_length,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     torch.manual_seed(options.seed)
     cuda = torch.cuda.is_available()
     with torch.device("cuda" if cuda else "cpu"):

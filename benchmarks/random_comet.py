@@ -35,9 +35,17 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def write_encoder(
-    folder: str | Path, texts: Sequence[str], *, vocab: int = 2000, hidden: int = 32, layers: int = 2, heads: int = 2,
-    positions: int = 514, spread: float = 0.02, xl: bool = False,
-) -> Path:  # fmt: skip
+    folder: str | Path,
+    texts: Sequence[str],
+    *,
+    vocab: int = 2000,
+    hidden: int = 32,
+    layers: int = 2,
+    heads: int = 2,
+    positions: int = 514,
+    spread: float = 0.02,
+    xl: bool = False,
+) -> Path:
     """Configuration and tokenizer of an XLM-R in `folder`; wordpieces learnt from `texts`.
 
     spread: standard deviation of its weights, 0.02 as in XLM-R.
@@ -55,9 +63,15 @@ def write_encoder(
     )
     wrapped = XLMRobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=positions - 2)
     config = (XLMRobertaXLConfig if xl else XLMRobertaConfig)(
-        vocab_size=len(wrapped), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=positions, initializer_range=spread, type_vocab_size=1,
-    )  # fmt: skip
+        vocab_size=len(wrapped),
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=positions,
+        initializer_range=spread,
+        type_vocab_size=1,
+    )
     wrapped.save_pretrained(folder)
     config.save_pretrained(folder)
     return Path(folder)

@@ -111,26 +111,35 @@ def run_tests(path: Path, work: Path) -> dict[str, Any]:
     held.subtract(name for name, _ in bad)
     about = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
     return {
-        "name": path.stem, "title": path.stem.removeprefix("test_").replace("_", " ").capitalize(), "about": about,
-        "tried": len(cases) - skipped, "held": len(cases) - skipped - len(bad), "skipped": skipped,
+        "name": path.stem,
+        "title": path.stem.removeprefix("test_").replace("_", " ").capitalize(),
+        "about": about,
+        "tried": len(cases) - skipped,
+        "held": len(cases) - skipped - len(bad),
+        "skipped": skipped,
         "held of each kind": {name.removeprefix("test_").replace("_", " "): n for name, n in held.items()},
         "failed": [f"{name}: {case.get('name')}" for name, case in bad],
         "seconds": round(time.perf_counter() - started),
-    }  # fmt: skip
+    }
 
 
 def markdown(found: dict[str, Any]) -> str:
     """The report: a table of all harnesses, then what each does and its counts."""
     hardware, versions = found["hardware"], found["versions"]
     lines = [
-        "# Reliability", "",
+        "# Reliability",
+        "",
         f"Made by `{found['command']}`, seed {found['seed']}, commit `{found['commit']}`, on {hardware['cores']} cores "
         f"({hardware['cpu']}, {hardware['memory_gib']} GiB); Python {versions['python']}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}, peft {versions['peft']}.", "",
-        "| what | tried | held | seconds | commit |", "| --- | ---: | ---: | ---: | --- |",
-        *(f"| {part['title']} | {part['tried']} | {part['held']} | {part['seconds']} | `{part['commit'][:10]}` |"
-          for part in found["parts"]),
-    ]  # fmt: skip
+        f"transformers {versions['transformers']}, peft {versions['peft']}.",
+        "",
+        "| what | tried | held | seconds | commit |",
+        "| --- | ---: | ---: | ---: | --- |",
+        *(
+            f"| {part['title']} | {part['tried']} | {part['held']} | {part['seconds']} | `{part['commit'][:10]}` |"
+            for part in found["parts"]
+        ),
+    ]
     for part in found["parts"]:
         lines += ["", f"## {part['title']}", "", part["about"], ""]
         counts = {k: v for k, v in part.items() if isinstance(v, int) and k != "seconds"}

@@ -226,8 +226,7 @@ def training(bench: Bench, size: Size) -> Callable[[], Any]:
     def run() -> None:
         for model in models:
             p = TINY.but(threads=torch.get_num_threads())
-            train(model, rows, p, p.stage(2), steps=steps, seed=0, pad_token_id=0,
-                  label="training")  # fmt: skip
+            train(model, rows, p, p.stage(2), steps=steps, seed=0, pad_token_id=0, label="training")
 
     return run
 
@@ -311,10 +310,16 @@ def measure(bench: Bench, step: str, axis: str, repeats: int) -> list[dict[str, 
             run()
             found[n].append((time.perf_counter() - started, time.process_time() - used))
     return [
-        {"step": step, "axis": axis, "size": n, "seconds": min(taken)[0], "cpu_seconds": min(taken)[1],
-         "seconds_of_runs": [seconds for seconds, _ in taken]}
+        {
+            "step": step,
+            "axis": axis,
+            "size": n,
+            "seconds": min(taken)[0],
+            "cpu_seconds": min(taken)[1],
+            "seconds_of_runs": [seconds for seconds, _ in taken],
+        }
         for n, taken in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -357,9 +362,11 @@ def main() -> None:
         "what": __doc__.splitlines()[0],
         "options": {name: value for name, value in vars(o).items() if name != "out"},
         "text": "NTREX-128, halves put together anew",
-        "amounts": asdict(bench.amounts), "seconds_in_all": round(time.perf_counter() - started),
-        "rows": rows, **provenance(),
-    }  # fmt: skip
+        "amounts": asdict(bench.amounts),
+        "seconds_in_all": round(time.perf_counter() - started),
+        "rows": rows,
+        **provenance(),
+    }
     print(scaling_sentence(record))
     if o.out:
         write_json(o.out, record)

@@ -124,16 +124,26 @@ def main() -> None:
         gap = max(abs(ours[key] - value) for key, value in bleu.items())
     scaled = other * len(wanted) / len(some)
     report = {
-        "benchmark": "scoring_throughput", "directions": len(wanted), "systems": SYSTEMS, "segments": LINES,
-        "metrics": ["bleu", "chrf++"], "resamples": 1000,
+        "benchmark": "scoring_throughput",
+        "directions": len(wanted),
+        "systems": SYSTEMS,
+        "segments": LINES,
+        "metrics": ["bleu", "chrf++"],
+        "resamples": 1000,
         "text": "NTREX-128, worsened" if data_root() else "country names",
-        "workers": options.workers, "seed": options.seed,
-        "seconds": {"first": round(seconds[0], 1), "statistics kept": round(seconds[1], 1),
-                    "sacreBLEU, one process, scaled": round(scaled, 1)},
+        "workers": options.workers,
+        "seed": options.seed,
+        "seconds": {
+            "first": round(seconds[0], 1),
+            "statistics kept": round(seconds[1], 1),
+            "sacreBLEU, one process, scaled": round(scaled, 1),
+        },
         "sacrebleu_timed_on": {"directions": some, "seconds": round(other, 1)},
-        "ratio": round(scaled / seconds[0], 2), "largest_difference_in_bleu": float(f"{gap:.3g}"),
-        "worker_seconds": round(seconds[0] * options.workers, 1), "provenance": provenance(),
-    }  # fmt: skip
+        "ratio": round(scaled / seconds[0], 2),
+        "largest_difference_in_bleu": float(f"{gap:.3g}"),
+        "worker_seconds": round(seconds[0] * options.workers, 1),
+        "provenance": provenance(),
+    }
     print(
         {
             key: report[key]

@@ -93,10 +93,17 @@ def make_base(shape: str, kind: str, options: argparse.Namespace) -> torch.nn.Mo
         return model.to("cuda" if torch.cuda.is_available() else "cpu")
     hidden, layers, heads, inner, vocabulary, _ = SHAPES[shape]
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=4096, tie_word_embeddings=shape == "tiny",
-        bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=shape == "tiny",
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     torch.manual_seed(options.seed)
     cuda = torch.cuda.is_available()
     n = sum(hidden * (4 * hidden + 3 * inner) for _ in range(layers)) + 2 * vocabulary * hidden
@@ -160,9 +167,13 @@ def profile(system: str, kind: str, options: argparse.Namespace) -> Profile:
     stage = {"stage4_batch_size": options.batch, "stage4_learning_rate": 1e-4, "stage4_schedule": "constant"}
     names, micro = parsed(system)
     p = TINY.but(
-        micro_batch=min(micro or options.micro, options.batch), gradient_checkpointing=options.gradient_checkpointing,
-        warmup_ratio=0.0, threads=options.threads, dtype="float32" if kind == "full" else "bfloat16", **stage,
-    )  # fmt: skip
+        micro_batch=min(micro or options.micro, options.batch),
+        gradient_checkpointing=options.gradient_checkpointing,
+        warmup_ratio=0.0,
+        threads=options.threads,
+        dtype="float32" if kind == "full" else "bfloat16",
+        **stage,
+    )
     for name in names:
         p = p.but(**SYSTEMS[name])
     return p
@@ -227,14 +238,28 @@ def run_trainer(
     cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=options.warmup + options.steps, per_device_train_batch_size=p.micro_batch,
-            gradient_accumulation_steps=options.batch // p.micro_batch, learning_rate=p.stage4_learning_rate,
-            lr_scheduler_type="constant", weight_decay=p.weight_decay, max_grad_norm=p.clip_norm,
-            adam_beta2=p.adam_beta2, optim="adamw_torch_fused", bf16=mixed_precision() and not plain, use_cpu=not cuda,
-            gradient_checkpointing=p.gradient_checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False},
-            logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=cuda, seed=options.seed,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=options.warmup + options.steps,
+            per_device_train_batch_size=p.micro_batch,
+            gradient_accumulation_steps=options.batch // p.micro_batch,
+            learning_rate=p.stage4_learning_rate,
+            lr_scheduler_type="constant",
+            weight_decay=p.weight_decay,
+            max_grad_norm=p.clip_norm,
+            adam_beta2=p.adam_beta2,
+            optim="adamw_torch_fused",
+            bf16=mixed_precision() and not plain,
+            use_cpu=not cuda,
+            gradient_checkpointing=p.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=cuda,
+            seed=options.seed,
+        )
 
         class InOrder(Trainer):
             def _get_train_sampler(self, *_: Any) -> Any:
@@ -283,10 +308,14 @@ def measured(model: torch.nn.Module, system: str, case: Case, options: argparse.
     # the peak of a process on a CPU is not that of its last run
     peak = _peak_mib() - (0 if cuda else before) if cuda or not options.one_process else None
     return {
-        "tokens_per_s": rate, "model_flops": rate * flops_per_token(n - n_trained, n_trained, layers, hidden, length),
-        "peak_mib": peak, "seconds": clock.seconds, "warmup_seconds": clock.warmup_seconds, "losses": losses,
+        "tokens_per_s": rate,
+        "model_flops": rate * flops_per_token(n - n_trained, n_trained, layers, hidden, length),
+        "peak_mib": peak,
+        "seconds": clock.seconds,
+        "warmup_seconds": clock.warmup_seconds,
+        "losses": losses,
         "micro": p.micro_batch,
-    }  # fmt: skip
+    }
 
 
 def ceiling(options: argparse.Namespace) -> float:
@@ -379,8 +408,11 @@ def line(row: dict[str, Any]) -> str:
     name = " ".join(str(row[key]) for key in ("shape", "kind", "data", "length", "system"))
     if "skipped" in row:
         return f"{name} skipped: {row['skipped']}"
-    faster = [f"{key.removesuffix('_times_as_fast')} {value:.2f} × as fast" for key, value in row.items()
-              if key.endswith("_times_as_fast")]  # fmt: skip
+    faster = [
+        f"{key.removesuffix('_times_as_fast')} {value:.2f} × as fast"
+        for key, value in row.items()
+        if key.endswith("_times_as_fast")
+    ]
     share = f"{row['utilisation_of_ceiling']:.0%} of the ceiling"
     memory = [f"{row['peak_mib']:,.0f} MiB"] if row["peak_mib"] is not None else []
     return ", ".join([f"{name} {row['tokens_per_s']:,.0f} tokens/s", *memory, share, *faster])

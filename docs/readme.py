@@ -104,9 +104,11 @@ def _large_lines(folder: Path, group: int) -> list[str]:
         f"{_bleu(ladder.cells, 'stage3')}, and {_percent(ladder.cells, 'stage3')} % of the continuations state the "
         f"facts of their source; after SFT BLEU {_bleu(ladder.answers, FULL_CHAIN)} and "
         f"{_percent(ladder.answers, FULL_CHAIN)} %.",
-        *(f"{line[:2]}With more text: {line[2].lower()}{line[3:]}"
-          for line in ladder.without({"stage 1": "no-stage1"}) + ladder.text_bits({"stage2": "stage1"})),
-    ]  # fmt: skip
+        *(
+            f"{line[:2]}With more text: {line[2].lower()}{line[3:]}"
+            for line in ladder.without({"stage 1": "no-stage1"}) + ladder.text_bits({"stage2": "stage1"})
+        ),
+    ]
 
 
 def _sharing_lines(folder: Path) -> list[str]:

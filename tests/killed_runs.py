@@ -32,9 +32,16 @@ KINDS = ("full, packed", "module, rows", "module, pairs")
 
 def profile():
     return TINY.but(
-        threads=1, mixed_precision="off", stage1_batch_size=4, stage4_batch_size=4, micro_batch=2, block_tokens=32,
-        stage5_batch_size=4, checkpoint_steps=EVERY, warmup_ratio=0.2,
-    )  # fmt: skip
+        threads=1,
+        mixed_precision="off",
+        stage1_batch_size=4,
+        stage4_batch_size=4,
+        micro_batch=2,
+        block_tokens=32,
+        stage5_batch_size=4,
+        checkpoint_steps=EVERY,
+        warmup_ratio=0.2,
+    )
 
 
 def texts(code: str) -> list[str]:

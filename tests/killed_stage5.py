@@ -89,8 +89,16 @@ def main(run_dir: Path, folder: Path, n_seeds: int) -> None:
         starts = [start(p, batch=batch), *(start(p, step=step) for step in steps), start(p)]
         left = [f.name for f in stages.stage_folder(p, 5, GROUP).parent.iterdir()]
         killed, decoded = zip(*starts, strict=True)
-        found.append({"killed": killed, "decoded": decoded, "expected": [batch, *unbroken_batches(p), 0, 0],
-                      "same": outcome(p) == unbroken, "left": left, "steps": steps})  # fmt: skip
+        found.append(
+            {
+                "killed": killed,
+                "decoded": decoded,
+                "expected": [batch, *unbroken_batches(p), 0, 0],
+                "same": outcome(p) == unbroken,
+                "left": left,
+                "steps": steps,
+            }
+        )
     print(json.dumps(found))
 
 

@@ -62,9 +62,15 @@ def test_a_card_has_the_hubs_form(card):
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "langs"),
-    [("ntrex", ["da", "zh"]), ("bibles", ["uk"]), ("mozilla", ["af", "ja"]), ("udhr", ["ne"]), ("wmt", ["is"]),
-     ("flores-200", ["cs"])],
-)  # fmt: skip
+    [
+        ("ntrex", ["da", "zh"]),
+        ("bibles", ["uk"]),
+        ("mozilla", ["af", "ja"]),
+        ("udhr", ["ne"]),
+        ("wmt", ["is"]),
+        ("flores-200", ["cs"]),
+    ],
+)
 def test_measured_lines_are_current(name, langs):
     """Some languages of each: all would take two minutes. `make cards` writes them anew."""
     text, corpus = card_path(name).read_text(encoding="utf-8"), open_whole(MEASURED[name])

@@ -200,12 +200,25 @@ def test_a_module_may_serve_other_languages_than_its_groups():
 
 def test_values_by_prefix():
     assert set(TINY.values("arpo_")) == {
-        "arpo_eta", "arpo_eta_scale", "arpo_beta", "arpo_detach_penalty", "arpo_nll_weight"
-    }  # fmt: skip
+        "arpo_eta",
+        "arpo_eta_scale",
+        "arpo_beta",
+        "arpo_detach_penalty",
+        "arpo_nll_weight",
+    }
     assert set(TINY.values("seed", "mixing", "arpo_eta", "test")) == {
-        "seed", "mixing", "mixing_temperature", "mixing_shares", "mixing_cap", "mixing_exhausted", "mixing_blocks",
-        "arpo_eta", "arpo_eta_scale", "test_id", "test_pairs"
-    }  # fmt: skip
+        "seed",
+        "mixing",
+        "mixing_temperature",
+        "mixing_shares",
+        "mixing_cap",
+        "mixing_exhausted",
+        "mixing_blocks",
+        "arpo_eta",
+        "arpo_eta_scale",
+        "test_id",
+        "test_pairs",
+    }
     assert TINY.values() == {f.name: getattr(TINY, f.name) for f in fields(Profile)}
 
 

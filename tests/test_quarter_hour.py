@@ -58,9 +58,13 @@ def test_a_step_that_ends_badly_leaves_its_results_and_the_next_ones_run(tmp_pat
     found = run(tmp_path, "4", "5", "3", "9", "10", PYTHON=stub, LIMIT_4="3", TRANSFORMERS="4.57.6")
     found = run(tmp_path, "11", PYTHON=stub, TRANSFORMERS="5.17.0")
     assert [(one["step"], one["result"]) for one in found] == [
-        ("13b-512", "stopped"), ("13b-2048", "failed"), ("real", "skipped"), ("7b-arpo", "done"), ("comet", "skipped"),
+        ("13b-512", "stopped"),
+        ("13b-2048", "failed"),
+        ("real", "skipped"),
+        ("7b-arpo", "done"),
+        ("comet", "skipped"),
         ("decode", "skipped"),
-    ]  # fmt: skip
+    ]
     last = {one["step"]: one["last"] for one in found}
     assert last["13b-2048"] == "Error: out of memory" and last["7b-arpo"] == "well"
     assert last["real"].startswith("skipped: no pack") and last["decode"].startswith(
@@ -141,14 +145,37 @@ def test_a_training_that_fails_is_a_row_that_says_why_and_each_is_written_at_onc
         if system == "stored@4":
             raise MemoryError("no room\nfor it")
         rate = {"xalma": 300.0, "trainer": 200.0}[system]
-        return {"tokens_per_s": rate, "model_flops": 1.0, "peak_mib": None, "seconds": 1.0, "warmup_seconds": 1.0,
-                "losses": [2.0], "micro": 1}  # fmt: skip
+        return {
+            "tokens_per_s": rate,
+            "model_flops": 1.0,
+            "peak_mib": None,
+            "seconds": 1.0,
+            "warmup_seconds": 1.0,
+            "losses": [2.0],
+            "micro": 1,
+        }
 
     monkeypatch.setattr(benchmark, "measure", measure)
     monkeypatch.setattr(benchmark, "ceiling", lambda _: 4.0)
     systems = ["stored@4", "xalma", "trainer"]
-    monkeypatch.setattr(sys, "argv", ["", "--one-process", "--repeats", "1", "--kinds", "adapter", "--rows", "packed:8",
-                                      "--systems", *systems, "--out", str(out)])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "",
+            "--one-process",
+            "--repeats",
+            "1",
+            "--kinds",
+            "adapter",
+            "--rows",
+            "packed:8",
+            "--systems",
+            *systems,
+            "--out",
+            str(out),
+        ],
+    )
     benchmark.main()
     assert before == [systems[:n] for n in range(3)]
     failed, ours, theirs = json.loads(out.read_text())["rows"]

@@ -277,13 +277,21 @@ def test_a_recorded_command_names_no_private_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(checkout)
     monkeypatch.setenv("XALMA_DATA", str(tmp_path / "link"))
     given = {
-        "score": "score", "a=b/c": "a=b/c", "http://localhost:8000/v1": "http://localhost:8000/v1",
-        f"{data}/wmt/wmt24": "$XALMA_DATA/wmt/wmt24", "../my data/wmt/wmt24": "$XALMA_DATA/wmt/wmt24",
-        f"{tmp_path}/link/wmt/{{direction}}.txt": "$XALMA_DATA/'wmt/{direction}.txt'", str(data): "$XALMA_DATA",
-        f"{checkout}/runs/a b": "'runs/a b'", "runs/a b": "'runs/a b'", "results/new": "results/new",
-        f"--results={checkout}/results": "--results=results", f"comet22={data}/m": "comet22=$XALMA_DATA/m",
-        str(other): f"'{other}'", "$HOME/x": "'$HOME/x'",
-    }  # fmt: skip
+        "score": "score",
+        "a=b/c": "a=b/c",
+        "http://localhost:8000/v1": "http://localhost:8000/v1",
+        f"{data}/wmt/wmt24": "$XALMA_DATA/wmt/wmt24",
+        "../my data/wmt/wmt24": "$XALMA_DATA/wmt/wmt24",
+        f"{tmp_path}/link/wmt/{{direction}}.txt": "$XALMA_DATA/'wmt/{direction}.txt'",
+        str(data): "$XALMA_DATA",
+        f"{checkout}/runs/a b": "'runs/a b'",
+        "runs/a b": "'runs/a b'",
+        "results/new": "results/new",
+        f"--results={checkout}/results": "--results=results",
+        f"comet22={data}/m": "comet22=$XALMA_DATA/m",
+        str(other): f"'{other}'",
+        "$HOME/x": "'$HOME/x'",
+    }
     assert [command_line([word]) for word in given] == list(given.values())
     line = command_line(["xalma", *given])
     again = subprocess.run(

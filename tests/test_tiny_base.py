@@ -19,8 +19,16 @@ from xalma.profiles import load_profile
 
 @pytest.fixture(scope="module")
 def p():
-    return load_profile("tiny-base", threads=1, stage1_tokens=128 * 8 * 4, stage1_batch_size=8, micro_batch=8,
-                        groups="6", only_languages="et,zh", vocab_size=400)  # fmt: skip
+    return load_profile(
+        "tiny-base",
+        threads=1,
+        stage1_tokens=128 * 8 * 4,
+        stage1_batch_size=8,
+        micro_batch=8,
+        groups="6",
+        only_languages="et,zh",
+        vocab_size=400,
+    )
 
 
 def test_all_languages_have_a_share_and_english_most():

@@ -16,8 +16,10 @@ from xalma.runtime import REPOSITORY
 def test_golden_table_keeps_printed_and_ours_in_rows_of_their_own():
     values = {("ALMA-13B-LoRA", "en-de"): 31.40, ("ALMA-13B-LoRA", "de-en"): 31.0, ("Other", "en-de"): 1.0,
               ("Other", "de-en"): 2.0}  # fmt: skip
-    made = pd.DataFrame([(*key, "bleu", value) for key, value in values.items()],
-                        columns=["system", "direction", "metric", "value"])  # fmt: skip
+    made = pd.DataFrame(
+        [(*key, "bleu", value) for key, value in values.items()],
+        columns=["system", "direction", "metric", "value"],
+    )
     rows = {row[0]: [cell.text for cell in row[1:]] for row in golden_table(made, "c").rows}
     assert rows["ALMA-13B-LoRA, printed"][0] == published_bleu("ALMA-13B-LoRA", "en-de")[0] == "31.47"
     assert rows["ALMA-13B-LoRA, scored here"][0] == "31.40" and rows["difference"][0] == "-0.07"
@@ -41,10 +43,10 @@ def test_what_was_scored_and_why_not(tmp_path):
     head = "system,direction,metric,value,low,high,half_width,n,signature\n"
     for (place, over), rows in {
         ("wmt/wmt24", "documents"): "a,en-de,bleu,1,0,2,1,3,s\nb,en-de,bleu,1,0,2,1,3,s\n"
-                                    "a,en-de,comet22,,,,,3,not scored\n",
+        "a,en-de,comet22,,,,,3,not scored\n",
         ("apertium/ntrex", "segments"): "apertium,en-es,bleu,1,0,2,1,3,s\napertium,es-en,bleu,1,0,2,1,3,s\n",
         ("wmt/documents/ntrex", "documents"): "apertium,es-en,bleu,1,0,2,1,3,s\n",
-    }.items():  # fmt: skip
+    }.items():
         write_atomically(tmp_path / place / "intervals.csv", head + rows)
         write_json(tmp_path / place / "run.json", {"resample": over})
     checks = "system,direction,off-target %\na,en-de,0\nb,en-de,1\n"
@@ -54,8 +56,9 @@ def test_what_was_scored_and_why_not(tmp_path):
     columns = ["outputs scored", "in directions", "systems", "intervals over", "why not"]
     answers = {
         (row["test set"], metric): row[columns].tolist()
-        for _, row in found.iterrows() for metric in row["metrics"].split("; ")
-    }  # fmt: skip
+        for _, row in found.iterrows()
+        for metric in row["metrics"].split("; ")
+    }
     assert len(answers) == len(COVERED) * (len(FILE_METRICS) + 2), "each metric once per set"
     assert answers["wmt24", "BLEU"] == [2, 1, "a, b", "documents", ""]
     assert answers["wmt24", OFF_TARGET] == [2, 1, "a, b", "", ""]

@@ -34,11 +34,20 @@ def trained_sentencepiece(**options) -> sentencepiece.SentencePieceProcessor:
     """A SentencePiece BPE with bytes, like LLaMA's and Gemma's: no normalising, blanks kept."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=out, model_type="bpe", vocab_size=420, byte_fallback=True,
-        pad_id=3, normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False,
-        allow_whitespace_only_pieces=True, split_digits=True, minloglevel=2,
+        sentence_iterator=iter(LINES),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=420,
+        byte_fallback=True,
+        pad_id=3,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        minloglevel=2,
         **{"add_dummy_prefix": False, "user_defined_symbols": ["▁▁", "<b>"]} | options,
-    )  # fmt: skip
+    )
     return sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())
 
 
@@ -47,9 +56,15 @@ def tiny_model(kind: str, vocab_size: int) -> PreTrainedModel:
     model_type, more = KINDS[kind]
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        model_type, vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-        max_position_embeddings=128, **UNDERSTOOD, **more,
-    )  # fmt: skip
+        model_type,
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        max_position_embeddings=128,
+        **UNDERSTOOD,
+        **more,
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for weight in model.parameters():  # norms too: all ones would hide that they are read
@@ -70,9 +85,15 @@ def write_gguf(
     writer = GGUFWriter(file, kind)
     config = model.config
     for name, value in {
-        "context_length": 128, "embedding_length": 32, "block_count": 3, "feed_forward_length": 48,
-        "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 8, "attention.value_length": 8,
-    }.items():  # fmt: skip
+        "context_length": 128,
+        "embedding_length": 32,
+        "block_count": 3,
+        "feed_forward_length": 48,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "attention.key_length": 8,
+        "attention.value_length": 8,
+    }.items():
         writer.add_uint32(f"{kind}.{name}", value)
     writer.add_float32(f"{kind}.rope.freq_base", UNDERSTOOD["rope_theta"])
     writer.add_float32(f"{kind}.attention.layer_norm_rms_epsilon", config.rms_norm_eps)

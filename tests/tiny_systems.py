@@ -105,9 +105,16 @@ def llama_tokenizer(folder: Path) -> LlamaTokenizer:
 def llama_config(tokenizer: object, **more: object) -> LlamaConfig:
     """Two layers, 32 wide."""
     return LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=1024, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, **more,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **more,
+    )
 
 
 def llama(folder: Path) -> None:
@@ -124,9 +131,12 @@ def llama3(folder: Path) -> None:
         single=f"{names[0]} $A", special_tokens=[(names[0], 0)]
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=names[0], eos_token=names[4], chat_template=LLAMA3_TURNS,
+        tokenizer_object=inner,
+        bos_token=names[0],
+        eos_token=names[4],
+        chat_template=LLAMA3_TURNS,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     model = lively(LlamaForCausalLM(llama_config(tokenizer, num_key_value_heads=2)))
     model.generation_config.eos_token_id = [1, 4]
     _save(folder, model, tokenizer)
@@ -139,8 +149,17 @@ def bloom_tokenizer() -> BloomTokenizerFast:
 
 def bloom_config(tokenizer: object, **more: object) -> BloomConfig:
     """Two layers, 32 wide."""
-    return BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2,
-                       pad_token_id=3, tie_word_embeddings=False, **more)  # fmt: skip
+    return BloomConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=3,
+        tie_word_embeddings=False,
+        **more,
+    )
 
 
 def bloom(folder: Path) -> None:
@@ -154,14 +173,26 @@ def cohere(folder: Path) -> None:
     names = ["<PAD>", "<UNK>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
              "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"]  # fmt: skip
     tokenizer = CohereTokenizerFast(
-        tokenizer_object=byte_level(names), pad_token="<PAD>", bos_token="<BOS_TOKEN>", unk_token="<UNK>",
-        eos_token="<|END_OF_TURN_TOKEN|>", chat_template=COHERE_TURNS,
-    )  # fmt: skip
+        tokenizer_object=byte_level(names),
+        pad_token="<PAD>",
+        bos_token="<BOS_TOKEN>",
+        unk_token="<UNK>",
+        eos_token="<|END_OF_TURN_TOKEN|>",
+        chat_template=COHERE_TURNS,
+    )
     config = CohereConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=1024, pad_token_id=0, bos_token_id=2, eos_token_id=5, logit_scale=0.5,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=5,
+        logit_scale=0.5,
         tie_word_embeddings=False,
-    )  # fmt: skip
+    )
     _save(folder, lively(CohereForCausalLM(config)), tokenizer)
 
 
@@ -186,9 +217,14 @@ def nllb_moe(folder: Path) -> None:
     """NLLB-200-54B: every second layer a mixture of experts, none of them ever full."""
     tokenizer = nllb_tokenizer(folder)
     config = NllbMoeConfig(
-        vocab_size=len(tokenizer), num_experts=4, expert_capacity=64, encoder_sparse_step=2, decoder_sparse_step=2,
-        moe_eval_capacity_token_fraction=1.0, **_NLLB,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        num_experts=4,
+        expert_capacity=64,
+        encoder_sparse_step=2,
+        decoder_sparse_step=2,
+        moe_eval_capacity_token_fraction=1.0,
+        **_NLLB,
+    )
     model = lively(NllbMoeForConditionalGeneration(config))
     _save(folder, _few_words_are_languages(model, tokenizer), tokenizer)
 
@@ -208,9 +244,18 @@ def t5(folder: Path) -> None:
     )
     tokenizer = T5Tokenizer(vocab, extra_ids=0, legacy=True)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False, pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
     _save(folder, lively(T5ForConditionalGeneration(config)), tokenizer)
 
 

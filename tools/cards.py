@@ -42,8 +42,9 @@ SAMPLE = 200  # rows per language that are checked
 _ALL = 10**9  # no cut
 # card -> corpus, where the text is under XALMA_DATA
 MEASURED = {name: name for name in ("ntrex", "bibles", "mozilla", "udhr", "wmt", "wmt24", "wmt24pp")} | {
-    "alma-human-parallel": "alma_as_released", "flores-200": "flores"
-}  # fmt: skip
+    "alma-human-parallel": "alma_as_released",
+    "flores-200": "flores",
+}
 # corpora whose training text is measured; FLORES-200 and what is held out for tests are in none of them, and ALMA's
 # pairs are in WMT
 SIZED = ("ntrex", "bibles", "mozilla", "udhr", "wmt")
@@ -63,9 +64,13 @@ def measured_row(corpus: Corpus, lang: str) -> dict[str, Any]:
     list(clean(_sample(parts, lang), lang, Rules(), report))
     dropped = ", ".join(f"{reason} {n}" for reason, n in report.as_dict()["dropped"].items()) or "none"
     return {
-        "language": lang, "group": language(lang).group, "documents": len(texts), "characters": sum(map(len, texts)),
-        **{f"{name} pairs": len(pairs) for name, pairs in parts.items()}, "dropped": dropped,
-    }  # fmt: skip
+        "language": lang,
+        "group": language(lang).group,
+        "documents": len(texts),
+        "characters": sum(map(len, texts)),
+        **{f"{name} pairs": len(pairs) for name, pairs in parts.items()},
+        "dropped": dropped,
+    }
 
 
 def _sample(parts: dict[str, list], lang: str) -> Iterator[Row]:
@@ -116,10 +121,14 @@ def size_row(corpus: Corpus, name: str, lang: str) -> dict[str, Any]:
         sides = [pair[lang != ENGLISH] for code in codes for pair in corpus.sft(code)]
         texts, kind = list(dict.fromkeys(sides)), "side of SFT pairs"
     return {
-        "corpus": name, "language": lang, "group": language(lang).group, "text": kind,
-        "rows": sum(text.count("\n") + 1 for text in texts), "characters": sum(map(len, texts)),
+        "corpus": name,
+        "language": lang,
+        "group": language(lang).group,
+        "text": kind,
+        "rows": sum(text.count("\n") + 1 for text in texts),
+        "characters": sum(map(len, texts)),
         "bytes": sum(len(text.encode()) for text in texts),
-    }  # fmt: skip
+    }
 
 
 def measured_sizes() -> pd.DataFrame:

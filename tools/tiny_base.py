@@ -47,9 +47,17 @@ def write_text(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path, wor
     for code in (ENGLISH, *p.languages):
         tokens = max(LEAST, round(UNIQUE * p.stage1_tokens * shares[code] / sum(shares.values())))
         prepare(
-            open_corpus(p), folder, tokenizer, (code,), "monolingual", p.block_tokens, partial(processes, workers),
-            rules=rules, seed=p.seed, limit=tokens,
-        )  # fmt: skip
+            open_corpus(p),
+            folder,
+            tokenizer,
+            (code,),
+            "monolingual",
+            p.block_tokens,
+            partial(processes, workers),
+            rules=rules,
+            seed=p.seed,
+            limit=tokens,
+        )
 
 
 def train_base(

@@ -100,8 +100,9 @@ def golden_figure(table: pd.DataFrame) -> Figure:
 COVERED = {"flores200": 98, "wmt22": 10, "wmt23": 12, "wmt24": 9, "wmt24pp": 38, "ntrex": 98}
 # of metrics whose model was not at hand when the files were made
 WHY_NOT = {name: "not scored: checkpoint not available" for name in NEURAL_METRICS} | {
-    "spbleu": "not scored: spBLEU's model not available", "gemba-esa": "not scored: no chat model was at hand",
-}  # fmt: skip
+    "spbleu": "not scored: spBLEU's model not available",
+    "gemba-esa": "not scored: no chat model was at hand",
+}
 FILED_IN = ("wmt", "wmt/documents", "apertium")  # folders of results/ with a folder per test set
 OFF_TARGET = "off-target rate"
 

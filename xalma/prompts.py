@@ -68,7 +68,7 @@ def chat_style(tokenizer: PreTrainedTokenizerBase) -> str:
     turn = [{"role": "user", "content": SLOT}]
     text = tokenizer.apply_chat_template(
         turn, tokenize=False, add_generation_prompt=True, enable_thinking=False, date_string="26 Jul 2024"
-    )  # fmt: skip
+    )
     return text.removeprefix(tokenizer.bos_token or "")  # the begin-of-text token is `collate`'s business
 
 

@@ -25,9 +25,15 @@ CHECK_EVERY = 8  # steps between two checks whether all rows are done
 
 
 def grouped_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, *,
-    scaling: float | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    *,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """transformers' attention interface: query (B, H, T, D), key and value (B, K, L, D), mask (B, 1, T, L).
 
     For one token the H / K heads that share a key are the rows of one product, so that no key is copied.
@@ -88,9 +94,14 @@ def attention_of(model: PreTrainedModel, name: str):
 
 
 def decode(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], limits: Sequence[int], stops: Collection[int], pad: int,
-    batch_size: int, temperature: float = 0.0,
-) -> list[list[int]]:  # fmt: skip
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    stops: Collection[int],
+    pad: int,
+    batch_size: int,
+    temperature: float = 0.0,
+) -> list[list[int]]:
     """The continuation of each prompt, in order, without the stop that ended it: greedy, or drawn at `temperature`.
 
     limits: most new tokens of each row. stops: ids that end a row. Draws come from torch's generator, seeded before.
@@ -171,9 +182,12 @@ def _batch(
         state.places.rows = some = slice(first, first + n)
         seen = (distance >= 0) & state.real[some, None] | (distance == 0)  # padding sees itself: no empty row
         hidden = core(
-            input_ids=state.ids[some], attention_mask=masks(seen[:, None], distance),
-            position_ids=state.positions[some], past_key_values=state.places, use_cache=True,
-        ).last_hidden_state  # fmt: skip
+            input_ids=state.ids[some],
+            attention_mask=masks(seen[:, None], distance),
+            position_ids=state.positions[some],
+            past_key_values=state.places,
+            use_cache=True,
+        ).last_hidden_state
         last.append(hidden[:, -1].clone())
     del hidden, seen
     take(torch.cat(last))
@@ -184,9 +198,12 @@ def _batch(
 
     def step() -> None:
         hidden = core(
-            input_ids=state.token, attention_mask=masks(state.mask, state.places.at - columns), position_ids=state.at,
-            past_key_values=state.places, use_cache=True,
-        ).last_hidden_state  # fmt: skip
+            input_ids=state.token,
+            attention_mask=masks(state.mask, state.places.at - columns),
+            position_ids=state.at,
+            past_key_values=state.places,
+            use_cache=True,
+        ).last_hidden_state
         take(hidden[:, -1])
         state.at.add_(1)
         state.places.at.add_(1)

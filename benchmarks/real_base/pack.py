@@ -68,11 +68,15 @@ def pack(
         arrays[f"{name}|ends"] = np.cumsum([len(row) for row in rows]).astype(np.uint32)
     pieces = tokenizer.convert_ids_to_tokens(kept.tolist())
     index |= {
-        "profile": p.name, "vocabulary": len(kept), "of": len(tokenizer), "base": p.base, "token_ratio": token_ratio,
+        "profile": p.name,
+        "vocabulary": len(kept),
+        "of": len(tokenizer),
+        "base": p.base,
+        "token_ratio": token_ratio,
         "tokens": {name: len(a) for name, a in arrays.items() if "|" not in name},
         **{key: here[getattr(tokenizer, f"{key}_token_id")] for key in ("bos", "eos", "pad")},
         "line_ends": [i for i, piece in enumerate(pieces) if "\n" in piece or piece == "<0x0A>"],
-    }  # fmt: skip
+    }
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     config.vocab_size = len(kept)
     for key in ("bos", "eos", "pad"):
@@ -127,9 +131,15 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
         for side, lines in (("src", one.sources), ("ref", one.references)):
             texts[f"{WMT_SETS}.{direction}.{side}"] = [f" {line}" for line in lines]
     index = {
-        "languages": list(p.languages), "sft_pairs": n_sft, "sft_notes": notes, "wmt": n_wmt,
-        "guard": guard_report(_wide(p), p.languages), "corpus": p.corpus, "text": corpus.fingerprint(), "seed": p.seed,
-    }  # fmt: skip
+        "languages": list(p.languages),
+        "sft_pairs": n_sft,
+        "sft_notes": notes,
+        "wmt": n_wmt,
+        "guard": guard_report(_wide(p), p.languages),
+        "corpus": p.corpus,
+        "text": corpus.fingerprint(),
+        "seed": p.seed,
+    }
     return texts, index
 
 

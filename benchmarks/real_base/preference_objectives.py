@@ -32,9 +32,13 @@ REFERENCE = ("dpo", "dpo+bc", "kto", "kto+bc")  # those that need `chosen_refere
 
 
 def method_loss(
-    name: str, chosen: torch.Tensor, rejected: torch.Tensor, n_chosen: torch.Tensor, n_rejected: torch.Tensor,
+    name: str,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    n_chosen: torch.Tensor,
+    n_rejected: torch.Tensor,
     references: Sequence[torch.Tensor],
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """(B,) losses without BC; all arguments (B,), references those of chosen and rejected, for the methods with one."""
     kind = name.removesuffix("+bc")
     if kind == "cpo":

@@ -89,11 +89,12 @@ def _methods(group: int, rates: Sequence[float]) -> list[RealTask]:
     ]
     return [
         RealTask(
-            f"m.g{group}.{name}.{rate:g}", (f"g{group}.arpo",),
+            f"m.g{group}.{name}.{rate:g}",
+            (f"g{group}.arpo",),
             lambda r, name=name, rate=rate: method(r, group, name, rate),
         )
         for name, rate in cells
-    ]  # fmt: skip
+    ]
 
 
 def _sharing(groups: Sequence[int]) -> list[RealTask]:
@@ -279,9 +280,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--form", default="", choices=("", "few-shot", "prompted"), help="measure in this one alone"
     )
     parser.add_argument(
-        "--pairs", default="references", choices=("references", "samples"),
+        "--pairs",
+        default="references",
+        choices=("references", "samples"),
         help="preference pairs: references over the SFT model's answers, or its best samples over its worst",
-    )  # fmt: skip
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, default=0.0, help=argparse.SUPPRESS)

@@ -132,9 +132,10 @@ def sharing(n: int) -> dict[str, tuple[str, str]]:
     """What a module per group, `n` of them, is compared with on the same rows."""
     modules = f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[n]} modules"
     return {
-        f"{modules} against one of their size": ("own", "wide"), f"{modules} against full weights": ("own", "dense"),
+        f"{modules} against one of their size": ("own", "wide"),
+        f"{modules} against full weights": ("own", "dense"),
         f"{modules} against one module": ("own", "shared"),
-    }  # fmt: skip
+    }
 
 
 def _methods_table(
@@ -190,14 +191,20 @@ def write_real_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequ
     _table(folder / "12_sharing.csv", _difference_table(scores, p, sharing(len(p.group_numbers)), "flores"))
     _table(folder / "12_without.csv", _difference_table(scores, p, WITHOUT, "flores"))
     rows = [
-        {"direction": d, "metric": m, "group 2 less 4": difference(scores, "group2+fr", "stage4", "flores", [d], m)}
-        for d in ("en-fr", "fr-en") for m in METRICS
-    ]  # fmt: skip
+        {
+            "direction": d,
+            "metric": m,
+            "group 2 less 4": difference(scores, "group2+fr", "stage4", "flores", [d], m),
+        }
+        for d in ("en-fr", "fr-en")
+        for m in METRICS
+    ]
     _table(folder / "12_french.csv", pd.DataFrame(rows))
     rows = [
         {"direction": d, "by hand": value, "here": shown(scores["base", "short", d]["bleu"], "bleu")}
-        for d, value in HAND_MEASURED.items() if ("base", "short", d) in scores
-    ]  # fmt: skip
+        for d, value in HAND_MEASURED.items()
+        if ("base", "short", d) in scores
+    ]
     _table(folder / "12_base_check.csv", pd.DataFrame(rows))
     for group in sorted(set(p.comparison_group_numbers) & set(p.group_numbers)):
         _table(
@@ -207,8 +214,9 @@ def write_real_tables(folder: Path, scores: RealScores, p: Profile, pieces: Sequ
     rows = [
         {"direction": d, "metric": m}
         | {name: shown(mean_of(scores, name, "wmt23", [d], m), m) for name in (*STAGES, "sft+")}
-        for d in wmt for m in METRICS
-    ]  # fmt: skip
+        for d in wmt
+        for m in METRICS
+    ]
     _table(folder / "12_wmt23.csv", pd.DataFrame(rows))
 
 

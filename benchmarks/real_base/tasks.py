@@ -107,8 +107,17 @@ def plain_copy(model):
 # training and measuring
 
 
-def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0.0, steps: int = 0,
-        objective: Objective | None = None) -> None:  # fmt: skip
+def fit(
+    run: Run,
+    model,
+    rows: Rows,
+    number: int,
+    label: str,
+    *,
+    rate: float = 0.0,
+    steps: int = 0,
+    objective: Objective | None = None,
+) -> None:
     """One pass over the rows, or `steps` updates, by the settings of a stage; the log is written."""
     p, stage, started = run.p, run.p.stage(number), time.perf_counter()
     batch = min(stage.batch_size, len(rows))
@@ -118,20 +127,50 @@ def fit(run: Run, model, rows: Rows, number: int, label: str, *, rate: float = 0
     stage = replace(stage, batch_size=batch, micro_batch=micro, learning_rate=rate or stage.learning_rate)
     steps = steps or max(1, len(rows) // batch)
     kept = run.work / f"{label}-steps" if p.checkpoint_steps else None
-    log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=run.pack.index["pad"], label=label,
-                objective=objective, checkpoints=kept)  # fmt: skip
+    log = train(
+        model,
+        rows,
+        p,
+        stage,
+        steps=steps,
+        seed=p.seed,
+        pad_token_id=run.pack.index["pad"],
+        label=label,
+        objective=objective,
+        checkpoints=kept,
+    )
     seconds = time.perf_counter() - started
     tokens = sum(len(row.get("input_ids", row.get("chosen_input_ids", ()))) for row in rows)
     tokens = round(tokens * steps * batch / len(rows))
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
-    run.log("trained", label=label, rows=len(rows), steps=steps, batch=batch, tokens=tokens, seconds=round(seconds, 2),
-            tokens_per_second=round(tokens / seconds), memory_gib=memory, log=log)  # fmt: skip
+    run.log(
+        "trained",
+        label=label,
+        rows=len(rows),
+        steps=steps,
+        batch=batch,
+        tokens=tokens,
+        seconds=round(seconds, 2),
+        tokens_per_second=round(tokens / seconds),
+        memory_gib=memory,
+        log=log,
+    )
     model.eval()
     give_back()
 
 
-def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file: str, *, name: str = "flores",
-            start: int = 0, n: int = 0) -> None:  # fmt: skip
+def measure(
+    run: Run,
+    model,
+    system: str,
+    codes: Sequence[str],
+    form: str,
+    file: str,
+    *,
+    name: str = "flores",
+    start: int = 0,
+    n: int = 0,
+) -> None:
     """Outputs for `n` segments of each direction and what the references cost, one line per direction."""
     if run.form not in ("", form):
         return
@@ -161,13 +200,30 @@ def measure(run: Run, model, system: str, codes: Sequence[str], form: str, file:
     nats = price(model, priced, run.pack.index["pad"])
     for direction in here:
         index = [i for i, one in enumerate(asked) if one == direction]
-        run.write(place, {
-            "system": system, "set": name, "direction": direction, "form": form, "start": start,
-            "ids": [outputs[i] for i in index], "nats": [round(nats[i], 4) for i in index],
-        })  # fmt: skip
-    run.log("measured", system=system, set=name, form=form, segments=len(prompts), start=start,
-            decode_seconds=round(between - began, 2), price_seconds=round(time.perf_counter() - between, 2),
-            new_tokens=sum(map(len, outputs)), prompt_tokens=sum(map(len, prompts)))  # fmt: skip
+        run.write(
+            place,
+            {
+                "system": system,
+                "set": name,
+                "direction": direction,
+                "form": form,
+                "start": start,
+                "ids": [outputs[i] for i in index],
+                "nats": [round(nats[i], 4) for i in index],
+            },
+        )
+    run.log(
+        "measured",
+        system=system,
+        set=name,
+        form=form,
+        segments=len(prompts),
+        start=start,
+        decode_seconds=round(between - began, 2),
+        price_seconds=round(time.perf_counter() - between, 2),
+        new_tokens=sum(map(len, outputs)),
+        prompt_tokens=sum(map(len, prompts)),
+    )
     give_back()
 
 
@@ -326,15 +382,24 @@ def chosen_answers(rows: Rows) -> Rows:
 # what it is compared with
 
 
-def train_method(run: Run, group: int, rows: Rows, name: str, factor: float, *, system: str, file: str,
-                save_as: str = "") -> None:  # fmt: skip
+def train_method(
+    run: Run, group: int, rows: Rows, name: str, factor: float, *, system: str, file: str, save_as: str = ""
+) -> None:
     """One preference method from stage 4's module, at `factor` times the rate of stage 5."""
     model = module_on(run, base_model(run, 1), saved=f"g{group}.stage4")
     rate, objective = run.p.stage5_learning_rate * factor, objective_of(run.p, name)
     if name in REFERENCE:
         rows = with_reference(run, model, rows)
-    fit(run, model, chosen_answers(rows) if name == "sft" else rows, 5, f"g{group}.{name}.{factor:g}", rate=rate,
-        steps=max(1, len(rows) // min(run.p.stage5_batch_size, len(rows))), objective=objective)  # fmt: skip
+    fit(
+        run,
+        model,
+        chosen_answers(rows) if name == "sft" else rows,
+        5,
+        f"g{group}.{name}.{factor:g}",
+        rate=rate,
+        steps=max(1, len(rows) // min(run.p.stage5_batch_size, len(rows))),
+        objective=objective,
+    )
     if save_as:
         save_module(run, model, save_as)
     codes = run.p.languages_of(group)
@@ -401,9 +466,10 @@ def shared(run: Run, name: str) -> None:
         model = module_on(run, base_model(run, 1), rank=run.p.lora_rank * (n if name == "wide" else 1))
     for number in (2, 3, 4):
         rows = [
-            row for g in run.p.group_numbers
+            row
+            for g in run.p.group_numbers
             for row in rows_of(run, number, run.p.languages_of(g), run.p.ablation_share)
-        ]  # fmt: skip
+        ]
         rate = min(run.p.stage(number).learning_rate, run.p.stage1_learning_rate)
         fit(run, model, rows, number, f"{name}.{number}", rate=rate if name == "dense" else 0.0)
     if name == "dense":

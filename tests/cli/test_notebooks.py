@@ -213,9 +213,12 @@ def test_a_rerun_that_found_its_models_made_says_nothing_of_the_cost(checkout, r
     """Nor does one with values set, of the profile as it is. On another machine all times are new."""
     p, _ = tasks("tiny", {}, None)
     for name, seconds, overrides, hardware, filed in [
-        ("01", 100, {}, "this", 100), ("01", 49, {}, "this", 100), ("01", 51, {}, "this", 51),
-        ("01", 900, {"seeds": 3}, "this", 51), ("01", 3, {}, "other", 3),
-    ]:  # fmt: skip
+        ("01", 100, {}, "this", 100),
+        ("01", 49, {}, "this", 100),
+        ("01", 51, {}, "this", 51),
+        ("01", 900, {"seeds": 3}, "this", 51),
+        ("01", 3, {}, "other", 3),
+    ]:
         monkeypatch.setattr(notebooks, "execute", lambda *_, seconds=seconds: seconds)
         known = {"hardware": {"cores": 2, "cpu": hardware, "gpu": None}}
         monkeypatch.setattr(notebooks, "provenance", lambda known=known: known)

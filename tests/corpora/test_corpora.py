@@ -179,8 +179,11 @@ def repository(folder: Path, config: str, split: str, rows: list[dict], form: st
     card = folder / "README.md"
     entries = card.read_text().splitlines()[2:-1] if card.exists() else []
     entries += [
-        f"- config_name: {config}", "  data_files:", f"  - split: {split}", f"    path: {config}/{split}.{form}",
-    ]  # fmt: skip
+        f"- config_name: {config}",
+        "  data_files:",
+        f"  - split: {split}",
+        f"    path: {config}/{split}.{form}",
+    ]
     card.write_text("\n".join(["---", "configs:", *entries, "---"]))
 
 
@@ -385,10 +388,15 @@ def wmt_data(tmp_path, monkeypatch) -> Path:
         tmp_path / "wmt" / "wmt22" / "de.tsv", b"de\t1\tdrei\tthree\nde\t1\tzwei\ttwo\nen\t1\tTest 0\tyou\n"
     )
     for year, side, lines in (
-        ("wmt21", "src", ["four"]), ("wmt21", "ref", ["vier"]), ("wmt22", "src", ["no"]), ("wmt22", "ref", ["nein"]),
-        ("wmt23", "src", [f"test {i}" for i in range(3)]), ("wmt23", "ref", [f"Test {i}" for i in range(3)]),
-        ("wmt24", "src", ["later"]), ("wmt24", "ref", ["später"]),
-    ):  # fmt: skip
+        ("wmt21", "src", ["four"]),
+        ("wmt21", "ref", ["vier"]),
+        ("wmt22", "src", ["no"]),
+        ("wmt22", "ref", ["nein"]),
+        ("wmt23", "src", [f"test {i}" for i in range(3)]),
+        ("wmt23", "ref", [f"Test {i}" for i in range(3)]),
+        ("wmt24", "src", ["later"]),
+        ("wmt24", "ref", ["später"]),
+    ):
         lines_file(tmp_path / "wmt" / year / "en-de" / f"{side}.txt", lines)
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
     return tmp_path
@@ -450,11 +458,15 @@ ALL_OF = "are of {}, which another corpus has"
 @pytest.mark.parametrize(
     ("years", "kept", "why"),
     [
-        ((15, 17, 18, 19, 20), 5, "Parallel: 3 pairs left out, they " + ALL_OF.format("wmt17, wmt18, wmt19, wmt20")),
+        (
+            (15, 17, 18, 19, 20),
+            5,
+            "Parallel: 3 pairs left out, they " + ALL_OF.format("wmt17, wmt18, wmt19, wmt20"),
+        ),
         ((17,), 3, "WMT: 1 pairs left out, they " + ALL_OF.format("wmt17")),
         ((15, 17), 4, "1 pairs left out, they stand in another corpus too"),
     ],
-)  # fmt: skip
+)
 def test_a_set_that_two_corpora_have_is_trained_on_once(alma_data, spec, years, kept, why):
     """ALMA's three own pairs are WMT'17 to '20; here '17 is the first of them, each other year a pair of its own."""
     for year in years:
@@ -665,13 +677,18 @@ def test_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("names", "kind", "ignored"),
     [
-        (["sft/de-en.csv"], "sft", "sft/de-en.csv"), (["sft/de-en.json"], "sft", "sft/de-en.json"),
-        (["sft/en-de.tsv"], "sft", "sft/en-de.tsv"), (["SFT/de-en.tsv"], "sft", "SFT/de-en.tsv"),
-        (["sft/de_en.tsv", "sft/fi-en.tsv"], "sft", "sft/de_en.tsv"), (["sft/train.tsv"], "sft", "sft/train.tsv"),
-        (["sft/de-en.de.txt"], "sft", "sft/de-en.de.txt"), (["sft/de-en.TSV"], "sft", "sft/de-en.TSV"),
-        (["monolingual/de.csv"], "monolingual", "monolingual/de.csv"), (["dev/de-en.xlsx"], "dev", "dev/de-en.xlsx"),
+        (["sft/de-en.csv"], "sft", "sft/de-en.csv"),
+        (["sft/de-en.json"], "sft", "sft/de-en.json"),
+        (["sft/en-de.tsv"], "sft", "sft/en-de.tsv"),
+        (["SFT/de-en.tsv"], "sft", "SFT/de-en.tsv"),
+        (["sft/de_en.tsv", "sft/fi-en.tsv"], "sft", "sft/de_en.tsv"),
+        (["sft/train.tsv"], "sft", "sft/train.tsv"),
+        (["sft/de-en.de.txt"], "sft", "sft/de-en.de.txt"),
+        (["sft/de-en.TSV"], "sft", "sft/de-en.TSV"),
+        (["monolingual/de.csv"], "monolingual", "monolingual/de.csv"),
+        (["dev/de-en.xlsx"], "dev", "dev/de-en.xlsx"),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_not_read_are_named(tmp_path, names, kind, ignored):
     for name in [*names, "bitext/fi-en.tsv"]:
         packed(tmp_path / name, as_tsv(PAIRS))

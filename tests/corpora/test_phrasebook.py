@@ -136,14 +136,35 @@ STYLED = (
 @pytest.mark.parametrize(
     ("lang", "expected"),
     [
-        ("en", ["Sunday, March 9, 2025: 3 euros and 3 kilometers", "March 9, 2025: 3 euros and 3 kilometers",
-                "Mar 9, 2025: EUR 3 and 3 km", "3/9/25: EUR 3 and 3 km"]),
-        ("de", ["Sonntag, 9. März 2025: 3 Euro und 3 Kilometer", "9. März 2025: 3 Euro und 3 Kilometer",
-                "09.03.2025: 3 EUR und 3 km", "09.03.25: 3 EUR und 3 km"]),
-        ("et", ["pühapäev, 9. märts 2025: 3 eurot ja 3 kilomeetrit", "9. märts 2025: 3 eurot ja 3 kilomeetrit",
-                "9. märts 2025: 3 EUR ja 3 km", "09.03.25: 3 EUR ja 3 km"]),
+        (
+            "en",
+            [
+                "Sunday, March 9, 2025: 3 euros and 3 kilometers",
+                "March 9, 2025: 3 euros and 3 kilometers",
+                "Mar 9, 2025: EUR 3 and 3 km",
+                "3/9/25: EUR 3 and 3 km",
+            ],
+        ),
+        (
+            "de",
+            [
+                "Sonntag, 9. März 2025: 3 Euro und 3 Kilometer",
+                "9. März 2025: 3 Euro und 3 Kilometer",
+                "09.03.2025: 3 EUR und 3 km",
+                "09.03.25: 3 EUR und 3 km",
+            ],
+        ),
+        (
+            "et",
+            [
+                "pühapäev, 9. märts 2025: 3 eurot ja 3 kilomeetrit",
+                "9. märts 2025: 3 eurot ja 3 kilomeetrit",
+                "9. märts 2025: 3 EUR ja 3 km",
+                "09.03.25: 3 EUR ja 3 km",
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_styles_state_the_same_facts(lang, expected):
     assert [say(STYLED, lang, style) for style in LENGTHS] == expected
 

@@ -25,8 +25,11 @@ def test_cldr_splits_are_disjoint(cldr, lang):
     sft, dev, test = cldr.sft(lang), cldr.dev(lang), cldr.test(lang)
     assert (len(sft), len(dev), len(test)) == (300, 30, 50)
     parts = {
-        "sft": set(sft), "dev": set(dev), "test": set(test), "bitext": set(islice(cldr.bitext(lang), 2000)),
-    }  # fmt: skip
+        "sft": set(sft),
+        "dev": set(dev),
+        "test": set(test),
+        "bitext": set(islice(cldr.bitext(lang), 2000)),
+    }
     for held_out in ("test", "dev"):
         targets = {other for _, other in parts[held_out]}
         english = {text for text, _ in parts[held_out]}
@@ -226,8 +229,10 @@ def test_joined_sources_give_the_first_held_out_pairs_and_say_what_is_missing(sm
     (small_ntrex.parent / "mozilla" / "fi.tsv").write_text("a\tKotisivu\n")
     joined = open_corpus(load_profile("full", corpus="mozilla+ntrex"))
     assert (joined.test("fi"), joined.dev("fi"), joined.sft("fi")) == (
-        ntrex().test("fi"), ntrex().dev("fi"), ntrex().sft("fi"),
-    )  # fmt: skip
+        ntrex().test("fi"),
+        ntrex().dev("fi"),
+        ntrex().sft("fi"),
+    )
     alone = open_corpus(load_profile("full", corpus="mozilla+udhr"))
     (small_ntrex.parent / "udhr").mkdir()
     with pytest.raises(

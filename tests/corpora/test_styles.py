@@ -14,8 +14,11 @@ DRAW = ("colon", (("date", (1984, 5, 6)), ("measure", ("length-kilometer", 13)))
 
 def test_every_style_of_every_part_is_a_rendering():
     texts = renderings(DRAW, "en")
-    assert texts == {f"{date}: {length}" for date in ("Sunday, May 6, 1984", "May 6, 1984", "5/6/84")
-                     for length in ("13 kilometers", "13 km")}  # fmt: skip
+    assert texts == {
+        f"{date}: {length}"
+        for date in ("Sunday, May 6, 1984", "May 6, 1984", "5/6/84")
+        for length in ("13 kilometers", "13 km")
+    }
     for lang in ("ja", "fi", "ru", "fr"):
         assert {say(DRAW, lang, style) for style in LENGTHS} <= renderings(DRAW, lang)
     three = renderings(("colon+paren", (DRAW[1][0], ("countries", ("DE",)), ("amount", ("EUR", 3)))), "en")

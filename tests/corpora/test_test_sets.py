@@ -177,9 +177,13 @@ def hub(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "direction", "first"),
-    [("flores200", "en-fi", ("e0", "f0")), ("wmt18", "en-fi", ("e0", "f0")), ("wmt18", "fi-en", ("f0", "e0")),
-     ("ntrex", "zh-en", ("z0", "e0"))],
-)  # fmt: skip
+    [
+        ("flores200", "en-fi", ("e0", "f0")),
+        ("wmt18", "en-fi", ("e0", "f0")),
+        ("wmt18", "fi-en", ("f0", "e0")),
+        ("ntrex", "zh-en", ("z0", "e0")),
+    ],
+)
 def test_from_the_hub(hub, name, direction, first):
     found = load(name, direction, "hub")
     assert (found.sources[0], found.references[0]) == first
@@ -276,9 +280,16 @@ def test_training_tables_are_no_test_set(data):
 
 @pytest.mark.data
 def test_documents_and_second_references_at_hand():
-    documents = {name: len(set(load(name, direction).documents)) for name, direction in
-                 (("ntrex", "en-de"), ("flores200", "en-de"), ("wmt23", "ru-en"), ("wmt24", "en-is"),
-                  ("wmt24pp", "en-is"))}  # fmt: skip
+    documents = {
+        name: len(set(load(name, direction).documents))
+        for name, direction in (
+            ("ntrex", "en-de"),
+            ("flores200", "en-de"),
+            ("wmt23", "ru-en"),
+            ("wmt24", "en-is"),
+            ("wmt24pp", "en-is"),
+        )
+    }
     assert documents == {"ntrex": 123, "flores200": 281, "wmt23": 162, "wmt24": 170, "wmt24pp": 170}
     assert load("wmt23", "en-de").documents is None
     for direction in ("en-he", "he-en"):

@@ -132,9 +132,15 @@ def test_a_long_row_is_worked_on_in_pieces(monkeypatch):
 
 
 ROWS_OF_ALL = [
-    ("f:1", GERMAN), ("f:2", None), ("f:3", GERMAN + " "), ("f:4", ENGLISH), ("f:5", ""),
-    ("f:6", "Etwas ganz anderes\x00."), ("f:7", "a\udc80"), ("f:8", GERMAN.replace("heute", "heut")),
-]  # fmt: skip
+    ("f:1", GERMAN),
+    ("f:2", None),
+    ("f:3", GERMAN + " "),
+    ("f:4", ENGLISH),
+    ("f:5", ""),
+    ("f:6", "Etwas ganz anderes\x00."),
+    ("f:7", "a\udc80"),
+    ("f:8", GERMAN.replace("heute", "heut")),
+]
 
 
 def test_counts_add_up_and_only_good_rows_remain():

@@ -307,9 +307,15 @@ def test_a_guarded_corpus_is_the_corpus_but_for_test_sentences(monkeypatch):
         and corpus.fingerprint() == "leaking"
     )
     assert guard_report(p, ("de",)) == {
-        "action": "stop", "test_sentences": 2, "rows": 8, "exact": 0, "normalised": 0, "contained": 0, "split": 0,
+        "action": "stop",
+        "test_sentences": 2,
+        "rows": 8,
+        "exact": 0,
+        "normalised": 0,
+        "contained": 0,
+        "split": 0,
         "near": 0,
-    }  # fmt: skip
+    }
     with pytest.raises(
         ValueError, match=r"monolingual text, de, row 2, is a test sentence \(exact: line 1 of the test"
     ):

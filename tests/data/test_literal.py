@@ -47,8 +47,9 @@ def make(kind: str, names: list[str]) -> PreTrainedTokenizerFast:
             alphabet = pre_tokenizers.ByteLevel.alphabet()
         else:
             tokenizer.normalizer, alphabet = normalizers.Replace(" ", "▁"), [chr(c) for c in range(32, 127)]
-        trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet,
-                                      show_progress=False)  # fmt: skip
+        trainer = trainers.BpeTrainer(
+            vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
         tokenizer.train_from_iterator(SAMPLE, trainer)
     bos = next((name for name in names if name in ("<s>", "<bos>", "<|im_start|>")), names[0])
     eos = next((name for name in names if name in ("</s>", "<eos>", "<|im_end|>")), names[-1])

@@ -46,9 +46,13 @@ def test_huge_sizes_do_not_overflow():
 
 @pytest.mark.parametrize(
     ("sizes", "method", "why"),
-    [({}, "uniform", "at least one"), ({"fi": 0}, "uniform", "positive"), ({"fi": 2, "zh": -1}, "given", "positive"),
-     (SIZES, "random", "unknown mixing method 'random'")],
-)  # fmt: skip
+    [
+        ({}, "uniform", "at least one"),
+        ({"fi": 0}, "uniform", "positive"),
+        ({"fi": 2, "zh": -1}, "given", "positive"),
+        (SIZES, "random", "unknown mixing method 'random'"),
+    ],
+)
 def test_bad_sizes_and_methods(sizes, method, why):
     with pytest.raises(ValueError, match=why):
         sampling_probabilities(sizes, method)

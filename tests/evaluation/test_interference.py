@@ -60,10 +60,15 @@ def test_kin_interfere(metric, chosen_by, expected):
 
 
 TRIPLE = {
-    "en": "five days ago", "de": "vor fünf Tagen", "gpt4_de": "vor 5 Tagen", "alma_de": "5 Tage zuvor",
-    "gpt4_en": "5 days ago", "alma_en": "before five days", "required_directions": "en-de",
+    "en": "five days ago",
+    "de": "vor fünf Tagen",
+    "gpt4_de": "vor 5 Tagen",
+    "alma_de": "5 Tage zuvor",
+    "gpt4_en": "5 days ago",
+    "alma_en": "before five days",
+    "required_directions": "en-de",
     **{f"{name}_de_kiwi_xcomet": value for name, value in (("gpt4", 0.9), ("alma", 0.7), ("ref", 0.8))},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +159,22 @@ def test_the_command_marks_what_it_is_told(tmp_path, monkeypatch, capsys):
     assert f"| one | **[100.00](run.json)**{MARK} |" in (tmp_path / "set" / "bleu.md").read_text()
     assert json.loads((tmp_path / "set" / "run.json").read_text())["chosen_by"] == {"one": ["chrf"]}
     two = tmp_path / "systems" / "two"
-    assert run("compare", tmp_path / "systems" / "one", two, "--testset", tmp_path / "set", "--workers", 1,
-               "--metric", "bleu", "--chosen-by", "two=bleu") == 0  # fmt: skip
+    assert (
+        run(
+            "compare",
+            tmp_path / "systems" / "one",
+            two,
+            "--testset",
+            tmp_path / "set",
+            "--workers",
+            1,
+            "--metric",
+            "bleu",
+            "--chosen-by",
+            "two=bleu",
+        )
+        == 0
+    )
     assert "two by bleu" in capsys.readouterr().out
     assert run(*score, "--chosen-by", "three=bleu") == 2
     assert "--chosen-by names three: there are one, two" in capsys.readouterr().err

@@ -158,8 +158,20 @@ def run(*arguments: str | Path) -> int:
 
 
 def test_score_system_outputs(folder, capsys):
-    assert run("score", "--system-outputs", folder / "systems", "--testset", folder / "set", "--workers", 1,
-               "--results", folder / "results") == 0  # fmt: skip
+    assert (
+        run(
+            "score",
+            "--system-outputs",
+            folder / "systems",
+            "--testset",
+            folder / "set",
+            "--workers",
+            1,
+            "--results",
+            folder / "results",
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "all 3 directions of set" in out and "± half the 95 % bootstrap interval" in out
     assert "bad against good: " in out and "over 3 directions (bootstrap, " in out
@@ -198,8 +210,22 @@ def test_compare(folder, capsys):
     write(folder / "big" / "en-de" / "src.txt", lines)
     write(folder / "big" / "en-de" / "ref.txt", lines)
     for test in ("bootstrap", "randomisation"):
-        assert run("compare", folder / "one", folder / "two", "--testset", folder / "big", "--test", test,
-                   "--metric", "chrf++", "--workers", 1) == 0  # fmt: skip
+        assert (
+            run(
+                "compare",
+                folder / "one",
+                folder / "two",
+                "--testset",
+                folder / "big",
+                "--test",
+                test,
+                "--metric",
+                "chrf++",
+                "--workers",
+                1,
+            )
+            == 0
+        )
         out = capsys.readouterr().out
         assert "A: 1 win, 0 ties, 0 losses over 1 directions" in out and f"({test}, " in out
         assert "mean A " in out and "A - B +" in out
@@ -303,8 +329,17 @@ def test_intervals_and_tests_over_documents(folder, capsys):
     assert found.table["value"].round(9).tolist() == plain.table["value"].round(9).tolist()
     assert set(found.table["n"]) == {4} and found.statistics["bleu"]["good"]["en-de"].shape == (2, 10)
     assert (found.table["half_width"] != plain.table["half_width"]).any()
-    assert run("compare", folder / "systems" / "bad", folder / "systems" / "good", *command[3:], "--resample",
-               "documents") == 0  # fmt: skip
+    assert (
+        run(
+            "compare",
+            folder / "systems" / "bad",
+            folder / "systems" / "good",
+            *command[3:],
+            "--resample",
+            "documents",
+        )
+        == 0
+    )
 
 
 def test_compare_says_what_people_notice(tmp_path, monkeypatch, capsys):

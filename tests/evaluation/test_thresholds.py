@@ -32,8 +32,13 @@ def test_the_printed_numbers_are_those_of_the_authors_fits(metric):
 
 def test_metrics_without_a_printed_number_are_not_marked():
     assert {name for name in FILE_METRICS if name not in THRESHOLDS} == {
-        "chrf++", "xcomet-xl-qe", "xcomet-xxl-qe", "metricx24", "metricx24-qe", "gemba-esa",
-    }  # fmt: skip
+        "chrf++",
+        "xcomet-xl-qe",
+        "xcomet-xxl-qe",
+        "metricx24",
+        "metricx24-qe",
+        "gemba-esa",
+    }
     assert set(THRESHOLDS) <= set(FILE_METRICS) >= set(NEURAL)
     assert (
         is_noticed("chrf++", 0.1) is None

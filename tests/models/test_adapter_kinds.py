@@ -29,8 +29,15 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 def base(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("adapters") / "base"
-    config = LlamaConfig(vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -120,13 +127,19 @@ CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_pr
         ({"task_type": "SEQ_CLS"}, "task_type 'SEQ_CLS'"),
         ({"peft_type": "ADALORA"}, "kind ADALORA"),
         ({"r": "16"}, "r is '16', where a whole number above 0"),
-        ({"r": True}, "r is True"), ({"r": 0}, "r is 0"), ({"r": 4.0}, r"r is 4\.0"), ({"r": None}, "r is None"),
-        ({"lora_alpha": "8"}, "lora_alpha is '8'"), ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"r": True}, "r is True"),
+        ({"r": 0}, "r is 0"),
+        ({"r": 4.0}, r"r is 4\.0"),
+        ({"r": None}, "r is None"),
+        ({"lora_alpha": "8"}, "lora_alpha is '8'"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
         ({"lora_alpha": -8}, "lora_alpha is -8"),
-        ({"target_modules": []}, "target_modules is"), ({"target_modules": None}, "target_modules is None"),
-        ({"target_modules": [1]}, "target_modules is"), ({"exclude_modules": 3}, "exclude_modules is 3"),
+        ({"target_modules": []}, "target_modules is"),
+        ({"target_modules": None}, "target_modules is None"),
+        ({"target_modules": [1]}, "target_modules is"),
+        ({"exclude_modules": 3}, "exclude_modules is 3"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_understood_is_named(tmp_path, changes, why):
     (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
     with pytest.raises(ValueError, match=rf"adapter_config\.json: .*{why}"):

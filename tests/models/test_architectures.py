@@ -30,8 +30,10 @@ WINDOWED = {
     "gemma3_text": {"sliding_window": WINDOW, "layer_types": MIXED, "query_pre_attn_scalar": 8},
     "smollm3": {"use_sliding_window": True, "sliding_window": WINDOW, "layer_types": MIXED},
 }  # fmt: skip
-CASES = [(kind, {"sliding_window": None} if kind in ("mistral", "phi3", "mixtral", "starcoder2") else {})
-         for kind in UNDERSTOOD] + list(WINDOWED.items())  # fmt: skip
+CASES = [
+    (kind, {"sliding_window": None} if kind in ("mistral", "phi3", "mixtral", "starcoder2") else {})
+    for kind in UNDERSTOOD
+] + list(WINDOWED.items())
 
 
 def model_of(kind: str, attention: str = "eager", **options) -> torch.nn.Module:

@@ -70,9 +70,13 @@ def test_equal_text_gives_an_equal_tokenizer_to_the_byte():
     def trained(seed: str, threads: str) -> str:
         settings = {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": threads, "RAYON_NUM_THREADS": "3"}
         done = subprocess.run(
-            [sys.executable, "-c", TRAIN], input=json.dumps(texts), capture_output=True, text=True, encoding="utf-8",
+            [sys.executable, "-c", TRAIN],
+            input=json.dumps(texts),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **settings},
-        )  # fmt: skip
+        )
         return done.stdout.rstrip("\n") or done.stderr
 
     with ThreadPoolExecutor(2) as pool:

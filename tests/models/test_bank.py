@@ -150,9 +150,15 @@ def test_samples_are_drawn_from_each_rows_own_module(shared_bank):
     inputs = batch(len(LANGUAGES))
     torch.manual_seed(3)
     found = shared_bank.generate(
-        **inputs, languages=LANGUAGES, do_sample=True, num_return_sequences=2, max_new_tokens=4, min_new_tokens=4,
-        return_dict_in_generate=True, output_logits=True,
-    )  # fmt: skip
+        **inputs,
+        languages=LANGUAGES,
+        do_sample=True,
+        num_return_sequences=2,
+        max_new_tokens=4,
+        min_new_tokens=4,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
     mask = torch.cat(
         [inputs["attention_mask"].repeat_interleave(2, 0), torch.ones(14, 3, dtype=torch.long)], 1
     )
@@ -563,8 +569,10 @@ def test_translate_mixes_directions_and_keeps_the_order(shared_bank, peft_model)
     src, tgt = ["de", "en", "en", "zh", "en"], ["en", "de", "ru", "en", "fi"]
     decoding = {"max_new_tokens": 5, "batch_size": 2, "beams": 2}
     mixed = shared_bank.translate(texts, src, tgt, **decoding)
-    one = [translate(peft_model, shared_bank.tokenizer, [text], *pair, **decoding)[0]
-           for text, *pair in zip(texts, src, tgt, strict=True)]  # fmt: skip
+    one = [
+        translate(peft_model, shared_bank.tokenizer, [text], *pair, **decoding)[0]
+        for text, *pair in zip(texts, src, tgt, strict=True)
+    ]
     assert mixed == one and any(one)
     assert shared_bank.translate([], "de", "en") == []
 
@@ -573,10 +581,13 @@ def test_batches_hold_a_group_where_it_fills_them_and_lengths_that_are_alike(sha
     """Five texts of each of three groups, in batches of four: at the border of two groups those of like length meet."""
     batches, plain = [], shared_bank.generate
     monkeypatch.setattr(
-        shared_bank, "generate", lambda input_ids, attention_mask, languages, **options: batches.append(
-            (list(languages), attention_mask.sum(1).tolist())
-        ) or plain(input_ids, attention_mask=attention_mask, languages=languages, **options)
-    )  # fmt: skip
+        shared_bank,
+        "generate",
+        lambda input_ids, attention_mask, languages, **options: (
+            batches.append((list(languages), attention_mask.sum(1).tolist()))
+            or plain(input_ids, attention_mask=attention_mask, languages=languages, **options)
+        ),
+    )
     texts = ["ein " * (1 + 5 * n) for n in range(5)] * 3
     tgt = [code for code in ("de", "ru", "fi") for _ in range(5)]  # groups 1, 3, 6
     shared_bank.translate(texts, "en", tgt, max_new_tokens=1, batch_size=4)

@@ -120,9 +120,11 @@ def test_text_in_text_out(base, tokenizer, recorded, monkeypatch, adapter):
 )
 def test_what_cannot_be_replayed_decodes_as_ever(folder, recorded, monkeypatch, options):  # noqa: F811
     bank, inputs = bank_and_inputs(folder)
-    options = {"generation_config": GenerationConfig(do_sample=False, max_length=20)} if len(options) == 1 and (
-        "generation_config" in options
-    ) else GREEDY | {"min_new_tokens": 1} | options  # fmt: skip
+    options = (
+        {"generation_config": GenerationConfig(do_sample=False, max_length=20)}
+        if len(options) == 1 and ("generation_config" in options)
+        else GREEDY | {"min_new_tokens": 1} | options
+    )
     assert cuda_graphs.static_cache(bank.base, inputs | options) is None
     run = lambda: bank.generate(**inputs, languages=LANGUAGES, **options)  # noqa: E731
     assert torch.equal(run(), unrecorded(monkeypatch, run))
@@ -174,9 +176,18 @@ WINDOWED = {
 def test_sliding_windows_are_replayed(kind, options, recorded, monkeypatch):
     """Prompts and outputs longer than the window, padded on the left, in layers with it and without."""
     config = AutoConfig.for_model(
-        kind, vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **WINDOWED[kind],
-    )  # fmt: skip
+        kind,
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **WINDOWED[kind],
+    )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval().to(xalma.runtime.device())
     with torch.no_grad():

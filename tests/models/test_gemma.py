@@ -32,11 +32,22 @@ def gemma(vocab_size: int, attention: str = "eager"):
     """A tiny random Gemma-3 of three layers, one of them without a window; sharp enough for a lost window to show."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "gemma3_text", vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=WINDOW,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"], max_position_embeddings=512,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        "gemma3_text",
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -165,9 +176,15 @@ def recipe(micro, ladder, tmp_path_factory):
         texts = [text for code in micro.languages for text in islice(corpus.monolingual(code), 50)]
         trim_base("tiny-gemma", texts, home / "runs" / "bases" / "tiny-gemma-trimmed")
         p = micro.but(
-            base="tiny-gemma-trimmed", dtype="bfloat16", run_dir=str(home / "runs"), results_dir=str(home / "results"),
-            max_new_tokens=8, stage1_tokens=8192, stage3_tokens=8192, sft_pairs=40,
-        )  # fmt: skip
+            base="tiny-gemma-trimmed",
+            dtype="bfloat16",
+            run_dir=str(home / "runs"),
+            results_dir=str(home / "results"),
+            max_new_tokens=8,
+            stage1_tokens=8192,
+            stage3_tokens=8192,
+            sft_pairs=40,
+        )
         folders = {0: stages.stage0_backbone(p), 1: stages.stage1_monolingual_base(p)}
         for number in (2, 3, 4, 5):
             folders[number] = {2: stages.stage2_monolingual_modules, **MODULE_STAGES}[number](p, 6)

@@ -89,8 +89,14 @@ def test_the_other_splits_are_those_of_transformers():
     assert PIECE_SPLITS["qwen2"][0] == llama3.replace("{1,3}", "")
     rule = pre_tokenizers.Split(Regex(PIECE_SPLITS["llama-bpe"][0]), behavior="isolated")
     assert [piece for piece, _ in rule.pre_tokenize_str("It's 12345 Äpfel!\n")] == [
-        "It", "'s", " ", "123", "45", " Äpfel", "!\n",
-    ]  # fmt: skip
+        "It",
+        "'s",
+        " ",
+        "123",
+        "45",
+        " Äpfel",
+        "!\n",
+    ]
 
 
 def test_the_record_says_where_it_comes_from(file, tmp_path):

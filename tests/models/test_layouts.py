@@ -26,9 +26,16 @@ from xalma.models.layouts import ADAPTERS, ALL_MODULES, open_checkpoint
 RANK = 4
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 CONFIG = LlamaConfig(
-    vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
+    vocab_size=320,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 
 
 def released_state(groups=range(1, 9)) -> dict[str, torch.Tensor]:
@@ -59,9 +66,11 @@ def released(state, tmp_path_factory) -> Path:
     save_torch_state_dict(state, folder, max_shard_size="15KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 5
     config = CONFIG.to_dict() | {
-        "architectures": ["XALMAForCausalLM"], "model_type": "llama", "rms_norm_eps": 1e-5,
+        "architectures": ["XALMAForCausalLM"],
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
         "auto_map": {"AutoModelForCausalLM": "modeling_xalma.XALMAForCausalLM"},
-    }  # fmt: skip
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "modeling_xalma.py").write_text("raise SystemExit('remote code was run')")
     train_tokenizer(["a b c"], 300).save_pretrained(folder)
@@ -301,79 +310,106 @@ Q_BASE, Q_A = "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_att
 PEFT_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
 BROKEN = {
     "truncated shard": (
-        ALL_MODULES, lambda f: (s := shard_with(f, Q_A)).write_bytes(s.read_bytes()[:-10]),
+        ALL_MODULES,
+        lambda f: (s := shard_with(f, Q_A)).write_bytes(s.read_bytes()[:-10]),
         r"model-0\d+-of-0\d+\.safetensors is truncated",
     ),
-    "missing shard": (ALL_MODULES, lambda f: shard_with(f, Q_A).unlink(), r"-of-0\d+\.safetensors is missing"),
+    "missing shard": (
+        ALL_MODULES,
+        lambda f: shard_with(f, Q_A).unlink(),
+        r"-of-0\d+\.safetensors is missing",
+    ),
     "no A in all modules": (
-        ALL_MODULES, lambda f: edit(shard_with(f, Q_A), without(Q_A)),
+        ALL_MODULES,
+        lambda f: edit(shard_with(f, Q_A), without(Q_A)),
         r"\.safetensors lacks the A of model\.layers\.1\.self_attn\.q_proj for group 5",
     ),
     "wrong A in all modules": (
-        ALL_MODULES, lambda f: edit(shard_with(f, Q_A), narrowed(Q_A)),
+        ALL_MODULES,
+        lambda f: edit(shard_with(f, Q_A), narrowed(Q_A)),
         r"safetensors: model\.layers\.1\.self_attn\.q_lora_A\.5\.weight has shape \(4, 31\), which does not fit rank 4",
     ),
     "no base tensor": (
-        ALL_MODULES, lambda f: edit(shard_with(f, Q_BASE), without(Q_BASE)),
+        ALL_MODULES,
+        lambda f: edit(shard_with(f, Q_BASE), without(Q_BASE)),
         r"index\.json lacks the tensor model\.layers\.1\.self_attn\.q_proj\.weight",
     ),
     "wrong base tensor": (
-        ALL_MODULES, lambda f: edit(shard_with(f, Q_BASE), narrowed(Q_BASE)),
+        ALL_MODULES,
+        lambda f: edit(shard_with(f, Q_BASE), narrowed(Q_BASE)),
         r"safetensors: model\.layers\.1\.self_attn\.q_proj\.weight has shape \(32, 31\), config\.json asks for \(32, 3",
     ),
     "an unknown tensor": (
-        ALL_MODULES, lambda f: edit(shard_with(f, Q_A), lambda t: t | {"router.weight": torch.zeros(2)}),
+        ALL_MODULES,
+        lambda f: edit(shard_with(f, Q_A), lambda t: t | {"router.weight": torch.zeros(2)}),
         r"safetensors holds router\.weight, which a llama model has not",
     ),
     "a module missing": (
-        ALL_MODULES, lambda f: [edit(file, without("_A.8.")) or edit(file, without("_B.8.")) for file in
-                                f.glob("*.safetensors")],
+        ALL_MODULES,
+        lambda f: [
+            edit(file, without("_A.8.")) or edit(file, without("_B.8.")) for file in f.glob("*.safetensors")
+        ],
         r"no module of group 8 beside .*: it has 1, 2, 3, 4, 5, 6, 7; name the groups you want",
     ),
     "unknown model": (
-        ALL_MODULES, lambda f: edit_json(f / "config.json", model_type="xalma"),
+        ALL_MODULES,
+        lambda f: edit_json(f / "config.json", model_type="xalma"),
         r"config\.json: transformers has no causal language model of type 'xalma', and xalma runs no code",
     ),
     "no config": (ALL_MODULES, lambda f: (f / "config.json").unlink(), r"config\.json is missing"),
-    "cut config": (ALL_MODULES, lambda f: (f / "config.json").write_text('{"mod'), r"config\.json can.t be read"),
+    "cut config": (
+        ALL_MODULES,
+        lambda f: (f / "config.json").write_text('{"mod'),
+        r"config\.json can.t be read",
+    ),
     "truncated adapter": (
-        ADAPTERS, lambda f: (s := f / "group4" / "adapter_model.safetensors").write_bytes(s.read_bytes()[:-1]),
+        ADAPTERS,
+        lambda f: (s := f / "group4" / "adapter_model.safetensors").write_bytes(s.read_bytes()[:-1]),
         r"group4/adapter_model\.safetensors is truncated",
     ),
     "no A in an adapter": (
-        ADAPTERS, lambda f: edit(f / "group4" / "adapter_model.safetensors", without(PEFT_A)),
+        ADAPTERS,
+        lambda f: edit(f / "group4" / "adapter_model.safetensors", without(PEFT_A)),
         r"group4/adapter_model\.safetensors lacks the A of model\.layers\.1\.self_attn\.q_proj for group 4",
     ),
     "wrong A in an adapter": (
-        ADAPTERS, lambda f: edit(f / "group4" / "adapter_model.safetensors", narrowed(PEFT_A)),
+        ADAPTERS,
+        lambda f: edit(f / "group4" / "adapter_model.safetensors", narrowed(PEFT_A)),
         r"group4/adapter_model\.safetensors: .*q_proj\.lora_A\.weight has shape \(4, 31\)",
     ),
     "more than linear layers": (
-        ADAPTERS, lambda f: edit(f / "group4" / "adapter_model.safetensors", lambda t: t | {"x": torch.zeros(1)}),
+        ADAPTERS,
+        lambda f: edit(f / "group4" / "adapter_model.safetensors", lambda t: t | {"x": torch.zeros(1)}),
         r"group4/adapter_model\.safetensors holds x, which is no LoRA matrix",
     ),
     "a group missing": (ADAPTERS, lambda f: shutil.rmtree(f / "group4"), r"no module of group 4 beside"),
     "pickled adapter": (
-        ADAPTERS, lambda f: (f / "group4" / "adapter_model.safetensors").rename(f / "group4" / "adapter_model.bin"),
+        ADAPTERS,
+        lambda f: (f / "group4" / "adapter_model.safetensors").rename(f / "group4" / "adapter_model.bin"),
         r"group4/adapter_model\.bin is a pickle",
     ),
     "another rank": (
-        ADAPTERS, lambda f: edit_json(f / "group4" / "adapter_config.json", r=8),
+        ADAPTERS,
+        lambda f: edit_json(f / "group4" / "adapter_config.json", r=8),
         r"don't belong together, their base, rank, scale or layers differ",
     ),
     "DoRA": (
-        ADAPTERS, lambda f: edit_json(f / "group4" / "adapter_config.json", use_dora=True),
+        ADAPTERS,
+        lambda f: edit_json(f / "group4" / "adapter_config.json", use_dora=True),
         r"group4/adapter_config\.json: a module is a plain LoRA without bias, this is one with use_dora",
     ),
     "bias": (
-        ADAPTERS, lambda f: edit_json(f / "group4" / "adapter_config.json", bias="all"),
+        ADAPTERS,
+        lambda f: edit_json(f / "group4" / "adapter_config.json", bias="all"),
         r"group4/adapter_config\.json: .* one with bias 'all'",
     ),
     "no group in the name": (
-        ADAPTERS, lambda f: (f / "group4").rename(f / "icelandic"), r"can't tell whose module .*icelandic holds",
+        ADAPTERS,
+        lambda f: (f / "group4").rename(f / "icelandic"),
+        r"can't tell whose module .*icelandic holds",
     ),
     "no base": (ADAPTERS, lambda f: (f / "base").rename(f / "elsewhere"), r"can't find the base of .*group1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)

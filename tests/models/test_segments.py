@@ -47,8 +47,11 @@ def test_blank_segments_are_not_asked_for():
     [("Tere", "single string"), (["a", None], "segment 2 is NoneType"), ([b"a"], "segment 1 is bytes")],
 )
 def test_what_is_no_text_is_refused(texts, message):
-    for call in (check_segments, lambda texts: object.__new__(ModuleBank).translate(texts, "en", "et"),
-                 lambda texts: translate(None, None, texts, "en", "et")):  # fmt: skip
+    for call in (
+        check_segments,
+        lambda texts: object.__new__(ModuleBank).translate(texts, "en", "et"),
+        lambda texts: translate(None, None, texts, "en", "et"),
+    ):
         with pytest.raises(ValueError, match=message):
             call(texts)
 

@@ -54,8 +54,11 @@ def test_texts_are_cut_and_read_as_before(whole, tmp_path):
         torch.testing.assert_close(one.logits[..., kept], two.logits, atol=1e-5, rtol=1e-5)
     record = json.loads((tmp_path / "small" / "base.json").read_text())
     assert record["trimmed"] == {
-        "tokens": len(small), "of": len(tokenizer), "texts": len(TEXTS), "texts_cut_otherwise": 0,
-    }  # fmt: skip
+        "tokens": len(small),
+        "of": len(tokenizer),
+        "texts": len(TEXTS),
+        "texts_cut_otherwise": 0,
+    }
     assert record["sha256"]  # of the file it all comes from
 
 

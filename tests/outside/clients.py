@@ -114,8 +114,10 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
             carried_out(shell, "export", *options_of, *values)
     equal, failed, missing = {}, [], []
     for name, (what, code) in CLIENTS.items():
-        there = {"CTranslate2": os.environ.get("XALMA_CTRANSLATE2") or find_spec("ctranslate2"),
-                 "llama.cpp": is_installed()}  # fmt: skip
+        there = {
+            "CTranslate2": os.environ.get("XALMA_CTRANSLATE2") or find_spec("ctranslate2"),
+            "llama.cpp": is_installed(),
+        }
         if not there.get(name, True):
             missing.append(name)
             continue
@@ -132,10 +134,14 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
         equal["SmolLM2 in llama.cpp's server, resumed"], odd = resumed(rows, work / "smollm2.jsonl")
         failed += odd
     return {
-        "tried": len(rows) * len(equal), "held": sum(equal.values()), "sentences": len(rows),
-        "different answers": len({row["expected"] for row in rows} - {""}), "held of each kind": equal,
-        "not installed": len(missing), "failed": failed,
-    }  # fmt: skip
+        "tried": len(rows) * len(equal),
+        "held": sum(equal.values()),
+        "sentences": len(rows),
+        "different answers": len({row["expected"] for row in rows} - {""}),
+        "held of each kind": equal,
+        "not installed": len(missing),
+        "failed": failed,
+    }
 
 
 def compared(name: str, answers: list[str], expected: list[str]) -> tuple[int, list[str]]:

@@ -77,10 +77,14 @@ def run(work: Path, runs: Path, n: int, seed: int) -> dict[str, object]:
             f"score of a million characters: status {scored[0]}, {scored[2] - plain} MiB, {scored[1][-300:]}"
         )
     return {
-        "tried": 3, "held": 3 - len(failed), "MiB of the line": round(size), "MiB more for the guard": grown,
+        "tried": 3,
+        "held": 3 - len(failed),
+        "MiB of the line": round(size),
+        "MiB more for the guard": grown,
         "MiB more for score, refused": refused[2] - plain,
-        "MiB more for score of a million characters": scored[2] - plain, "failed": failed,
-    }  # fmt: skip
+        "MiB more for score of a million characters": scored[2] - plain,
+        "failed": failed,
+    }
 
 
 def guarded(path: Path, tests: Path) -> dict[str, int]:

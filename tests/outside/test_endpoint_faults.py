@@ -116,10 +116,16 @@ def test_limits_that_are_no_limits(tmp_path, options, why):
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"key": "half a li', b"[]", b"7", b'{"key": 1, "text": "a"}', b'{"key": "a"}', b'{"key": "a", "text": 7}',
-        b"\xff\xfe", b"[" * 100_000,
+        b'{"key": "half a li',
+        b"[]",
+        b"7",
+        b'{"key": 1, "text": "a"}',
+        b'{"key": "a"}',
+        b'{"key": "a", "text": 7}',
+        b"\xff\xfe",
+        b"[" * 100_000,
     ],
-)  # fmt: skip
+)
 def test_lines_that_cannot_be_read_are_said_before_they_are_bought_again(tmp_path, capsys, line):
     with FaultyServer() as server:
         asked(server, tmp_path / "j.jsonl")
@@ -251,11 +257,18 @@ def test_no_proxy_sees_what_goes_to_this_machine(tmp_path, monkeypatch, variable
 @pytest.mark.parametrize(
     "url",
     [
-        "http://user:SECRET@models.example.org/v1", "http://models.example.org/v1?key=SECRET", "localhost:SECRET",
-        "http://[SECRET", "http://SECRET:99999/", "https://SECRET host/", "ftp://SECRET/", "http://SECRET..x/", "",
+        "http://user:SECRET@models.example.org/v1",
+        "http://models.example.org/v1?key=SECRET",
+        "localhost:SECRET",
+        "http://[SECRET",
+        "http://SECRET:99999/",
+        "https://SECRET host/",
+        "ftp://SECRET/",
+        "http://SECRET..x/",
+        "",
         f"https://{'SECRET' * 20}.org/",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_leak_or_are_none(tmp_path, monkeypatch, url):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ValueError, match=r"unencrypted|base URL") as caught:

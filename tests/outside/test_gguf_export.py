@@ -132,8 +132,16 @@ def test_an_adapter_has_none(micro, finished, tmp_path):
 def test_what_a_file_could_not_say_is_refused(tmp_path):
     tokenizer, file = byte_level(), tmp_path / "model.gguf"
     n = len(tokenizer)
-    qwen = Qwen2ForCausalLM(Qwen2Config(vocab_size=n, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
-                                        num_attention_heads=4, num_key_value_heads=2))  # fmt: skip
+    qwen = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=n,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    )
     scaled = {"rope_type": "linear", "factor": 2.0}
     for model in (
         qwen,

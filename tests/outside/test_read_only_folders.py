@@ -68,9 +68,23 @@ def commands(base: Path, micro, finished, out: Path) -> dict[str, tuple[object, 
         "convert": ("convert", "--from", finished[5], "--groups", 6, "--to", out),
         "export": ("export", "--group", 6, "--to", out, *values),
         "trim": ("trim", "--from", base, "--texts", text, "--to", out),
-        "prepare": ("prepare", "--profile", "tiny", "--set", f"base={base}", "--tokens", 1e3, "--languages", "fi",
-                    "--processes", 1, "--to", out, *values),
-    }  # fmt: skip
+        "prepare": (
+            "prepare",
+            "--profile",
+            "tiny",
+            "--set",
+            f"base={base}",
+            "--tokens",
+            1e3,
+            "--languages",
+            "fi",
+            "--processes",
+            1,
+            "--to",
+            out,
+            *values,
+        ),
+    }
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["beside", "below"])

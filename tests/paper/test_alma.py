@@ -117,9 +117,10 @@ def _records(scores: dict[str, tuple[float, float]]) -> list[Record]:
     """Records of systems with the BLEU and the bits per byte given, the same in both directions."""
     return [
         Record("alma-tiny", name, direction, metric, value, 2, "sig", 0)
-        for name, values in scores.items() for direction in ("en-de", "de-en")
+        for name, values in scores.items()
+        for direction in ("en-de", "de-en")
         for metric, value in zip(("bleu", "bits_per_byte"), values, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 NAMES = [alma.system_name(share, kind) for share in (0.0, 1.0) for kind in alma.PARALLEL]
@@ -144,10 +145,10 @@ def test_gains_are_taken_seed_by_seed_beside_the_papers():
     records = [
         replace(record, seed=seed)
         for seed, (without, with_it) in seeds.items()
-        for record in _records({
-            name: (with_it if name == "mono-1, human-written" else without, 1.0) for name in NAMES
-        })
-    ]  # fmt: skip
+        for record in _records(
+            {name: (with_it if name == "mono-1, human-written" else without, 1.0) for name in NAMES}
+        )
+    ]
     table = almatables.gains_table(records)
     row = table[table["gain of"] == "monolingual text, before human-written pairs"].iloc[0]
     assert row["our BLEU"] == pytest.approx(4) and row["± BLEU"] == pytest.approx(4.303 / 3**0.5, abs=1e-3)

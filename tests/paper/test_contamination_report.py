@@ -35,11 +35,35 @@ def test_leaks_are_counted_by_set_and_by_the_direction_they_came_through():
     same_pair = text("is", [*test[:5], *sentences(5, 5)])
     table = leaks([leaky, same_pair, text("cs", sentences(40, 6))], sides)
     assert table.to_dict("records") == [
-        {"training text": "mine/de-en", "language": "en", "lines": 45, "test set": "wmt22", "found": 15, "exact": 10,
-         "contained": 0, "near": 0, "other direction": 15, "side": "en-is, en", "sentences": 50, "covered": 15},
-        {"training text": "mine/is-en", "language": "en", "lines": 10, "test set": "wmt22", "found": 5, "exact": 5,
-         "contained": 0, "near": 0, "other direction": 0, "side": "en-is, en", "sentences": 50, "covered": 5},
-    ]  # fmt: skip
+        {
+            "training text": "mine/de-en",
+            "language": "en",
+            "lines": 45,
+            "test set": "wmt22",
+            "found": 15,
+            "exact": 10,
+            "contained": 0,
+            "near": 0,
+            "other direction": 15,
+            "side": "en-is, en",
+            "sentences": 50,
+            "covered": 15,
+        },
+        {
+            "training text": "mine/is-en",
+            "language": "en",
+            "lines": 10,
+            "test set": "wmt22",
+            "found": 5,
+            "exact": 5,
+            "contained": 0,
+            "near": 0,
+            "other direction": 0,
+            "side": "en-is, en",
+            "sentences": 50,
+            "covered": 5,
+        },
+    ]
 
 
 def test_a_line_counts_once_by_its_plainest_match_and_near_ones_apart():
@@ -62,9 +86,12 @@ def test_a_block_that_several_files_share_is_told_by_its_size():
     texts.append(text("ru", sentences(300, 9)))
     (row,) = shared_blocks(texts).to_dict("records")
     assert row == {
-        "files": "mine/cs-en, mine/de-en, mine/is-en", "shared English lines": 2009, "in one block": 2009,
-        "at the end": True, "by its size": "FLORES-200 dev and devtest",
-    }  # fmt: skip
+        "files": "mine/cs-en, mine/de-en, mine/is-en",
+        "shared English lines": 2009,
+        "in one block": 2009,
+        "at the end": True,
+        "by its size": "FLORES-200 dev and devtest",
+    }
     scattered = [text(code, random.Random(code).sample(block, 2009)) for code in ("cs", "de")]
     (row,) = shared_blocks(scattered).to_dict("records")
     assert (row["in one block"], row["by its size"]) == (0, "")  # as many, but in another order
@@ -124,8 +151,9 @@ def test_newstest2021_and_ntrex_are_found_in_almas_files(alma):
         name: {slow_key(line) for line in lines if len(slow_key(line)) >= 20} for name, lines in sides.items()
     }
     for name, (file, testset) in {
-        "wmt22|en-is|en": ("cs-en valid", "wmt22"), "ntrex|en-de|en": ("de-en train", "ntrex")
-    }.items():  # fmt: skip
+        "wmt22|en-is|en": ("cs-en valid", "wmt22"),
+        "ntrex|en-de|en": ("de-en train", "ntrex"),
+    }.items():
         folder, part = file.split()
         lines = read_lines(data_root() / "alma-human" / folder / f"{part}.en.txt")
         expected = sum(slow_key(line) in slow[name] for line in lines)
@@ -145,5 +173,7 @@ def test_flores_is_found_in_almas_files_without_flores(alma):
     first = shared_blocks(alma).iloc[0]
     assert first["files"].count("train") == 5
     assert (first["in one block"], first["at the end"], first["by its size"]) == (
-        2009, True, "FLORES-200 dev and devtest"
-    )  # fmt: skip
+        2009,
+        True,
+        "FLORES-200 dev and devtest",
+    )

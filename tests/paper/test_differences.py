@@ -105,5 +105,11 @@ def test_tables_of_translations_in_the_notebooks_are_compared():
             shown = re.findall(r'show\(.*"(?:reference|rejected|output|translation)"\]', text)
             assert len(shown) == text.count("show(compared("), f"{path.name} {cell['id']}: use compared()"
             found += [(path.name[:2], what) for what in (*made, *("compared" for _ in shown))]
-    assert found == [("00", "translations"), ("05", "continuations"), ("06", "examples"), ("07", "compared"),
-                     ("07", "examples"), ("08", "compared")]  # fmt: skip
+    assert found == [
+        ("00", "translations"),
+        ("05", "continuations"),
+        ("06", "examples"),
+        ("07", "compared"),
+        ("07", "examples"),
+        ("08", "compared"),
+    ]

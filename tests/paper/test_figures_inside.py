@@ -62,8 +62,14 @@ def test_token_logps_sum_to_the_answers(base):
 
 
 def test_token_changes_have_a_row_per_method():
-    rows = pd.DataFrame({"method": ["CPO"] * 2 + ["ARPO"] * 2, "answer": ["chosen", "rejected"] * 2,
-                         "token": list("abcd"), "change": [1.0, -2.0, 0.5, 0.0]})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "method": ["CPO"] * 2 + ["ARPO"] * 2,
+            "answer": ["chosen", "rejected"] * 2,
+            "token": list("abcd"),
+            "change": [1.0, -2.0, 0.5, 0.0],
+        }
+    )
     fig = inside.token_changes(rows)
     assert [ax.patches[0].get_height() for ax in fig.axes] == [1.0, -2.0, 0.5, 0.0]
 

@@ -122,7 +122,7 @@ def test_a_study_is_shown_in_bits_where_no_system_reaches_one_bleu(tmp_path, bes
         for metric, stages in values.items()
         for stage, pair in stages.items()
         for direction, value in zip(("en-fi", "fi-en"), pair, strict=True)
-    ]  # fmt: skip
+    ]
     labels = {"all": {"system": "all stages"}, "less": {"system": "one less"}}
     study = Study("s", "Stages", "all", labels, records)
     fig = studies.study_figure(study, study_table(study))
@@ -138,9 +138,13 @@ def test_a_study_is_shown_in_bits_where_no_system_reaches_one_bleu(tmp_path, bes
 
 def test_difference_dots_have_an_interval_each(tmp_path):
     table = pd.DataFrame(
-        {"method": ["CPO", "ARPO"] * 2, "direction": ["en→xx"] * 2 + ["xx→en"] * 2, "− SFT": [1.0, -2.0, 0.5, 0.0],
-         "− SFT ±": [0.1, 0.2, 0.3, 0.4]}
-    )  # fmt: skip
+        {
+            "method": ["CPO", "ARPO"] * 2,
+            "direction": ["en→xx"] * 2 + ["xx→en"] * 2,
+            "− SFT": [1.0, -2.0, 0.5, 0.0],
+            "− SFT ±": [0.1, 0.2, 0.3, 0.4],
+        }
+    )
     left, _ = drawn(studies.difference_dots(table, "− SFT", "Title"), tmp_path)
     assert left.containers[0].lines[0].get_xdata().tolist() == [1.0, -2.0]
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["CPO", "ARPO"]
@@ -149,9 +153,13 @@ def test_difference_dots_have_an_interval_each(tmp_path):
 def test_difference_dots_of_systems_name_their_measure(tmp_path):
     """The long form of notebook 09, one seed: no interval, and the baseline at 0."""
     table = pd.DataFrame(
-        {"system": ["all stages", "without stage 1"] * 2, "direction": ["en→xx"] * 2 + ["xx→en"] * 2,
-         "bits − baseline": [0.0, 0.3, 0.0, 0.1], "bits − baseline ±": float("nan")}
-    )  # fmt: skip
+        {
+            "system": ["all stages", "without stage 1"] * 2,
+            "direction": ["en→xx"] * 2 + ["xx→en"] * 2,
+            "bits − baseline": [0.0, 0.3, 0.0, 0.1],
+            "bits − baseline ±": float("nan"),
+        }
+    )
     fig = studies.difference_dots(table, "bits − baseline", "T", rows_are="system", measure="bits per byte:")
     axes = drawn(fig, tmp_path)
     assert [ax.containers[0].lines[0].get_xdata().tolist() for ax in axes] == [[0.0, 0.3], [0.0, 0.1]]

@@ -58,11 +58,17 @@ def test_each_instrument_has_its_stages_and_no_other():
         Record("tiny", stage, direction, metric, value, 7, "sig")
         for direction in ("en-ja", "ja-en")
         for stage, metric, value in (
-            ("base", "text_bits", 2), ("stage1", "text_bits", 1), ("stage3", "text_bits", 9), ("base", "bleu", 0.1),
-            ("stage3", "partner_gain", 0.5), ("stage3", "bleu", 46), ("stage4", "one_shot_bleu", 50),
-            ("stage4", "bleu", 70), ("stage5", "bleu", 71),
+            ("base", "text_bits", 2),
+            ("stage1", "text_bits", 1),
+            ("stage3", "text_bits", 9),
+            ("base", "bleu", 0.1),
+            ("stage3", "partner_gain", 0.5),
+            ("stage3", "bleu", 46),
+            ("stage4", "one_shot_bleu", 50),
+            ("stage4", "bleu", 70),
+            ("stage5", "bleu", 71),
         )
-    ]  # fmt: skip
+    ]
     fig = ladder_figure(made)
     assert [drawn(ax)["6 Eurasian mix"] for ax in fig.axes] == 2 * [[2, 1], [0.5], [46, 50], [70, 71]]
     assert fig.axes[3].get_title(loc="left") == "BLEU with the prompt"

@@ -31,9 +31,12 @@ from xalma.training.ladder import test_rows as sentences_of
 
 
 def records(values: dict[tuple[str, int], float], metrics: tuple[str, ...]) -> list[Record]:
-    return [Record("tiny", name, direction, metric, value, 9, "s", seed)
-            for (name, seed), value in values.items() for metric in metrics
-            for direction in ("en-fi", "fi-en")]  # fmt: skip
+    return [
+        Record("tiny", name, direction, metric, value, 9, "s", seed)
+        for (name, seed), value in values.items()
+        for metric in metrics
+        for direction in ("en-fi", "fi-en")
+    ]
 
 
 def test_differences_are_taken_seed_by_seed():

@@ -29,12 +29,23 @@ from xalma.paper.tables import mark_unnoticed, with_marks, write_marked, write_t
 NO_SYSTEMS = "no system's score is in it"
 # file: function -> where its marks are tested, or why there are none
 TABLES = {
-    "ladder_tables": {"ladder_table": "here", "direction_table": "here", "text_bits_table": "bits have no threshold"},
+    "ladder_tables": {
+        "ladder_table": "here",
+        "direction_table": "here",
+        "text_bits_table": "bits have no threshold",
+    },
     "language_similarity": {"group_table": NO_SYSTEMS},
     "memorisation": {"probe_table": "one system on two texts: Kocmi et al. asked of two systems on one"},
     "paper_tables": {
         **dict.fromkeys(
-            ("alma_table", "mono_parallel_table", "groups_table", "xalma_table", "methods_table", "printed_tables"),
+            (
+                "alma_table",
+                "mono_parallel_table",
+                "groups_table",
+                "xalma_table",
+                "methods_table",
+                "printed_tables",
+            ),
             "as printed in the papers",
         ),
         "our_groups_table": "here",
@@ -48,23 +59,28 @@ TABLES = {
     "studies.alma": {
         "bitext_table": NO_SYSTEMS,
         "gains_table": "by mark_unnoticed",
-        **dict.fromkeys(("quality_table", "amount_table", "weights_table"), "no differences and no preference pairs"),
+        **dict.fromkeys(
+            ("quality_table", "amount_table", "weights_table"), "no differences and no preference pairs"
+        ),
     },
     "studies.ladder": {
-        "sft_table": "here", "budget_table": "by mark_unnoticed",
+        "sft_table": "here",
+        "budget_table": "by mark_unnoticed",
         "few_shot_table": "before any preference pair; no differences",
     },
     "studies.long_form": {"grpo_table": "here"},
     "studies.over_rejection": dict.fromkeys(("tau_table", "push_table"), NO_SYSTEMS),
     "studies.preference_tables": {
-        "preference_table": "here", "drift_table": "by the code of preference_table", "difference_table": "here",
+        "preference_table": "here",
+        "drift_table": "by the code of preference_table",
+        "difference_table": "here",
         "switch_table": "here",
     },
     "studies.stage_ablation": {"gating_table": "here", "ablation_table": "by study_table"},
     "studies.study": {"study_table": "here"},
     "studies.style": {"style_table": "here"},
     "tables": {"write_table": "here"},
-}  # fmt: skip
+}
 
 
 def test_every_function_that_makes_a_table_is_listed():
@@ -74,9 +90,11 @@ def test_every_function_that_makes_a_table_is_listed():
         made = {
             node.name
             for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.FunctionDef) and node.name.endswith(("_table", "_tables")) and node.name != "_table"
+            if isinstance(node, ast.FunctionDef)
+            and node.name.endswith(("_table", "_tables"))
+            and node.name != "_table"
             and not node.name.startswith(("write_", "_"))
-        }  # fmt: skip
+        }
         if made:
             found[name] = made
     assert found == {name: set(rows) - {"write_table"} for name, rows in TABLES.items() if name != "tables"}

@@ -108,11 +108,21 @@ def test_all_systems_at_equal_cost(compared):
     module += 3 * (inner - 64) * p.lora_rank
     apart = (LANGUAGE, MEAN, SUM)
     assert {name: row["parameters trained"] for name, row in facts.items()} == {
-        OWN: 2 * module, SHARED: module, WIDE: 2 * module, DENSE: base - embeddings, **dict.fromkeys(apart, 11 * module)
-    }  # fmt: skip
+        OWN: 2 * module,
+        SHARED: module,
+        WIDE: 2 * module,
+        DENSE: base - embeddings,
+        **dict.fromkeys(apart, 11 * module),
+    }
     assert {name: row["parameters used"] - base for name, row in facts.items()} == {
-        OWN: module, SHARED: module, WIDE: 2 * module, DENSE: 0, LANGUAGE: module, MEAN: 6 * module, SUM: 6 * module
-    }  # fmt: skip
+        OWN: module,
+        SHARED: module,
+        WIDE: 2 * module,
+        DENSE: 0,
+        LANGUAGE: module,
+        MEAN: 6 * module,
+        SUM: 6 * module,
+    }
 
 
 @pytest.mark.slow

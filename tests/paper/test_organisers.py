@@ -51,14 +51,18 @@ def wmt(tmp_path, monkeypatch) -> Path:
         chrf = corpus_chrf(OUTPUT[direction], references).score
         for reference in ("all", "refA"):
             bleu = corpus_bleu(OUTPUT[direction], references, tokenize=mine).score
-            scores += [f"{direction}\tONLINE-B\t1\tFalse\t{name}-{reference}\t{value}"
-                       for name, value in (("bleu", bleu), ("chrf", chrf))]  # fmt: skip
+            scores += [
+                f"{direction}\tONLINE-B\t1\tFalse\t{name}-{reference}\t{value}"
+                for name, value in (("bleu", bleu), ("chrf", chrf))
+            ]
             scores.append(f"{direction}\tAnother\t2\tFalse\tbleu-{reference}\t11.1")
         bleu = corpus_bleu(OUTPUT[direction], references, tokenize=printed).score
         tables.append(f"{direction}\trefA\tONLINE-B\t80.0\t{chrf:.1f}\t{bleu:.1f}")
     second = [REFERENCES["he-en", "ref"]]
-    tables.append(f"he-en\trefB\tONLINE-B\t80.0\t{corpus_chrf(OUTPUT['he-en'], second).score:.1f}\t"
-                  f"{corpus_bleu(OUTPUT['he-en'], second).score:.1f}")  # fmt: skip
+    tables.append(
+        f"he-en\trefB\tONLINE-B\t80.0\t{corpus_chrf(OUTPUT['he-en'], second).score:.1f}\t"
+        f"{corpus_bleu(OUTPUT['he-en'], second).score:.1f}"
+    )
     write_atomically(folder / score_tables.SCORES, text(scores))
     write_atomically(folder / score_tables.TABLES, text(tables))
     monkeypatch.setenv("XALMA_DATA", str(tmp_path))
@@ -114,9 +118,14 @@ def test_wmt23_is_within_a_hundredth_of_print():
     """Three outputs: Japanese by characters and by words, Hebrew against both references. All 60 are in results/wmt."""
     folder = published_of("wmt23")
     outputs = find_outputs(folder)
-    some = {system: {d: path for d, path in files.items() if (d, system) in
-                     (("en-ja", "NLLB_Greedy"), ("he-en", "ONLINE-A"), ("de-en", "GPT4-5shot"))}
-            for system, files in outputs.items()}  # fmt: skip
+    some = {
+        system: {
+            d: path
+            for d, path in files.items()
+            if (d, system) in (("en-ja", "NLLB_Greedy"), ("he-en", "ONLINE-A"), ("de-en", "GPT4-5shot"))
+        }
+        for system, files in outputs.items()
+    }
     rows = beside_ours(some, "wmt23", folder)
     assert len(rows) == 3 * 2 + 4 * 2
     assert max(largest_gaps(rows).values()) < 0.01

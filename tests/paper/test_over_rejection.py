@@ -16,9 +16,14 @@ from xalma.preference.methods import METHODS
 def trl_self(method: str, **more) -> SimpleNamespace:
     spec = METHODS[method]
     return SimpleNamespace(
-        alpha=0.0, beta=spec.beta, label_smoothing=0.0, loss_type=spec.options.get("loss_type"),
-        simpo_gamma=spec.options.get("simpo_gamma"), accelerator=SimpleNamespace(device="cpu"), **more,
-    )  # fmt: skip
+        alpha=0.0,
+        beta=spec.beta,
+        label_smoothing=0.0,
+        loss_type=spec.options.get("loss_type"),
+        simpo_gamma=spec.options.get("simpo_gamma"),
+        accelerator=SimpleNamespace(device="cpu"),
+        **more,
+    )
 
 
 LOGPS = (
@@ -73,9 +78,15 @@ def test_gradients_against_finite_differences(label):
 
 @pytest.mark.parametrize(
     ("preset", "z", "tau"),
-    [("paper", 0.0, 0.0), ("paper", 0.2, 0.349859), ("paper", 0.47, 1.0), ("released-code", 0.0, -0.1),
-     ("released-code", 1.0, 0.342642), ("released-code", 2.0, 1.0)],
-)  # fmt: skip
+    [
+        ("paper", 0.0, 0.0),
+        ("paper", 0.2, 0.349859),
+        ("paper", 0.47, 1.0),
+        ("released-code", 0.0, -0.1),
+        ("released-code", 1.0, 0.342642),
+        ("released-code", 2.0, 1.0),
+    ],
+)
 def test_tau_curve(preset, z, tau):
     assert tau_curve(preset, [z]) == pytest.approx([tau], abs=1e-6)
 

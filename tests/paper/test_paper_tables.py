@@ -89,8 +89,9 @@ def profile(tmp_path, monkeypatch):
         folder = tmp_path / "runs" / "tiny" / "ladder" / f"{stage}_{name}" / "group6"
         rows = [
             {"direction": d, "reference": line, "output": "nothing" if d == "zh-en" and i < bad else line}
-            for d in ("zh-en", "en-et") for i, line in enumerate(lines)
-        ]  # fmt: skip
+            for d in ("zh-en", "en-et")
+            for i, line in enumerate(lines)
+        ]
         write_json(folder / "run.json", {"fingerprint": name, "commit": "c", "steps": 3, "seconds": 1.5})
         write_json(outputs_file(p, folder, 6), rows)
     return p
@@ -144,8 +145,9 @@ def test_run_file_has_no_durations_and_survives_without_the_stages(profile, tmp_
 def test_all_tables_are_written(profile):
     more = [
         Record("tiny", stage, direction, metric, 1, 7, "sig")
-        for stage in STAGES for direction, metric in (("zh-en", "bleu"), ("zh-en", "chrf"), ("en-zh", "chrf"))
-    ]  # fmt: skip
+        for stage in STAGES
+        for direction, metric in (("zh-en", "bleu"), ("zh-en", "chrf"), ("en-zh", "chrf"))
+    ]
     paths = write_tables(profile, RECORDS + more, {})
     assert len(paths) == 3 * (9 + 4)
     assert {path.suffix for path in paths} == {".csv", ".md", ".tex"}
@@ -168,8 +170,10 @@ def test_score_table_marks_the_best_and_what_is_not_worse():
     tests.attrs["how"] = "how"
     table = score_table(made, "bleu", "caption", tests)
     assert [(cell.text, cell.best, cell.mark) for cell in (row[1] for row in table.rows)] == [
-        ("30.00", False, "†°"), ("31.00", True, ""), ("20.00", False, "")
-    ]  # fmt: skip
+        ("30.00", False, "†°"),
+        ("31.00", True, ""),
+        ("20.00", False, ""),
+    ]
     assert [row[2].mark for row in table.rows] == ["°", "", ""], "the mean too"
     assert (
         table.notes[-1].startswith("°: a difference below 2.34, at which") and "2401.06760" in table.notes[-1]
@@ -216,17 +220,26 @@ def test_figures_are_equal_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("deltas", "said"),
     [
-        ((-2.4, 2.6), "significantly better in group 6 xx→en (+2.60, p 0.024) "
-         "and worse in group 3 xx→en (-2.40, p 0.024)"),
-        ((2.0, 0.1), "significantly better in group 3 xx→en (+2.00, p 0.024); "
-         "no significant difference in 1 of 2 means"),
+        (
+            (-2.4, 2.6),
+            "significantly better in group 6 xx→en (+2.60, p 0.024) "
+            "and worse in group 3 xx→en (-2.40, p 0.024)",
+        ),
+        (
+            (2.0, 0.1),
+            "significantly better in group 3 xx→en (+2.00, p 0.024); "
+            "no significant difference in 1 of 2 means",
+        ),
         ((0.1, -0.2), "no significant difference in 2 of 2 means"),
     ],
-)  # fmt: skip
+)
 def test_what_the_tests_of_groups_say(deltas, said):
     """High-resource rows are another question; the order is that of the table."""
-    rows = [(g, subset, "xx-en", d if subset == "All" else 9.0, 0.024 if abs(d) > 1 else 0.6)
-            for g, d in zip((3, 6), deltas, strict=True) for subset in ("All", "High")]  # fmt: skip
+    rows = [
+        (g, subset, "xx-en", d if subset == "All" else 9.0, 0.024 if abs(d) > 1 else 0.6)
+        for g, d in zip((3, 6), deltas, strict=True)
+        for subset in ("All", "High")
+    ]
     frame = pd.DataFrame(rows, columns=["group", "subset", "direction", "delta", "p_adjusted"]).assign(
         how="a test"
     )

@@ -79,8 +79,11 @@ def test_the_sweep_takes_plain_arpo_only():
         )
 
     chosen = [
-        arpo("arpo"), arpo("arpo eta 0", eta=0.0), arpo("arpo detached", detach_penalty=True),
-        arpo("arpo clamped", clamp_min=0.0), MethodSetup("cpo", "CPO", "cpo"),
-    ]  # fmt: skip
+        arpo("arpo"),
+        arpo("arpo eta 0", eta=0.0),
+        arpo("arpo detached", detach_penalty=True),
+        arpo("arpo clamped", clamp_min=0.0),
+        MethodSetup("cpo", "CPO", "cpo"),
+    ]
     frame = sweep_frame(records_of({}, [system.name for system in chosen]), chosen)
     assert list(dict.fromkeys(frame["eta"])) == [0.0, 1.5] and set(frame["system"]) == {"arpo", "arpo eta 0"}

@@ -48,8 +48,9 @@ def test_the_long_form_is_filed_and_the_short_form_shows_it(micro, micro_values,
         "a short run leaves the long form as it was"
     )
     assert {record.stage for record in read_records(preference_methods.preference_file(p))} == {
-        SFT, *(name_of(method, rate) for method in ASKED for rate in STYLE_RATES)
-    }  # fmt: skip
+        SFT,
+        *(name_of(method, rate) for method in ASKED for rate in STYLE_RATES),
+    }
     said = "\n".join(str(output) for cell in executed.cells for output in cell.get("outputs", []))
     assert "seeds [0, 1, 2]" in said and "No gradient through τ, paper's preset: rejected" in said
 

@@ -110,15 +110,21 @@ def test_findings_compare_the_order_with_the_papers():
 
 
 def test_push_findings_name_what_moved_beyond_its_interval():
-    table = pd.DataFrame({
-        "method": ["A", "B", "C"], "chosen change": [-0.1, 0.2, 0.3], "chosen ±": [0.05, 0.1, 0.4],
-        "rejected change": [-0.5, -0.2, -0.1], "rejected ±": [0.1, 0.1, 0.2],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "method": ["A", "B", "C"],
+            "chosen change": [-0.1, 0.2, 0.3],
+            "chosen ±": [0.05, 0.1, 0.4],
+            "rejected change": [-0.5, -0.2, -0.1],
+            "rejected ±": [0.1, 0.1, 0.2],
+        }
+    )
     chosen = "less likely with: A (-0.10); more likely with: B (+0.20); neither, within the interval, with: C (+0.30)"
     rejected = "less likely with: A (-0.50), B (-0.20); neither, within the interval, with: C (-0.10)"
     assert preference_tables.push_findings(table) == [
-        f"The chosen answers became {chosen}.", f"The rejected answers became {rejected}.",
-    ]  # fmt: skip
+        f"The chosen answers became {chosen}.",
+        f"The rejected answers became {rejected}.",
+    ]
     one_seed = table.assign(**{"chosen ±": float("nan"), "rejected ±": float("nan")})
     sentences = preference_tables.push_findings(one_seed)
     assert all("too few seeds" in sentence and "with:" not in sentence for sentence in sentences)

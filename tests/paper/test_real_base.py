@@ -37,9 +37,13 @@ TINY = {
 def gemma(**changes) -> Gemma3ForCausalLM:
     torch.manual_seed(0)
     config = Gemma3TextConfig(
-        **SIZES | changes, num_hidden_layers=4, num_key_value_heads=1, head_dim=8, sliding_window=12,
+        **SIZES | changes,
+        num_hidden_layers=4,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=12,
         layer_types=["sliding_attention", "full_attention"] * 2,
-    )  # fmt: skip
+    )
     return Gemma3ForCausalLM(config).eval()
 
 
@@ -125,10 +129,12 @@ def test_losses_of_methods_by_hand() -> None:
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     odds = lambda x: x - np.log(1 - np.exp(x))  # noqa: E731
     expected = {
-        "cpo": -np.log(sigmoid(0.1 * 5)), "dpo": -np.log(sigmoid(0.1 * 2)),
-        "simpo": -np.log(sigmoid(2 * (-2 + 3) - 1)), "orpo": -0.1 * np.log(sigmoid(odds(-2) - odds(-3))),
+        "cpo": -np.log(sigmoid(0.1 * 5)),
+        "dpo": -np.log(sigmoid(0.1 * 2)),
+        "simpo": -np.log(sigmoid(2 * (-2 + 3) - 1)),
+        "orpo": -0.1 * np.log(sigmoid(odds(-2) - odds(-3))),
         "kto": 2 - sigmoid(0.1 * 1) - sigmoid(0.1 * 1),  # z: the rejected answer lost, so 0
-    }  # fmt: skip
+    }
     for name in OBJECTIVES:
         found = method_loss(name, chosen, rejected, n, m, references)
         assert found.item() == pytest.approx(expected[name.removesuffix("+bc")], rel=1e-5), name
@@ -256,9 +262,10 @@ def test_pairs_of_samples_have_the_best_and_the_worst_of_what_the_model_says(
         sources[seed] = {tuple(row["chosen_input_ids"][: row["chosen_labels"].count(-100)]) for row in rows}
         references = {
             tuple(tasks.prompt(run, direction, source)): target.tolist()
-            for code in ("ja", "zh") for a, b in tasks.sft_pairs(run, code, 6)
+            for code in ("ja", "zh")
+            for a, b in tasks.sft_pairs(run, code, 6)
             for direction, source, target in ((f"en-{code}", a, b), (f"{code}-en", b, a))
-        }  # fmt: skip
+        }
         for row in rows:
             asked = row["chosen_labels"].count(-100)
             reference = references[tuple(row["chosen_input_ids"][:asked])]

@@ -95,8 +95,10 @@ def test_a_page_leaves_out_what_was_not_measured() -> None:
     partly = table.assign(stage1=["2.00 [1.50, 2.50]", "not measured"], base="1.00 [0.50, 1.50]")
     assert readable(partly)["stage1"].tolist() == ["2.00 [1.50, 2.50]", "not measured"]
     assert readable(table).to_dict("list") == {
-        "direction": ["en-de"], "metric": ["BLEU"], "base": ["1.00 [0.50, 1.50]"],
-    }  # fmt: skip
+        "direction": ["en-de"],
+        "metric": ["BLEU"],
+        "base": ["1.00 [0.50, 1.50]"],
+    }
     assert readable(table.assign(base="not measured")).empty and readable(
         table[["direction", "metric"]]
     ).shape == (2, 2)
@@ -104,9 +106,13 @@ def test_a_page_leaves_out_what_was_not_measured() -> None:
 
 def test_names_at_the_ends_of_lines_lie_apart() -> None:
     table = pd.DataFrame(
-        {"group": ["1 Germanic", "2 Romance", "all"], "direction": "en-xx", "base": "1.00 [0.50, 1.50]",
-         "stage1": ["9.00 [8.00, 10.00]", "9.01 [8.00, 10.00]", "5.00 [4.00, 6.00]"]}
-    )  # fmt: skip
+        {
+            "group": ["1 Germanic", "2 Romance", "all"],
+            "direction": "en-xx",
+            "base": "1.00 [0.50, 1.50]",
+            "stage1": ["9.00 [8.00, 10.00]", "9.01 [8.00, 10.00]", "5.00 [4.00, 6.00]"],
+        }
+    )
     both = pd.concat([table, table.assign(direction="xx-en")])
     fig = ladder_steps(both, "BLEU", STAGES)
     assert fig is not None

@@ -94,10 +94,16 @@ def test_training_table_and_its_sentence(p):
 def test_change_sentence_counts_what_rose_and_fell():
     found = change_sentence(
         records(
-            stage4__en_ja=10, stage5__en_ja=12, stage4__en_zh=20, stage5__en_zh=17, stage4__ja_en=1, stage5__ja_en=1
+            stage4__en_ja=10,
+            stage5__en_ja=12,
+            stage4__en_zh=20,
+            stage5__en_zh=17,
+            stage4__ja_en=1,
+            stage5__ja_en=1,
         ),
-        "stage4", "stage5",
-    )  # fmt: skip
+        "stage4",
+        "stage5",
+    )
     assert "stage 4 → stage 5: en→xx 15.00 → 14.50 (-0.50; 1 of 2 directions up, 1 down)" in found
     assert "xx→en 1.00 → 1.00 (+0.00; 0 of 1 directions up, 0 down)" in found
 
@@ -116,14 +122,19 @@ def test_change_without_a_common_direction_is_an_error(given):
 
 def test_continuations_show_each_direction_once_and_count_what_is_right():
     def rows(*outputs):
-        return [{"direction": d, "source": "s", "reference": "r", "output": text}
-                for d, text in zip(("en-fi", "en-fi", "fi-en"), outputs, strict=True)]  # fmt: skip
+        return [
+            {"direction": d, "source": "s", "reference": "r", "output": text}
+            for d, text in zip(("en-fi", "en-fi", "fi-en"), outputs, strict=True)
+        ]
 
     table, sentence = continuations({"before": rows("x", "y", "z"), "after": rows("r", "q", "r")})
     assert table.to_dict("list") == {
-        "direction": ["en-fi", "fi-en"], "source": ["s", "s"], "reference": ["r", "r"], "before": ["x", "z"],
+        "direction": ["en-fi", "fi-en"],
+        "source": ["s", "s"],
+        "reference": ["r", "r"],
+        "before": ["x", "z"],
         "after": ["r", "r"],
-    }  # fmt: skip
+    }
     assert sentence.endswith("before, 0 of 3; after, 2 of 3.")
 
 

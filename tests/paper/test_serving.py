@@ -35,12 +35,22 @@ def committed(name: str) -> dict:
 @pytest.fixture
 def record():
     rows = [
-        {"way": way, "groups": groups, "prefill_tokens_per_s": 1000.0, "decode_tokens_per_s": 8e3 / ms / groups,
-         "first_token_ms": 5 * ms, "step_ms": 7.0 * ms * groups, "forward_step_ms": ms * groups,
-         "peak_mib": 100.0 * groups,
-         "floor_ms": 24.0 * groups if way == "gated" else None, "times_floor": 1.25 if way == "gated" else None}
-        for way, ms in STEPS.items() for groups in (1, 8) if way != "replayed"
-    ]  # fmt: skip
+        {
+            "way": way,
+            "groups": groups,
+            "prefill_tokens_per_s": 1000.0,
+            "decode_tokens_per_s": 8e3 / ms / groups,
+            "first_token_ms": 5 * ms,
+            "step_ms": 7.0 * ms * groups,
+            "forward_step_ms": ms * groups,
+            "peak_mib": 100.0 * groups,
+            "floor_ms": 24.0 * groups if way == "gated" else None,
+            "times_floor": 1.25 if way == "gated" else None,
+        }
+        for way, ms in STEPS.items()
+        for groups in (1, 8)
+        if way != "replayed"
+    ]
     options = {
         "layers": 6,
         "hidden": 768,

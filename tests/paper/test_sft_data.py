@@ -45,8 +45,12 @@ def test_languages_that_have_all_three():
     """Czech and Icelandic have no WMT'23 from or into English, Hebrew no earlier WMT."""
     p = load_profile("tiny", corpus="ntrex")
     assert {group: sft_languages(p, group) for group in (1, 3, 5, 6, 7)} == {
-        1: ("de",), 3: ("ru", "uk"), 5: (), 6: ("ja", "zh"), 7: ()
-    }  # fmt: skip
+        1: ("de",),
+        3: ("ru", "uk"),
+        5: (),
+        6: ("ja", "zh"),
+        7: (),
+    }
     assert sft_languages(p.but(corpus="ntrex+bibles+mozilla"), 6) == ("ja", "zh")
 
 

@@ -35,8 +35,12 @@ def records() -> list[Record]:
         **{("sft@0.001", s): 40 + s for s in range(3)},
         **{("arpo@0.001", s): 43 + s for s in range(3)},
     }
-    return [Record("tiny", name, direction, metric, value, 9, "s", seed) for (name, seed), value in bleu.items()
-            for metric in METRICS for direction in ("en-fi", "fi-en")]  # fmt: skip
+    return [
+        Record("tiny", name, direction, metric, value, 9, "s", seed)
+        for (name, seed), value in bleu.items()
+        for metric in METRICS
+        for direction in ("en-fi", "fi-en")
+    ]
 
 
 def test_gains_are_against_the_start_and_against_continued_sft():
@@ -49,8 +53,15 @@ def test_gains_are_against_the_start_and_against_continued_sft():
 
 
 def test_content_counts_right_answers_in_any_style(micro):
-    rows = [{"direction": "en-fi", "reference": "13 km", "output": output, "renderings": ["13 km", "13 kilometriä"]}
-            for output in ("13 km", "13 kilometriä", "14 km", "13")]  # fmt: skip
+    rows = [
+        {
+            "direction": "en-fi",
+            "reference": "13 km",
+            "output": output,
+            "renderings": ["13 km", "13 kilometriä"],
+        }
+        for output in ("13 km", "13 kilometriä", "14 km", "13")
+    ]
     values = {record.metric: record.value for record in score_style(rows, micro, "x", 0)}
     assert values["content"] == 50
     assert values["length_ratio"] == 125
@@ -93,8 +104,10 @@ def test_sentences_name_who_fell_and_what_seeds_allow():
         replace(record, stage="dpo@0.001", value=10.0) for record in fallen if record.stage == "arpo@0.001"
     ]
     first, gain, rest, *_ = style_findings(fallen)
-    assert first == ("en→xx, learning rate 0.001: SFT 30.0 BLEU; SFT (continued) 41.0, DPO 10.0, ARPO 44.0; "
-                     "below half of SFT's: DPO.")  # fmt: skip
+    assert first == (
+        "en→xx, learning rate 0.001: SFT 30.0 BLEU; SFT (continued) 41.0, DPO 10.0, ARPO 44.0; "
+        "below half of SFT's: DPO."
+    )
     assert (
         gain
         == "en→xx, learning rate 0.001: ARPO − SFT, the start: +14.0 ± 2.5 BLEU, significant over the seeds."

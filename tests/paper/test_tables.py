@@ -48,9 +48,17 @@ def test_files(tmp_path):
         "| A_1 | [30.00](../run.json) | x\\|y |\n| B | **[31.50](../run.json)** |  |\n"
         "| C | [31.49](b/run.json)† |  |\n| D |  |  |\n\nA note with a [link](x.md) and `code`.\n"
     )
-    for part in (r"\begin{tabular}{lrl}", r"\toprule", r"\bottomrule", r"A\_1 & 30.00\textsuperscript{a} & x|y \\",
-                 r"\textbf{31.50}\textsuperscript{a}", r"31.49$^{\dagger}$\textsuperscript{b}", r"Means, 100 \%",
-                 r"\textsuperscript{b} \texttt{b/run.json}", "A note with a link and code."):  # fmt: skip
+    for part in (
+        r"\begin{tabular}{lrl}",
+        r"\toprule",
+        r"\bottomrule",
+        r"A\_1 & 30.00\textsuperscript{a} & x|y \\",
+        r"\textbf{31.50}\textsuperscript{a}",
+        r"31.49$^{\dagger}$\textsuperscript{b}",
+        r"Means, 100 \%",
+        r"\textsuperscript{b} \texttt{b/run.json}",
+        "A note with a link and code.",
+    ):
         assert part in tex
     assert tex.count("{") == tex.count("}")
 

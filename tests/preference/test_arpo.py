@@ -64,10 +64,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_model(seed: int = 0, attention: str = "sdpa", dtype=torch.float32) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_implementation=attention,
-    )  # fmt: skip
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        attn_implementation=attention,
+    )
     return LlamaForCausalLM(config).to(dtype)
 
 
@@ -86,10 +94,18 @@ def tiny_rows(n: int = 16, seed: int = 0) -> list[dict[str, str]]:
 
 def settings(tmp_path, **changes) -> dict:
     return {
-        "output_dir": str(tmp_path), "per_device_train_batch_size": 8, "max_steps": 2,
-        "report_to": [], "save_strategy": "no", "bf16": False, "gradient_checkpointing": False,
-        "use_cpu": True, "logging_steps": 1, "disable_tqdm": True, **changes,
-    }  # fmt: skip
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 8,
+        "max_steps": 2,
+        "report_to": [],
+        "save_strategy": "no",
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        **changes,
+    }
 
 
 def trainer_for(tmp_path, model, rows, **options) -> ARPOTrainer:
@@ -337,9 +353,14 @@ def test_tokenization_is_trls(tmp_path):
 
 def test_a_chosen_side_that_does_not_fit_drops_the_pair_and_a_rejected_one_is_cut():
     tokenizer = tiny_tokenizer()
-    rows = [{"prompt": "ab", "chosen": chosen, "rejected": rejected} for chosen, rejected in (
-        ("cd", "efghij"), ("cdefg", "h"), ("cdef", "g"),
-    )]  # fmt: skip
+    rows = [
+        {"prompt": "ab", "chosen": chosen, "rejected": rejected}
+        for chosen, rejected in (
+            ("cd", "efghij"),
+            ("cdefg", "h"),
+            ("cdef", "g"),
+        )
+    ]
     pairs, n_long = tokenize_pairs(
         rows, tokenizer, 1 + 2 + 5 + 1
     )  # BOS, prompt, the longest chosen answer, EOS
@@ -368,10 +389,14 @@ def test_trls_default_arguments_keep_the_gradients(tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "gpu", "expected"),
     [
-        ({}, False, False), ({}, True, True), ({"fp16": True}, True, False), ({"bf16": False}, True, False),
-        ({"use_cpu": True}, True, False), ({"use_cpu": True, "bf16": True}, False, True),
+        ({}, False, False),
+        ({}, True, True),
+        ({"fp16": True}, True, False),
+        ({"bf16": False}, True, False),
+        ({"use_cpu": True}, True, False),
+        ({"use_cpu": True, "bf16": True}, False, True),
     ],
-)  # fmt: skip
+)
 def test_bf16_is_what_the_machine_has(tmp_path, monkeypatch, options, gpu, expected):
     """TRL's own default asks for bfloat16 on any machine, and transformers then refuses one without a GPU."""
     for module in ("xalma.preference.arpo_trainer", "transformers.training_args"):

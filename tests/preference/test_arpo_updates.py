@@ -124,6 +124,9 @@ def test_the_routers_loss_is_added_as_in_trl(tmp_path):
 def test_what_has_no_meaning_is_refused_at_construction(tmp_path, options, more, why):
     with pytest.raises(ValueError, match=why):
         ARPOTrainer(
-            tiny_model(), ARPOConfig(**settings(tmp_path, **options)), train_dataset=Dataset.from_list(tiny_rows(4)),
-            processing_class=tiny_tokenizer(), **more,
-        )  # fmt: skip
+            tiny_model(),
+            ARPOConfig(**settings(tmp_path, **options)),
+            train_dataset=Dataset.from_list(tiny_rows(4)),
+            processing_class=tiny_tokenizer(),
+            **more,
+        )

@@ -99,9 +99,16 @@ def trained(tmp_path, monkeypatch, rows, **changes):
     monkeypatch.setattr(GRPOTrainer, "__init__", init)
     options = {"learning_rate": 1e-2, "batch_size": 2, "max_steps": 1, "num_generations": 4} | changes
     log = train_preference(
-        "grpo", tiny_model(), tiny_tokenizer(), rows, seed=0, output_dir=tmp_path, n_probe_rows=2,
-        max_completion_length=12, **options,
-    )[1]  # fmt: skip
+        "grpo",
+        tiny_model(),
+        tiny_tokenizer(),
+        rows,
+        seed=0,
+        output_dir=tmp_path,
+        n_probe_rows=2,
+        max_completion_length=12,
+        **options,
+    )[1]
     logs = kept[0]._logs
     return (
         [e for e in log if e["kind"] == "train"],
@@ -143,5 +150,15 @@ def test_without_any_reward_nothing_but_weight_decay_moves(tmp_path, monkeypatch
 
 def test_options_of_grpo_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"'temperature'.* no options of 'grpo'"):
-        train_preference("grpo", torch.nn.Linear(2, 2), tiny_tokenizer(), tiny_rows(2), learning_rate=1e-3,
-                         batch_size=2, max_steps=1, seed=0, output_dir=tmp_path, temperature=2)  # fmt: skip
+        train_preference(
+            "grpo",
+            torch.nn.Linear(2, 2),
+            tiny_tokenizer(),
+            tiny_rows(2),
+            learning_rate=1e-3,
+            batch_size=2,
+            max_steps=1,
+            seed=0,
+            output_dir=tmp_path,
+            temperature=2,
+        )

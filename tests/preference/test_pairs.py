@@ -67,9 +67,13 @@ def test_counts_add_up_over_a_mixture():
     outputs = ["Haus", "Hof", "Nacht", "", "x", "Land " * 9, "страна"]
     _, report = build_pairs(asked(references, outputs))
     assert counts(report) == {
-        "kept": 2, "dropped_identical": 1, "dropped_empty_rejected": 1, "dropped_empty_chosen": 1,
-        "dropped_length_ratio": 1, "dropped_off_target": 1,
-    }  # fmt: skip
+        "kept": 2,
+        "dropped_identical": 1,
+        "dropped_empty_rejected": 1,
+        "dropped_empty_chosen": 1,
+        "dropped_length_ratio": 1,
+        "dropped_off_target": 1,
+    }
 
 
 def test_no_pairs_left_says_what_became_of_them():

@@ -42,9 +42,12 @@ def test_xalma_layout(kind, tmp_path):
         {
             "prompt": "[INST] Translate this from English to German:\n"
             "English: five days ago\nGerman: [/INST]",
-            "chosen": " vor fünf Tagen", "rejected": " vor 5 Tagen", "src": "en", "tgt": "de",
+            "chosen": " vor fünf Tagen",
+            "rejected": " vor 5 Tagen",
+            "src": "en",
+            "tgt": "de",
         }
-    ]  # fmt: skip
+    ]
     assert counts(report) == {"kept": 1, "dropped_identical": 1}
     assert read_preference(path, directions=["de-en"])[1]["considered"] == 1
 

@@ -180,9 +180,13 @@ def test_the_request_is_what_the_row_says(serve, tmp_path):
     )
     (body,) = server.seen
     assert body == {
-        "model": SYSTEMS["gpt-4"].hub, "temperature": 0, "seed": 7,
-        "messages": [{"role": "user", "content": "Translate this from English to German:\nEnglish: Hello\nGerman:"}],
-    }  # fmt: skip
+        "model": SYSTEMS["gpt-4"].hub,
+        "temperature": 0,
+        "seed": 7,
+        "messages": [
+            {"role": "user", "content": "Translate this from English to German:\nEnglish: Hello\nGerman:"}
+        ],
+    }
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 

@@ -72,8 +72,9 @@ def test_two_questions_per_segment_and_none_twice(server, tmp_path):
     spans, scores = server.seen[:2], server.seen[2:]
     first = next(body for body in spans if "Ja" in body["messages"][1]["content"])
     assert first["messages"] == [
-        PROMPTS[0][0], {"role": "user", "content": "Errors? German: Ja {error_spans}. English: Yes."}
-    ]  # fmt: skip
+        PROMPTS[0][0],
+        {"role": "user", "content": "Errors? German: Ja {error_spans}. English: Yes."},
+    ]
     assert sorted(body["messages"][0]["content"].rpartition("Spans: ")[2] for body in scores) == [
         "Major: 11",
         "Major: 4",
@@ -104,11 +105,22 @@ def test_a_limit_of_cost_holds(server, tmp_path):
 @pytest.mark.parametrize(
     ("answer", "score"),
     [
-        ("85", 85), ("Score: 92.5.", 92.5), ("**70**/100", 70), ("I give it 66 out of 100", 66), ("66, so 66", 66),
-        ("100", 100), ("0", 0), ("", None), ("good", None), ("101", None), ("-5", None), ("70 to 80", None),
-        ("95%", None), ("Score (0-100): 40", 40),
+        ("85", 85),
+        ("Score: 92.5.", 92.5),
+        ("**70**/100", 70),
+        ("I give it 66 out of 100", 66),
+        ("66, so 66", 66),
+        ("100", 100),
+        ("0", 0),
+        ("", None),
+        ("good", None),
+        ("101", None),
+        ("-5", None),
+        ("70 to 80", None),
+        ("95%", None),
+        ("Score (0-100): 40", 40),
     ],
-)  # fmt: skip
+)
 def test_scores_in_answers(answer, score):
     assert score_in(answer) == score
 
@@ -116,9 +128,11 @@ def test_scores_in_answers(answer, score):
 def test_the_command_scores_systems_by_a_judge(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "home", lambda: tmp_path)
     for name, lines in {
-        "set/de-en/src.txt": ["Ja.", "Nein."], "set/de-en/ref.txt": ["Yes.", "No."],
-        "systems/one/de-en.txt": ["Yes.", "No."], "systems/two/de-en.txt": ["Yes, indeed.", "Oh no."],
-    }.items():  # fmt: skip
+        "set/de-en/src.txt": ["Ja.", "Nein."],
+        "set/de-en/ref.txt": ["Yes.", "No."],
+        "systems/one/de-en.txt": ["Yes.", "No."],
+        "systems/two/de-en.txt": ["Yes, indeed.", "Oh no."],
+    }.items():
         write_atomically(tmp_path / name, "\n".join(lines) + "\n")
     score = ("score", "--system-outputs", tmp_path / "systems", "--testset", tmp_path / "set", "--workers", 1)
     judged = (

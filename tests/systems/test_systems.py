@@ -350,8 +350,20 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_rows(tiny, tmp_path, syste
 def test_braces_in_a_path_are_part_of_it(capsys, tmp_path, monkeypatch, system, text):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "in.txt").write_text("Hello.\n")
-    code = cli.main(["translate", "--system", system, "--path", text, "--from", "en", "--to", "de",
-                     str(tmp_path / "in.txt")])  # fmt: skip
+    code = cli.main(
+        [
+            "translate",
+            "--system",
+            system,
+            "--path",
+            text,
+            "--from",
+            "en",
+            "--to",
+            "de",
+            str(tmp_path / "in.txt"),
+        ]
+    )
     err = capsys.readouterr().err
     assert code == 2 and err.startswith("xalma: ") and err.count("\n") == 1
 

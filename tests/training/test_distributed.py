@@ -176,10 +176,13 @@ def test_the_sbatch_file_is_bash():
 @pytest.mark.parametrize(
     ("sharding", "everything", "world", "expected"),
     [
-        ("auto", True, 2, True), ("auto", False, 2, False), ("full", False, 2, True), ("none", True, 2, False),
+        ("auto", True, 2, True),
+        ("auto", False, 2, False),
+        ("full", False, 2, True),
+        ("none", True, 2, False),
         ("full", True, 1, False),
     ],
-)  # fmt: skip
+)
 def test_what_is_sharded(micro, monkeypatch, sharding, everything, world, expected):
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(everything)

@@ -48,8 +48,10 @@ def test_reference_nats_are_those_of_a_plain_forward(micro, ladder):
     model, tokenizer = open_merged(ladder[1])
     row = few_shot_rows(micro, 6)[0]
     start = [tokenizer.bos_token_id, *tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]]
-    whole = [tokenizer.bos_token_id,
-             *tokenizer(f"{row['prompt']} {row['reference']}", add_special_tokens=False)["input_ids"]]  # fmt: skip
+    whole = [
+        tokenizer.bos_token_id,
+        *tokenizer(f"{row['prompt']} {row['reference']}", add_special_tokens=False)["input_ids"],
+    ]
     assert whole[: len(start)] == start
     with torch.no_grad():
         logps = plain_model(model)(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
@@ -60,8 +62,10 @@ def test_reference_nats_are_those_of_a_plain_forward(micro, ladder):
 
 
 def test_partner_gain_is_in_bits_per_byte():
-    rows = [{"nats": 1.0, "other_nats": 1.0 + 3 * math.log(2), "reference": "äb"},
-            {"nats": 2.0, "other_nats": 2.0 + 2 * math.log(2), "reference": "cd"}]  # fmt: skip
+    rows = [
+        {"nats": 1.0, "other_nats": 1.0 + 3 * math.log(2), "reference": "äb"},
+        {"nats": 2.0, "other_nats": 2.0 + 2 * math.log(2), "reference": "cd"},
+    ]
     assert partner_gain(rows) == pytest.approx(5 / 5)  # five bits saved over five bytes
     assert partner_gain([rows[0] | {"other_nats": 1.0 - 3 * math.log(2)}]) == pytest.approx(-1)
 

@@ -94,9 +94,13 @@ def test_scores_are_sacrebleus(micro):
     ]
     found = {(r.direction, r.metric): r for r in score_rows(rows, micro, "stage4", seed=3)}
     assert {key: r.value for key, r in found.items() if key[1] != "chrf"} == {
-        ("en-zh", "bleu"): 100.0, ("en-zh", "off_target"): 0.0, ("en-zh", "empty"): 0.0,
-        ("fi-en", "bleu"): 0.0, ("fi-en", "off_target"): pytest.approx(50, abs=51), ("fi-en", "empty"): 50.0,
-    }  # fmt: skip
+        ("en-zh", "bleu"): 100.0,
+        ("en-zh", "off_target"): 0.0,
+        ("en-zh", "empty"): 0.0,
+        ("fi-en", "bleu"): 0.0,
+        ("fi-en", "off_target"): pytest.approx(50, abs=51),
+        ("fi-en", "empty"): 50.0,
+    }
     assert found["fi-en", "off_target"].value >= 50
     assert "tok:zh" in found["en-zh", "bleu"].signature
     assert {(r.profile, r.stage, r.seed) for r in found.values()} == {("tiny", "stage4", 3)}
@@ -130,8 +134,13 @@ def test_evaluate_stage_files_its_records(own_results, finished):
     records = evaluate_stage(own_results, 4)
     assert {r.direction for r in records} == {d for c in GROUPS[6] for d in (f"en-{c}", f"{c}-en")}
     assert {r.metric for r in records} == {
-        "bleu", "chrf", "off_target", "empty", "bits_per_byte", "one_shot_bleu",
-    }  # fmt: skip
+        "bleu",
+        "chrf",
+        "off_target",
+        "empty",
+        "bits_per_byte",
+        "one_shot_bleu",
+    }
     assert len(records) == 12 * 6
     assert {r.stage for r in records} == {"stage4"}
     assert sorted(ladder_records(own_results, ["stage4"]), key=lambda r: r.key) == sorted(

@@ -151,8 +151,9 @@ def test_wandb_s_file_holds_what_was_logged(micro, tmp_path, monkeypatch):
         time.sleep(0.1)
     rows = [
         {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-        for record in records if record.WhichOneof("record_type") == "history"
-    ]  # fmt: skip
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
     assert [(row["_step"], row["loss"]) for row in rows] == [(1, 2.25), (2, 2.0), (3, 1.75)]
     assert {"learning_rate", "tokens/s", "memory_gib", "seconds_left"} <= rows[0].keys()
 

@@ -109,8 +109,18 @@ def plain(measures: dict) -> dict[str, float]:
 def trained(model: torch.nn.Module, steps: int = 3, probe: int = 0, **changes):
     p = PROFILE.but(**{"stage5_batch_size": 8, **changes})
     rows = pairs()
-    log = train(model, rows, p, p.stage(5), steps=steps, seed=0, pad_token_id=0, label="test",
-                objective=Arpo(beta=BETA), probe=rows[:probe])  # fmt: skip
+    log = train(
+        model,
+        rows,
+        p,
+        p.stage(5),
+        steps=steps,
+        seed=0,
+        pad_token_id=0,
+        label="test",
+        objective=Arpo(beta=BETA),
+        probe=rows[:probe],
+    )
     return log, trained_weights(model)
 
 

@@ -42,14 +42,26 @@ def test_counts_are_those_of_the_models_built():
     ("kind", "more"),
     [
         (LlamaConfig, {"num_key_value_heads": 2}),
-        (Qwen3Config, {"num_key_value_heads": 1, "head_dim": 32}),  # heads wider than the stream; norms of heads
+        (
+            Qwen3Config,
+            {"num_key_value_heads": 1, "head_dim": 32},
+        ),  # heads wider than the stream; norms of heads
         (MistralConfig, {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     ],
-)  # fmt: skip
+)
 def test_grouped_query_attention_is_counted(tmp_path, kind, more):
     """Against the models themselves, and a module's weights against peft's own."""
-    config = kind(vocab_size=120, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-                  bos_token_id=1, eos_token_id=2, pad_token_id=0, **more)  # fmt: skip
+    config = kind(
+        vocab_size=120,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **more,
+    )
     config.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_config(config)
     norms = sum(x.numel() for name, x in model.named_parameters() if "q_norm" in name or "k_norm" in name)

@@ -421,8 +421,11 @@ def test_equal_adapters_are_equal_to_the_byte(finished, micro):
     assert config["target_modules"] == sorted(config["target_modules"])
     assert config["base_model_name_or_path"] == "../../stage1_monolingual_base/base"
     assert micro.run_dir not in text and {f.name for f in finished[4].glob("[!o]*")} == {
-        "adapter_config.json", "adapter_model.safetensors", "log.json", "run.json"
-    }  # fmt: skip
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "log.json",
+        "run.json",
+    }
 
 
 def test_a_stage_must_leave_weights_that_are_numbers(micro, finished, tmp_path, monkeypatch):

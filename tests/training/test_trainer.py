@@ -73,8 +73,13 @@ def trained(
     base, micro, *, batch: int, micro_batch: int, steps: int = 3, seed: int = 0, compiled=False, data=None
 ):
     model = copy.deepcopy(base)
-    p = micro.but(stage4_batch_size=batch, micro_batch=micro_batch, stage4_schedule="constant", warmup_ratio=0.0,
-                  torch_compile=compiled)  # fmt: skip
+    p = micro.but(
+        stage4_batch_size=batch,
+        micro_batch=micro_batch,
+        stage4_schedule="constant",
+        warmup_ratio=0.0,
+        torch_compile=compiled,
+    )
     log = train(model, data or rows(8), p, p.stage(4), steps=steps, seed=seed, pad_token_id=0, label="test")
     return model, log
 

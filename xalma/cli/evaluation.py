@@ -11,9 +11,11 @@ from xalma.cli.systems import add_endpoint_options, add_options, print_systems, 
 
 def add_chosen_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--chosen-by", default="", metavar="SYSTEM=METRIC+METRIC,…",
+        "--chosen-by",
+        default="",
+        metavar="SYSTEM=METRIC+METRIC,…",
         help="metrics that chose a system's training pairs or outputs: its scores by their family get a mark",
-    )  # fmt: skip
+    )
 
 
 def add_score(commands: Any) -> None:
@@ -35,14 +37,18 @@ def add_score(commands: Any) -> None:
     add_testset(score)
     add_intervals(score)
     score.add_argument(
-        "--metrics", help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, xcomet-xxl, xcomet-xxl-qe, "
+        "--metrics",
+        help="of bleu, chrf, chrf++, spbleu, comet22, xcomet-xl, xcomet-xl-qe, xcomet-xxl, xcomet-xxl-qe, "
         "cometkiwi, cometkiwi-xl, cometkiwi-xxl, metricx24, metricx24-qe, "
         "gemba-esa; default: bleu,chrf; of systems: bleu,chrf++",
-    )  # fmt: skip
+    )
     score.add_argument(
-        "--checkpoint", action="append", default=[], metavar="METRIC=PATH_OR_ID",
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="METRIC=PATH_OR_ID",
         help="another hub id or a local path for a neural metric; repeatable",
-    )  # fmt: skip
+    )
     score.add_argument(
         "--score-cache", metavar="FILE", help="keep neural scores here; the next run reads them"
     )
@@ -133,9 +139,12 @@ def add_probe(commands: Any) -> None:
     probe.add_argument("--direction", required=True, metavar="SRC-TGT")
     probe.add_argument("--out", metavar="DIR", help="write DIR/original and DIR/swapped, two test sets")
     probe.add_argument(
-        "--outputs", nargs=2, action="append", metavar=("ORIGINAL", "SWAPPED"),
+        "--outputs",
+        nargs=2,
+        action="append",
+        metavar=("ORIGINAL", "SWAPPED"),
         help="folders of one system's outputs for the two; repeatable",
-    )  # fmt: skip
+    )
     probe.set_defaults(run=_probe)
 
 

@@ -52,9 +52,17 @@ def _translate(arguments: argparse.Namespace) -> None:
         open_exported(folder, group, dtype) if is_export(folder) else open_merged(folder, dtype)
     )
     outputs = translate(
-        model.to(device), tokenizer, texts, arguments.src, arguments.tgt, prompt_style=p.prompt_style,
-        beams=p.beams, max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch, counts=(counts := Counter()),
-    )  # fmt: skip
+        model.to(device),
+        tokenizer,
+        texts,
+        arguments.src,
+        arguments.tgt,
+        prompt_style=p.prompt_style,
+        beams=p.beams,
+        max_new_tokens=p.max_new_tokens,
+        batch_size=p.generation_batch,
+        counts=(counts := Counter()),
+    )
     if counts["cut"]:
         print(
             f"{counts['cut']} answers reached max_new_tokens={p.max_new_tokens} and may be cut: raise it with --set",
@@ -67,8 +75,14 @@ def add_convert(commands: Any) -> None:
     convert = commands.add_parser(
         "convert", help="adapters to the all-modules checkpoint and back; a GGUF to a base"
     )
-    convert.add_argument("--from", dest="source", required=True, nargs="+", metavar="PATH_OR_ID",
-                         help="a checkpoint of either layout, adapter folders of groups, or one GGUF file")  # fmt: skip
+    convert.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        nargs="+",
+        metavar="PATH_OR_ID",
+        help="a checkpoint of either layout, adapter folders of groups, or one GGUF file",
+    )
     convert.add_argument("--to", dest="out", required=True, metavar="DIR", help="a new folder")
     convert.add_argument(
         "--layout", choices=("adapters", "all-modules"), help="default: the one it is not in"
@@ -169,7 +183,16 @@ def _export(arguments: argparse.Namespace) -> None:
 
     adapter_name(arguments.group)  # raises where there is no such group
     print(describe(p, arguments.group, arguments.sentences), flush=True)
-    folder = export(p, arguments.group, arguments.out, what=arguments.what, folder=arguments.model,
-                    base_id=arguments.base_id, licence=arguments.licence,
-                    sentences=arguments.sentences, with_base=arguments.with_base, gguf=arguments.gguf)  # fmt: skip
+    folder = export(
+        p,
+        arguments.group,
+        arguments.out,
+        what=arguments.what,
+        folder=arguments.model,
+        base_id=arguments.base_id,
+        licence=arguments.licence,
+        sentences=arguments.sentences,
+        with_base=arguments.with_base,
+        gguf=arguments.gguf,
+    )
     print(folder)

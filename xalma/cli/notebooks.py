@@ -310,17 +310,25 @@ def _write_cost(p: Profile, seconds: dict[str, float]) -> None:
     if before and before["provenance"]["hardware"] == now["hardware"]:
         found = {stem: value for stem, value in found.items() if value >= known.get(stem, 0) / 2}
     if found:
-        write_json(path, {
-            "command": p.command(),
-            "seconds": dict(sorted((known | found).items())), "seed": p.seed, "recipe": recipe, "provenance": now,
-        })  # fmt: skip
+        write_json(
+            path,
+            {
+                "command": p.command(),
+                "seconds": dict(sorted((known | found).items())),
+                "seed": p.seed,
+                "recipe": recipe,
+                "provenance": now,
+            },
+        )
 
 
 def _say_where(p: Profile, total: float) -> None:
     folder = results_folder(p)
     print(f"\nfinished in {total / 60:.1f} minutes; see")
     for part, what in (
-        ("figures", "figures (PNG)"), ("tables", "tables (CSV, Markdown)"), ("notebooks", "executed notebooks")
-    ):  # fmt: skip
+        ("figures", "figures (PNG)"),
+        ("tables", "tables (CSV, Markdown)"),
+        ("notebooks", "executed notebooks"),
+    ):
         if (folder / part).is_dir():
             print(f"  {folder / part}  {what}")

@@ -21,8 +21,12 @@ def add_testset(parser: argparse.ArgumentParser, required: bool = False) -> None
 
 def add_intervals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes; default: one per core")
-    parser.add_argument("--resample", choices=("segments", "documents"), default="segments",
-                        help="what intervals and paired tests draw; documents where the set has them")  # fmt: skip
+    parser.add_argument(
+        "--resample",
+        choices=("segments", "documents"),
+        default="segments",
+        help="what intervals and paired tests draw; documents where the set has them",
+    )
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:

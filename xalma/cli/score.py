@@ -41,9 +41,17 @@ def score_outputs(arguments: Namespace, checkpoints: dict[str, str]) -> None:
     neural = {"checkpoints": checkpoints, "cache": arguments.score_cache}
     with _judges(arguments) as judges:
         scores = score_all(
-            outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
-            partial=arguments.partial, resample=arguments.resample, judges=judges, **neural,
-        )  # fmt: skip
+            outputs,
+            arguments.testset,
+            arguments.origin,
+            directions,
+            metrics,
+            arguments.workers,
+            partial=arguments.partial,
+            resample=arguments.resample,
+            judges=judges,
+            **neural,
+        )
     scores = replace(scores, chosen_by=_chosen_by(outputs, arguments.chosen_by))
     chosen = list(scores.table["direction"].unique())
     checks = check_outputs(outputs, arguments.testset, arguments.origin, chosen)
@@ -115,9 +123,14 @@ def compare_systems(arguments: Namespace) -> None:
         )
     directions = listed(arguments.directions) or None
     scores = score_all(
-        outputs, arguments.testset, arguments.origin, directions, metrics, arguments.workers,
+        outputs,
+        arguments.testset,
+        arguments.origin,
+        directions,
+        metrics,
+        arguments.workers,
         resample=arguments.resample,
-    )  # fmt: skip
+    )
     print(f"A: {both[0][0]} ({arguments.a})\nB: {both[1][0]} ({arguments.b})")
     chosen_by = _chosen_by(dict(both), arguments.chosen_by)
     for metric in metrics:

@@ -164,8 +164,12 @@ def _write(arguments: argparse.Namespace, options: dict[str, Any], system: Trans
     made |= {"testset": arguments.testset, "origin": arguments.origin}
     records = write_outputs(
         lambda: system or open_system(row.name, **options),
-        output_settings(row, made), sources, wanted, arguments.out, is_supported,
-    )  # fmt: skip
+        output_settings(row, made),
+        sources,
+        wanted,
+        arguments.out,
+        is_supported,
+    )
     for direction in wanted:
         print(f"{direction}  {records[direction]['status']}{_counts(records[direction])}")
     print(f"outputs in {arguments.out}")

@@ -29,8 +29,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
     given = overrides(arguments.set) | ({"launch": arguments.launch} if arguments.launch else {})
     checked = load_profile(arguments.profile, **given)
-    run(arguments.profile, {key: getattr(checked, key) for key in given}, arguments.only, arguments.force,
-        arguments.overwrite)  # fmt: skip
+    run(
+        arguments.profile,
+        {key: getattr(checked, key) for key in given},
+        arguments.only,
+        arguments.force,
+        arguments.overwrite,
+    )
 
 
 def add_stage(commands: Any) -> None:

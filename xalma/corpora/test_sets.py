@@ -48,17 +48,44 @@ NTREX_LINES = 1997
 # Segments of the General Translation task's sets in the directions the papers use (FACTS §7); en-is and is-en of
 # "wmt22" are WMT'21's, as in the ALMA paper.
 WMT_LINES = {
-    "wmt22": {"cs-en": 1448, "de-en": 1984, "is-en": 1000, "ru-en": 2016, "zh-en": 1875,
-              "en-cs": 2037, "en-de": 2037, "en-is": 1000, "en-ru": 2037, "en-zh": 2037},
-    "wmt23": {"de-en": 549, "he-en": 1910, "ja-en": 1992, "ru-en": 1723, "uk-en": 1826, "zh-en": 1976, "en-de": 557,
-              "en-he": 2074, "en-ja": 2074, "en-ru": 2074, "en-uk": 2074, "en-zh": 2074},
+    "wmt22": {
+        "cs-en": 1448,
+        "de-en": 1984,
+        "is-en": 1000,
+        "ru-en": 2016,
+        "zh-en": 1875,
+        "en-cs": 2037,
+        "en-de": 2037,
+        "en-is": 1000,
+        "en-ru": 2037,
+        "en-zh": 2037,
+    },
+    "wmt23": {
+        "de-en": 549,
+        "he-en": 1910,
+        "ja-en": 1992,
+        "ru-en": 1723,
+        "uk-en": 1826,
+        "zh-en": 1976,
+        "en-de": 557,
+        "en-he": 2074,
+        "en-ja": 2074,
+        "en-ru": 2074,
+        "en-uk": 2074,
+        "en-zh": 2074,
+    },
     "wmt24": {f"en-{code}": 997 for code in ("cs", "de", "es", "hi", "is", "ja", "ru", "uk", "zh")},
-}  # fmt: skip
+}
 WMT24PP_LINES = 960
 CANARY = "CANARY GUID"
 # wmt/wmtNN files a pair once, the other language first; wmt19's test split and later years are not there.
-_HUB = {"flores200": "haoranxu/FLORES-200", "wmt22": "haoranxu/WMT22-Test", "wmt23": "haoranxu/WMT23-Test",
-        "ntrex": "davidstap/NTREX", **{f"wmt{year}": f"wmt/wmt{year}" for year in range(15, 19)}}  # fmt: skip
+_HUB = {
+    "flores200": "haoranxu/FLORES-200",
+    "wmt22": "haoranxu/WMT22-Test",
+    "wmt23": "haoranxu/WMT23-Test",
+    "ntrex": "davidstap/NTREX",
+    **{f"wmt{year}": f"wmt/wmt{year}" for year in range(15, 19)},
+}
 
 
 @dataclass(frozen=True)

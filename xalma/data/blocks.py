@@ -130,10 +130,14 @@ def mixing_plan(
     if exhausted == "stop":
         tokens = _filled(sizes, probabilities, budget)
     rows = {
-        code: {"share": tokens[code] / sum(tokens.values()), "tokens": tokens[code], "available": sizes[code],
-               "epochs": tokens[code] / sizes[code]}
+        code: {
+            "share": tokens[code] / sum(tokens.values()),
+            "tokens": tokens[code],
+            "available": sizes[code],
+            "epochs": tokens[code] / sizes[code],
+        }
         for code in probabilities
-    }  # fmt: skip
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("language")
 
 

@@ -74,9 +74,14 @@ class Rules:
         """The rules as JSON, for an index."""
         label = self.language and f"{self.language.__module__}.{self.language.__name__}"
         label = WRONG_LANGUAGE if self.language is wrong_language else label
-        return {"language": label, "max_ratio": self.max_ratio, "short": self.short, "numbers": self.numbers,
-                "test_sentences": self.test.n_keys if self.test else 0,
-                "near": [SHINGLE, BANDS, ROWS] if self.near else None}  # fmt: skip
+        return {
+            "language": label,
+            "max_ratio": self.max_ratio,
+            "short": self.short,
+            "numbers": self.numbers,
+            "test_sentences": self.test.n_keys if self.test else 0,
+            "near": [SHINGLE, BANDS, ROWS] if self.near else None,
+        }
 
     def made(self, index: Mapping[str, Any]) -> bool:
         """Whether the text of an index was made by these rules."""

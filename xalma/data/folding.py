@@ -20,8 +20,13 @@ import numpy as np
 _FILLERS = (0xF0001, 0xF0002)  # private use: no letter of any text
 _MANY = 1 << 24  # table entries from here on point into the list of longer foldings
 # Looked at one by one; what is left out are ideographs, Hangul syllables, planes without letters.
-_BLOCKS = (range(0x3400), range(0xA000, 0xAC00), range(0xD7A4, 0x20000), range(0x2F800, 0x2FA20),
-           range(0xE0000, 0xE01F0))  # fmt: skip
+_BLOCKS = (
+    range(0x3400),
+    range(0xA000, 0xAC00),
+    range(0xD7A4, 0x20000),
+    range(0x2F800, 0x2FA20),
+    range(0xE0000, 0xE01F0),
+)
 _KANA = (range(0x3041, 0x3100), range(0x31F0, 0x3200))
 _IDEOGRAPHS = (range(0x3400, 0xA000), range(0x20000, 0x2F800), range(0x30000, 0x32400))
 _SYLLABLES = range(0xAC00, 0xD7A4)

@@ -16,9 +16,14 @@ _PROMPT = re.compile(r"(.*?)(Translate this from (.+?) to (.+?):\n\3: .*\n\4:)(.
 
 
 def token_ids(
-    tokenizer: Any, prompts: Sequence[str], completions: Sequence[str] | None = None, *,
-    add_special_tokens: bool = False, foreign_forms: bool = False, spans: Sequence[tuple[int, int]] | None = None,
-) -> list[list[int]]:  # fmt: skip
+    tokenizer: Any,
+    prompts: Sequence[str],
+    completions: Sequence[str] | None = None,
+    *,
+    add_special_tokens: bool = False,
+    foreign_forms: bool = False,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> list[list[int]]:
     """The ids of each prompt or text, with its completion behind it.
 
     foreign_forms: leave a prompt of another form than `xalma.prompts` writes, and its completion, to the tokenizer.
@@ -67,9 +72,13 @@ def _span(prompt: str) -> tuple[int, int] | None:
 
 
 def _ids(
-    tokenizer: Any, names: re.Pattern, prompt: str, answer: str, add_special_tokens: bool,
+    tokenizer: Any,
+    names: re.Pattern,
+    prompt: str,
+    answer: str,
+    add_special_tokens: bool,
     text: tuple[int, int] | None,
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     special = _special(tokenizer)
     found = [match.span() for match in names.finditer(prompt)] if text else []
     own = [(start, end) for start, end in found if text and not text[0] <= start < text[1]]

@@ -41,9 +41,16 @@ FILE_TOKENS = 2**25  # tokens in a file: 64 MiB as uint16
 
 
 def write_tokens(
-    rows: Iterable[Row], folder: str | Path, job: Job, block_tokens: int, engine: Engine, *,
-    source: str = "", limit: int | None = None, left_out: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    rows: Iterable[Row],
+    folder: str | Path,
+    job: Job,
+    block_tokens: int,
+    engine: Engine,
+    *,
+    source: str = "",
+    limit: int | None = None,
+    left_out: str = "",
+) -> dict[str, Any]:
     """Writes `folder` whole or not at all, and returns its index.
 
     rows: (where it stands, text or pair or None) in order; limit: stop at this many tokens; source: their name.
@@ -63,11 +70,21 @@ def write_tokens(
                 f"{source or 'the corpus'} fills not one block of {block_tokens} tokens in {job.lang}"
             )
         index = {
-            "lang": job.lang, "source": source, "left_out": left_out, "block_tokens": block_tokens, "dtype": job.dtype,
-            "blocks": blocks.tokens // block_tokens, "tokens": blocks.tokens, "left_over": len(blocks.rest),
-            "limit": limit, "tokenizer": fingerprint(job.tokenizer), "seed": job.seed,
-            "rules": job.rules.described(), "rows": report.as_dict(), "files": blocks.close(),
-        }  # fmt: skip
+            "lang": job.lang,
+            "source": source,
+            "left_out": left_out,
+            "block_tokens": block_tokens,
+            "dtype": job.dtype,
+            "blocks": blocks.tokens // block_tokens,
+            "tokens": blocks.tokens,
+            "left_over": len(blocks.rest),
+            "limit": limit,
+            "tokenizer": fingerprint(job.tokenizer),
+            "seed": job.seed,
+            "rules": job.rules.described(),
+            "rows": report.as_dict(),
+            "files": blocks.close(),
+        }
         write_json(out / "index.json", index)
         (out / "seen").unlink()
     return index
@@ -141,9 +158,18 @@ class _Blocks:
 
 
 def prepare(
-    corpus: Corpus, folder: str | Path, tokenizer, languages: Iterable[str], kind: str, block_tokens: int,
-    engine: Engine, *, rules: Rules | None = None, seed: int = 0, limit: int | None = None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+    corpus: Corpus,
+    folder: str | Path,
+    tokenizer,
+    languages: Iterable[str],
+    kind: str,
+    block_tokens: int,
+    engine: Engine,
+    *,
+    rules: Rules | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> dict[str, dict[str, Any]]:
     """Index of each language, "monolingual" or "bitext" text of `corpus` under folder/kind/lang; done ones are kept.
 
     Rows with a sentence that the corpus holds out for dev or test are dropped, whatever `rules` says of test sentences.
@@ -154,16 +180,22 @@ def prepare(
         test = TestIndex({f"held out, {lang}": held_out})
         job = make_job(tokenizer, lang, replace(rules or Rules(), test=test), seed)
         out = Path(folder) / kind / lang
-        wanted = {"source": source, "block_tokens": block_tokens, "tokenizer": fingerprint(job.tokenizer), "seed": seed,
-                  "limit": limit}  # fmt: skip
+        wanted = {
+            "source": source,
+            "block_tokens": block_tokens,
+            "tokenizer": fingerprint(job.tokenizer),
+            "seed": seed,
+            "limit": limit,
+        }
         if (out / "index.json").is_file():
             index = dict(TokenFiles(out).index)
             if wanted.items() <= index.items() and job.rules.made(index):
                 indices[lang] = index
                 continue
         rows = corpus.rows(kind, lang)
-        indices[lang] = write_tokens(rows, out, job, block_tokens, engine, source=source, limit=limit,
-                                     left_out=fingerprint(held_out))  # fmt: skip
+        indices[lang] = write_tokens(
+            rows, out, job, block_tokens, engine, source=source, limit=limit, left_out=fingerprint(held_out)
+        )
     return indices
 
 

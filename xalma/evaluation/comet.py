@@ -135,9 +135,13 @@ def _from_hub(where: str) -> Path:
 
 
 def _by_checkpoint(
-    samples: Sequence[Sample], names: Sequence[str], checkpoint: str, cache: str | Path | None,
-    device: str | None, bf16: bool | None,
-) -> dict[str, SegmentScores]:  # fmt: skip
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    checkpoint: str,
+    cache: str | Path | None,
+    device: str | None,
+    bf16: bool | None,
+) -> dict[str, SegmentScores]:
     """Scores by the metrics of one checkpoint, which is loaded only if the cache lacks any."""
     library = NEURAL_METRICS[names[0]].library
     path = (find_checkpoint if library == "comet" else _find_metricx)(checkpoint)

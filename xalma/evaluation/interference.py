@@ -82,9 +82,7 @@ def mark_explained(metric: str, chosen_by: Mapping[str, Iterable[str]]) -> str:
     """What the mark means in a table of `metric`, and what is not known; "" where there is nothing to say."""
     parts = [f"{system} by {' and '.join(chosen_by[system])}" for system in flagged(metric, chosen_by)]
     unknown = [system for system, metrics in chosen_by.items() if UNKNOWN in metrics]
-    parts = [
-        f"{MARK}: {DOUBT} or outputs: {'; '.join(parts)}."
-    ] if parts else []  # fmt: skip
+    parts = [f"{MARK}: {DOUBT} or outputs: {'; '.join(parts)}."] if parts else []
     parts += (
         [f"Not known by which metric the training pairs were chosen: {', '.join(unknown)}."]
         if unknown

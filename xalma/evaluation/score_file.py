@@ -136,6 +136,13 @@ def check_outputs(outputs: Outputs, testset: str, origin: str, directions: Seque
                 has_any = any(test.references)
                 found["length"] = evaluate.length_ratio(lines, test.references) if has_any else math.nan
                 percent = {f"{name} %": 100 * value for name, value in found.items()}
-                rows.append({"system": system, "direction": direction, **percent, "n": len(lines),
-                             "checked": f"{language_id.signature(tgt)}|or no letters"})  # fmt: skip
+                rows.append(
+                    {
+                        "system": system,
+                        "direction": direction,
+                        **percent,
+                        "n": len(lines),
+                        "checked": f"{language_id.signature(tgt)}|or no letters",
+                    }
+                )
     return pd.DataFrame(rows)

@@ -51,9 +51,13 @@ def attach_adapter(
     Raises ValueError as `projections`.
     """
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=list(projections(base)),
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        bias="none",
+        target_modules=list(projections(base)),
         task_type="CAUSAL_LM",
-    )  # fmt: skip
+    )
     torch.manual_seed(seed)
     return get_peft_model(base, config, adapter_name=adapter_name(group))
 

@@ -105,11 +105,18 @@ def load_weights(
     # On a CPU torch's fused attention has a slow backward for short rows: a third of a small model's step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     model, report = AutoModelForCausalLM.from_pretrained(
-        path_or_id, dtype=getattr(torch, usable_dtype(dtype, "cpu")), use_safetensors=True,
-        attn_implementation=attention, trust_remote_code=False, output_loading_info=True,
-    )  # fmt: skip
-    for kind, fault in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of"),
-                        ("unexpected_keys", "holds a tensor that its config.json has no place for:")):  # fmt: skip
+        path_or_id,
+        dtype=getattr(torch, usable_dtype(dtype, "cpu")),
+        use_safetensors=True,
+        attn_implementation=attention,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    for kind, fault in (
+        ("missing_keys", "lacks"),
+        ("mismatched_keys", "has another shape of"),
+        ("unexpected_keys", "holds a tensor that its config.json has no place for:"),
+    ):
         # transformers only warns, and draws what is missing at random
         if names := sorted({*map(str, report[kind])} - {*besides}):
             raise ValueError(f"the base in {path_or_id} {fault} {names[0]}: copy or download it again")

@@ -148,10 +148,15 @@ def adapter_config(
     ends = {layer.rsplit(".", 1)[-1] for layer in layers}
     alone = all(stem in layers for stem in stems if stem.rsplit(".", 1)[-1] in ends)
     return LoraConfig(
-        r=rank, lora_alpha=round(alpha) if abs(alpha - round(alpha)) < 1e-6 else alpha, lora_dropout=DROPOUT,
-        bias="none", target_modules=sorted(ends if alone else layers), task_type="CAUSAL_LM",
-        base_model_name_or_path=base, inference_mode=True,
-    )  # fmt: skip
+        r=rank,
+        lora_alpha=round(alpha) if abs(alpha - round(alpha)) < 1e-6 else alpha,
+        lora_dropout=DROPOUT,
+        bias="none",
+        target_modules=sorted(ends if alone else layers),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
 
 
 def _write_model_files(checkpoint: Checkpoint, folder: Path) -> None:

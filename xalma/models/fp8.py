@@ -37,9 +37,13 @@ def product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, fast: bo
     rows, x_scale = rounded(x.reshape(-1, x.shape[-1]).contiguous())
     if has_products(x.device):
         found = torch._scaled_mm(
-            rows, weight.contiguous().t(), scale_a=x_scale, scale_b=scale.t(), out_dtype=torch.bfloat16,
+            rows,
+            weight.contiguous().t(),
+            scale_a=x_scale,
+            scale_b=scale.t(),
+            out_dtype=torch.bfloat16,
             use_fast_accum=fast,
-        )  # fmt: skip
+        )
     else:
         with torch.autocast(x.device.type, enabled=False):
             found = rows.float() @ weight.float().t() * x_scale * scale.t()

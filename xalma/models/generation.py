@@ -52,9 +52,15 @@ def generate(
     was_training = model.training
     model.eval()
     outputs = decode_batches(
-        continued, tokenizer, rows, cut_in_batches(order, batch_size)[share[0] :: share[1]], config, model.device,
-        show_progress=share[0] == 0, counts=counts,
-    )  # fmt: skip
+        continued,
+        tokenizer,
+        rows,
+        cut_in_batches(order, batch_size)[share[0] :: share[1]],
+        config,
+        model.device,
+        show_progress=share[0] == 0,
+        counts=counts,
+    )
     model.train(was_training)
     return outputs
 
@@ -108,9 +114,14 @@ def cut_in_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
 def decoding_config(tokenizer: PreTrainedTokenizerBase, beams: int, max_new_tokens: int) -> GenerationConfig:
     """Greedy or beam decoding as the papers evaluate, with the tokenizer's special tokens."""
     return GenerationConfig(
-        num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        num_beams=beams,
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def translate(
@@ -143,8 +154,14 @@ def translate(
     def ask(numbers: list[int]) -> list[str]:
         prompts = [translation_prompt(texts[i], src, tgt, prompt_style) for i in numbers]
         outputs = generate(
-            model, tokenizer, prompts, beams=beams, max_new_tokens=max_new_tokens, batch_size=batch_size, counts=counts
-        )  # fmt: skip
+            model,
+            tokenizer,
+            prompts,
+            beams=beams,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            counts=counts,
+        )
         return [extract_translation(output) for output in outputs]
 
     return without_blank(texts, ask)

@@ -30,9 +30,11 @@ from xalma.text_files import check_parallel, read_lines
 LEAST_SHARED = 200  # English lines that files of several pairs must share to be listed: fewer are quotations
 # Multi-parallel sets by their number of lines; a name is a guess from the size, and is given as one.
 KNOWN_SIZES = {
-    FLORES_LINES["dev"]: "FLORES-200 dev", FLORES_LINES["devtest"]: "FLORES-200 devtest",
-    sum(FLORES_LINES.values()): "FLORES-200 dev and devtest", NTREX_LINES: "newstest2019, of which NTREX is made",
-}  # fmt: skip
+    FLORES_LINES["dev"]: "FLORES-200 dev",
+    FLORES_LINES["devtest"]: "FLORES-200 devtest",
+    sum(FLORES_LINES.values()): "FLORES-200 dev and devtest",
+    NTREX_LINES: "newstest2019, of which NTREX is made",
+}
 LEAK_COLUMNS = ["training text", "language", "lines", "test set", "found", "exact", "contained", "near",
                 "other direction", "side", "sentences", "covered"]  # fmt: skip
 TESTED = ("wmt22", "wmt23", "wmt24", "wmt24pp", "ntrex", "flores200")  # looked for, where they are here
@@ -168,9 +170,22 @@ def _leaks_of(
         side, lines = max(covered[testset].items(), key=lambda item: (len(item[1]), item[0]))
         first, *others = side.split("|")[1].split()
         where = first + (f" and {len(others)} more" if others else "")
-        rows.append((name, code, n_lines, testset, counts.total() - counts["near"], counts["exact"],
-                     counts["contained"] + counts["split"], counts["near"], crossed,
-                     f"{where}, {side.split('|')[2]}", index.n_long[side], len(lines)))  # fmt: skip
+        rows.append(
+            (
+                name,
+                code,
+                n_lines,
+                testset,
+                counts.total() - counts["near"],
+                counts["exact"],
+                counts["contained"] + counts["split"],
+                counts["near"],
+                crossed,
+                f"{where}, {side.split('|')[2]}",
+                index.n_long[side],
+                len(lines),
+            )
+        )
     return rows
 
 
@@ -224,11 +239,16 @@ def write_report(root: Path) -> dict[str, Any]:
     sides = test_sides([name for name in TESTED if _is_here(root, name)])
     table, blocks = leaks(texts, sides), shared_blocks(texts)
     report = {
-        "command": "xalma contamination", "shortest_sentence_letters": MIN_LETTERS,
-        "training_texts": {text.name: {code: len(lines) for code, lines in text.sides.items()} for text in texts},
+        "command": "xalma contamination",
+        "shortest_sentence_letters": MIN_LETTERS,
+        "training_texts": {
+            text.name: {code: len(lines) for code, lines in text.sides.items()} for text in texts
+        },
         "test_sets": dict(Counter(side.split("|")[0] for side in sides)),
-        "leaks": table.to_dict("records"), "shared_blocks": blocks.to_dict("records"), "provenance": provenance(),
-    }  # fmt: skip
+        "leaks": table.to_dict("records"),
+        "shared_blocks": blocks.to_dict("records"),
+        "provenance": provenance(),
+    }
     folder = home() / "results"
     write_json(folder / "contamination.json", report)
     note = f"Made by `xalma contamination`; sentences of fewer than {MIN_LETTERS} letters are left out; counts only."

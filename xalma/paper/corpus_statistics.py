@@ -70,12 +70,20 @@ def text_sizes(
         english, texts = ([pair[side] for pair in both] for side in (0, 1))
         n_english, n_tokens = (sum(map(len, token_ids(tokenizer, side))) for side in (english, texts))
         row = language(code)
-        rows.append({
-            "language": code, "name": row.name, "group": row.group, "script": row.script, "sentences": len(texts),
-            "characters": sum(map(len, texts)) / len(texts),
-            "bytes": sum(len(text.encode()) for text in texts) / len(texts),
-            "tokens": n_tokens / len(texts), "x English": n_tokens / n_english, "in tokenizer": code in seen,
-        })  # fmt: skip
+        rows.append(
+            {
+                "language": code,
+                "name": row.name,
+                "group": row.group,
+                "script": row.script,
+                "sentences": len(texts),
+                "characters": sum(map(len, texts)) / len(texts),
+                "bytes": sum(len(text.encode()) for text in texts) / len(texts),
+                "tokens": n_tokens / len(texts),
+                "x English": n_tokens / n_english,
+                "in tokenizer": code in seen,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -96,10 +104,15 @@ def mixing_rules(tokens: Mapping[str, float], documents: int, budget: int) -> pd
     for rule, chances in rules.items():
         mean = sum(chance * tokens[code] for code, chance in chances.items())  # tokens a drawn document
         rows += [
-            {"language": code, "rule": rule, "documents": chance, "tokens": chance * tokens[code] / mean,
-             "epochs": budget / mean * chance / documents}
+            {
+                "language": code,
+                "rule": rule,
+                "documents": chance,
+                "tokens": chance * tokens[code] / mean,
+                "epochs": budget / mean * chance / documents,
+            }
             for code, chance in chances.items()
-        ]  # fmt: skip
+        ]
     return pd.DataFrame(rows)
 
 
@@ -124,12 +137,15 @@ def group_text() -> pd.DataFrame:
     """One row per group: its languages, those rich in text, and the text it has, in OSCAR-2301 and at hand (tokens)."""
     oscar, hand, rows = oscar_text(), text_at_hand(), []
     for group, codes in GROUPS.items():
-        rows.append({
-            "group": f"{group} {GROUP_NAMES[group]}", "languages": len(codes),
-            "rich": sum(language(code).resource == "high" for code in codes),
-            "OSCAR-2301, B tokens": sum(oscar[code] for code in codes) / 1e9,
-            "at hand, M tokens": sum(hand[code] for code in codes) / 1e6,
-        })  # fmt: skip
+        rows.append(
+            {
+                "group": f"{group} {GROUP_NAMES[group]}",
+                "languages": len(codes),
+                "rich": sum(language(code).resource == "high" for code in codes),
+                "OSCAR-2301, B tokens": sum(oscar[code] for code in codes) / 1e9,
+                "at hand, M tokens": sum(hand[code] for code in codes) / 1e6,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -150,8 +166,16 @@ def rules_on_sizes(sizes: Mapping[str, float], budget: float) -> pd.DataFrame:
     rows = []
     for rule, shares in rules.items():
         plan = mixing_plan(sizes, shares, budget).reindex(list(sizes), fill_value=0.0)
-        rows.append(pd.DataFrame({"language": plan.index, "rule": rule, "tokens": plan["share"].to_numpy(),
-                                  "epochs": plan["epochs"].to_numpy()}))  # fmt: skip
+        rows.append(
+            pd.DataFrame(
+                {
+                    "language": plan.index,
+                    "rule": rule,
+                    "tokens": plan["share"].to_numpy(),
+                    "epochs": plan["epochs"].to_numpy(),
+                }
+            )
+        )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -162,8 +186,15 @@ def extremes(rules: pd.DataFrame, n: int = 3) -> pd.DataFrame:
         order = one.assign(epochs=one["epochs"].round(12)).sort_values(
             "epochs", ascending=False, kind="stable"
         )
-        rows.append({"rule": rule, "languages": len(one), "read more than once": int((one["epochs"] > 1).sum()),
-                     "most read": _first(order, n), "least read": _first(order[::-1], n)})  # fmt: skip
+        rows.append(
+            {
+                "rule": rule,
+                "languages": len(one),
+                "read more than once": int((one["epochs"] > 1).sum()),
+                "most read": _first(order, n),
+                "least read": _first(order[::-1], n),
+            }
+        )
     return pd.DataFrame(rows)
 
 

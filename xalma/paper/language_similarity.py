@@ -96,12 +96,17 @@ def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
     to_group, rows = group_similarity(matrix), []
     for code, row in zip(matrix.index, others, strict=True):
         alone, nearest = row.max() < FLOOR, matrix.index[row.argmax()]
-        rows.append({
-            "language": code, "name": language(code).name, "group": language(code).group,
-            "nearest": "" if alone else nearest, "similarity": row.max(),
-            "nearest's group": 0 if alone else language(nearest).group,
-            "group nearest on average": 0 if alone else int(to_group.loc[code].idxmax()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "language": code,
+                "name": language(code).name,
+                "group": language(code).group,
+                "nearest": "" if alone else nearest,
+                "similarity": row.max(),
+                "nearest's group": 0 if alone else language(nearest).group,
+                "group nearest on average": 0 if alone else int(to_group.loc[code].idxmax()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -113,13 +118,17 @@ def group_table(matrix: pd.DataFrame) -> pd.DataFrame:
         members = [code for code in matrix if language(code).group == group]
         rest = matrix.loc[members, [code for code in matrix if code not in members]]
         own = near[near["group"] == group]
-        rows.append({
-            "group": f"{group} {GROUP_NAMES[group]}", "languages": len(members),
-            "scripts": len({language(code).script for code in members}),
-            "genera": len({language(code).genus for code in members}),
-            "within": to_group.loc[members, group].mean(), "to the rest": rest.to_numpy().mean(),
-            "nearest inside": int((own["nearest's group"] == group).sum()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "group": f"{group} {GROUP_NAMES[group]}",
+                "languages": len(members),
+                "scripts": len({language(code).script for code in members}),
+                "genera": len({language(code).genus for code in members}),
+                "within": to_group.loc[members, group].mean(),
+                "to the rest": rest.to_numpy().mean(),
+                "nearest inside": int((own["nearest's group"] == group).sum()),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -31,12 +31,16 @@ def names_of(test: TestSet) -> list[list[str]]:
     small = {word for words in sides[0] for text in words for word in text if word.islower()}
     return [
         [
-            word for word in dict.fromkeys(source[1:])
-            if len(word) >= FEWEST_LETTERS and word[0].isupper() and not word.isupper() and word in reference
+            word
+            for word in dict.fromkeys(source[1:])
+            if len(word) >= FEWEST_LETTERS
+            and word[0].isupper()
+            and not word.isupper()
+            and word in reference
             and word.lower() not in small
         ]
         for source, reference in zip(*sides, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def swaps(names: Sequence[Sequence[str]]) -> dict[str, str]:
@@ -91,11 +95,18 @@ def probe_table(folder: str | Path, direction: str, outputs: Mapping[str, tuple[
             CHRF().corpus_score(texts, [test.references]).score
             for texts, test in zip((before, after), tests, strict=True)
         ]
-        rows.append({
-            "system": system, "n": len(names), "chrF, original": values[0], "chrF, swapped": values[1],
-            "drop": values[0] - values[1], "names, original %": _written(before, names),
-            "names, swapped %": _written(after, new, names), "old names, swapped %": _written(after, names, new),
-        })  # fmt: skip
+        rows.append(
+            {
+                "system": system,
+                "n": len(names),
+                "chrF, original": values[0],
+                "chrF, swapped": values[1],
+                "drop": values[0] - values[1],
+                "names, original %": _written(before, names),
+                "names, swapped %": _written(after, new, names),
+                "old names, swapped %": _written(after, names, new),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -106,6 +117,8 @@ def _written(
     but = but or [()] * len(names)
     found = [
         name in _WORD.findall(text)
-        for text, mine, others in zip(outputs, names, but, strict=True) for name in mine if name not in others
-    ]  # fmt: skip
+        for text, mine, others in zip(outputs, names, but, strict=True)
+        for name in mine
+        if name not in others
+    ]
     return 100 * sum(found) / max(1, len(found))

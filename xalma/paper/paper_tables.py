@@ -123,12 +123,16 @@ def printed_ablation(which: str) -> Table:
 def printed_tables() -> dict[str, Table]:
     """File name → table, for every table of the papers that we hold numbers of."""
     return {
-        "paper_alma_en_xx": alma_table("en-xx"), "paper_alma_xx_en": alma_table("xx-en"),
-        "paper_alma_mono_parallel": mono_parallel_table(), "paper_groups": groups_table(),
-        "paper_xalma_en_xx": xalma_table("en-xx"), "paper_xalma_xx_en": xalma_table("xx-en"),
-        "paper_methods": methods_table(), "paper_ablation_stages": printed_ablation("stages"),
+        "paper_alma_en_xx": alma_table("en-xx"),
+        "paper_alma_xx_en": alma_table("xx-en"),
+        "paper_alma_mono_parallel": mono_parallel_table(),
+        "paper_groups": groups_table(),
+        "paper_xalma_en_xx": xalma_table("en-xx"),
+        "paper_xalma_xx_en": xalma_table("xx-en"),
+        "paper_methods": methods_table(),
+        "paper_ablation_stages": printed_ablation("stages"),
         "paper_ablation_sft_data": printed_ablation("sft_data"),
-    }  # fmt: skip
+    }
 
 
 def _grid(
@@ -186,11 +190,19 @@ def our_groups_table(
     unnoticed = [marks(metric, [values[stage][i] for stage in stages]) for i in range(len(columns))]
     doubt = {stage: MARK if (stage, metric) in doubtful(records) else "" for stage in stages}
     rows = [
-        [name, *(number(value, run=RUN,
-                        mark=(NOT_WORSE if column in close and value < best else "") + signs[n] + doubt[stage])
-                 for value, column, best, signs in zip(values[stage], columns, top, unnoticed, strict=True))]
+        [
+            name,
+            *(
+                number(
+                    value,
+                    run=RUN,
+                    mark=(NOT_WORSE if column in close and value < best else "") + signs[n] + doubt[stage],
+                )
+                for value, column, best, signs in zip(values[stage], columns, top, unnoticed, strict=True)
+            ),
+        ]
         for n, (stage, name) in enumerate(stages.items())
-    ]  # fmt: skip
+    ]
     label = {"bleu": "BLEU", "chrf": "chrF"}.get(metric, metric)
     segments = ", ".join(map(str, sorted(frame["n"].unique())))
     notes = [f"n = {segments} segments per direction. High: as inferred, see the language groups."]
@@ -301,10 +313,12 @@ def groups_sentence(tests: pd.DataFrame, before: str, after: str, metric: str = 
     significant = rows[rows["p_adjusted"] < ALPHA]
     parts = [
         f"{verdict} in {', '.join(map(difference_text, side.to_dict('records')))}"
-        for verdict, side in (("better", significant[significant["delta"] > 0]),
-                              ("worse", significant[significant["delta"] < 0]))
+        for verdict, side in (
+            ("better", significant[significant["delta"] > 0]),
+            ("worse", significant[significant["delta"] < 0]),
+        )
         if len(side)
-    ]  # fmt: skip
+    ]
     others = len(rows) - len(significant)
     sentences = [f"significantly {' and '.join(parts)}"] if parts else []
     sentences += [f"no significant difference in {others} of {len(rows)} means"] if others else []

@@ -206,11 +206,13 @@ def continuations(rows: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[pd.Data
     at: dict[str, list[int]] = {}
     for i, row in enumerate(last):
         at.setdefault(row["direction"], []).append(i)
-    table = pd.DataFrame([
-        {key: last[i][key] for key in ("direction", "source", "reference")}
-        | {name: kept[i]["output"] for name, kept in rows.items()}
-        for i in (found[n % len(found)] for n, found in enumerate(at.values()))
-    ])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {key: last[i][key] for key in ("direction", "source", "reference")}
+            | {name: kept[i]["output"] for name, kept in rows.items()}
+            for i in (found[n % len(found)] for n, found in enumerate(at.values()))
+        ]
+    )
     parts = [
         f"{name}, {sum(r['output'] == r['reference'] for r in kept)} of {len(kept)}"
         for name, kept in rows.items()
@@ -264,9 +266,14 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
             continue
         counts = f"{np.sum(gain > 0)} of {len(gain)} directions up, {np.sum(gain < 0)} down"
         parts.append(f"{change} ({new - old:+.{places}f}; {counts})")
-    labels = {"bleu": "BLEU", "chrf": "chrF", "off_target": off_target_label(chosen).capitalize(),
-              "bits_per_byte": "Bits per byte of the reference", "text_bits": "Bits per byte of text alone",
-              "partner_gain": "Partner gain, bits per byte"}  # fmt: skip
+    labels = {
+        "bleu": "BLEU",
+        "chrf": "chrF",
+        "off_target": off_target_label(chosen).capitalize(),
+        "bits_per_byte": "Bits per byte of the reference",
+        "text_bits": "Bits per byte of text alone",
+        "partner_gain": "Partner gain, bits per byte",
+    }
     label = labels.get(metric, metric)
     return f"{label}, mean over directions, {_named(before)} → {_named(after)}: " + "; ".join(parts) + "."
 
@@ -335,10 +342,14 @@ def gate_table(directions: Iterable[str]) -> pd.DataFrame:
     for direction in directions:
         side = other_side(*parse_direction(direction))
         group = group_of(side)
-        rows.append({
-            "direction": direction, "non-English side": language(side).name,
-            "group": f"{group} {GROUP_NAMES[group]}", "module": adapter_name(group),
-        })  # fmt: skip
+        rows.append(
+            {
+                "direction": direction,
+                "non-English side": language(side).name,
+                "group": f"{group} {GROUP_NAMES[group]}",
+                "module": adapter_name(group),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -361,12 +372,22 @@ def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
     model, tokenizer = open_merged(folder)
     outputs = [
         text
-        for src, tgt, texts in ((ENGLISH, lang, [e for e, _ in pairs]), (lang, ENGLISH, [o for _, o in pairs]))
-        for text in translate(
-            model, tokenizer, texts, src, tgt, prompt_style=p.prompt_style, beams=p.beams,
-            max_new_tokens=p.max_new_tokens, batch_size=p.generation_batch,
+        for src, tgt, texts in (
+            (ENGLISH, lang, [e for e, _ in pairs]),
+            (lang, ENGLISH, [o for _, o in pairs]),
         )
-    ]  # fmt: skip
+        for text in translate(
+            model,
+            tokenizer,
+            texts,
+            src,
+            tgt,
+            prompt_style=p.prompt_style,
+            beams=p.beams,
+            max_new_tokens=p.max_new_tokens,
+            batch_size=p.generation_batch,
+        )
+    ]
     table.insert(2, "translation", outputs)
     sentence = f"Translated by the module of group {group} as of stage {read_run(folder)['number']}."
     if p.corpus == "cldr":  # text of other corpora is not ours to file

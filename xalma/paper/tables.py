@@ -157,11 +157,23 @@ def _latex(table: Table) -> str:
         *map(latex, table.notes),
         *(rf"\textsuperscript{{{a}}} \texttt{{{latex(r)}}}" for r, a in letters.items()),
     ]
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{latex(table.caption)}}}", rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule", " & ".join(map(latex, table.columns)) + r" \\", r"\midrule", *body, r"\bottomrule",
-        r"\end{tabular}", *(rf"\par\footnotesize {note}" for note in notes), r"\end{table}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex(table.caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(latex, table.columns)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {note}" for note in notes),
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def _letter(i: int) -> str:

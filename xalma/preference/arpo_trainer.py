@@ -137,9 +137,16 @@ class ARPOTrainer(CPOTrainer):
         n_chosen, n_rejected = self._lengths(batch)
         args = self.args
         losses, tau, z = arpo_loss(
-            chosen, rejected, n_chosen, n_rejected, beta=args.beta, eta=args.eta,
-            eta_scale=args.eta_scale, clamp_min=args.clamp_min, detach_penalty=args.detach_penalty,
-        )  # fmt: skip
+            chosen,
+            rejected,
+            n_chosen,
+            n_rejected,
+            beta=args.beta,
+            eta=args.eta,
+            eta_scale=args.eta_scale,
+            clamp_min=args.clamp_min,
+            detach_penalty=args.detach_penalty,
+        )
         loss = self._total(losses, chosen, n_chosen) + auxiliary
         nll = -chosen.sum() / n_chosen.sum().clamp(min=1)
         with torch.no_grad():

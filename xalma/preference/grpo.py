@@ -56,18 +56,28 @@ class GatedReward:
         self.__name__ = metric  # TRL logs the reward under it
 
     def __call__(
-        self, completions: Sequence[str], *, prompts: Sequence[str], chosen: Sequence[str], src: Sequence[str],
-        tgt: Sequence[str], **_: Any,
-    ) -> list[float | None]:  # fmt: skip
+        self,
+        completions: Sequence[str],
+        *,
+        prompts: Sequence[str],
+        chosen: Sequence[str],
+        src: Sequence[str],
+        tgt: Sequence[str],
+        **_: Any,
+    ) -> list[float | None]:
         """Rewards (n_answers,). chosen, src, tgt: of each answer's pair, from the columns of `grpo_rows`."""
         answers = list(map(extract_translation, completions))
         passing = [
             i for i, text in enumerate(answers) if text and not (tgt[i] and wrong_language(text, tgt[i]))
         ]
         samples = [
-            {"src": source_in(prompts[i], src[i], tgt[i]) if self.reads_source else "", "mt": answers[i],
-             "ref": chosen[i].strip()} for i in passing
-        ]  # fmt: skip
+            {
+                "src": source_in(prompts[i], src[i], tgt[i]) if self.reads_source else "",
+                "mt": answers[i],
+                "ref": chosen[i].strip(),
+            }
+            for i in passing
+        ]
         rewards: list[float | None] = [0.0] * len(answers)
         for i, quality in zip(passing, self.quality(samples) if samples else (), strict=True):
             rewards[i] = min(max(float(quality), 0.0), 1.0)

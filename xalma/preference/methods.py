@@ -97,34 +97,50 @@ _KTO = {"desirable_weight": 1.0, "undesirable_weight": 1.0}  # KTO paper: equal 
 
 METHODS: dict[str, Method] = {
     "sft": Method(
-        "SFT (continued)", SFTTrainer, SFTConfig, True, "chosen answers only",
-        {"completion_only_loss": True}, None,
+        "SFT (continued)",
+        SFTTrainer,
+        SFTConfig,
+        True,
+        "chosen answers only",
+        {"completion_only_loss": True},
+        None,
     ),
     "dpo": Method("DPO", DPOTrainer, DPOConfig, False, "arXiv 2305.18290", {}, BETA, True),
-    "dpo+bc": Method(
-        "DPO+BC", DPOTrainer, DPOConfig, True, "arXiv 2305.18290", _DPO_BC, BETA, True
-    ),
+    "dpo+bc": Method("DPO+BC", DPOTrainer, DPOConfig, True, "arXiv 2305.18290", _DPO_BC, BETA, True),
     "simpo": Method(
         "SimPO", CPOTrainer, CPOConfig, False, "arXiv 2405.14734", {**_SIMPO, "cpo_alpha": 0.0}, 2.0
     ),
     "simpo+bc": Method(
-        "SimPO+BC", CPOTrainer, CPOConfig, True, "arXiv 2405.14734",
-        {**_SIMPO, "cpo_alpha": BC_WEIGHT}, 2.0,
+        "SimPO+BC",
+        CPOTrainer,
+        CPOConfig,
+        True,
+        "arXiv 2405.14734",
+        {**_SIMPO, "cpo_alpha": BC_WEIGHT},
+        2.0,
     ),
     "kto": Method("KTO", KTOTrainer, KTOConfig, False, "arXiv 2402.01306", _KTO, BETA, True),
     "kto+bc": Method("KTO+BC", _KTOWithBC, KTOConfig, True, "arXiv 2402.01306", _KTO, BETA, True),
-    "orpo": Method(
-        "ORPO", ORPOTrainer, ORPOConfig, True, "arXiv 2403.07691; its lambda 0.1 is TRL's beta"
-    ),
+    "orpo": Method("ORPO", ORPOTrainer, ORPOConfig, True, "arXiv 2403.07691; its lambda 0.1 is TRL's beta"),
     "cpo": Method(
-        "CPO", CPOTrainer, CPOConfig, True, "arXiv 2401.08417",
+        "CPO",
+        CPOTrainer,
+        CPOConfig,
+        True,
+        "arXiv 2401.08417",
         {"loss_type": "sigmoid", "cpo_alpha": BC_WEIGHT},
     ),
     "arpo": Method("ARPO", ARPOTrainer, ARPOConfig, True, "X-ALMA §4", {"nll_weight": BC_WEIGHT}),
     "grpo": Method(
-        "GRPO", GatedGRPOTrainer, GatedGRPOConfig, False, "arXiv 2402.03300; language gate × reward", GRPO_OPTIONS, None
+        "GRPO",
+        GatedGRPOTrainer,
+        GatedGRPOConfig,
+        False,
+        "arXiv 2402.03300; language gate × reward",
+        GRPO_OPTIONS,
+        None,
     ),
-}  # fmt: skip
+}
 OF_PAIRS = tuple(name for name in METHODS if name != "grpo")  # Table 5's, and continued SFT
 
 
@@ -138,11 +154,17 @@ def method_table() -> pd.DataFrame:
         # BC is one switch, however the trainers spell it: it has a column of its own
         spelt = ("cpo_alpha", "nll_weight", "loss_weights")
         own = ", ".join(f"{key}={value}" for key, value in spec.options.items() if key not in spelt)
-        rows.append({
-            "method": spec.label, "trainer": spec.trainer.__name__.lstrip("_"),
-            "BC weight": BC_WEIGHT if spec.bc else 0.0, "beta": spec.beta, "other options": own,
-            "reference model": spec.needs_reference, "source": spec.source,
-        })  # fmt: skip
+        rows.append(
+            {
+                "method": spec.label,
+                "trainer": spec.trainer.__name__.lstrip("_"),
+                "BC weight": BC_WEIGHT if spec.bc else 0.0,
+                "beta": spec.beta,
+                "other options": own,
+                "reference model": spec.needs_reference,
+                "source": spec.source,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -198,10 +220,19 @@ def train_preference(
         )
     data = _dataset(spec, tokenizer, [rows[i] for i in order], micro)
     config = _config(
-        spec, micro, max_steps, beta, own_options, gradient_accumulation_steps=batch_size // micro,
-        gradient_checkpointing=gradient_checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False},
-        output_dir=str(output_dir), learning_rate=learning_rate, seed=seed, disable_tqdm=disable_tqdm,
-    )  # fmt: skip
+        spec,
+        micro,
+        max_steps,
+        beta,
+        own_options,
+        gradient_accumulation_steps=batch_size // micro,
+        gradient_checkpointing=gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        output_dir=str(output_dir),
+        learning_rate=learning_rate,
+        seed=seed,
+        disable_tqdm=disable_tqdm,
+    )
     probe = _Probe(tokenizer, rows[:n_probe_rows], max_steps)
     with _restored(model), _progress_bars(not disable_tqdm):
         trainer = _trainer(spec, model, config, data, tokenizer, probe)

@@ -63,17 +63,38 @@ class StageSettings:
 def stage_settings(p: Profile, number: int) -> StageSettings:
     """`Profile.stage`, apart from the other fields so that the recipe's hash holds it."""
     own: dict[str, Any] = {
-        1: {"tokens": p.stage1_tokens, "batch_size": p.stage1_batch_size,
-            "learning_rate": p.stage1_learning_rate, "schedule": p.stage1_schedule},
-        2: {"tokens": p.stage2_tokens, "batch_size": p.stage2_batch_size,
-            "learning_rate": p.stage2_learning_rate, "schedule": p.stage2_schedule},
-        3: {"tokens": p.stage3_tokens, "batch_size": p.stage3_batch_size,
-            "learning_rate": p.stage3_learning_rate, "schedule": p.stage3_schedule},
-        4: {"epochs": p.stage4_epochs, "updates": p.stage4_updates, "batch_size": p.stage4_batch_size,
-            "learning_rate": p.stage4_learning_rate, "schedule": p.stage4_schedule},
-        5: {"epochs": p.stage5_epochs, "batch_size": p.stage5_batch_size,
-            "learning_rate": p.stage5_learning_rate, "schedule": p.stage5_schedule},
-    }[number]  # fmt: skip
+        1: {
+            "tokens": p.stage1_tokens,
+            "batch_size": p.stage1_batch_size,
+            "learning_rate": p.stage1_learning_rate,
+            "schedule": p.stage1_schedule,
+        },
+        2: {
+            "tokens": p.stage2_tokens,
+            "batch_size": p.stage2_batch_size,
+            "learning_rate": p.stage2_learning_rate,
+            "schedule": p.stage2_schedule,
+        },
+        3: {
+            "tokens": p.stage3_tokens,
+            "batch_size": p.stage3_batch_size,
+            "learning_rate": p.stage3_learning_rate,
+            "schedule": p.stage3_schedule,
+        },
+        4: {
+            "epochs": p.stage4_epochs,
+            "updates": p.stage4_updates,
+            "batch_size": p.stage4_batch_size,
+            "learning_rate": p.stage4_learning_rate,
+            "schedule": p.stage4_schedule,
+        },
+        5: {
+            "epochs": p.stage5_epochs,
+            "batch_size": p.stage5_batch_size,
+            "learning_rate": p.stage5_learning_rate,
+            "schedule": p.stage5_schedule,
+        },
+    }[number]
     shared = p.values("micro_batch", "warmup_ratio", "weight_decay", "clip_norm", "adam_beta2")
     return StageSettings(number, **own, **shared)
 

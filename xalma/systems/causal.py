@@ -63,9 +63,14 @@ class Causal:
         """Translations in the order of `texts`. Raises ValueError for a direction the row does not support."""
         self.row.check(src, tgt)
         outputs = decode(
-            self.model, self.tokenizer, self.tokens(self.prompts(texts, src, tgt)), self.row.decoding,
-            show_progress=progress, label=f"{self.row.name} {src}-{tgt}", counts=self.counts,
-        )  # fmt: skip
+            self.model,
+            self.tokenizer,
+            self.tokens(self.prompts(texts, src, tgt)),
+            self.row.decoding,
+            show_progress=progress,
+            label=f"{self.row.name} {src}-{tgt}",
+            counts=self.counts,
+        )
         if self.template.clean is extract_translation:
             self.counts["separators"] += sum(map(holds_separator, outputs))
         return [self.template.clean(output) for output in outputs]

@@ -33,8 +33,13 @@ BATCH_TOKENS = 32_768
 
 
 def open_model(
-    path: str, *, seq2seq: bool = False, device: str | None = None, dtype: str | None = None, checked: bool = False
-) -> PreTrainedModel:  # fmt: skip
+    path: str,
+    *,
+    seq2seq: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+    checked: bool = False,
+) -> PreTrainedModel:
     """The model in evaluation mode from a folder or hub id; no remote code.
 
     device: None for the GPU where there is one, or "auto" for one model over all GPUs. dtype: None for bfloat16 on a
@@ -74,10 +79,16 @@ def generation_config(
     if start is None and model.config.is_encoder_decoder:
         start = model.config.decoder_start_token_id
     return GenerationConfig(
-        num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens, do_sample=False, use_cache=True,
-        no_repeat_ngram_size=decoding.no_repeat_ngram_size, eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.pad_token_id, decoder_start_token_id=start, **extra,
-    )  # fmt: skip
+        num_beams=decoding.num_beams,
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=start,
+        **extra,
+    )
 
 
 def batches(lengths: Sequence[int], decoding: Decoding, budget: int = BATCH_TOKENS) -> list[list[int]]:
@@ -116,6 +127,14 @@ def decode(
         return model.generate(**batch, generation_config=config, use_model_defaults=False)
 
     return decode_batches(
-        written, tokenizer, ids, batches([len(row) for row in ids], decoding, budget), config, model.device,
-        seq2seq=model.config.is_encoder_decoder, label=label, show_progress=show_progress, counts=counts,
-    )  # fmt: skip
+        written,
+        tokenizer,
+        ids,
+        batches([len(row) for row in ids], decoding, budget),
+        config,
+        model.device,
+        seq2seq=model.config.is_encoder_decoder,
+        label=label,
+        show_progress=show_progress,
+        counts=counts,
+    )

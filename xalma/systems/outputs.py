@@ -103,10 +103,14 @@ def _translate(system: Translator, direction: str, texts: Sequence[str], out: Pa
     counts = Counter(getattr(system, "counts", {})) - before
     write_atomically(out / f"{direction}.txt", "".join(f"{line}\n" for line in outputs))
     return {
-        "status": "done", "segments": len(texts), "sources": fingerprint(list(texts)), "outputs": fingerprint(outputs),
-        "line_breaks_replaced": broken + counts["separators"], "cut_at_max_new_tokens": counts["cut"],
+        "status": "done",
+        "segments": len(texts),
+        "sources": fingerprint(list(texts)),
+        "outputs": fingerprint(outputs),
+        "line_breaks_replaced": broken + counts["separators"],
+        "cut_at_max_new_tokens": counts["cut"],
         "empty": sum(not line.strip() for line in outputs),
-    }  # fmt: skip
+    }
 
 
 def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:

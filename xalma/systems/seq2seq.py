@@ -55,9 +55,15 @@ class Seq2Seq:
         self.row.check(src, tgt)
         first = {"forced_bos_token_id": self.language_token(tgt)} if self.has_language_tokens else {}
         outputs = decode(
-            self.model, self.tokenizer, self.tokens(texts, src, tgt), self.row.decoding,
-            show_progress=progress, label=f"{self.row.name} {src}-{tgt}", counts=self.counts, **first,
-        )  # fmt: skip
+            self.model,
+            self.tokenizer,
+            self.tokens(texts, src, tgt),
+            self.row.decoding,
+            show_progress=progress,
+            label=f"{self.row.name} {src}-{tgt}",
+            counts=self.counts,
+            **first,
+        )
         return [self.template.clean(output) for output in outputs]
 
 

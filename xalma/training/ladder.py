@@ -244,10 +244,15 @@ def few_shot_rows(p: Profile, group: int, shots: int = FEW_SHOT_PAIRS) -> list[d
                 shown = [examples[(i + n) % len(examples)][::turn] for n in range(shots)]
                 head = "".join(f"{one}{completion(two)}\n" for one, two in shown)
                 source, reference = pair[::turn]
-                rows.append({
-                    "direction": f"{src}-{tgt}", "prompt": head + source, "source": source, "reference": reference,
-                    "other": head + tests[(i + 1) % len(tests)][::turn][0],
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "direction": f"{src}-{tgt}",
+                        "prompt": head + source,
+                        "source": source,
+                        "reference": reference,
+                        "other": head + tests[(i + 1) % len(tests)][::turn][0],
+                    }
+                )
     return rows
 
 
@@ -308,8 +313,9 @@ def score_continuations(rows: Sequence[dict[str, Any]], p: Profile, stage: str, 
         chosen = [row for row in rows if row["direction"] == direction]
         alone = bits_per_byte([row["text_nats"] for row in chosen], [row["reference"] for row in chosen])
         for metric, value, how in (
-            ("partner_gain", partner_gain(chosen), GAIN_SIGNATURE), ("text_bits", alone, TEXT_SIGNATURE),
-        ):  # fmt: skip
+            ("partner_gain", partner_gain(chosen), GAIN_SIGNATURE),
+            ("text_bits", alone, TEXT_SIGNATURE),
+        ):
             records.append(Record(p.name, stage, direction, metric, value, len(chosen), how, seed))
     return records
 

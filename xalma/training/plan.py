@@ -93,8 +93,16 @@ def shape_of(p: Profile) -> Shape:
         heads = c.num_attention_heads
         width = getattr(c, "head_dim", None) or c.hidden_size // heads
         kv = (getattr(c, "num_key_value_heads", None) or heads) * width
-        return Shape(c.hidden_size, c.num_hidden_layers, heads, c.vocab_size, c.intermediate_size,
-                     c.tie_word_embeddings, heads * width, kv)  # fmt: skip
+        return Shape(
+            c.hidden_size,
+            c.num_hidden_layers,
+            heads,
+            c.vocab_size,
+            c.intermediate_size,
+            c.tie_word_embeddings,
+            heads * width,
+            kv,
+        )
     inner = -(-p.hidden_size * 8 // 3 // 32) * 32  # as backbone.build_llama
     return Shape(p.hidden_size, p.layers, p.heads, p.vocab_size, inner, tied=True)
 
@@ -124,8 +132,15 @@ def stage_cost(p: Profile, number: int, group: int, gpus: int, gpu: str) -> dict
     flops = tokens * flops_per_token(frozen, trained, shape.layers, shape.hidden, length)
     batch_tokens = p.stage(number).batch_size * length * (2 if number == 5 else 1)
     seconds = flops / (gpus * GPUS[gpu].flops * utilisation(gpu, full=number == 1)[0])
-    return {"stage": number, "group": group, "tokens": tokens, "steps": max(1, tokens // batch_tokens),
-            "FLOPs": flops, "days": seconds / 86_400, "GPU-hours": gpus * seconds / 3600}  # fmt: skip
+    return {
+        "stage": number,
+        "group": group,
+        "tokens": tokens,
+        "steps": max(1, tokens // batch_tokens),
+        "FLOPs": flops,
+        "days": seconds / 86_400,
+        "GPU-hours": gpus * seconds / 3600,
+    }
 
 
 def utilisation(gpu: str, *, full: bool) -> tuple[float, str]:
@@ -341,14 +356,23 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
         f"a module {shape.module(p.lora_rank) / 1e9:.3f} B",
         f"utilisation of {GPUS[gpu].flops / 1e12:.0f} TFLOP/s: full weights {full:.0%} {source}, modules {module:.0%} "
         f"{other}; stages 4 and 5 at an assumed {ASSUMED_ROW_TOKENS} tokens a sequence; stage 5's decoding not counted",
-        "", graph(p), "", shown.to_string(index=False), "",
+        "",
+        graph(p),
+        "",
+        shown.to_string(index=False),
+        "",
         f"one after another: {table.days.sum():.1f} days, {table['GPU-hours'].sum():,.0f} GPU-hours; "
         f"chains side by side, each on {gpus} GPUs: {base + chain:.1f} days",
-        "", f"GiB per GPU (of {GPUS[gpu].memory:.0f}; activations are an estimate):", parts.round(1).to_string(), "",
+        "",
+        f"GiB per GPU (of {GPUS[gpu].memory:.0f}; activations are an estimate):",
+        parts.round(1).to_string(),
+        "",
         f"GiB on a GPU that decodes {p.generation_batch} sentences with {p.beams} beams: {sum(decoding.values()):.0f}: "
-        + ", ".join(f"{name} {size:.1f}" for name, size in decoding.items()), "",
-        f"GiB on disk: {sum(sizes.values()):,.0f}: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
-    ]  # fmt: skip
+        + ", ".join(f"{name} {size:.1f}" for name, size in decoding.items()),
+        "",
+        f"GiB on disk: {sum(sizes.values()):,.0f}: "
+        + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
+    ]
     return "\n".join(lines)
 
 
@@ -362,8 +386,10 @@ def slurm_lines(p: Profile, gpus: int, script: Path, arguments: str) -> str:
     def job(name: str, number: int, group: int, after: str = "") -> str:
         wide = f"--nodes={nodes} --gpus-per-node={min(gpus, 8)}" if number else "--nodes=1 --gpus-per-node=1"
         needs = f" --dependency=afterok:${after}" if after else ""
-        return (f"{name}=$(sbatch --parsable --job-name=xalma-{name}{needs} {wide} {script} "
-                f"{number} --group {group} {arguments})")  # fmt: skip
+        return (
+            f"{name}=$(sbatch --parsable --job-name=xalma-{name}{needs} {wide} {script} "
+            f"{number} --group {group} {arguments})"
+        )
 
     lines = [job("s0", 0, 0), job("s1", 1, 0, "s0")]
     for group in p.group_numbers:

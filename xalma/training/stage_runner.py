@@ -83,14 +83,18 @@ def run_stage(
         if record is None:
             return None
         guard = guard_report(p, inputs["languages"]) | record.pop("guard", {}) if number else None
-        return {"log": []} | record | {
-            "stage": STAGE_NAMES[number],
-            "number": number,
-            "group": group,
-            "base": str(out) if number <= 1 or group == BASE else before.get("base"),
-            "previous": previous and str(previous),
-            "contamination": guard,
-        }  # fmt: skip
+        return (
+            {"log": []}
+            | record
+            | {
+                "stage": STAGE_NAMES[number],
+                "number": number,
+                "group": group,
+                "base": str(out) if number <= 1 or group == BASE else before.get("base"),
+                "previous": previous and str(previous),
+                "contamination": guard,
+            }
+        )
 
     with only_run(out):
         if together(lambda: rank() == 0 and _is_finished(out, key))[0]:  # made while this one came
@@ -108,15 +112,22 @@ def run_stage(
 def _inputs(number: int, p: Profile, group: int, before: dict[str, Any]) -> dict[str, Any]:
     """What decides a stage's weights. before: run.json of the previous stage."""
     return {
-        "stage": number, "group": group, "recipe": recipe_hash(), "previous": before.get("fingerprint"),
-        "languages": p.languages_of(group), "text": open_corpus(p).fingerprint(),
+        "stage": number,
+        "group": group,
+        "recipe": recipe_hash(),
+        "previous": before.get("fingerprint"),
+        "languages": p.languages_of(group),
+        "text": open_corpus(p).fingerprint(),
         "prepared": prepared_fingerprint(p),
         "dropped_for": p.test_pairs if p.contamination == "drop" else 0,  # test rows to keep out
         **p.values(*_COMMON, *_DECIDES[number]),
-        **({"preference_id": p.preference_id, "preference_files": preference_fingerprint(p.preference_id)}
-           if number == 5 and p.preference_id else {}),  # of a stage 5 that does not decode its own pairs
+        **(
+            {"preference_id": p.preference_id, "preference_files": preference_fingerprint(p.preference_id)}
+            if number == 5 and p.preference_id
+            else {}
+        ),  # of a stage 5 that does not decode its own pairs
         **({"frozen_embeddings": True} if p.frozen_embeddings and number > 1 and group == BASE else {}),
-    }  # fmt: skip
+    }
 
 
 def _is_finished(out: Path, key: str) -> bool:

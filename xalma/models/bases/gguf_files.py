@@ -115,12 +115,21 @@ def read_vocabulary(reader: GGUFReader) -> Vocabulary:
     kind, tokens = value("model"), value("tokens")
     flag = lambda name, default: default if value(name) is None else value(name)  # noqa: E731
     return Vocabulary(
-        kind=kind, tokens=tokens, types=value("token_type") or [1] * len(tokens), scores=value("scores") or (),
-        merges=value("merges") or (), split=value("pre") or "", bos=value("bos_token_id"), eos=value("eos_token_id"),
-        unk=value("unknown_token_id"), pad=value("padding_token_id"), add_bos=flag("add_bos_token", kind == "llama"),
-        add_eos=flag("add_eos_token", False), add_prefix=flag("add_space_prefix", kind == "llama"),
+        kind=kind,
+        tokens=tokens,
+        types=value("token_type") or [1] * len(tokens),
+        scores=value("scores") or (),
+        merges=value("merges") or (),
+        split=value("pre") or "",
+        bos=value("bos_token_id"),
+        eos=value("eos_token_id"),
+        unk=value("unknown_token_id"),
+        pad=value("padding_token_id"),
+        add_bos=flag("add_bos_token", kind == "llama"),
+        add_eos=flag("add_eos_token", False),
+        add_prefix=flag("add_space_prefix", kind == "llama"),
         chat_template=field(reader, "tokenizer.chat_template"),
-    )  # fmt: skip
+    )
 
 
 def read_model(file: Path, reader: GGUFReader, dtype: str) -> PreTrainedModel:

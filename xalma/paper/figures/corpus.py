@@ -73,8 +73,18 @@ def idea(direction: str = "en-fi") -> Figure:
     _arrow(ax, (9.5, 5.2), (10.0, 5.2))
     for group in GROUPS:
         x, active = 3.2 + (group - 1) * 0.8, group == on
-        _box(ax, x, 2.6, 0.7, 1.2, f"{group}", GROUP_COLOURS[group] if active else PALE, weight="bold",
-             color="white" if active else "#888888", linewidth=2 if active else 0.8)  # fmt: skip
+        _box(
+            ax,
+            x,
+            2.6,
+            0.7,
+            1.2,
+            f"{group}",
+            GROUP_COLOURS[group] if active else PALE,
+            weight="bold",
+            color="white" if active else "#888888",
+            linewidth=2 if active else 0.8,
+        )
         if active:
             _arrow(ax, (x + 0.35, 3.8), (x + 0.35, 4.6), GROUP_COLOURS[on])
             _arrow(ax, (2.4, 3.2), (x if group == 1 else 3.12, 3.2), GROUP_COLOURS[on])
@@ -83,8 +93,17 @@ def idea(direction: str = "en-fi") -> Figure:
     ax.text(0.1, 6.35, "One question, one base, one module", fontsize=13, weight="bold", va="center")
     for i, (number, data, trained) in enumerate(_STAGES):
         x, is_base = 0.1 + i * 2.4, trained == "base"
-        _box(ax, x, 0.2, 2.15, 1.3, f"stage {number}: {trained}\n{data}", BASE_COLOUR if is_base else GROUP_COLOURS[on],
-             color=INK if is_base else "white", fontsize=9)  # fmt: skip
+        _box(
+            ax,
+            x,
+            0.2,
+            2.15,
+            1.3,
+            f"stage {number}: {trained}\n{data}",
+            BASE_COLOUR if is_base else GROUP_COLOURS[on],
+            color=INK if is_base else "white",
+            fontsize=9,
+        )
         if i:
             _arrow(ax, (x - 0.25, 0.85), (x, 0.85))
     ax.text(0.1, 1.78, "trained in five stages", fontsize=9, va="center", weight="bold")
@@ -97,8 +116,15 @@ def group_sizes() -> Figure:
     for group, codes in GROUPS.items():
         for i, code in enumerate(codes):
             ax.barh(group, 0.92, left=i, height=0.86, color=GROUP_COLOURS[group])
-            ax.text(i + 0.46, group, f"{code}\n{language(code).script}", ha="center", va="center", fontsize=8,
-                    color="white" if group not in (4, 5) else INK)  # fmt: skip
+            ax.text(
+                i + 0.46,
+                group,
+                f"{code}\n{language(code).script}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if group not in (4, 5) else INK,
+            )
     ax.set_yticks(list(GROUPS), [f"{group} {name}" for group, name in GROUP_NAMES.items()])
     ax.invert_yaxis()
     ax.grid(False)
@@ -124,8 +150,11 @@ def token_costs(sizes: pd.DataFrame) -> Figure:
     ax.tick_params(axis="x", labelsize=8)
     ax.margins(x=0.01)
     n = sizes["sentences"].min()
-    ax.set(ylabel="tokens, English = 1", xlabel=f"language; colour: its group (n = {n} sentences each)",
-           title="Tokens for the same content, next to English")  # fmt: skip
+    ax.set(
+        ylabel="tokens, English = 1",
+        xlabel=f"language; colour: its group (n = {n} sentences each)",
+        title="Tokens for the same content, next to English",
+    )
     seen = Patch(color="#777777", label="seen by the tokenizer")
     unseen = Patch(facecolor="#DDDDDD", hatch="////", label="not seen")
     if 0 < sizes["in tokenizer"].sum() < len(sizes):
@@ -149,8 +178,14 @@ def rules_scatter(rules: pd.DataFrame, chosen: Sequence[str], title: str) -> Fig
         for code in dict.fromkeys([*({"en"} & set(one.index)), least, most]):
             beside = shares[code] / shares.median()  # of dots on one line, one name above and one below
             above = beside > 1.05 or (beside > 0.95 and code != most)
-            ax.annotate(language(code).name, (one["epochs"][code], shares[code]), fontsize=8, ha="center",
-                        xytext=(0, 6 if above else -13), textcoords="offset points")  # fmt: skip
+            ax.annotate(
+                language(code).name,
+                (one["epochs"][code], shares[code]),
+                fontsize=8,
+                ha="center",
+                xytext=(0, 6 if above else -13),
+                textcoords="offset points",
+            )
         ax.axvline(1, color=INK, linewidth=0.8, linestyle="--")
         ax.set_title(rule, fontsize=10)
         ax.grid(True, axis="both")
@@ -233,8 +268,15 @@ def packing_strip(
             )
             if len(at) > 6:
                 dark = language(code).group not in (4, 5)
-                ax.text(at[0] + len(at) / 2, row + 1, code, ha="center", va="center", fontsize=8,
-                        color="white" if dark else INK)  # fmt: skip
+                ax.text(
+                    at[0] + len(at) / 2,
+                    row + 1,
+                    code,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else INK,
+                )
     ax.set(xlim=(0, ids.shape[1]), ylim=(len(blocks) + 0.6, 0.4), yticks=range(1, len(blocks) + 1))
     ax.grid(False)
     title = f"Packing without padding: documents that begin in {len(blocks)} blocks: {starts.sum()}"
@@ -265,10 +307,19 @@ def length_ratios(pairs: pd.DataFrame, name: str) -> Figure:
         chosen = ratio[pairs["misaligned"] == wrong]
         if len(chosen):
             weights = np.full(len(chosen), 100 / len(chosen))
-            ax.hist(chosen, bins, weights=weights, alpha=0.55, color=colour,
-                    label=f"{label} (n = {len(chosen):,})")  # fmt: skip
-    ax.set(xlabel=f"log2 of (characters of {name} / characters of English): 1 is twice as long",
-           ylabel="pairs (percent of their kind)", title="Does the length give a wrong pair away?")  # fmt: skip
+            ax.hist(
+                chosen,
+                bins,
+                weights=weights,
+                alpha=0.55,
+                color=colour,
+                label=f"{label} (n = {len(chosen):,})",
+            )
+    ax.set(
+        xlabel=f"log2 of (characters of {name} / characters of English): 1 is twice as long",
+        ylabel="pairs (percent of their kind)",
+        title="Does the length give a wrong pair away?",
+    )
     ax.legend()
     return fig
 
@@ -307,8 +358,16 @@ def group_affinity(affinity: pd.DataFrame, codes: Sequence[str]) -> Figure:
         for x, group in enumerate(values):
             weight = "bold" if row[group] == row.max() else "normal"
             dark = row[group] > 0.6 * values.to_numpy().max()
-            ax.text(x, y, f"{row[group]:.2f}", ha="center", va="center", fontsize=8, weight=weight,
-                    color="white" if dark else INK)  # fmt: skip
+            ax.text(
+                x,
+                y,
+                f"{row[group]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                weight=weight,
+                color="white" if dark else INK,
+            )
         own = list(values).index(language(str(code)).group)
         ax.add_patch(
             Rectangle((own - 0.48, y - 0.46), 0.96, 0.92, fill=False, edgecolor=HIGHLIGHT, linewidth=2)
@@ -329,13 +388,27 @@ def chance_histogram(chance: np.ndarray, paper: float, swapped: float) -> Figure
     fig, ax = subplots(size=(8.0, 3.0))
     counts, *_ = ax.hist(chance, bins=30, color="#BBBBBB")
     top = counts.max()
-    ax.annotate(f"{len(chance):,} random groupings\nof the same sizes", (chance.mean(), top), xytext=(0, 4),
-                textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
+    ax.annotate(
+        f"{len(chance):,} random groupings\nof the same sizes",
+        (chance.mean(), top),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
     lines = ((paper, "the paper's\ngroups"), (swapped, "after swaps for\nthis measure"))
     for (value, label), colour, height in zip(lines, (INK, HIGHLIGHT), (0.95, 0.65), strict=True):
         ax.axvline(value, color=colour)
-        ax.annotate(label, (value, height * top), xytext=(4, 0), textcoords="offset points", color=colour, fontsize=9,
-                    va="top")  # fmt: skip
+        ax.annotate(
+            label,
+            (value, height * top),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+            va="top",
+        )
     ax.set(
         xlabel="mean similarity of two languages of one group",
         ylabel="groupings",

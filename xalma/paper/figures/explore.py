@@ -111,8 +111,12 @@ def tau_explorer(
         right.plot(d, -grad, color=colour, label=name)
     right.axvline(difference, color=INK, linewidth=0.8, linestyle=":")
     right.axhline(0, color=INK, linewidth=0.8)
-    right.set(xlabel="average log p, chosen − rejected (nats per token)", ylabel="push on the summed log p",
-              ylim=(-0.4, 0.4), title=f"τ {'detached' if detach else 'with its gradient'}")  # fmt: skip
+    right.set(
+        xlabel="average log p, chosen − rejected (nats per token)",
+        ylabel="push on the summed log p",
+        ylim=(-0.4, 0.4),
+        title=f"τ {'detached' if detach else 'with its gradient'}",
+    )
     right.legend()
     return fig
 

@@ -46,8 +46,13 @@ def split_ids(
 
 @torch.inference_mode()
 def attention(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, before: str, source: str, between: str, target: str
-) -> Attention:  # fmt: skip
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    before: str,
+    source: str,
+    between: str,
+    target: str,
+) -> Attention:
     """Attention from each token of `target` to each of `source`, in the text before + source + between + target.
 
     The row of a token is that of the position *before* it, where it is predicted. Of all heads of all layers the one
@@ -70,8 +75,9 @@ def attention_maps(maps: Mapping[str, Attention]) -> Figure:
     """A heat map per model, one scale: target tokens down, source tokens across."""
     first = next(iter(maps.values()))
     height = 1.6 + 0.24 * len(first.target)
-    fig, axes = subplots(1, len(maps), (max(8.0, 0.34 * len(first.source) * len(maps) + 2), height), sharey=True,
-                         squeeze=False)  # fmt: skip
+    fig, axes = subplots(
+        1, len(maps), (max(8.0, 0.34 * len(first.source) * len(maps) + 2), height), sharey=True, squeeze=False
+    )
     top = max(one.weights.max() for one in maps.values())
     source, target = drawable(first.source), drawable(first.target)
     for ax, (name, one) in zip(axes[0], maps.items(), strict=True):

@@ -76,8 +76,14 @@ def mono_parallel_figure() -> Figure:
                 )
                 for x, value in enumerate(values):
                     if value == value:  # not NaN
-                        ax.annotate(f"{value:.1f}", (x, value), xytext=(8, 0), textcoords="offset points", va="center",
-                                    fontsize=8)  # fmt: skip
+                        ax.annotate(
+                            f"{value:.1f}",
+                            (x, value),
+                            xytext=(8, 0),
+                            textcoords="offset points",
+                            va="center",
+                            fontsize=8,
+                        )
             ax.set(title=ARROWS[direction], xticks=range(len(kinds)))
             ax.set_xticklabels([f"parallel:\n{kind}" for kind in kinds], fontsize=8)
             ax.margins(x=0.2, y=0.15)
@@ -173,12 +179,27 @@ def _dots(ax: Axes, side: pd.DataFrame, colour: str, label: str, above: np.ndarr
     ):
         if value == value:  # not NaN
             ax.plot(x, value, "o", mec=colour, mfc="white" if confidence == "unsure" else colour)
-            ax.annotate(shown, (x, value), xytext=(0, 7 if above[x] else -14), textcoords="offset points", ha="center",
-                        fontsize=8)  # fmt: skip
+            ax.annotate(
+                shown,
+                (x, value),
+                xytext=(0, 7 if above[x] else -14),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
         else:  # on the axis, wherever that begins
             at = x + (0.12 if label == ARROWS["xx-en"] else -0.12)
-            ax.text(at, 0.02, "not readable", transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
-                    fontsize=7, color=colour)  # fmt: skip
+            ax.text(
+                at,
+                0.02,
+                "not readable",
+                transform=ax.get_xaxis_transform(),
+                rotation=90,
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=colour,
+            )
 
 
 def _bars(ax: Axes, at: np.ndarray, side: pd.DataFrame, width: float, colour: str) -> None:
@@ -208,9 +229,12 @@ def write_figures(folder: str | Path, ours: pd.DataFrame | None = None) -> dict[
     The files hold no date, software or host: the same figure, the same bytes.
     """
     figures = {
-        "paper_alma": alma_figure(), "paper_alma_mono_parallel": mono_parallel_figure(), "paper_xalma": xalma_figure(),
-        "paper_methods": methods_figure(), "paper_ablation_stages": stages_figure(ours),
-    }  # fmt: skip
+        "paper_alma": alma_figure(),
+        "paper_alma_mono_parallel": mono_parallel_figure(),
+        "paper_xalma": xalma_figure(),
+        "paper_methods": methods_figure(),
+        "paper_ablation_stages": stages_figure(ours),
+    }
     for name, fig in figures.items():
         save_figure(fig, Path(folder) / f"{name}.png")
         fig.set_layout_engine("none")  # it is laid out now; to do it again for the PDF would take as long

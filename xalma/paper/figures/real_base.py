@@ -98,8 +98,15 @@ def methods_dots(table: pd.DataFrame) -> Figure | None:
             at = [methods.index(name) + 0.24 * (i - (len(rates) - 1) / 2) for name in rows["method"]]
             middle = [value[0] for value in values]
             errors = [[abs(value[k] - value[0]) for value in values] for k in (1, 2)]
-            ax.errorbar(middle, at, xerr=errors, fmt="os^D"[i % 4], color=(INK, HIGHLIGHT)[i % 2], ms=5,
-                        label=f"learning rate {rate}")  # fmt: skip
+            ax.errorbar(
+                middle,
+                at,
+                xerr=errors,
+                fmt="os^D"[i % 4],
+                color=(INK, HIGHLIGHT)[i % 2],
+                ms=5,
+                label=f"learning rate {rate}",
+            )
         ax.axvline(0, color=INK, lw=1, zorder=0)
         ax.set_yticks(range(len(methods)), methods)
         ax.set_xlabel(label)

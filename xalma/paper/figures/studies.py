@@ -91,8 +91,13 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
                 rows = frame[frame["label"] == label]
                 # the kink of |z| at 0 is a jump, not a line
                 for part in (rows[rows["difference"] < 0], rows[rows["difference"] > 0]):
-                    ax.plot(part["difference"], part[side], _STYLES.get(label, "-"), color=colour_of_method(label),
-                            label=label if part["difference"].iloc[0] > 0 else None)  # fmt: skip
+                    ax.plot(
+                        part["difference"],
+                        part[side],
+                        _STYLES.get(label, "-"),
+                        color=colour_of_method(label),
+                        label=label if part["difference"].iloc[0] > 0 else None,
+                    )
             ax.axhline(0, color=INK, linewidth=1)
             ax.axvline(0, color=INK, linewidth=1, linestyle=":")
             ax.set_title(f"push on the {side} answer")
@@ -179,8 +184,13 @@ def rate_curves(records: Iterable[Record], probes: pd.DataFrame, title: str) -> 
     """
     frame, logps = summary(records), last_logps(probes)
     frame = frame.join(frame["system"].map(split_name).apply(pd.Series).set_axis(["method", "rate"], axis=1))
-    ends = logps.drop(SFT).join(logps.drop(SFT).index.to_series().map(split_name).apply(pd.Series)
-                                .set_axis(["method", "rate"], axis=1))  # fmt: skip
+    ends = logps.drop(SFT).join(
+        logps.drop(SFT)
+        .index.to_series()
+        .map(split_name)
+        .apply(pd.Series)
+        .set_axis(["method", "rate"], axis=1)
+    )
     fig, axes = subplots(3, 3, size=(10, 7.6), sharex=True)
     for row, (direction, arrow) in zip(axes, ARROWS.items(), strict=False):
         for ax, (metric, name) in zip(row, RATE_PANELS, strict=True):
@@ -285,8 +295,14 @@ def module_bars(records: Iterable[Record], labels: Mapping[str, str], title: str
     for ax, (direction, (arrow, colour, _)) in zip(axes, BAR_DIRECTIONS.items(), strict=True):
         rows = frame[chosen_rows(frame, "bleu", direction)].set_index("system").reindex(list(labels))
         half = None if rows["half"].isna().all() else rows["half"]
-        bars = ax.barh(range(len(labels)), rows["mean"], 0.6, xerr=half, color=colour,
-                       error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+        bars = ax.barh(
+            range(len(labels)),
+            rows["mean"],
+            0.6,
+            xerr=half,
+            color=colour,
+            error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
+        )
         ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
         ax.set_yticks(range(len(labels)), list(labels.values()))
         ax.set(title=arrow, xlabel="BLEU")
@@ -328,8 +344,13 @@ def quality_figure(table: pd.DataFrame) -> Figure:
                 (-0.2, 0.2), table.groupby("monolingual", sort=False), strict=True
             ):
                 positions = [i + shift for i in range(len(rows))]
-                bars = ax.bar(positions, rows[f"our {label} {arrow}"], 0.38, color=ALMA_COLOURS[mono],
-                              label=f"monolingual text: {mono}")  # fmt: skip
+                bars = ax.bar(
+                    positions,
+                    rows[f"our {label} {arrow}"],
+                    0.38,
+                    color=ALMA_COLOURS[mono],
+                    label=f"monolingual text: {mono}",
+                )
                 ax.bar_label(bars, fmt="%.1f" if label == "BLEU" else "%.2f", fontsize=8, color=INK)
             ax.set_xticks(range(len(rows)), rows["bitext"])
         row[0].set_ylabel(title)

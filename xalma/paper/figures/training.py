@@ -110,8 +110,14 @@ def _ladder_column(axes: Sequence[Axes], records: list[Record], metric: str, sta
             if is_mean and len(rows) == 2:  # one group: its line is the mean
                 continue
             group = 0 if is_mean else int(row["group"].split()[0])
-            ax.plot(stages, row[stages], color=_colour(group), marker="o", ls="--" if is_mean else "-",
-                    label="mean of all" if is_mean else row["group"])  # fmt: skip
+            ax.plot(
+                stages,
+                row[stages],
+                color=_colour(group),
+                marker="o",
+                ls="--" if is_mean else "-",
+                label="mean of all" if is_mean else row["group"],
+            )
         _write_values(ax, stages, rows[rows["group"] == "all"].iloc[0][stages], 2 if metric in IN_BITS else 1)
         ax.set_xticks(range(len(stages)), [STAGE_LABELS[stage] for stage in stages])
         ax.margins(x=0.12)
@@ -270,9 +276,15 @@ def _write_values(ax: Axes, stages: Sequence[str], values: pd.Series, decimals: 
         if value == value:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             ax.annotate(
-                f"{value:.{decimals}f}", (x, value), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9,
-                bbox=box, zorder=5,
-            )  # fmt: skip
+                f"{value:.{decimals}f}",
+                (x, value),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                bbox=box,
+                zorder=5,
+            )
 
 
 def _colour(group: int) -> str:

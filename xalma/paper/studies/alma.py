@@ -118,8 +118,13 @@ def bitext_table(p: Profile) -> pd.DataFrame:
             kind: 100 * sum(pair not in aligned for pair in found) / len(found)
             for kind, found in pairs.items()
         }
-        rows.append({"language": language(lang).name, "pairs of each kind": len(pairs["random"]),
-                     **{f"{kind}, misaligned %": share for kind, share in wrong.items()}})  # fmt: skip
+        rows.append(
+            {
+                "language": language(lang).name,
+                "pairs of each kind": len(pairs["random"]),
+                **{f"{kind}, misaligned %": share for kind, share in wrong.items()},
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -132,8 +137,9 @@ def parallel(p: Profile, start: Path, kind: str, lora: bool = False) -> Path:
         return start
     out = home() / p.run_dir / p.name / "stage2_parallel" / f"seed{p.seed}"
     out /= f"{start.parts[-3]}-{kind}{'-lora' * lora}"
-    values = p.values("seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_",
-                      "alma_")  # fmt: skip
+    values = p.values(
+        "seed", "sft_", "phrasebook_", "bitext_", "stage4_", "max_length", "prompt_style", "lora_", "alma_"
+    )
     inputs = values | {
         "kind": kind,
         "lora": lora,
@@ -154,15 +160,29 @@ def _fine_tune(p: Profile, start: Path, kind: str, lora: bool, out: Path) -> dic
     stage = p.stage(4)
     rows, n_long = sft_dataset(partial(bitext, p, kind), p.languages, tokenizer, p)
     if lora:
-        model = get_peft_model(model, LoraConfig(
-            r=p.lora_rank, lora_alpha=p.lora_alpha, lora_dropout=p.lora_dropout, target_modules=LORA_TARGETS,
-            task_type="CAUSAL_LM",
-        ))  # fmt: skip
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=p.lora_rank,
+                lora_alpha=p.lora_alpha,
+                lora_dropout=p.lora_dropout,
+                target_modules=LORA_TARGETS,
+                task_type="CAUSAL_LM",
+            ),
+        )
         stage = replace(stage, learning_rate=p.alma_lora_learning_rate)
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
     steps = max(1, round(len(rows) * stage.epochs / stage.batch_size))
-    log = train(model, rows, p, stage, steps=steps, seed=p.seed, pad_token_id=tokenizer.pad_token_id,
-                label=f"{start.parts[-3]}, {kind}{', LoRA' * lora}")  # fmt: skip
+    log = train(
+        model,
+        rows,
+        p,
+        stage,
+        steps=steps,
+        seed=p.seed,
+        pad_token_id=tokenizer.pad_token_id,
+        label=f"{start.parts[-3]}, {kind}{', LoRA' * lora}",
+    )
     save_base(model.merge_and_unload() if lora else model, tokenizer, out)
     return {
         "rows": len(rows),
@@ -315,8 +335,10 @@ def amount_sentences(table: pd.DataFrame) -> list[str]:
                 continue
             better = (ours.diff().iloc[1:] > 0) == (label == "BLEU")
             values = ", ".join(f"{value:.{places}f}" for value in ours)
-            sentences.append(f"{arrow}, {_WORDS[label]}: {values}; better than the amount before at "
-                        f"{better.sum()} of {len(better)} steps.")  # fmt: skip
+            sentences.append(
+                f"{arrow}, {_WORDS[label]}: {values}; better than the amount before at "
+                f"{better.sum()} of {len(better)} steps."
+            )
     return sentences
 
 

@@ -178,11 +178,17 @@ def budget_table(p: Profile, group: int) -> pd.DataFrame:
             before = cells_of(read_records(folder / f"group{group}_few_shot.jsonl"))["stage3", direction][0]
             after = cells_of(study.records)[FULL_CHAIN, direction][0]
             gap, half = paired(by_seed(study.records).sort_index(), "no-stage1", FULL_CHAIN, direction)
-            rows.append({
-                "direction": arrow, "tokens of stage 3": f"{run['stage3_tokens']:,}",
-                "BLEU after stage 3": before["bleu"], "content %": before["content"],
-                "BLEU after SFT": after["bleu"], "without stage 1": gap, "± of it": half,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "direction": arrow,
+                    "tokens of stage 3": f"{run['stage3_tokens']:,}",
+                    "BLEU after stage 3": before["bleu"],
+                    "content %": before["content"],
+                    "BLEU after SFT": after["bleu"],
+                    "without stage 1": gap,
+                    "± of it": half,
+                }
+            )
     return mark_unnoticed(pd.DataFrame(rows), {"without stage 1": "bleu"})
 
 

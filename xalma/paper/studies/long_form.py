@@ -119,11 +119,16 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
     joined = {name: taus[name].map(lambda counts: " ".join(map(str, counts))) for name in _COUNTS}
     write_csv(folder / "tau.csv", taus.assign(**joined))
     write_run(
-        folder / "run.json", p.command("08"), profile=p.name, groups=list(groups), seeds=list(seeds_of(p)),
-        updates=int(taus["step"].max()), pairs={group: read_pairs(p, group)[1] for group in groups},
+        folder / "run.json",
+        p.command("08"),
+        profile=p.name,
+        groups=list(groups),
+        seeds=list(seeds_of(p)),
+        updates=int(taus["step"].max()),
+        pairs={group: read_pairs(p, group)[1] for group in groups},
         systems=[asdict(system) for system in chosen],
         **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs"),
-    )  # fmt: skip
+    )
     return read_long_form(p)
 
 
@@ -179,8 +184,11 @@ def reward_frame(p: Profile, group: int) -> pd.DataFrame:
     for system, seed in itertools.product(systems(p), seeds_of(p)):
         if system.method == "grpo":
             log = read_log(system_folder(p, group, system, seed))
-            rows += [{"seed": seed, "step": entry["step"], **{to: entry[name] for name, to in columns.items()}}
-                     for entry in log if entry["kind"] == "train"]  # fmt: skip
+            rows += [
+                {"seed": seed, "step": entry["step"], **{to: entry[name] for name, to in columns.items()}}
+                for entry in log
+                if entry["kind"] == "train"
+            ]
     return pd.DataFrame(rows, columns=["seed", "step", *columns.values()])
 
 
@@ -222,12 +230,19 @@ def run_grpo_study(argv: Sequence[str] | None = None) -> None:
         for system in chosen
     }
     write_run(
-        folder / "run.json", made, profile=p.name, group=group, seeds=list(seeds_of(p)),
-        updates=int(rewards["step"].max()), seconds=seconds, pairs=read_pairs(p, group)[1],
-        systems=[asdict(system) for system in chosen], recipe=recipe_hash(),
+        folder / "run.json",
+        made,
+        profile=p.name,
+        group=group,
+        seeds=list(seeds_of(p)),
+        updates=int(rewards["step"].max()),
+        seconds=seconds,
+        pairs=read_pairs(p, group)[1],
+        systems=[asdict(system) for system in chosen],
+        recipe=recipe_hash(),
         start={"fingerprint": start["fingerprint"], "recipe": start["inputs"]["recipe"]},
         **p.values("stage5_batch_size", "stage5_learning_rate", "test_pairs", "comparison_pairs"),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -289,10 +304,13 @@ def file_ablations(p: Profile, studies: Sequence[Study], command: str = "") -> N
     for study in studies:
         file_study(ablations_folder(p), study)
     write_run(
-        ablations_folder(p) / "run.json", command or p.command("09"), profile=p.name, seeds=list(seeds_of(p)),
+        ablations_folder(p) / "run.json",
+        command or p.command("09"),
+        profile=p.name,
+        seeds=list(seeds_of(p)),
         studies=[study.name for study in studies],
         **p.values("ablation_share", "ablation_sft_share", "groups", "comparison_groups"),
-    )  # fmt: skip
+    )
 
 
 def read_ablations(p: Profile) -> LongAblations | None:

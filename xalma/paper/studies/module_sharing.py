@@ -74,10 +74,15 @@ def sharing_labels(p: Profile) -> dict[str, str]:
     n = len(p.group_numbers)
     joint = {SHARED: "one module for all"} if n > 1 else {}
     joint |= {WIDE: f"one module for all, {n} × the rank"} if n > 1 and p.seeds >= MIN_SEEDS else {}
-    apart = {
-        LANGUAGE: "a module for each language", MEAN: "the mean of the languages' modules for each group",
-        SUM: "the sum of the languages' modules for each group",
-    } if _has_mates(p) else {}  # fmt: skip
+    apart = (
+        {
+            LANGUAGE: "a module for each language",
+            MEAN: "the mean of the languages' modules for each group",
+            SUM: "the sum of the languages' modules for each group",
+        }
+        if _has_mates(p)
+        else {}
+    )
     return {OWN: "a module for each group", **apart, **joint, DENSE: "no module, the base goes on"}
 
 

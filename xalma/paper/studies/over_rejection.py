@@ -49,7 +49,7 @@ def pair_losses() -> dict[str, PairLoss]:
         "ARPO": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["paper"])[0],
         "ARPO detached": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["paper"], detach_penalty=True)[0],
         "ARPO released code": lambda c, r, n: arpo_loss(c, r, n, n, **PRESETS["released-code"])[0],
-    }  # fmt: skip
+    }
 
 
 def gradient_frame() -> pd.DataFrame:
@@ -147,11 +147,16 @@ def tau_table(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     for label, part in frame.groupby("label", sort=False):
         counts = np.sum(part["tau_counts"].tolist(), axis=0)
         late = above[(above["label"] == label) & (above["step"] > above["step"].max() / 2)]
-        rows.append({
-            "method": label, "mean z": part["z"].mean(), f"z above {baseline}": late["z"].mean(),
-            "mean τ": part["tau"].mean(), "τ below 0, % of pairs": 100 * counts[:below_0].sum() / counts.sum(),
-            "τ above 0.95, % of pairs": 100 * counts[-1] / counts.sum(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "method": label,
+                "mean z": part["z"].mean(),
+                f"z above {baseline}": late["z"].mean(),
+                "mean τ": part["tau"].mean(),
+                "τ below 0, % of pairs": 100 * counts[:below_0].sum() / counts.sum(),
+                "τ above 0.95, % of pairs": 100 * counts[-1] / counts.sum(),
+            }
+        )
     return pd.DataFrame(rows)
 
 

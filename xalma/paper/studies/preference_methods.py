@@ -115,9 +115,13 @@ def _pairs_folder(p: Profile, group: int) -> Path:
     start = stage_folder(p, 4, group)
     decides = ("corpus", "phrasebook_", "sft_", "comparison_pairs", "prompt_style", "beams", "max_new_tokens")
     inputs = {
-        "previous": read_run(start)["fingerprint"], "recipe": recipe_hash(), "group": group, "seed": p.seed,
-        "text": open_corpus(p).fingerprint(), **p.values(*decides, "generation_batch", "threads"),
-    }  # fmt: skip
+        "previous": read_run(start)["fingerprint"],
+        "recipe": recipe_hash(),
+        "group": group,
+        "seed": p.seed,
+        "text": open_corpus(p).fingerprint(),
+        **p.values(*decides, "generation_batch", "threads"),
+    }
 
     def make(out: Path) -> dict[str, Any]:
         rows, report = preference_pairs(p, group, start, p.comparison_pairs)
@@ -145,13 +149,21 @@ def _train_system(p: Profile, group: int, system: MethodSetup, seed: int) -> Pat
     rows = _rows(pairs)
     steps = p.comparison_steps or max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
     settings = dict(
-        learning_rate=p.stage5_learning_rate, batch_size=p.stage5_batch_size, max_steps=steps, seed=seed,
-        n_probe_rows=N_PROBED, **system.options,
-    )  # fmt: skip
+        learning_rate=p.stage5_learning_rate,
+        batch_size=p.stage5_batch_size,
+        max_steps=steps,
+        seed=seed,
+        n_probe_rows=N_PROBED,
+        **system.options,
+    )
     inputs = {
-        "previous": read_run(start)["fingerprint"], "pairs": read_run(pairs)["fingerprint"], "recipe": recipe_hash(),
-        "method": system.method, "settings": settings, **p.values("threads", "dtype"),
-    }  # fmt: skip
+        "previous": read_run(start)["fingerprint"],
+        "pairs": read_run(pairs)["fingerprint"],
+        "recipe": recipe_hash(),
+        "method": system.method,
+        "settings": settings,
+        **p.values("threads", "dtype"),
+    }
 
     def make(out: Path) -> dict[str, Any]:
         logging.getLogger("transformers.modeling_utils").addFilter(_but_token_estimate)
@@ -211,11 +223,19 @@ def _drift(outputs: list[str], before: list[str], tgt: str) -> tuple[float, str]
 def _own_options(p: Profile, method: str) -> dict[str, Any]:
     """What the profile says of one method alone: stage 5's options for ARPO, reward and samples for GRPO."""
     return {
-        "arpo": {"beta": p.arpo_beta, "eta": p.arpo_eta, "eta_scale": p.arpo_eta_scale,
-                 "detach_penalty": p.arpo_detach_penalty, "nll_weight": p.arpo_nll_weight},
-        "grpo": {"reward": p.grpo_reward, "num_generations": p.grpo_samples,
-                 "max_completion_length": p.max_new_tokens},
-    }.get(method, {})  # fmt: skip
+        "arpo": {
+            "beta": p.arpo_beta,
+            "eta": p.arpo_eta,
+            "eta_scale": p.arpo_eta_scale,
+            "detach_penalty": p.arpo_detach_penalty,
+            "nll_weight": p.arpo_nll_weight,
+        },
+        "grpo": {
+            "reward": p.grpo_reward,
+            "num_generations": p.grpo_samples,
+            "max_completion_length": p.max_new_tokens,
+        },
+    }.get(method, {})
 
 
 def _but_token_estimate(record: logging.LogRecord) -> bool:

@@ -55,8 +55,12 @@ def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.Data
     chrF to SFT output: 100 is no change. length: characters, percent of the reference's. off-target, empty: percent.
     """
     records = list(records)
-    ours = {"chrF to SFT output": "drift_chrf", "length %": "length_ratio", off_target_label(records): "off_target",
-            "empty %": "empty"}  # fmt: skip
+    ours = {
+        "chrF to SFT output": "drift_chrf",
+        "length %": "length_ratio",
+        off_target_label(records): "off_target",
+        "empty %": "empty",
+    }
     return rows_of(records, labels, lambda name, _: {"method": labels[name]}, ours)
 
 
@@ -102,9 +106,11 @@ def _moved(table: pd.DataFrame, side: str) -> str:
     kinds = {"less likely": change < -half, "more likely": change > half}
     kinds["neither, within the interval,"] = ~(kinds["less likely"] | kinds["more likely"])
     return "; ".join(
-        f"{what} with: " + (", ".join(f"{r['method']} ({r[f'{side} change']:+.2f})" for _, r in table[rows].iterrows()))
-        for what, rows in kinds.items() if rows.any()
-    )  # fmt: skip
+        f"{what} with: "
+        + (", ".join(f"{r['method']} ({r[f'{side} change']:+.2f})" for _, r in table[rows].iterrows()))
+        for what, rows in kinds.items()
+        if rows.any()
+    )
 
 
 def _against(what: str, other: str, difference: float, half: float) -> str:
@@ -124,10 +130,13 @@ def printed_scores(table: str, direction: str, system: str | None, metric: str) 
 def _rank_agreement(found: Mapping, labels: Mapping[str, str], direction: str) -> tuple[float, int] | None:
     """(Spearman's correlation of our and the paper's BLEU, methods); None for fewer than three, or all equal."""
     cells = published("g").query("direction == @direction and metric == 'BLEU'").set_index("system")["value"]
-    both = pd.DataFrame([
-        {"ours": found[name, direction][0]["bleu"], "paper": cells[PAPER_METHODS[name]]}
-        for name in labels if name in PAPER_METHODS
-    ]).dropna()  # fmt: skip
+    both = pd.DataFrame(
+        [
+            {"ours": found[name, direction][0]["bleu"], "paper": cells[PAPER_METHODS[name]]}
+            for name in labels
+            if name in PAPER_METHODS
+        ]
+    ).dropna()
     if len(both) < 3 or both["ours"].nunique() == 1:
         return None
     ranks = both.rank()
@@ -161,10 +170,16 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
             if one in labels and other in labels:
                 mean, half = paired(values, one, other, direction)
                 number, text = _paper_difference(direction, one, other)
-                rows.append({
-                    "direction": arrow, "difference in BLEU": f"{names[one]} − {names[other]}", "paper": text,
-                    "ours": mean, "±": half, "shown": _shown(mean, half, number),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "direction": arrow,
+                        "difference in BLEU": f"{names[one]} − {names[other]}",
+                        "paper": text,
+                        "ours": mean,
+                        "±": half,
+                        "shown": _shown(mean, half, number),
+                    }
+                )
     return mark_unnoticed(pd.DataFrame(rows), {"ours": "bleu"})
 
 

@@ -70,10 +70,15 @@ def compare_sft_data(p: Profile, group: int) -> list[Study]:
     scored = dict(zip(jobs, run_jobs(p, jobs), strict=True))
     systems = {data: _columns(mine, group, data) for data in DATA}
     return [
-        Study(f"sft_{test}_group{group}", f"SFT data, {', '.join(sft_languages(p, group))}, tested on {label}", WMT,
-              systems, [record for job, found in scored.items() if job[1][-1] == test for record in found])
+        Study(
+            f"sft_{test}_group{group}",
+            f"SFT data, {', '.join(sft_languages(p, group))}, tested on {label}",
+            WMT,
+            systems,
+            [record for job, found in scored.items() if job[1][-1] == test for record in found],
+        )
         for test, label in TEST_LABELS.items()
-    ]  # fmt: skip
+    ]
 
 
 def data_profile(p: Profile, group: int, data: str, seed: int) -> Profile:
@@ -82,9 +87,11 @@ def data_profile(p: Profile, group: int, data: str, seed: int) -> Profile:
     A pair that holds a test sentence but for punctuation or case is dropped and counted: the guard would stop there.
     """
     q = shortened(p, seed).but(
-        corpus=data, sft_pairs=EVERY_PAIR, contamination="drop",
+        corpus=data,
+        sft_pairs=EVERY_PAIR,
+        contamination="drop",
         module_languages=f"{group}:{'+'.join(sft_languages(p, group))}",
-    )  # fmt: skip
+    )
     return q.but(stage4_updates=shared_updates(p, group))
 
 
@@ -114,5 +121,10 @@ def _columns(p: Profile, group: int, data: str) -> dict[str, Any]:
     """Rows of both directions, updates and passes over the rows, for the profile's own seed."""
     run = read_run(stage_folder(p, 4, group, _branch(data, p.seed)))
     passes = run["steps"] * p.stage4_batch_size / run["rows"]
-    return {"system": DATA[data], "rows": run["rows"], "updates": run["steps"], "passes": passes,
-            "left out by the guard": left_out(run["contamination"])}  # fmt: skip
+    return {
+        "system": DATA[data],
+        "rows": run["rows"],
+        "updates": run["steps"],
+        "passes": passes,
+        "left out by the guard": left_out(run["contamination"]),
+    }

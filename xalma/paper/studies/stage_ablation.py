@@ -180,10 +180,13 @@ def gating_table(records: Iterable[Record], names: Sequence[str]) -> pd.DataFram
         "empty": "empty %",
     }
     rows = list(itertools.product(ARROWS.items(), names))
-    table = pd.DataFrame([
-        {"direction": arrow, "module": name} | {columns[key]: found[name, direction][0][key] for key in columns}
-        for (direction, arrow), name in rows
-    ])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {"direction": arrow, "module": name}
+            | {columns[key]: found[name, direction][0][key] for key in columns}
+            for (direction, arrow), name in rows
+        ]
+    )
     cells = {(i, columns[key]): (name, key) for i, (_, name) in enumerate(rows) for key in columns}
     return mark_doubtful(table, records, cells)
 
@@ -192,8 +195,9 @@ def ablation_table(study: Study) -> pd.DataFrame:
     """`study_table` of `ablate_stages`, with the paper's COMET-22 where it shows that chain."""
     paper = {
         (direction, chain): printed_scores("h", direction, name, "COMET-22")
-        for direction in ARROWS for chain, name in PAPER_CHAINS.items()
-    }  # fmt: skip
+        for direction in ARROWS
+        for chain, name in PAPER_CHAINS.items()
+    }
     return study_table(study, paper).drop(columns="ends with")
 
 

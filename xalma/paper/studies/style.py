@@ -65,8 +65,12 @@ def style_study(
     read_run(stage_folder(p, 4, group))
     run_jobs(p, [(_pairs, (mine, group))])
     jobs = [(_score, (mine, group, "", 0.0, p.seed))]
-    jobs += [(_score, (mine, group, name, rate, seed)) for rate in rates for name in methods
-             for seed in seeds_of(p)]  # fmt: skip
+    jobs += [
+        (_score, (mine, group, name, rate, seed))
+        for rate in rates
+        for name in methods
+        for seed in seeds_of(p)
+    ]
     return [record for found in run_jobs(p, jobs) for record in found]
 
 
@@ -102,8 +106,14 @@ def _inputs(p: Profile, group: int) -> dict[str, Any]:
         "threads",
     )
     previous = read_run(stage_folder(p, 4, group))["fingerprint"]
-    return {"previous": previous, "recipe": recipe_hash(), "group": group, "seed": p.seed,
-            "text": open_corpus(p).fingerprint(), **p.values(*decides)}  # fmt: skip
+    return {
+        "previous": previous,
+        "recipe": recipe_hash(),
+        "group": group,
+        "seed": p.seed,
+        "text": open_corpus(p).fingerprint(),
+        **p.values(*decides),
+    }
 
 
 def _pairs(p: Profile, group: int) -> Path:
@@ -235,8 +245,14 @@ def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -
         for name in sorted(names, key=_order):
             rate = split_name(name)[1]
             mean, half = found[name, direction]
-            row = {"direction": arrow, "learning rate": f"{rate:g}" if rate else "", "method": label_of(name),
-                   "seeds": len(values[name, direction, "bleu"]), "BLEU": mean["bleu"], "±": half["bleu"]}  # fmt: skip
+            row = {
+                "direction": arrow,
+                "learning rate": f"{rate:g}" if rate else "",
+                "method": label_of(name),
+                "seeds": len(values[name, direction, "bleu"]),
+                "BLEU": mean["bleu"],
+                "±": half["bleu"],
+            }
             for column, other in (("− SFT", SFT), ("− continued", name_of(CONTINUED, rate))):
                 comparable = rate and other in names and other != name
                 gap = paired(values, name, other, direction) if comparable else (float("nan"),) * 2
@@ -254,13 +270,16 @@ def table5() -> pd.DataFrame:
     "?" marks an unsure cell; continued SFT is not in that table.
     """
     names = [SFT, *(name for name in ASKED if name != CONTINUED)]
-    return pd.DataFrame([
-        {"method": label_of(name)} | {
-            f"paper BLEU {arrow}": printed_scores("g", direction, PAPER_METHODS[name], "BLEU")
-            for direction, arrow in ARROWS.items()
-        }
-        for name in names
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"method": label_of(name)}
+            | {
+                f"paper BLEU {arrow}": printed_scores("g", direction, PAPER_METHODS[name], "BLEU")
+                for direction, arrow in ARROWS.items()
+            }
+            for name in names
+        ]
+    )
 
 
 def style_findings(records: Sequence[Record]) -> list[str]:
@@ -327,11 +346,25 @@ def file_styles(p: Profile, records: Sequence[Record], probes: pd.DataFrame, **f
     caption = f"Preference methods on the style set after {n_steps(p)} updates"
     write_table(table, folder / "tables" / "styles", caption, footnote(records, "bleu", made))
     there = {(record.stage, record.seed) for record in records}
-    missing = [f"{name_of(method, rate)}, seed {seed}" for rate in ALL_RATES for method in ASKED
-               for seed in seeds_of(p) if (name_of(method, rate), seed) not in there]  # fmt: skip
-    write_run(folder / "run.json", made, profile=p.name, seeds=list(seeds_of(p)), updates=n_steps(p),
-              rates=list(ALL_RATES), methods=list(ASKED), not_run=missing, **facts,
-              **p.values("comparison_groups", "comparison_pairs", "stage5_batch_size"))  # fmt: skip
+    missing = [
+        f"{name_of(method, rate)}, seed {seed}"
+        for rate in ALL_RATES
+        for method in ASKED
+        for seed in seeds_of(p)
+        if (name_of(method, rate), seed) not in there
+    ]
+    write_run(
+        folder / "run.json",
+        made,
+        profile=p.name,
+        seeds=list(seeds_of(p)),
+        updates=n_steps(p),
+        rates=list(ALL_RATES),
+        methods=list(ASKED),
+        not_run=missing,
+        **facts,
+        **p.values("comparison_groups", "comparison_pairs", "stage5_batch_size"),
+    )
     return table
 
 

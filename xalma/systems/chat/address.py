@@ -74,9 +74,13 @@ def open_client(address: Address, variable: str, timeout_s: float) -> httpx.Asyn
         return httpx.AsyncClient(
             auth=httpx.BasicAuth(*address.user) if address.user else None,
             headers={"Authorization": f"Bearer {key}"} if key and not address.user else {},
-            params=address.query, timeout=timeout_s, follow_redirects=False,
-            transport=httpx.AsyncHTTPTransport() if address.is_loopback else None,  # one of ours takes no proxy
-        )  # fmt: skip
+            params=address.query,
+            timeout=timeout_s,
+            follow_redirects=False,
+            transport=httpx.AsyncHTTPTransport()
+            if address.is_loopback
+            else None,  # one of ours takes no proxy
+        )
     except (httpx.InvalidURL, ValueError):
         raise ValueError(
             "a proxy in the environment can't be used: see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"

@@ -69,6 +69,9 @@ def save_generation_config(
     """
     greedy = {"do_sample": True, "top_k": 1} if beams == 1 else {"num_beams": beams, "do_sample": False}
     GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=max_new_tokens, **greedy,
-    ).save_pretrained(folder)  # fmt: skip
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=max_new_tokens,
+        **greedy,
+    ).save_pretrained(folder)

@@ -78,12 +78,20 @@ def export(
     model, tokenizer, check = check_merge(p, folder, group, sentences)
     details = {
         "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
-        "what": what, "profile": p.name, "base_id": base_id, "licence": licence, "check": check["sentence"],
-        "prompt": translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style), "beams": p.beams,
+        "what": what,
+        "profile": p.name,
+        "base_id": base_id,
+        "licence": licence,
+        "check": check["sentence"],
+        "prompt": translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style),
+        "beams": p.beams,
         "turn": translation_prompt("Good morning.", ENGLISH, p.languages_of(group)[0], "alma"),
-        "max_new_tokens": p.max_new_tokens, "bos": tokenizer.bos_token, "gguf": gguf,
-        "command": f"{p.command(verb='export')} --group {group} --what {what}", "trained_by": p.command(),
-    }  # fmt: skip
+        "max_new_tokens": p.max_new_tokens,
+        "bos": tokenizer.bos_token,
+        "gguf": gguf,
+        "command": f"{p.command(verb='export')} --group {group} --what {what}",
+        "trained_by": p.command(),
+    }
     with new_directory(out, TO) as target:
         if what == "merged":
             _write_merged(model, run, target)

@@ -94,11 +94,16 @@ def _result(record: Record, run: Mapping[str, Any]) -> EvalResult:
 
     corpus = run["inputs"]["corpus"]
     return EvalResult(
-        task_type="translation", task_name=f"Translation {record.direction}", dataset_name=f"{corpus}, held out",
-        dataset_type=run["inputs"].get("test_id") if corpus == "hub" else corpus, dataset_config=record.direction,
-        metric_type=record.metric, metric_name=_METRICS.get(record.metric, record.metric), metric_value=record.value,
+        task_type="translation",
+        task_name=f"Translation {record.direction}",
+        dataset_name=f"{corpus}, held out",
+        dataset_type=run["inputs"].get("test_id") if corpus == "hub" else corpus,
+        dataset_config=record.direction,
+        metric_type=record.metric,
+        metric_name=_METRICS.get(record.metric, record.metric),
+        metric_value=record.value,
         metric_args={"signature": record.signature, "n": record.n, "seed": record.seed},
-    )  # fmt: skip
+    )
 
 
 def _training(chain: Sequence[Mapping[str, Any]]) -> str:
