@@ -129,7 +129,8 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "any_cpu")
     arguments = parser.parse_args()
-    chosen, filed = arguments.only.split(","), arguments.out.with_suffix(".json")
+    chosen = arguments.only.split(",")
+    filed = arguments.out.with_suffix(".json")
     if unknown := [name for name in chosen if name not in SETTINGS]:
         parser.error(f"--only: no setting {', '.join(unknown)}; there are {', '.join(SETTINGS)}")
     known = read_json(filed, "remove it", keys=("rows",))["rows"] if filed.exists() else []

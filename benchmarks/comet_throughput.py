@@ -53,7 +53,8 @@ def damaged(text: str, rng: random.Random) -> str:
 
 def both_ways(lines: dict[str, list[str]], seed: int) -> list[dict[str, str]]:
     """Samples of en-xx and xx-en for each language of parallel `lines`."""
-    rng, samples = random.Random(seed), []
+    rng = random.Random(seed)
+    samples = []
     for code in lines.keys() - {"en"}:
         for src, tgt in (("en", code), (code, "en")):
             pairs = zip(lines[src], lines[tgt], strict=True)

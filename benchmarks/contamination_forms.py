@@ -98,7 +98,8 @@ def found_share(index: TestIndex, lines: list[str], make: Callable[[str], list[s
 def false_alarms(root: Path) -> dict[str, int]:
     texts = [text for text in contamination_report.training_texts(root) if text.name in NOT_LEAKING]
     names = ("wmt22", "wmt23", "flores200")
-    index, counts = TestIndex(contamination_report.test_sides(names)), Counter()
+    index = TestIndex(contamination_report.test_sides(names))
+    counts = Counter()
     for text in texts:
         for lines in text.sides.values():
             counts["lines"] += len(lines)
@@ -130,7 +131,8 @@ def main() -> None:
     root = data_root()
     if root is None:
         parser.error("XALMA_DATA is not set: NTREX is read from there")
-    table, rng = [], random.Random(0)
+    table = []
+    rng = random.Random(0)
     for code in options.languages.split(","):
         lines = read_lines(root / "ntrex" / f"{code}.txt")
         index = TestIndex({f"ntrex, {code}": lines})

@@ -41,7 +41,8 @@ def sentences(lang: str) -> list[str]:
         return read_lines(root / "ntrex" / f"{lang}.txt")
     from babel import Locale
 
-    names, rng = list(Locale.parse(lang).territories.values()), random.Random(0)
+    names = list(Locale.parse(lang).territories.values())
+    rng = random.Random(0)
     return [", ".join(rng.choices(names, k=12)) for _ in range(1997)]
 
 
@@ -61,7 +62,8 @@ def make(n_rows: int, seed: int) -> tuple[dict[str, list[str]], list[tuple[str, 
     }
     rows = []
     for i in range(n_rows):
-        code, (a, b) = CODES[i % len(CODES)], rng.sample(range(1997), 2)
+        code = CODES[i % len(CODES)]
+        (a, b) = rng.sample(range(1997), 2)
         rows.append(tuple(halves[lang][a][0] + halves[lang][b][1] for lang in ("en", code)))
     for kind in ("exact", "re-cased", "target only"):
         for spot in rng.sample(range(n_rows), 100):

@@ -53,7 +53,8 @@ def serving_note(record: dict[str, Any]) -> str:
     o, machine = record["options"], record["hardware"]
     where = machine["gpu"] or f"{machine['cpu']}, {o['threads']} threads"
     rates = record["bandwidth_gb_per_s"]
-    rows, prompt = o.get("prefill_rows", o["batch"]), o.get("prefill_prompt", o["prompt"])
+    rows = o.get("prefill_rows", o["batch"])
+    prompt = o.get("prefill_prompt", o["prompt"])
     prefill = "" if (rows, prompt) == (o["batch"], o["prompt"]) else f", for prefill {rows} of {prompt}"
     return (
         f"Random weights, {o['layers']} layers of {o['hidden']}, rank {o['rank']}, {o['dtype']}; batch {o['batch']}, "
@@ -100,7 +101,8 @@ def write_serving(record: dict[str, Any], stem: Path) -> None:
 
 def serving_figure(record: dict[str, Any]) -> Figure:
     """Milliseconds of a decoding step for the whole batch, and peak memory, against the groups in it."""
-    frame, column = pd.DataFrame(record["rows"]), step_column(record)
+    frame = pd.DataFrame(record["rows"])
+    column = step_column(record)
     fig, (steps, memory) = style.subplots(1, 2, size=(10.5, 4.2), width_ratios=(3, 2))
     for size, (way, rows) in zip(range(13, 1, -2), frame.groupby("way", sort=False), strict=False):
         line = {
@@ -142,7 +144,8 @@ def scaling_table(record: dict[str, Any]) -> pd.DataFrame:
     """One row per step and what grows: seconds at both ends, times the size and the seconds, exponent, the claim."""
     rows = []
     for (step, axis), part in _series(record):
-        sizes, seconds = part["size"].tolist(), part["seconds"].tolist()
+        sizes = part["size"].tolist()
+        seconds = part["seconds"].tolist()
         slope = exponent(sizes, seconds)
         rows.append(
             {

@@ -73,10 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole = AutoModelForCausalLM.from_pretrained(
         options.base, dtype=run.dtype, attn_implementation="eager", use_safetensors=True
     ).eval()
-    cut, kept = (
-        open_pack_model(options.pack, run.dtype).eval(),
-        np.load(options.pack / "kept.npy", allow_pickle=False),
-    )
+    cut = open_pack_model(options.pack, run.dtype).eval()
+    kept = np.load(options.pack / "kept.npy", allow_pickle=False)
     record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
         "vocabulary": len(kept),

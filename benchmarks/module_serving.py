@@ -217,7 +217,10 @@ def measure(kind: str, o: argparse.Namespace) -> dict[str, dict[int, dict[str, A
     torch.set_num_threads(o.threads)
     logging.set_verbosity_error()
     probe = torch.ones(o.bandwidth_mib * 2**18, device=o.device)
-    before, way, found, loaded = _memory_mib(peak=False), WAYS[kind](o), {}, 0
+    before = _memory_mib(peak=False)
+    way = WAYS[kind](o)
+    found = {}
+    loaded = 0
     gpu = torch.cuda.is_available() and kind == "in_turn"
     cases = [("merged", 1), ("replayed", 1)] if gpu else [(kind, n_groups) for n_groups in GROUP_COUNTS]
     for name, n_groups in cases:
@@ -286,7 +289,8 @@ def decode_steps(
 ) -> list[tuple[float, float]]:
     """(seconds of a step of the model alone, greedy, without `generate` around it; bytes per second read after it)."""
     more = _switched(way, more)
-    out, timed = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more), []
+    out = way.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more)
+    timed = []
     for n in range(2 * steps):
         started = time.perf_counter()
         ids = out.logits[:, -1:].argmax(-1)
@@ -395,7 +399,9 @@ def by_way(measured: Iterable[dict[str, dict[int, dict[str, Any]]]]) -> dict[str
 
 def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Namespace) -> dict[str, Any]:
     """Tidy rows, one per way and number of groups, medians over rounds; and how far the ways' logits are apart."""
-    size, rows, cuda = sizes(o), [], torch.cuda.is_available()
+    size = sizes(o)
+    rows = []
+    cuda = torch.cuda.is_available()
     for kind in rounds[0]:
         for n in GROUP_COUNTS:
             runs = [found[kind][n] for found in rounds]
@@ -425,7 +431,8 @@ def summary(rounds: list[dict[str, dict[int, dict[str, Any]]]], o: argparse.Name
     logits = {
         kind: {n: torch.tensor(counts[n]["logits"]) for n in (1, 8)} for kind, counts in rounds[0].items()
     }
-    ours, gap = logits.get("gated"), {}
+    ours = logits.get("gated")
+    gap = {}
     for kind, n in (("adapter_names", 8), ("rebuilt", 8), ("merged", 1)):
         if ours and kind in logits:
             gap[kind] = (logits[kind][n] - ours[n]).abs().max().item()
@@ -487,7 +494,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--dtype", default="bfloat16" if cuda else "float32")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    o, started = parser.parse_args(), time.perf_counter()
+    o = parser.parse_args()
+    started = time.perf_counter()
     o.prefill_rows, o.prefill_prompt = o.prefill_rows or o.batch, o.prefill_prompt or o.prompt
     torch.set_num_threads(o.threads)
     rates, runs = [bandwidth(o)], []

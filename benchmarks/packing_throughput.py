@@ -142,7 +142,8 @@ def measured(way: str, path: Path, tokenizer_folder: Path, processes_: int, hygi
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-    started, peak = time.perf_counter(), 0.0
+    started = time.perf_counter()
+    peak = 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         while child.poll() is None:
             peak = max(peak, memory_mib(child.pid))
@@ -165,7 +166,8 @@ def main() -> None:
     """Writes the results file."""
     from xalma.models import train_tokenizer
 
-    cores, rows = len(os.sched_getaffinity(0)), []
+    cores = len(os.sched_getaffinity(0))
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         texts = verses()
         tokenizer_folder, places = Path(folder) / "tokenizer", {}

@@ -85,7 +85,8 @@ def sentences(n: int, lang: str, seed: int) -> tuple[list[tuple[str, str]], str]
 def make_rows(options: argparse.Namespace) -> tuple[list[dict[str, str]], str]:
     """Preference rows for all steps."""
     pairs, origin = sentences(options.steps * options.batch_size, options.lang, options.seed)
-    rng, rows = random.Random(options.seed), []
+    rng = random.Random(options.seed)
+    rows = []
     for english, other in pairs:
         words = other.split()
         prompt = translation_prompt(english, "en", options.lang)
@@ -97,7 +98,8 @@ def make_rows(options: argparse.Namespace) -> tuple[list[dict[str, str]], str]:
 def make_trainer(kind: str, rows: list[dict[str, str]], options: argparse.Namespace, folder: str) -> Any:
     """A trainer over `rows` in order; both kinds have the same model, arguments and loss."""
     texts = [row[name] for row in rows for name in ("prompt", "chosen")]
-    tokenizer, rank = train_tokenizer(texts, options.vocab), getattr(options, "rank", 0)
+    tokenizer = train_tokenizer(texts, options.vocab)
+    rank = getattr(options, "rank", 0)
     if rank:
         model = module_on_base(rank, options)
     else:
@@ -203,7 +205,8 @@ class _Peak:
     """Highest memory use since it was made: allocator's on CUDA, resident (sampled) on CPU."""
 
     def __init__(self) -> None:
-        self.highest, self.ended = _memory_mib(), threading.Event()
+        self.highest = _memory_mib()
+        self.ended = threading.Event()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -276,7 +279,8 @@ def main() -> None:
         "--one-process", action="store_true", help="both trainers in one: a GPU's memory is counted"
     )
     options = parser.parse_args()
-    out, shapes = vars(options).pop("out"), vars(options).pop("shapes")
+    out = vars(options).pop("out")
+    shapes = vars(options).pop("shapes")
     record: dict[str, Any] = {
         "what": __doc__.splitlines()[0],
         "command": command_line(["python", *sys.argv]),

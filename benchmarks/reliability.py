@@ -90,7 +90,8 @@ def plan(modules: list[Any], tests: list[Path], scale: float, known: list[dict[s
 
 def run_tests(path: Path, work: Path) -> dict[str, Any]:
     """A test file's results, by test function."""
-    started, report = time.perf_counter(), work / f"{path.stem}.xml"
+    started = time.perf_counter()
+    report = work / f"{path.stem}.xml"
     command = [
         sys.executable,
         "-m",
@@ -159,11 +160,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="parts at once")
     parser.add_argument("--only", default="", help="names of files of tests/outside, separated by commas")
     arguments = parser.parse_args()
-    chosen, filed = [*filter(None, arguments.only.split(","))], arguments.out.with_suffix(".json")
+    chosen = [*filter(None, arguments.only.split(","))]
+    filed = arguments.out.with_suffix(".json")
     known = read_json(filed, "remove it", keys=("parts",))["parts"] if filed.exists() else []
     parts = [part for part in known if chosen and part["name"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
-        work, modules = Path(folder), [m for m in harnesses() if not chosen or m.__name__ in chosen]
+        work = Path(folder)
+        modules = [m for m in harnesses() if not chosen or m.__name__ in chosen]
         tests = [path for path in sorted(OUTSIDE.glob("test_*.py")) if path.name not in NOT_COUNTED]
         tests = [path for path in tests if not chosen or path.stem in chosen]
         print(plan(modules, tests, arguments.scale, known), flush=True)

@@ -256,7 +256,8 @@ def scoring(bench: Bench, size: Size) -> Callable[[], Any]:
 
 def converting(bench: Bench, size: Size) -> Callable[[], Any]:
     """Base and adapters written as one all-modules checkpoint."""
-    adapters, out = bench.adapters(*WIDE), bench.folder / "all-modules"
+    adapters = bench.adapters(*WIDE)
+    out = bench.folder / "all-modules"
     groups = range(1, 1 + size.groups)
 
     def run() -> None:
@@ -271,7 +272,9 @@ def converting(bench: Bench, size: Size) -> Callable[[], Any]:
 
 def serving(bench: Bench, size: Size) -> Callable[[], Any]:
     """One batch decoded by the bank: eight rows a time the data, from as many groups."""
-    bank, rows, n = bench.bank(*WIDE), 8 * size.data, bench.amounts.served_tokens
+    bank = bench.bank(*WIDE)
+    rows = 8 * size.data
+    n = bench.amounts.served_tokens
     generator = torch.Generator().manual_seed(bench.seed)
     ids = torch.randint(3, TINY.vocab_size, (rows, 64), generator=generator).to(device())
     groups = [1 + i * size.groups // rows for i in range(rows)]
@@ -306,7 +309,8 @@ def measure(bench: Bench, step: str, axis: str, repeats: int) -> list[dict[str, 
     for _ in range(repeats):
         for n, run in runs.items():
             seed_everything(bench.seed)
-            started, used = time.perf_counter(), time.process_time()
+            started = time.perf_counter()
+            used = time.process_time()
             run()
             found[n].append((time.perf_counter() - started, time.process_time() - used))
     return [
@@ -337,7 +341,8 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a twentieth of all amounts, once: to see that it runs"
     )
-    o, started = parser.parse_args(), time.perf_counter()
+    o = parser.parse_args()
+    started = time.perf_counter()
     if not has_data("ntrex"):
         parser.error("the text is NTREX-128: set XALMA_DATA to the folder that holds ntrex/")
     if o.quick:

@@ -35,7 +35,8 @@ def sentences(lang: str) -> list[str]:
         return read_lines(root / "ntrex" / f"{lang}.txt")[:LINES]
     from babel import Locale
 
-    names, rng = list(Locale.parse(lang).territories.values()), random.Random(0)
+    names = list(Locale.parse(lang).territories.values())
+    rng = random.Random(0)
     return [" ".join(rng.choices(names, k=15)) for _ in range(LINES)]
 
 
@@ -72,7 +73,8 @@ def make(folder: Path, wanted: list[str], seed: int) -> None:
 def by_sacrebleu(folder: Path, wanted: list[str]) -> tuple[float, dict[tuple[str, str], float]]:
     """(seconds, BLEU by system and direction) of sacreBLEU's metrics one after another, with intervals."""
     os.environ["SACREBLEU_SEED"] = "12345"
-    started, found = time.perf_counter(), {}
+    started = time.perf_counter()
+    found = {}
     for direction in wanted:
         references = read_lines(folder / "set" / direction / "ref.txt")
         for system in range(SYSTEMS):

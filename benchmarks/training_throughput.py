@@ -191,7 +191,10 @@ class Clock(TrainerCallback):
     """Seconds after the warm-up updates."""
 
     def __init__(self, warmup: int) -> None:
-        self.warmup, self.done, self.started, self.seconds = warmup, 0, time.perf_counter(), 0.0
+        self.warmup = warmup
+        self.done = 0
+        self.started = time.perf_counter()
+        self.seconds = 0.0
         self.warmup_seconds = 0.0
 
     def tick(self) -> None:
@@ -286,11 +289,13 @@ def measure(
 def measured(model: torch.nn.Module, system: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
     shape, kind, data, length = case
     hidden, layers, _, _, vocabulary, _ = sizes(shape, options)
-    p, theirs = profile(system, kind, options), parsed(system)[0][0] in ALTERNATIVES
+    p = profile(system, kind, options)
+    theirs = parsed(system)[0][0] in ALTERNATIVES
     # transformers' own choice for Trainer; xalma's models are loaded by load_base, which takes eager on a CPU
     if not torch.cuda.is_available():
         training.plain_model(model).set_attn_implementation("sdpa" if theirs else "eager")
-    rows, clock = make_rows(data, length, vocabulary, options), Clock(options.warmup)
+    rows = make_rows(data, length, vocabulary, options)
+    clock = Clock(options.warmup)
     n = sum(x.numel() for x in model.parameters())
     n_trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
     before = _memory_mib()
@@ -304,7 +309,8 @@ def measured(model: torch.nn.Module, system: str, case: Case, options: argparse.
     order = like_lengths([len(row["input_ids"]) for row in rows], p.micro_batch, options.seed)
     timed = islice(order, options.warmup * options.batch // p.micro_batch, len(rows) // p.micro_batch)
     tokens = sum(len(rows[i]["input_ids"]) for batch in timed for i in batch)
-    rate, cuda = tokens / clock.seconds, torch.cuda.is_available()
+    rate = tokens / clock.seconds
+    cuda = torch.cuda.is_available()
     # the peak of a process on a CPU is not that of its last run
     peak = _peak_mib() - (0 if cuda else before) if cuda or not options.one_process else None
     return {

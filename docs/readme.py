@@ -97,7 +97,8 @@ def _large_lines(folder: Path, group: int) -> list[str]:
     """The same with more text in stages 2 and 3, where that was run."""
     if not (folder / "run.json").exists():
         return []
-    ladder, run = Ladder(folder, group), read_json(folder / "run.json", "run `make ladder-large` again")
+    ladder = Ladder(folder, group)
+    run = read_json(folder / "run.json", "run `make ladder-large` again")
     return [
         f"- With more text, {run['stage2_tokens']:,} tokens in stage 2 and {run['stage3_tokens']:,} in stage 3 "
         f"(`make ladder-large`, {ladder.seeds} seeds, [tables](results/tiny/ladder/large/tables)): after stage 3 BLEU "
@@ -116,7 +117,8 @@ def _sharing_lines(folder: Path) -> list[str]:
     if not (folder / "modules.json").exists():
         return []
     study = read_study(folder, "modules")
-    values, seeds = by_seed(study.records).sort_index(), cells_of(study.records)["n_seeds", "max"]
+    values = by_seed(study.records).sort_index()
+    seeds = cells_of(study.records)["n_seeds", "max"]
     names = {
         "shared": "one module for all",
         "dense": "full weights",
@@ -139,8 +141,10 @@ class Ladder:
     def __init__(self, folder: Path, group: int) -> None:
         study = read_study(folder, f"group{group}")
         before = read_records(folder / f"group{group}_few_shot.jsonl")
-        self.sft, self.few_shot = by_seed(study.records).sort_index(), by_seed(before).sort_index()
-        self.cells, self.answers = cells_of(before), cells_of(study.records)
+        self.sft = by_seed(study.records).sort_index()
+        self.few_shot = by_seed(before).sort_index()
+        self.cells = cells_of(before)
+        self.answers = cells_of(study.records)
         self.seeds = self.cells["n_seeds", "max"]
 
     def without(self, systems: dict[str, str]) -> list[str]:

@@ -65,6 +65,44 @@ def test_files_and_functions_are_short():
     assert long_functions <= DATA_TABLES
 
 
+def test_lines_are_laid_out_by_ruff_but_for_data():
+    """`# fmt: skip` stands behind assignments of literals, profiles and the rows of the systems' table alone."""
+    plain = (
+        ast.Constant, ast.Name, ast.Attribute, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.JoinedStr,
+        ast.FormattedValue, ast.Starred, ast.UnaryOp, ast.BinOp, ast.expr_context, ast.unaryop, ast.operator,
+    )  # fmt: skip
+    by_hand = []
+    for folder in ("xalma", "benchmarks", "tools", "docs", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            lines = [
+                i for i, line in enumerate(text.splitlines(), 1) if line.rstrip().endswith("# fmt: skip")
+            ]
+            if not lines or path.name in ("named.py", "table.py"):
+                continue
+            data = {
+                node.end_lineno
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+                if all(isinstance(part, plain) for part in ast.walk(node.value))
+            }
+            by_hand += [f"{path.relative_to(ROOT)}:{line}" for line in lines if line not in data]
+    assert not by_hand
+
+
+def test_assignments_of_calls_stand_on_lines_of_their_own():
+    """`a, b = f(), g()` is two lines."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assign)
+        if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+        if any(isinstance(value, ast.Call) for value in node.value.elts)
+    ]
+    assert not found
+
+
 def test_every_file_says_what_it_is_for():
     for path in FILES:
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

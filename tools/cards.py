@@ -58,7 +58,8 @@ def open_whole(name: str) -> Corpus:
 
 def measured_row(corpus: Corpus, lang: str) -> dict[str, Any]:
     """Documents, characters and pairs of one language, and what hygiene drops of its first SAMPLE pairs."""
-    texts, bitext = list(corpus.monolingual(lang)), list(corpus.bitext(lang))
+    texts = list(corpus.monolingual(lang))
+    bitext = list(corpus.bitext(lang))
     parts = {"bitext": bitext, "sft": corpus.sft(lang), "dev": corpus.dev(lang), "test": corpus.test(lang)}
     report = CleaningReport()
     list(clean(_sample(parts, lang), lang, Rules(), report))
@@ -115,11 +116,13 @@ def around_block(card: Path, text: str, name: str) -> tuple[str, str]:
 
 def size_row(corpus: Corpus, name: str, lang: str) -> dict[str, Any]:
     """Lines, characters and UTF-8 bytes of a language's training text in a corpus: running text, or a side of pairs."""
-    texts, kind = list(corpus.monolingual(lang)), "monolingual"
+    texts = list(corpus.monolingual(lang))
+    kind = "monolingual"
     if not texts:
         codes = corpus.languages() if lang == ENGLISH else (lang,)
         sides = [pair[lang != ENGLISH] for code in codes for pair in corpus.sft(code)]
-        texts, kind = list(dict.fromkeys(sides)), "side of SFT pairs"
+        texts = list(dict.fromkeys(sides))
+        kind = "side of SFT pairs"
     return {
         "corpus": name,
         "language": lang,
@@ -233,7 +236,8 @@ def _samples(book: Phrasebook) -> str:
 
 def phrasebook_card(card: Path) -> str:
     """The card's text with its blocks filled anew, measured on the default Phrasebook (some seconds)."""
-    text, book = card.read_text(encoding="utf-8"), Phrasebook()
+    text = card.read_text(encoding="utf-8")
+    book = Phrasebook()
     measured = _measured(book)
     locales = ", ".join(f"{lang} = `{locale}`" for lang, locale in LOCALES.items())
     shared = measured["names shared"]

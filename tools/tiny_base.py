@@ -43,7 +43,8 @@ def write_text(p: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path, wor
 
     No rule reads meaning or languages here: a document in two languages is what it should be.
     """
-    shares, rules = parse_shares(p.mixing_shares), Rules(language=None, near=False)
+    shares = parse_shares(p.mixing_shares)
+    rules = Rules(language=None, near=False)
     for code in (ENGLISH, *p.languages):
         tokens = max(LEAST, round(UNIQUE * p.stage1_tokens * shares[code] / sum(shares.values())))
         prepare(

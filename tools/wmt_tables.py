@@ -36,7 +36,8 @@ def golden_table(table: pd.DataFrame, caption: str) -> Table:
     table: an intervals.csv of `xalma score --results`.
     """
     bleu = table[table["metric"] == "bleu"].set_index(["system", "direction"])["value"]
-    directions, rows = list(table["direction"].unique()), []
+    directions = list(table["direction"].unique())
+    rows = []
     for system, row in PUBLISHED_ROWS.items():
         if system not in table["system"].unique():
             continue
@@ -111,7 +112,8 @@ def _filed(results: Path) -> pd.DataFrame:
     """All that is scored under results/: set, system, direction, metric, and what its interval draws ("over")."""
     parts = []
     for path in (path for place in FILED_IN for path in sorted((results / place).glob("*/intervals.csv"))):
-        scores, checks = pd.read_csv(path).dropna(subset="value"), path.with_name("checks.csv")
+        scores = pd.read_csv(path).dropna(subset="value")
+        checks = path.with_name("checks.csv")
         over = read_json(path.with_name("run.json"), "score it again").get("resample", "segments")
         parts.append(scores.assign(set=path.parent.name, over=over))
         if checks.is_file():
@@ -121,14 +123,16 @@ def _filed(results: Path) -> pd.DataFrame:
 
 def _over(part: pd.DataFrame) -> str:
     """What the intervals of some scores draw; where it is not the same in all directions, in which."""
-    known, n = part[part["over"] != ""], part["direction"].nunique()
+    known = part[part["over"] != ""]
+    n = part["direction"].nunique()
     found = known.groupby("over", sort=False)["direction"].unique()
     return "; ".join(f"{over} in {', '.join(d)}" if len(d) < n else over for over, d in found.items())
 
 
 def coverage_frame(results: Path) -> pd.DataFrame:
     """One row per test set and answer: metrics, and what they scored or why not, from what `xalma score` wrote."""
-    filed, rows = _filed(results), []
+    filed = _filed(results)
+    rows = []
     for testset, n in COVERED.items():
         answers: dict[tuple, list[str]] = {}
         for metric in (*FILE_METRICS, OFF_TARGET):

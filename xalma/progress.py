@@ -23,7 +23,9 @@ class Progress:
 
     def __init__(self, total: int, label: str, done: int = 0) -> None:
         self.total, self.label, self.done = total, label, done
-        self.begun, self.started, self.shown = done, time.perf_counter(), 0.0
+        self.begun = done
+        self.started = time.perf_counter()
+        self.shown = 0.0
         self.status = os.environ.get(STATUS_VARIABLE)
         self.bar = self.line = None
         if not self.status:

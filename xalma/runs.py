@@ -234,7 +234,7 @@ def results_folder(p: Profile) -> Path:
     return home() / p.results_dir / p.name
 
 
-# "corpora.*" is every module of the folder: corpora are opened by name. `preference.methods`, `arpo_trainer` and `grpo`
+# "corpora.*" is every module of the folder: corpora are opened by name. The modules of `preference` that TRL runs
 # decide the weights of notebook 08, which files this hash too.
 DECISIVE = (
     "base_files",
@@ -264,6 +264,8 @@ DECISIVE = (
     "text_files",
     "training.distributed",
     "training.objectives",
+    "training.stage_models",
+    "training.stage_pairs",
     "training.stage_runner",
     "training.stages",
     "training.trainer",

@@ -24,7 +24,10 @@ class Run:
     def __init__(
         self, p: Profile, pack: Path, out: Path, work: Path, form: str = "", pairs: str = "references"
     ) -> None:
-        self.p, self.pack, self.out, self.work = p, Pack(pack), out, work
+        self.p = p
+        self.pack = Pack(pack)
+        self.out = out
+        self.work = work
         self.form = form  # the one that systems are measured in; "": both
         self.pairs = pairs  # what stage 5 trains on: "references" or "samples" (tasks.pairs_of)
         self.bases: dict[int, Any] = {}  # on the CPU, by stage

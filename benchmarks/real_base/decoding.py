@@ -61,7 +61,11 @@ class Places:
     is_compileable, is_initialized = False, True
 
     def __init__(self, n_rows: int, length: int) -> None:
-        self.n_rows, self.length, self.rows, self.at, self.kept = n_rows, length, slice(None), None, {}
+        self.n_rows = n_rows
+        self.length = length
+        self.rows = slice(None)
+        self.at = None
+        self.kept = {}
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if self.at is None:
@@ -133,7 +137,8 @@ class _State:
     def __init__(
         self, prompts: Sequence[Sequence[int]], limits: Sequence[int], device: torch.device, pad: int
     ) -> None:
-        self.longest, self.new = max(map(len, prompts)), max(limits)
+        self.longest = max(map(len, prompts))
+        self.new = max(limits)
         gaps = torch.tensor([self.longest - len(row) for row in prompts], device=device)
         ids = [[pad] * (self.longest - len(row)) + list(row) for row in prompts]
         self.ids = torch.tensor(ids, device=device)
@@ -152,7 +157,8 @@ class _State:
 def _batch(
     model: PreTrainedModel, prompts, limits, ends: Tensor, pad: int, temperature: float
 ) -> list[list[int]]:
-    core, head = model.get_decoder(), model.get_output_embeddings()
+    core = model.get_decoder()
+    head = model.get_output_embeddings()
     state = _State(prompts, limits, model.device, pad)
     window = getattr(model.config, "sliding_window", None)
 
@@ -177,7 +183,8 @@ def _batch(
 
     columns = torch.arange(state.longest, device=model.device)
     distance = columns[:, None] - columns
-    last, n = [], max(1, PROMPT_TOKENS // state.longest)
+    last = []
+    n = max(1, PROMPT_TOKENS // state.longest)
     for first in range(0, len(prompts), n):
         state.places.rows = some = slice(first, first + n)
         seen = (distance >= 0) & state.real[some, None] | (distance == 0)  # padding sees itself: no empty row
@@ -249,7 +256,9 @@ def price(
     model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int, tokens: int = 2**14
 ) -> list[float]:
     """Summed nats of each answer after its prompt; rows: (prompt ids, answer ids). tokens: on the device at once."""
-    core, head, paid = model.get_decoder(), model.get_output_embeddings(), [torch.zeros(0)] * len(rows)
+    core = model.get_decoder()
+    head = model.get_output_embeddings()
+    paid = [torch.zeros(0)] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
     was_training = model.training
     model.eval()
@@ -273,7 +282,8 @@ def _price_batch(core, head, rows, pad: int, device: torch.device) -> Tensor:
     owners = [i for i, (_, b) in enumerate(rows) for _ in b]
     places = [i * width + len(a) - 1 + j for i, (a, b) in enumerate(rows) for j in range(len(b))]
     hidden = core(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-    places, owners = torch.tensor(places, device=device), torch.tensor(owners, device=device)
+    places = torch.tensor(places, device=device)
+    owners = torch.tensor(owners, device=device)
     found = torch.zeros(len(rows), device=device)
     for part, who in zip(places.split(2048), owners.split(2048), strict=True):
         nats = cross_entropy(head(hidden[part]).float(), ids.flatten()[part + 1], reduction="none")

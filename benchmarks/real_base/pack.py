@@ -96,7 +96,8 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
     from xalma.corpora.test_sets import directions_of, load
     from xalma.data.contamination import guard_report, guarded_corpus
 
-    corpus, flores = guarded_corpus(_wide(p), p.languages), open_corpus(p.but(corpus="flores"))
+    corpus = guarded_corpus(_wide(p), p.languages)
+    flores = open_corpus(p.but(corpus="flores"))
     texts: dict[str, Sequence[str]] = {}
     english = None
     for code in (ENGLISH, *p.languages):
@@ -109,7 +110,8 @@ def _texts(p: Profile) -> tuple[dict[str, Sequence[str]], dict[str, Any]]:
         all_pairs = corpus.sft(code)
         some = [all_pairs[i] for i in rng.permutation(len(all_pairs))[: p.sft_pairs]]
         _add(texts, f"sft.{code}", some)
-        n_sft[code], notes[code] = (len(some), len(all_pairs)), corpus.notes(code)
+        n_sft[code] = (len(some), len(all_pairs))
+        notes[code] = corpus.notes(code)
         tests = flores.tests(code)
         english = english or [a for a, _ in tests]
         texts[f"flores.{code}"] = [f" {b}" for _, b in tests]

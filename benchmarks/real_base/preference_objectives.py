@@ -95,6 +95,7 @@ class Preference(Within):
         given = [
             batch[f"{side}_reference"] for side in ("chosen", "rejected") if f"{side}_reference" in batch
         ]
-        losses, (n_pairs, n_tokens) = method_loss(self.name, chosen, rejected, *lengths, given), counts
+        losses = method_loss(self.name, chosen, rejected, *lengths, given)
+        (n_pairs, n_tokens) = counts
         loss = losses.sum() / n_pairs - self.nll_weight * chosen.sum() / n_tokens.clamp(min=1)
         return loss, self._sums(chosen, rejected, *lengths, torch.ones_like(chosen), torch.zeros_like(chosen))

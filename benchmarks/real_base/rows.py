@@ -36,7 +36,8 @@ def stream(run: Run, kind: str, code: str) -> np.ndarray:
 
 def blocks(run: Run, kind: str, codes: Sequence[str], tokens: int, skip: int = 0) -> Rows:
     """Packed rows for `tokens`, each language the same share, from its block `skip` on; a short text comes again."""
-    rows, each = [], max(1, round(tokens / run.p.block_tokens / len(codes)))
+    rows = []
+    each = max(1, round(tokens / run.p.block_tokens / len(codes)))
     for code in codes:
         found = stream(run, kind, code)
         for i in range(skip, skip + each):
@@ -80,7 +81,8 @@ def prompted_rows(run: Run, codes: Sequence[str], n: int) -> Rows:
     for code in codes:
         for a, b in sft_pairs(run, code, n):
             for direction, source, target in ((f"en-{code}", a, b), (f"{code}-en", b, a)):
-                asked, answer = prompt(run, direction, source), [*target.tolist(), eos]
+                asked = prompt(run, direction, source)
+                answer = [*target.tolist(), eos]
                 if len(asked) + len(answer) <= run.p.max_length:
                     rows.append({"input_ids": asked + answer, "labels": [IGNORE] * len(asked) + answer})
     return rows

@@ -164,7 +164,8 @@ class Drawn:
 
     def scores(self, piece: Piece, tokenizer: str = "") -> dict[str, np.ndarray]:
         """Metric -> (DRAWS + 1,). tokenizer: BLEU's, if not the target language's."""
-        counts, names = self.counts(piece), {name: i for i, name in enumerate(dict.fromkeys(piece.documents))}
+        counts = self.counts(piece)
+        names = {name: i for i, name in enumerate(dict.fromkeys(piece.documents))}
         owner = np.array([names[name] for name in piece.documents])
         tgt, found = piece.direction.split("-")[1], {}
         for metric in ("bleu", "chrf++"):
@@ -190,7 +191,9 @@ def score_run(p: Profile, run: Path, pack: Path, base: Path) -> Path:
     """Reads OUT, writes results/<profile>/{scores,tables}; returns that folder."""
     out = results_folder(p)
     pieces = read_pieces(sorted(run.glob("*.jsonl.gz")), pack, base)
-    drawn, scores, by_system = Drawn(p.seed), {}, {}
+    drawn = Drawn(p.seed)
+    scores = {}
+    by_system = {}
     first = [one for one in pieces if one.set == "flores"]
     least = min((len(one.outputs) for one in first), default=0)
     for piece in pieces:

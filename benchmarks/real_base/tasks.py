@@ -119,7 +119,9 @@ def fit(
     objective: Objective | None = None,
 ) -> None:
     """One pass over the rows, or `steps` updates, by the settings of a stage; the log is written."""
-    p, stage, started = run.p, run.p.stage(number), time.perf_counter()
+    p = run.p
+    stage = run.p.stage(number)
+    started = time.perf_counter()
     batch = min(stage.batch_size, len(rows))
     # prompted rows are half as long as blocks
     micro = min(stage.micro_batch * (2 if number == 4 else 1), batch)
@@ -174,7 +176,8 @@ def measure(
     """Outputs for `n` segments of each direction and what the references cost, one line per direction."""
     if run.form not in ("", form):
         return
-    began, model = time.perf_counter(), plain_copy(model)
+    began = time.perf_counter()
+    model = plain_copy(model)
     ask = with_shots if form == FEW_SHOT else prompt
     here = both_ways(codes)
     if name == WMT_SETS:
@@ -302,7 +305,8 @@ def without(run: Run, group: int, left_out: int) -> None:
 
 def preference(run: Run, group: int) -> None:
     """ARPO, and stage 4 going on with the same chosen answers."""
-    codes, name = run.p.languages_of(group), f"g{group}.stage4"
+    codes = run.p.languages_of(group)
+    name = f"g{group}.stage4"
     rows = pairs_of(run, group)
     train_method(run, group, rows, "arpo", 1.0, save_as=f"g{group}.stage5", system="stage5", file="ladder")
     model = module_on(run, base_model(run, 1), saved=name)
@@ -322,7 +326,8 @@ def pairs_of(run: Run, group: int) -> Rows:
         return read_json(kept, "remove it, and the pairs are decoded again", list)
     prompts, references, limits, eos = [], [], [], run.pack.index["eos"]
     for code in run.p.languages_of(group):
-        pairs, n = sft_pairs(run, code, run.p.sft_pairs), run.p.stage5_pairs
+        pairs = sft_pairs(run, code, run.p.sft_pairs)
+        n = run.p.stage5_pairs
         for i in range(run.p.seed * n, (run.p.seed + 1) * n):
             a, b = pairs[i % len(pairs)]
             for direction, source, target in ((f"en-{code}", a, b), (f"{code}-en", b, a)):
@@ -332,7 +337,8 @@ def pairs_of(run: Run, group: int) -> Rows:
     model = plain_copy(module_on(run, base_model(run, 1), saved=f"g{group}.stage4"))
     stops, pad = {eos, *run.pack.index["line_ends"]}, run.pack.index["pad"]
     if run.pairs == "references":
-        chosen, outputs = references, decode(model, prompts, limits, stops, pad, run.p.generation_batch)
+        chosen = references
+        outputs = decode(model, prompts, limits, stops, pad, run.p.generation_batch)
     else:
         seed_everything(run.p.seed)
         repeated = [[one for one in many for _ in range(SAMPLES)] for many in (prompts, limits)]
@@ -387,7 +393,8 @@ def train_method(
 ) -> None:
     """One preference method from stage 4's module, at `factor` times the rate of stage 5."""
     model = module_on(run, base_model(run, 1), saved=f"g{group}.stage4")
-    rate, objective = run.p.stage5_learning_rate * factor, objective_of(run.p, name)
+    rate = run.p.stage5_learning_rate * factor
+    objective = objective_of(run.p, name)
     if name in REFERENCE:
         rows = with_reference(run, model, rows)
     fit(
@@ -425,7 +432,8 @@ def objective_of(p: Profile, name: str) -> Objective | None:
 @torch.no_grad()
 def with_reference(run: Run, model, rows: Rows) -> Rows:
     """The rows with what the model, as it is now, gives their answers."""
-    collate, found = Preference("cpo").collator(model, run.pack.index["pad"]), []
+    collate = Preference("cpo").collator(model, run.pack.index["pad"])
+    found = []
     for start in range(0, len(rows), run.p.micro_batch):
         part = rows[start : start + run.p.micro_batch]
         batch = {key: value.to(device()) for key, value in collate(part).items()}
@@ -480,7 +488,8 @@ def shared(run: Run, name: str) -> None:
 
 def french(run: Run) -> None:
     """Group 2 with French through stages 2 to 4: as much text of each language as group 4's module has of French."""
-    codes, n_fourth = (*run.p.languages_of(2), "fr"), len(run.p.languages_of(4))
+    codes = (*run.p.languages_of(2), "fr")
+    n_fourth = len(run.p.languages_of(4))
     model = module_on(run, base_model(run, 1))
     for number in (2, 3, 4):
         # stage 2 has English beside them, stage 4 a number of pairs per language
@@ -491,9 +500,12 @@ def french(run: Run) -> None:
 
 def whole(run: Run, group: int, system: str) -> None:
     """The rest of FLORES-200 devtest, in the form the system is asked in."""
-    codes, start = run.p.languages_of(group), run.p.test_pairs
+    codes = run.p.languages_of(group)
+    start = run.p.test_pairs
     if system == "base":
-        model, form = base_model(run, 0), FEW_SHOT
+        model = base_model(run, 0)
+        form = FEW_SHOT
     else:
-        model, form = module_on(run, base_model(run, 1), saved=f"g{group}.{system}"), PROMPTED
+        model = module_on(run, base_model(run, 1), saved=f"g{group}.{system}")
+        form = PROMPTED
     measure(run, model, system, codes, form, "whole", start=start, n=1012 - start)

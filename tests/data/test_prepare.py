@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from xalma.cli.main import main
 from xalma.corpora.base import Corpus
 from xalma.data import prepare as packing
-from xalma.data.blocks import MixedBlocks, looked_at
+from xalma.data.blocks import MixedBlocks, guard_records
 from xalma.data.cleaning import Rules
 from xalma.data.prepare import dropped, prepare, write_tokens
 from xalma.data.prepare_workers import _in_order, make_job, prepare_chunk, processes, ray_cluster
@@ -288,7 +288,7 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
         "--processes=1",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xalma.data.cleaning.LOOKED_AT", 0)  # words of w and digits are no language
+        patch.setattr("xalma.data.cleaning.JUDGED_CHARACTERS", 0)  # words of w and digits are no language
         assert main([*command, *options]) == 0
     said = capsys.readouterr().out
     assert "monolingual text of own in 2 languages" in said and "time and disk are not known before" in said
@@ -305,7 +305,7 @@ def test_the_command_prepares_what_a_stage_then_trains_on(tmp_path, tokenizer, c
         **{key: str(value) if isinstance(value, Path) else value for key, value in (values | budget).items()},
     )
     blocks = packed({"de": None, "fi": None}, tokenizer, p, 1)
-    seen = looked_at(blocks.files)
+    seen = guard_records(blocks.files)
     files = (tmp_path / "own" / "monolingual").glob("*.txt")
     assert seen["rows"] == sum(len(file.read_text().splitlines()) for file in files)
     assert seen["left_out"] == 2, "one test sentence in each language"

@@ -17,7 +17,7 @@ from xalma.languages import GROUPS, LANGUAGES, language
 from xalma.paper.figures import corpus, style
 from xalma.paper.studies.style import label_of
 from xalma.paper.tables import save_figure
-from xalma.preference.methods import METHODS
+from xalma.preference.method_specs import METHODS
 
 
 def test_eight_colours_told_apart_and_english_grey() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from xalma.paper.studies.over_rejection import gradient_frame, pair_losses, push_table, tau_curve, tau_table
 from xalma.preference.arpo import TAU_EDGES
-from xalma.preference.methods import METHODS
+from xalma.preference.method_specs import METHODS
 
 
 def trl_self(method: str, **more) -> SimpleNamespace:

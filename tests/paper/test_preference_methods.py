@@ -8,7 +8,7 @@ from xalma.evaluation.interference import MARK
 from xalma.paper.studies import preference_methods, study
 from xalma.paper.studies.over_rejection import probe_frame, push_table, tau_frame
 from xalma.paper.studies.preference_methods import MethodSetup, compare_methods, systems
-from xalma.preference.methods import METHODS, OF_PAIRS
+from xalma.preference.method_specs import METHODS, OF_PAIRS
 
 METRICS = {"bleu", "chrf", "off_target", "empty", "bits_per_byte", "drift_chrf", "length_ratio"}
 

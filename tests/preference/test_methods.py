@@ -12,8 +12,10 @@ from smooth import SMOOTH
 from test_arpo import tiny_model, tiny_rows, tiny_tokenizer
 from transformers import TrainerCallback
 
+import xalma.preference.method_specs as method_specs
 import xalma.preference.methods as methods
-from xalma.preference.methods import METHODS, frozen_copy, method_table, schedule, train_preference
+from xalma.preference.method_specs import METHODS, method_table
+from xalma.preference.methods import frozen_copy, schedule, train_preference
 from xalma.preference.packed_pairs import pair_logps, tokenize_pair
 
 WITH_REFERENCE = [name for name, method in METHODS.items() if method.needs_reference]
@@ -213,7 +215,7 @@ def test_the_table_of_settings_has_one_switch_for_bc():
     for name in ("DPO", "SimPO", "KTO"):
         assert (table.loc[name, "BC weight"], table.loc[f"{name}+BC", "BC weight"]) == (
             0.0,
-            methods.BC_WEIGHT,
+            method_specs.BC_WEIGHT,
         )
         assert table.loc[name, "beta"] == table.loc[f"{name}+BC", "beta"]
     assert (

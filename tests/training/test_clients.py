@@ -23,7 +23,7 @@ from xalma.profiles import load_profile
 from xalma.prompts import STYLES, chat_style, translation_prompt
 from xalma.training.export.clients import chat_template, save_tokenizer
 from xalma.training.export.export import export
-from xalma.training.stages import open_merged
+from xalma.training.stage_models import open_merged
 
 CHAT = '<|user|>\n{prompt}\n"quoted" {{ 7 }} {% x %} é\\ <|assistant|>\n'
 

@@ -23,7 +23,7 @@ from xalma.training.export import export as exporting
 from xalma.training.export.export import check_export, check_merge, export, held_out_rows
 from xalma.training.export.opened import open_exported
 from xalma.training.ladder import evaluate_folder
-from xalma.training.stages import open_merged
+from xalma.training.stage_models import open_merged
 
 IDS = torch.tensor([[1, 40, 41, 42, 300, 301, 2]])
 FEW = 24  # sentences, where the number is not what is tested

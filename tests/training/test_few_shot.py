@@ -18,7 +18,7 @@ from xalma.training.ladder import (
     partner_gain,
     reference_nats,
 )
-from xalma.training.stages import open_merged
+from xalma.training.stage_models import open_merged
 
 
 def test_rows_have_the_form_of_the_training_text(micro):

@@ -21,7 +21,7 @@ from xalma.languages import GROUPS
 from xalma.models.adapters import parameter_hash
 from xalma.preference.packed_pairs import tokenize_pairs
 from xalma.profiles import Profile
-from xalma.training import stages
+from xalma.training import stage_models, stage_pairs, stages
 from xalma.training.ladder import MODULE_STAGES, test_rows
 
 test_rows.__test__ = False  # no test, whatever pytest thinks of the name
@@ -320,17 +320,17 @@ def test_stage_5_killed_while_it_decodes_and_trains(micro, finished, tmp_path, s
 
 def test_damaged_pairs_are_named_and_not_used(tmp_path):
     path, value = (
-        tmp_path / stages.PAIRS_FILE,
+        tmp_path / stage_pairs.PAIRS_FILE,
         {"rows": [{"prompt": "ü", "chosen": " a"}], "report": {"kept": 1}},
     )
-    assert stages._read_pairs(path) is None, "there are none yet"
+    assert stage_pairs._read_pairs(path) is None, "there are none yet"
     files.write_json(path, value | {"fingerprint": files.fingerprint(value)})
-    assert stages._read_pairs(path) == value
+    assert stage_pairs._read_pairs(path) == value
     whole = path.read_bytes()
     for harmed in (whole.replace(b" a", b" b"), whole[:-9], b"[]", b"{}", b"null", b"3", b'"x"', b"[" * 5000):
         path.write_bytes(harmed)
         with pytest.warns(UserWarning, match=f"{path} is damaged"):
-            assert stages._read_pairs(path) is None
+            assert stage_pairs._read_pairs(path) is None
 
 
 def test_pairs_that_are_too_long_are_counted(copied, monkeypatch):
@@ -340,7 +340,7 @@ def test_pairs_that_are_too_long_are_counted(copied, monkeypatch):
     tokenizer = stages.open_merged(stages.stage_folder(copied, 4, 6))[1]
     lengths = sorted(len(pair["chosen_input_ids"]) for pair in tokenize_pairs(pairs, tokenizer, 10_000)[0])
     limit = lengths[len(lengths) // 2]
-    monkeypatch.setattr(stages, "preference_pairs", lambda *_: (pairs, report))
+    monkeypatch.setattr(stage_pairs, "preference_pairs", lambda *_: (pairs, report))
     run = run_of(stages.stage5_arpo(copied.but(max_length=limit), 6, stages.stage_folder(copied, 4, 6)))
     assert run["rows"] == sum(length <= limit for length in lengths) < whole["rows"]
     assert run["rows_too_long"] == whole["rows"] - run["rows"] and run["pairs"] == whole["pairs"]
@@ -408,9 +408,9 @@ def test_a_guard_with_nothing_to_look_for_is_refused(micro, finished, tmp_path, 
 
 
 def test_pairs_read_back_say_what_the_guard_saw(micro, finished, tmp_path):
-    first = stages.pairs_made_once(micro, 6, finished[4], tmp_path / "group6")
-    stages.guarded_corpus(micro, micro.languages_of(6))  # a new process counts from 0
-    assert stages.pairs_made_once(micro, 6, finished[4], tmp_path / "group6") == first
+    first = stage_pairs.pairs_made_once(micro, 6, finished[4], tmp_path / "group6")
+    stage_pairs.guarded_corpus(micro, micro.languages_of(6))  # a new process counts from 0
+    assert stage_pairs.pairs_made_once(micro, 6, finished[4], tmp_path / "group6") == first
     assert first[2]["rows"] > 0
 
 
@@ -430,7 +430,7 @@ def test_equal_adapters_are_equal_to_the_byte(finished, micro):
 
 def test_a_stage_must_leave_weights_that_are_numbers(micro, finished, tmp_path, monkeypatch):
     def spoiled(model, tokenizer, group, out):
-        stages.save_adapter(model, group, out)
+        stage_models.save_adapter(model, group, out)
         path = out / "adapter_model.safetensors"
         tensors = load_file(path)
         next(iter(tensors.values())).view(-1)[3] = float("nan")

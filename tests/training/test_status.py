@@ -8,7 +8,7 @@ import time
 
 from xalma.cli.main import main
 from xalma.runs import stage_folder
-from xalma.training import stages, trainer
+from xalma.training import stage_pairs, stages, trainer
 from xalma.training.checkpoints import checkpoint_folder
 from xalma.training.monitor import SILENT_S, stage_status, status_table
 
@@ -17,7 +17,7 @@ def test_stage_5_can_be_watched(micro, finished, tmp_path, monkeypatch):
     """Begun while it decodes, training while it trains, done at last."""
     shutil.copytree(micro.run_dir, tmp_path / "runs")
     p, seen = micro.but(run_dir=str(tmp_path / "runs"), stage5_epochs=2.0), []
-    decode, update = stages.generate, trainer.TrainingRun.update
+    decode, update = stage_pairs.generate, trainer.TrainingRun.update
 
     def watched(function):
         def call(*args, **kwargs):
@@ -27,7 +27,7 @@ def test_stage_5_can_be_watched(micro, finished, tmp_path, monkeypatch):
         return call
 
     shutil.rmtree(stage_folder(p, 5, 6))
-    monkeypatch.setattr(stages, "generate", watched(decode))
+    monkeypatch.setattr(stage_pairs, "generate", watched(decode))
     monkeypatch.setattr(trainer.TrainingRun, "update", watched(update))
     steps = stages.read_run(stages.stage5_arpo(p, 6))["steps"]
     assert [row["state"] for row in seen] == ["begun", "begun"] + ["training"] * (steps - 1)

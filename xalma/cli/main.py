@@ -43,7 +43,8 @@ def _print_any_letter(stream: Any) -> None:
 
 def _reader_is_gone() -> bool:
     """Whether standard output is what broke, as under `| head`; then nothing more is written to it at exit either."""
-    out, poll = sys.stdout.fileno(), select.poll()
+    out = sys.stdout.fileno()
+    poll = select.poll()
     poll.register(out, select.POLLOUT)
     gone = any(events & select.POLLERR for _, events in poll.poll(0))
     if gone:

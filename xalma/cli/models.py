@@ -43,7 +43,7 @@ def _translate(arguments: argparse.Namespace) -> None:
     from xalma.runtime import usable_device, usable_dtype
     from xalma.training.export.opened import is_export, open_exported
     from xalma.training.ladder import newest_stage
-    from xalma.training.stages import open_merged
+    from xalma.training.stage_models import open_merged
 
     device = usable_device(arguments.device)
     dtype = usable_dtype(arguments.dtype or "float32", device)

@@ -117,7 +117,8 @@ def execute(task: Task, profile: str, overrides: dict[str, Any], status: str) ->
     failed = make_writable(task.done.parent) / f"{task.source.stem}.failed.ipynb"
     make_writable(task.executed.parent)  # found out before the notebook runs, not after
     logging.getLogger("papermill").setLevel(logging.ERROR)  # warns of unknown parameters; profiles check them
-    started, before = time.perf_counter(), _files(task.executed.parent.parent)
+    started = time.perf_counter()
+    before = _files(task.executed.parent.parent)
     for_kernels = {STATUS_VARIABLE: status} | {
         name: os.environ.get(name, value) for name, value in ALLOCATOR.items()
     }
@@ -213,7 +214,8 @@ def run(
 
 def _ask_before_overwriting(p: Profile) -> None:
     """One question on a terminal, an error elsewhere, where the folder's results are of other values than `p`'s."""
-    folder, made = results_folder(p), _read_cost(p).get("command")
+    folder = results_folder(p)
+    made = _read_cost(p).get("command")
     if not made or made == p.command() or not p.changes().keys() - UNDECISIVE:
         return
     if (
@@ -232,7 +234,8 @@ class _ticker:
     """While open, shows on one line what the kernels report (on a terminal), or a line a minute (in a log)."""
 
     def __init__(self, label: str, folder: str) -> None:
-        self.label, self.folder = label, Path(folder)
+        self.label = label
+        self.folder = Path(folder)
         self.stop = threading.Event()
         self.live = os.isatty(1)
 
@@ -249,7 +252,8 @@ class _ticker:
             print("\r\x1b[K", end="", flush=True)
 
     def _watch(self) -> None:
-        started, last = time.perf_counter(), 0.0
+        started = time.perf_counter()
+        last = 0.0
         while not self.stop.wait(1.0):
             lines = [
                 f.read_text(encoding="utf-8") for f in sorted(self.folder.glob("status.*")) if f.exists()
@@ -280,7 +284,8 @@ def _measured_seconds(p: Profile) -> dict[str, Any]:
 
 def _read_cost(p: Profile) -> dict[str, Any]:
     """cost.json, {} where there is none. Raises ValueError, naming it, where it is damaged."""
-    path, remedy = cost_file(p), "remove it, or take it from the repository: git checkout"
+    path = cost_file(p)
+    remedy = "remove it, or take it from the repository: git checkout"
     if not path.exists():
         return {}
     cost = read_json(path, remedy)
@@ -300,7 +305,8 @@ def _write_cost(p: Profile, seconds: dict[str, float]) -> None:
     set; and, on the same machine and by the same recipe, more than twice as long, since the rerun then found its
     models made. Times of another recipe or machine are those of another run.
     """
-    path, now = cost_file(p), provenance()
+    path = cost_file(p)
+    now = provenance()
     found = {stem: round(value) for stem, value in seconds.items()}
     before = _read_cost(p)
     if before and p.changes() and "--set" not in before["command"]:

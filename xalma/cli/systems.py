@@ -131,7 +131,8 @@ def translate_with(arguments: argparse.Namespace, texts: Sequence[str]) -> list[
 
 def write(arguments: argparse.Namespace) -> None:
     """`xalma outputs`: a system's outputs for a test set, resumable; says what came of each direction."""
-    row, options = system_row(arguments.system), given(arguments)
+    row = system_row(arguments.system)
+    options = given(arguments)
     if row.family == "endpoint":
         options.setdefault("journal", str(Path(arguments.out) / "journal.jsonl"))
         with closing(open_system(row.name, **options)) as system:

@@ -50,7 +50,8 @@ class KeyedCorpus(Corpus):
         return shuffled(["\n".join(lines) for lines in documents.values()], self.p.seed)
 
     def bitext(self, lang: str) -> Iterator[Pair]:
-        english, other = self.texts(ENGLISH), self.texts(lang)
+        english = self.texts(ENGLISH)
+        other = self.texts(lang)
         pairs = shuffled([(english[key], text) for key, text in other.items() if key in english], self.p.seed)
         return noisy(pairs, self.p)
 

@@ -195,7 +195,10 @@ class Together(Corpus):
         return self._held[lang]
 
     def _drawn(self, streams: Sequence[Iterator], lang: str, what: str) -> Iterator:
-        live, rng, n, held_out = list(streams), np.random.default_rng(self.p.seed), 0, self.held_out(lang)
+        live = list(streams)
+        rng = np.random.default_rng(self.p.seed)
+        n = 0
+        held_out = self.held_out(lang)
         while live:
             stream = live[rng.integers(len(live))]
             if (content := next(stream, None)) is None:
@@ -229,10 +232,14 @@ class Together(Corpus):
 
     def _sft(self, lang: str) -> tuple[list[Pair], list[str]]:
         """SFT pairs of all parts, and a sentence for each part of which some are left out."""
-        held_out, pairs, notes, have = self.held_out(lang), [], [], set()
+        held_out = self.held_out(lang)
+        pairs = []
+        notes = []
+        have = set()
         once = self._counted_once(lang)
         for part in self.parts:
-            own, sets = part.sft(lang), part.sets(lang)
+            own = part.sft(lang)
+            sets = part.sets(lang)
             if part not in once:
                 notes += _left_out(
                     part, len(own), f"are of {', '.join(sorted(sets))}, which another corpus has"

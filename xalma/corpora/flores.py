@@ -61,7 +61,8 @@ class FloresCorpus(Corpus):
         return self._split(lang, "devtest")
 
     def notes(self, lang: str) -> list[str]:
-        n, whole = len(self._split(lang, "dev")), FLORES_LINES["dev"]
+        n = len(self._split(lang, "dev"))
+        whole = FLORES_LINES["dev"]
         return [f"FLORES-200 dev: {'all' if n == whole else n} of its {whole} lines"] if n else []
 
     def held_out(self, lang: str) -> set[str]:

@@ -25,8 +25,11 @@ class HubCorpus(Corpus):
 
     def __init__(self, p: Profile) -> None:
         super().__init__(p)
-        self.oscar, self.nllb, self.opus = OscarCorpus(p), NllbCorpus(p), OpusCorpus(p)
-        self.parallel, self.flores = XalmaParallel(p), FloresCorpus(p)
+        self.oscar = OscarCorpus(p)
+        self.nllb = NllbCorpus(p)
+        self.opus = OpusCorpus(p)
+        self.parallel = XalmaParallel(p)
+        self.flores = FloresCorpus(p)
 
     def _web(self, lang: str) -> Corpus:
         return self.opus if lang == "th" else self.nllb  # allenai/nllb has no English-Thai

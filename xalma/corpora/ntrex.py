@@ -40,7 +40,8 @@ class NtrexCorpus(Corpus):
     def split_of(self) -> dict[str, str]:
         names = list(dict.fromkeys(self.documents))
         order = np.random.default_rng(self.p.seed).permutation(len(names))
-        split, done = dict.fromkeys(names, "train"), 0
+        split = dict.fromkeys(names, "train")
+        done = 0
         for part, share in self.SHARES.items():
             size = max(1, round(share * len(names)))
             split |= {names[i]: part for i in order[done : done + size]}

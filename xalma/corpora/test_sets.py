@@ -284,7 +284,8 @@ def _from_folder(name: str, direction: str, reference: str = "") -> _Read:
     if reference and not (folder / f"{reference}.txt").is_file():
         raise FileNotFoundError(f"no {reference}.txt in {folder}: it has {', '.join(_references(folder))}")
     sources, references = check_parallel([folder / f"{side}.txt" for side in ("src", reference or "ref")])
-    n, root = len(sources), data_root()
+    n = len(sources)
+    root = data_root()
     documents = _documents(folder / "docs.txt", n) or _documents(folder.parent / "docs.txt", n)
     inside = root is not None and Path(name).is_relative_to(root)
     place = f"XALMA_DATA {Path(name).relative_to(root)}/" if inside else Path(name).name

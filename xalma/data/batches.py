@@ -23,7 +23,8 @@ def like_lengths(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[
     transformers' own length grouping takes the batches of fifty from long to short, which shows as a saw-tooth in the
     loss; here the batches are shuffled again. The last batch of an epoch may be short.
     """
-    known, generator = torch.tensor(lengths), torch.Generator().manual_seed(seed)
+    known = torch.tensor(lengths)
+    generator = torch.Generator().manual_seed(seed)
     while True:
         batches: list[torch.Tensor] = []
         for pool in torch.randperm(len(known), generator=generator).split(50 * size):

@@ -54,14 +54,17 @@ class MixedBlocks(torch.utils.data.IterableDataset):
             raise ValueError(
                 f"prepared text of unequal blocks: {sizes} tokens; prepare all with one block_tokens"
             )
-        self.files, self.probabilities = files, dict(probabilities)
+        self.files = files
+        self.probabilities = dict(probabilities)
         self.n_blocks, self.seed, self.exhausted = n_blocks, seed, exhausted
         self.block_tokens = next(iter(sizes.values()))
         self._reset()
 
     def _reset(self) -> None:
         self._rng = np.random.default_rng(self.seed)
-        self._n_done, self._drawn, self._resumed = 0, Counter(), False
+        self._n_done = 0
+        self._drawn = Counter()
+        self._resumed = False
 
     @property
     def tokens(self) -> Counter[str]:
@@ -105,7 +108,8 @@ class MixedBlocks(torch.utils.data.IterableDataset):
         n = len(self.files[code])
         epoch, i = divmod(self._drawn[code], n)
         rng = np.random.default_rng([self.seed, epoch, int.from_bytes(code.encode(), "big")])
-        offset, stride = int(rng.integers(n)), int(rng.integers(1, n + 1))
+        offset = int(rng.integers(n))
+        stride = int(rng.integers(1, n + 1))
         while math.gcd(stride, n) != 1:
             stride += 1
         return (offset + i * stride) % n
@@ -116,7 +120,9 @@ class MixedBlocks(torch.utils.data.IterableDataset):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._reset()
         self._rng.bit_generator.state = state["rng"]
-        self._drawn, self._n_done, self._resumed = Counter(state["drawn"]), state["n_done"], True
+        self._drawn = Counter(state["drawn"])
+        self._n_done = state["n_done"]
+        self._resumed = True
 
 
 def mixing_plan(
@@ -145,7 +151,9 @@ def _filled(
     sizes: Mapping[str, float], probabilities: Mapping[str, float], budget: float
 ) -> dict[str, float]:
     """Water filling: what a stopped language leaves goes to the others by their chances."""
-    tokens, live, left = dict.fromkeys(probabilities, 0.0), dict(probabilities), budget
+    tokens = dict.fromkeys(probabilities, 0.0)
+    live = dict(probabilities)
+    left = budget
     while live and left > 1e-9 * budget:
         total = sum(live.values())
         step = min(left, *((sizes[code] - tokens[code]) * total / share for code, share in live.items()))
@@ -183,7 +191,8 @@ def prepared_blocks(p: Profile, tokenizer, number: int, codes: tuple[str, ...], 
     Raises ValueError where the text was packed for another block size or with another tokenizer, where a file has
     changed since, and, unless `contamination` is "allow", where the corpus's held-out sentences were not left out.
     """
-    files, budget = prepared_files(p, STAGE_TEXT[number], codes), n_blocks * p.block_tokens
+    files = prepared_files(p, STAGE_TEXT[number], codes)
+    budget = n_blocks * p.block_tokens
     for code, one in files.items():
         one.check(tokenizer, p.block_tokens)
         one.verify()
@@ -200,7 +209,8 @@ def prepared_blocks(p: Profile, tokenizer, number: int, codes: tuple[str, ...], 
 
 def leaves_out(files: TokenFiles, p: Profile, code: str) -> bool:
     """Whether prepared text was made without the held-out sentences of the profile's corpus, and there are some."""
-    corpus, index = open_corpus(p), files.index
+    corpus = open_corpus(p)
+    index = files.index
     if "left_out" not in index:  # of a version that filed no hash of them: the same text holds out the same
         return (
             index.get("source") == corpus.fingerprint()
@@ -210,7 +220,7 @@ def leaves_out(files: TokenFiles, p: Profile, code: str) -> bool:
     return bool(held_out) and index["left_out"] == fingerprint(held_out)
 
 
-def looked_at(files: Mapping[str, TokenFiles]) -> dict[str, Any]:
+def guard_records(files: Mapping[str, TokenFiles]) -> dict[str, Any]:
     """What the guard files of prepared text: it was looked through when it was prepared, and matches were left out."""
     rows = [one.index.get("rows", {}) for one in files.values()]
     left_out = sum(row.get("dropped", {}).get("test_sentence", 0) for row in rows)
@@ -300,6 +310,8 @@ class PackedBlocks(torch.utils.data.IterableDataset):
         self._place = state["documents"]
         if self._place is not None:
             self.documents.load_state_dict(self._place)
-        self._ids, self._langs = list(state["ids"]), list(state["langs"])
-        self._n_done, self.tokens = state["n_done"], Counter(state["tokens"])
+        self._ids = list(state["ids"])
+        self._langs = list(state["langs"])
+        self._n_done = state["n_done"]
+        self.tokens = Counter(state["tokens"])
         self._resumed = True

@@ -48,7 +48,7 @@ _MEANT = {
 _MEANT["\x85"] = " "
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f ]\d+)*")
 PIECE = 1 << 20  # characters of a row worked on at once: a line of 1 GB fits too
-LOOKED_AT = 1_000  # characters of a document by which its language is judged; our choice
+JUDGED_CHARACTERS = 1_000  # characters of a document by which its language is judged; our choice
 
 # MinHash: a row is near a former one when all hashes of a band agree. Two texts whose 5-character shingles overlap by
 # s (Jaccard) meet with chance 1 - (1 - s ** ROWS) ** BANDS: 0.8: 92 %, 0.7: 56 %, 0.5: 5 %; FineWeb's numbers.
@@ -120,7 +120,7 @@ def check(content: str | Pair | None, lang: str, rules: Rules) -> tuple[str | Pa
         return None, "empty"
     codes = (ENGLISH, lang) if pair else (lang,)
     if rules.language and any(
-        len(text) > rules.short and rules.language(text[:LOOKED_AT], code)
+        len(text) > rules.short and rules.language(text[:JUDGED_CHARACTERS], code)
         for text, code in zip(texts, codes, strict=True)
     ):
         return None, "wrong_language"

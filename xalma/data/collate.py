@@ -76,7 +76,8 @@ class PadCollator:
         for key in (key for key in fills if key in rows[0]):
             padded = []
             for row in rows:
-                values, gap = list(row[key]), [fills[key]] * (longest - len(row[key]))
+                values = list(row[key])
+                gap = [fills[key]] * (longest - len(row[key]))
                 padded.append(gap + values if self.left else values + gap)
             batch[key] = torch.tensor(padded)
         return batch

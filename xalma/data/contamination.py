@@ -39,14 +39,20 @@ class Guard:
     def __init__(self, index: TestIndex, action: str = "stop") -> None:
         if action not in ACTIONS:
             raise ValueError(f"unknown action {action!r} against test sentences: choose {', '.join(ACTIONS)}")
-        self.index, self.action, self.counts = index, action, Counter()
+        self.index = index
+        self.action = action
+        self.counts = Counter()
 
     def watch(self, rows: Iterable[Any], where: str) -> Iterator[Any]:
         """The rows (texts, or tuples of texts) that may be trained on, in order; `where` names them in the error.
 
         Raises ValueError, naming the first match and how many rows of its chunk match, if the action is "stop".
         """
-        rows, held, hits, done, ended = iter(rows), [], {}, 0, False
+        rows = iter(rows)
+        held = []
+        hits = {}
+        done = 0
+        ended = False
         while not ended:
             chunk = list(islice(rows, CHUNK))
             block, ended = held + chunk, len(chunk) < CHUNK
@@ -112,7 +118,8 @@ class GuardedCorpus:
     """
 
     def __init__(self, p: Profile, languages: tuple[str, ...], root: Path | None) -> None:
-        self.made_from, self.corpus = (p, languages, root), open_corpus(p)
+        self.made_from = (p, languages, root)
+        self.corpus = open_corpus(p)
         self.guard = Guard(test_index(self.corpus, languages), p.contamination)
 
     def __getattr__(self, name: str) -> Any:

@@ -61,7 +61,8 @@ def fold(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.ones(len(letters), dtype=np.int64)
         counts[many] = begins[which + 1] - begins[which]
         first = np.cumsum(counts) - counts
-        places, letters = np.repeat(places, counts), np.repeat(letters, counts)
+        places = np.repeat(places, counts)
+        letters = np.repeat(letters, counts)
         spots = np.arange(len(letters)) - np.repeat(first, counts)
         many = letters >= _MANY
         letters[many] = longer[begins[letters[many] - _MANY] + spots[many]]
@@ -113,7 +114,8 @@ def _folded(char: str) -> list[int]:
 
 
 def _counts(char: str) -> bool:
-    code, kind = ord(char), unicodedata.category(char)
+    code = ord(char)
+    kind = unicodedata.category(char)
     if kind[0] in "PZSC" or kind == "Me" or unicodedata.combining(char) or code in _DROPPED:
         return False
     if kind == "Lm" and 0x2B0 <= code < 0x300:

@@ -58,7 +58,8 @@ def write_tokens(
     Raises ValueError when not one block is filled.
     """
     with new_directory(folder, TO) as out, Seen(out / "seen") as seen, engine(job) as mapped:
-        report, blocks = CleaningReport(), _Blocks(out, block_tokens, job.dtype)
+        report = CleaningReport()
+        blocks = _Blocks(out, block_tokens, job.dtype)
         with progress(limit or 0, f"{job.lang}: tokens") as bar, (out / "rejected.tsv").open("w") as rejected:
             for chunk in mapped(_chunks(rows)):
                 blocks.add(_new_tokens(chunk, seen, report, rejected))
@@ -104,7 +105,8 @@ def _chunks(rows: Iterable[Row]) -> Iterator[Chunk]:
 
 def _new_tokens(chunk: Prepared, seen: Seen, report: CleaningReport, rejected: IO[str]) -> np.ndarray:
     """The tokens of the chunk's rows that were not said before; every row is counted, dropped ones are filed."""
-    kept, new = 0, np.ones(len(chunk.lengths), bool)
+    kept = 0
+    new = np.ones(len(chunk.lengths), bool)
     for place, reason, repaired in chunk.order:
         if reason is None:
             reason = seen.reason(chunk.keys[kept])
@@ -121,13 +123,16 @@ class _Blocks:
 
     def __init__(self, out: Path, block_tokens: int, dtype: str) -> None:
         self.out, self.block_tokens = out, block_tokens
-        self.rest, self.tokens, self.files = np.zeros(0, dtype), 0, []
+        self.rest = np.zeros(0, dtype)
+        self.tokens = 0
+        self.files = []
         self.room, self.file, self.digest = 0, None, None
 
     def add(self, ids: np.ndarray) -> None:
         ids = np.concatenate([self.rest, ids])
         whole = len(ids) - len(ids) % self.block_tokens
-        self.rest, ids = ids[whole:].copy(), ids[:whole]
+        self.rest = ids[whole:].copy()
+        ids = ids[:whole]
         self.tokens += whole
         while len(ids):
             if not self.room:
@@ -142,7 +147,8 @@ class _Blocks:
     def _next_file(self) -> None:
         self._close_file()
         name = f"{len(self.files):05d}.bin"
-        self.file, self.digest = (self.out / name).open("wb"), hashlib.sha256()
+        self.file = (self.out / name).open("wb")
+        self.digest = hashlib.sha256()
         self.files.append({"name": name, "tokens": 0, "sha256": ""})
         self.room = max(1, FILE_TOKENS // self.block_tokens) * self.block_tokens
 
@@ -174,7 +180,8 @@ def prepare(
 
     Rows with a sentence that the corpus holds out for dev or test are dropped, whatever `rules` says of test sentences.
     """
-    indices, source = {}, corpus.fingerprint()
+    indices = {}
+    source = corpus.fingerprint()
     for lang in languages:
         held_out = sorted(corpus.held_out(lang))
         test = TestIndex({f"held out, {lang}": held_out})

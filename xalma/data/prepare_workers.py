@@ -47,7 +47,8 @@ class Job:
 
 def make_job(tokenizer, lang: str, rules: Rules | None = None, seed: int = 0) -> Job:
     """The job for a transformers tokenizer. Raises ValueError for a slow one."""
-    text, dtype = tokenizer_json(tokenizer), "uint16" if len(tokenizer) <= 2**16 else "uint32"
+    text = tokenizer_json(tokenizer)
+    dtype = "uint16" if len(tokenizer) <= 2**16 else "uint32"
     return Job(text, tokenizer.bos_token_id, tokenizer.eos_token_id, lang, rules or Rules(), seed, dtype)
 
 
@@ -165,7 +166,8 @@ def ray_cluster(job: Job, address: str | None = None) -> Iterator[Callable[[Iter
     if started:
         here = {} if address else {"include_dashboard": False, "object_store_memory": RAY_STORE_BYTES}
         ray.init(address, log_to_driver=False, **here)
-    shared, remote = ray.put(job), ray.remote(prepare_chunk)
+    shared = ray.put(job)
+    remote = ray.remote(prepare_chunk)
     cores = int(ray.cluster_resources().get("CPU", 1))
     try:
         yield lambda chunks: _in_order(lambda chunk: remote.remote(shared, chunk), ray.get, chunks, 2 * cores)

@@ -204,7 +204,9 @@ def _batches(texts: Iterable[str], overlap: int) -> Iterator[Pieces]:
             size, is_new = size + len(piece), True
             if size >= BATCH_CHARACTERS:
                 yield batch
-                batch, size, is_new = _tail(batch, overlap), 0, False
+                batch = _tail(batch, overlap)
+                size = 0
+                is_new = False
     if is_new:
         yield batch
 

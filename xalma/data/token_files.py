@@ -42,7 +42,8 @@ class TokenFiles:
         self.index: Mapping[str, Any] = read_json(self.folder / "index.json", "prepare the text again")
         if missing := {"block_tokens", "dtype", "files"} - self.index.keys():
             raise ValueError(f"{self.folder / 'index.json'} lacks {min(missing)}: prepare the text again")
-        self.block_tokens, self._dtype = self.index["block_tokens"], np.dtype(self.index["dtype"])
+        self.block_tokens = self.index["block_tokens"]
+        self._dtype = np.dtype(self.index["dtype"])
         self._starts = np.cumsum([0, *(file["tokens"] // self.block_tokens for file in self.index["files"])])
         self._open: dict[int, np.ndarray] = {}
         for file in self.index["files"]:

@@ -171,7 +171,8 @@ def _score_missing(
     missing: Mapping[bytes, Sample], path: Path, checkpoint: str, device: str, bf16: bool, kept: ScoreCache
 ) -> dict[bytes, float]:
     scorer = _open_scorer(path, checkpoint, device, bf16)
-    keys, found = list(missing), {}
+    keys = list(missing)
+    found = {}
     for part, scores in scorer.score_in_parts(list(missing.values())):
         new = dict(zip(keys[part], scores.tolist(), strict=True))
         kept.put(new)  # a run that is cut off loses one part
@@ -194,7 +195,8 @@ def scorer_of(metric: str, checkpoint: str = "") -> Callable[[Sequence[Sample]],
 
     checkpoint: "" is that of `NEURAL_METRICS`. Raises NotAvailable where it is not at hand.
     """
-    spec, device = NEURAL_METRICS[metric], any_device()
+    spec = NEURAL_METRICS[metric]
+    device = any_device()
     checkpoint = checkpoint or spec.checkpoint
     path = (find_checkpoint if spec.library == "comet" else _find_metricx)(checkpoint)
     scorer = _open_scorer(path, checkpoint, device, device != "cpu" and mixed_precision())

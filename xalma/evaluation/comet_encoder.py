@@ -43,7 +43,9 @@ class Scorer:
             raise ValueError(
                 f"{type(model).__name__} is no model that scores segments: take a regression or unified one"
             )
-        self.model, self.device, self.bf16 = model.eval().to(device), device, bf16
+        self.model = model.eval().to(device)
+        self.device = device
+        self.bf16 = bf16
         self.batch_tokens = batch_tokens or ENCODER_TOKENS.get(device.split(":")[0], ENCODER_TOKENS["cpu"])
         self.unified = isinstance(model, UnifiedMetric)
         self.combiner = handed_passes(self.model)
@@ -99,7 +101,8 @@ class Scorer:
 
     def _tokens(self, texts: set[str]) -> dict[str, list[int]]:
         """Token ids by text, cut where the library cuts them."""
-        encoder, ordered = self.model.encoder, list(texts)
+        encoder = self.model.encoder
+        ordered = list(texts)
         ids = encoder.tokenizer(ordered, truncation=True, max_length=encoder.max_positions - 2)["input_ids"]
         return dict(zip(ordered, ids, strict=True))
 
@@ -124,7 +127,8 @@ class Scorer:
         scores = found.score.float().cpu()
         if not word_level:
             return [Prediction(score=score) for score in scores]
-        logits, counts = found.logits.float().cpu(), [len(offsets) for offsets in batch["mt_offsets"]]
+        logits = found.logits.float().cpu()
+        counts = [len(offsets) for offsets in batch["mt_offsets"]]
         return [
             Prediction(score=s, logits=x[:n].clone()) for s, x, n in zip(scores, logits, counts, strict=True)
         ]

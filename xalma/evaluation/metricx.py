@@ -87,7 +87,8 @@ class MetricXScorer:
         )
         if model.config.vocab_size <= LOGIT:
             raise ValueError(f"{folder} is no MetricX: its mT5 has {model.config.vocab_size} tokens")
-        self.model, self.device = model.to(device).eval(), device
+        self.model = model.to(device).eval()
+        self.device = device
         self.batch_tokens = METRICX_TOKENS.get(device.split(":")[0], METRICX_TOKENS["cpu"])
 
     def score_in_parts(self, samples: Sequence[Mapping[str, str]]) -> Iterator[tuple[slice, np.ndarray]]:

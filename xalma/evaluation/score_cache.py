@@ -57,7 +57,8 @@ class ScoreCache:
         """The kept scores among `keys`."""
         if self._database is None:
             return {}
-        found, unique = {}, list(dict.fromkeys(keys))
+        found = {}
+        unique = list(dict.fromkeys(keys))
         for start in range(0, len(unique), KEYS_AT_ONCE):
             part = unique[start : start + KEYS_AT_ONCE]
             query = f"SELECT key, score, seal FROM sealed_scores WHERE key IN ({','.join('?' * len(part))})"
@@ -79,7 +80,8 @@ class ScoreCache:
         """SHA-256 of a file, kept by its place, size and time: a checkpoint of 14 GB takes half a minute to read."""
         if self._database is None:
             return file_hash(path)
-        place, stat = str(path.resolve()), path.stat()
+        place = str(path.resolve())
+        stat = path.stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         with self._naming_the_file():
             query = "SELECT size, mtime_ns, sha256, seal FROM sealed_files WHERE path = ?"

@@ -128,7 +128,8 @@ def check_outputs(outputs: Outputs, testset: str, origin: str, directions: Seque
     """
     rows = []
     for direction in directions:
-        test, tgt = load(testset, direction, origin), direction.split("-")[1]
+        test = load(testset, direction, origin)
+        tgt = direction.split("-")[1]
         for system, files in outputs.items():
             if direction in files:
                 lines = read_outputs(files[direction], test)

@@ -175,7 +175,8 @@ def score_all(
             statistics[metric][system][job.direction] = value
     if wanted := [name for name in metrics if name in (*comet.NEURAL_METRICS, *comet.JUDGES)]:
         rows += _neural_rows(jobs, wanted, statistics, n_samples, neural_options | {"judges": judges or {}})
-    systems, order = list(outputs), {name: i for i, name in enumerate(metrics)}
+    systems = list(outputs)
+    order = {name: i for i, name in enumerate(metrics)}
     rows.sort(
         key=lambda row: (order[row["metric"]], chosen.index(row["direction"]), systems.index(row["system"]))
     )
@@ -198,7 +199,8 @@ class ScoringJob:
 
 def score_direction(job: ScoringJob) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray]]:
     """(rows of the table, statistics by metric and system) of one direction."""
-    test, tgt = load(job.testset, job.direction, job.origin), job.direction.split("-")[1]
+    test = load(job.testset, job.direction, job.origin)
+    tgt = job.direction.split("-")[1]
     texts = {system: read_outputs(file, test) for system, file in job.files.items()}
     rows, found = [], {}
     for metric in job.metrics:
@@ -297,7 +299,8 @@ def _no_row(system: str, direction: str, metric: str, n: int, reason: str) -> di
 
 def _in_processes(jobs: Sequence[ScoringJob], workers: int) -> list:
     """Results in the order of the jobs; with one worker in this process."""
-    workers, done = min(workers, len(jobs)), []
+    workers = min(workers, len(jobs))
+    done = []
     with progress(len(jobs), f"scoring, {workers} processes") as bar:
         if workers <= 1:
             for job in jobs:

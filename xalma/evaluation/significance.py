@@ -100,7 +100,8 @@ def randomisation(
         first = b.sum(0) + block @ (a - b)  # (rows, k)
         second = a.sum(0) + b.sum(0) - first
         differences.append(corpus_score(weight * first, metric) - corpus_score(weight * second, metric))
-    value_a, value_b = score_of(a, metric), score_of(b, metric)
+    value_a = score_of(a, metric)
+    value_b = score_of(b, metric)
     trials = np.abs(np.concatenate(differences))
     p_value = _p_value(trials, value_a - value_b, differing_segments(a, b))
     return Paired(value_a, value_b, math.nan, math.nan, p_value)
@@ -108,7 +109,8 @@ def randomisation(
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
     """The values that 1/40 of the samples lie beyond on either side, as sacreBLEU picks them."""
-    ordered, cut = np.sort(samples), len(samples) // 40
+    ordered = np.sort(samples)
+    cut = len(samples) // 40
     return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
 
 
@@ -208,7 +210,8 @@ def compare(
 
 def sentence(frame: pd.DataFrame) -> str:
     """ "61 wins, 30 ties, 7 losses over 98 directions (…)", with the test, its samples and its correction."""
-    verdicts, how = list(frame["verdict"]), frame.attrs
+    verdicts = list(frame["verdict"])
+    how = frame.attrs
     correction = {"holm": "Holm", "bh": "Benjamini-Hochberg"}[how["correction"]]
     words = {"win": "wins", "tie": "ties", "loss": "losses"}
     counts = [(verdicts.count(one), one, many) for one, many in words.items()]

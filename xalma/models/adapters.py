@@ -75,7 +75,8 @@ def load_adapters(
         raise ValueError("no modules to load: give at least one group's folder")
     model: PeftModel | None = None
     for group, folder in folders.items():
-        name, file = adapter_name(group), Path(folder) / "adapter_model.safetensors"
+        name = adapter_name(group)
+        file = Path(folder) / "adapter_model.safetensors"
         lora_config(check_adapter(folder))
         if model is None:
             model = PeftModel.from_pretrained(

@@ -134,7 +134,8 @@ def load_weights(
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ValueError for a tokenizer with ids that the model has no rows for: torch would only name an index."""
-    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    rows = model.get_input_embeddings().num_embeddings
+    largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise ValueError(
             f"the tokenizer of {tokenizer.name_or_path} has ids up to {largest:,}, {model.name_or_path} has {rows:,} "

@@ -93,7 +93,8 @@ def load_modules(
     if has_tokenizer(checkpoint.base):
         model, tokenizer = load_base(checkpoint.base, dtype, besides)
     else:  # ids are all that can be asked then
-        model, tokenizer = load_weights(checkpoint.base, dtype, besides), None
+        model = load_weights(checkpoint.base, dtype, besides)
+        tokenizer = None
     bank = ModuleBank(model.to(device), checkpoint.layers, tokenizer)
     bank.read(checkpoint, wanted or checkpoint.groups)
     if can_pack(next(bank.base.parameters())) and _fits_once_more(bank.base):
@@ -119,7 +120,8 @@ class ModuleBank(nn.Module):
         self, base: PreTrainedModel, layers: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
     ) -> None:
         super().__init__()
-        self.base, self.tokenizer = base.requires_grad_(False).eval(), tokenizer
+        self.base = base.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
         self.router = Router()
         self._head: PackedHead | None = None  # see `pack`
         together: dict[str, dict[str, nn.Module]] = {}

@@ -144,7 +144,8 @@ def adapter_config(
     """
     from peft import LoraConfig
 
-    layers, alpha = set(layers), scale * rank
+    layers = set(layers)
+    alpha = scale * rank
     ends = {layer.rsplit(".", 1)[-1] for layer in layers}
     alone = all(stem in layers for stem in stems if stem.rsplit(".", 1)[-1] in ends)
     return LoraConfig(

@@ -38,7 +38,8 @@ def replayed(model: torch.nn.Module, options: Mapping[str, Any]) -> Iterator[dic
     model: a causal language model, with PEFT's modules or without. Where nothing can be replayed (no GPU, an unusual
     way to decode, no `max_new_tokens`, layers of a kind that no `StaticLayer` serves) all is as it was.
     """
-    plain, options = plain_model(model), dict(options)
+    plain = plain_model(model)
+    options = dict(options)
     cache = static_cache(plain, options)
     if cache is None:
         yield options
@@ -57,7 +58,8 @@ def static_cache(model: PreTrainedModel, options: Mapping[str, Any]) -> StaticCa
     """A cache for the longest text that `generate` may write; None if these options or the model allow no replays."""
     config = options.get("generation_config") or model.generation_config
     value = lambda name: options.get(name, getattr(config, name, None))  # noqa: E731
-    new, ids = value("max_new_tokens"), options.get("input_ids")
+    new = value("max_new_tokens")
+    ids = options.get("input_ids")
     usual = not any(value(name) for name in UNUSUAL) and value("use_cache") is not False
     if not (has_graphs(model) and usual and new and new >= WORTH_IT and isinstance(ids, Tensor)):
         return None
@@ -129,7 +131,8 @@ class Steps:
             kept.copy_(value)
         for layer, keys, values in self.places:
             if layer.keys is not keys:  # beam search has put its choice of rows into new tensors
-                layer.keys, layer.values = keys.copy_(layer.keys), values.copy_(layer.values)
+                layer.keys = keys.copy_(layer.keys)
+                layer.values = values.copy_(layer.values)
         self.replay()
         return self.output
 
@@ -153,7 +156,8 @@ def tensors_of(inputs: Mapping[str, Any]) -> Iterator[Tensor]:
 
 def record(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """(what runs the kernels of `run` anew, its output, which each replay overwrites); `run` is recorded, not run."""
-    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph = torch.cuda.CUDAGraph()
+    here = torch.cuda.current_stream()
     # A failed recording leaves torch on the stream it recorded from. Other threads may use the GPU meanwhile.
     with torch.cuda.stream(here), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = run()

@@ -96,7 +96,8 @@ def fp8_base(model: torch.nn.Module, on: bool = True) -> Iterator[None]:
         raise ValueError("base_precision=fp8 takes a base that each device has whole: set sharding=none")
     kept = [(m, m.base_layer) for m in found if not any(side % SIDE for side in m.base_layer.weight.shape)]
     for layer, linear in kept:
-        device, layer.base_layer = linear.weight.device, FP8Linear(linear)
+        device = linear.weight.device
+        layer.base_layer = FP8Linear(linear)
         linear.to("cpu")
     try:
         yield

@@ -93,9 +93,12 @@ class Gate:
 
         Groups of unequal numbers of rows share a product, padded, on a CUDA `device` where they are short.
         """
-        loaded, together, end = list(scales), [], 0
+        loaded = list(scales)
+        together = []
+        end = 0
         for group, count in zip(self.groups, self.counts, strict=True):
-            slot, n = loaded.index(group), count * each
+            slot = loaded.index(group)
+            n = count * each
             last = together[-1] if together else []
             next_to = bool(last) and last[-1][0] + 1 == slot and scales[loaded[slot - 1]] == scales[group]
             pads = device is not None and max([n, *(size for _, size in last)]) <= PADDED_TOKENS
@@ -105,7 +108,8 @@ class Gate:
                 together.append([(slot, n)])
         runs = []
         for members in together:
-            slots, sizes = slice(members[0][0], members[-1][0] + 1), [n for _, n in members]
+            slots = slice(members[0][0], members[-1][0] + 1)
+            sizes = [n for _, n in members]
             start, end = end, end + sum(sizes)
             padding = {} if len(set(sizes)) == 1 else _padding(sizes, device)
             runs.append(GroupRun(slots, slice(start, end), scales[loaded[slots.start]], **padding))
@@ -114,7 +118,8 @@ class Gate:
 
 def _padding(sizes: Sequence[int], device: torch.device | None) -> dict[str, Tensor]:
     """`take` and `put` of a run whose groups have these numbers of tokens."""
-    n, starts = max(sizes), [sum(sizes[:k]) for k in range(len(sizes))]
+    n = max(sizes)
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
     take = [start + min(t, size - 1) for start, size in zip(starts, sizes, strict=True) for t in range(n)]
     put = [k * n + t for k, size in enumerate(sizes) for t in range(size)]
     return {"take": torch.tensor(take, device=device), "put": torch.tensor(put, device=device)}
@@ -143,7 +148,8 @@ class SharedInput(nn.Module):
 
     def __init__(self, linears: Mapping[str, nn.Module], router: Router) -> None:
         super().__init__()
-        self.names, self.router = tuple(linears), router
+        self.names = tuple(linears)
+        self.router = router
         self.linears = tuple(linears.values())  # in a tuple, so that the base is no part of this module
         self.modules_of = nn.ModuleDict()  # "group6" -> its parameters A0, B0, A1, …
         self.scales: dict[int, float] = {}
@@ -182,7 +188,8 @@ class SharedInput(nn.Module):
         Parameters stay the objects they are, as an optimiser may hold them; only what they look at moves.
         """
         self.views: dict[tuple[int, int], tuple[Tensor, list[Tensor]]] = {}
-        rank, old = max(ranks.values(), default=0), next(self.parameters(), self.linears[0].weight)
+        rank = max(ranks.values(), default=0)
+        old = next(self.parameters(), self.linears[0].weight)
         widths = [(linear.in_features, linear.out_features) for linear in self.linears]
         options = {"dtype": old.dtype, "device": old.device}
         self.a = torch.zeros(len(ranks), len(widths), rank, widths[0][0], **options)
@@ -258,7 +265,8 @@ class SharedInput(nn.Module):
         key = (x.shape[:-1], *self.scales.items(), x.device)
         if key not in gate.made:
             gate.made[key] = gate.runs(self.scales, gate.tokens(x), x.device if x.is_cuda else None)
-        flat, outputs = x.flatten(0, -2), [y.flatten(0, -2) for y in outputs]
+        flat = x.flatten(0, -2)
+        outputs = [y.flatten(0, -2) for y in outputs]
         for run in gate.made[key]:
             a, b = self._views(run)
             down = products(run.rows(flat), a).split(rank, -1)  # x Aᵀ of all projections, (g, n, r) each
@@ -297,7 +305,8 @@ def products(x: Tensor, w: Tensor) -> Tensor:
     g, n = x.shape[:2]
     pieces = PIECES if g == 1 and n <= 2 * PIECES and w.shape[1] % PIECES == 0 else 1
     if pieces > 1:
-        w, x = w.view(pieces, -1, w.shape[2]), x.expand(pieces, -1, -1)
+        w = w.view(pieces, -1, w.shape[2])
+        x = x.expand(pieces, -1, -1)
     if n <= FEW_TOKENS:
         # Rows of whole width again: MKL is slow at a next product whose rows have stride 1.
         return torch.bmm(w, x.transpose(1, 2)).view(g, -1, n).transpose(1, 2).reshape(g, n, -1).contiguous()
@@ -343,7 +352,8 @@ class PackedHead:
     """The output layer of a model with its weight packed."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        self.linear, self.packed = linear, Packed([linear])
+        self.linear = linear
+        self.packed = Packed([linear])
         self.attach()
 
     def attach(self) -> None:
@@ -389,7 +399,8 @@ def restore_rows(found: Any, back: Tensor | None) -> Any:
         for name in found:
             found[name] = restore_rows(found[name], back)
         if found.get("beam_indices") is not None:  # its values name rows of the scores
-            rows, named = len((found.get("scores") or found["logits"])[0]), found["beam_indices"]
+            rows = len((found.get("scores") or found["logits"])[0])
+            named = found["beam_indices"]
             original = _repeated(back, rows).argsort().to(named.device)
             found["beam_indices"] = torch.where(named < 0, named, original[named.clamp(min=0)])
     elif isinstance(found, tuple):

@@ -328,7 +328,8 @@ def lora_config(folder: Path) -> dict[str, Any]:
     from peft import LoraConfig
 
     path = folder / "adapter_config.json"
-    config, defaults = read_json(path, COPY_AGAIN), LoraConfig().to_dict()
+    config = read_json(path, COPY_AGAIN)
+    defaults = LoraConfig().to_dict()
     if config.get("peft_type") != "LORA":
         raise ValueError(
             f"{path}: a module is a plain LoRA without bias, this is one of kind {config.get('peft_type')}"

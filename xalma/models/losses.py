@@ -47,7 +47,8 @@ def labelled_states(
     inputs = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
     targets = batch["labels"][:, 1:]
     keep = targets != IGNORE
-    attention, config = plain.config._attn_implementation, plain.config.get_text_config()
+    attention = plain.config._attn_implementation
+    config = plain.config.get_text_config()
     if scaled := rescaled_head(config):
         raise ValueError(f"a {config.model_type} model with {scaled} is no base here: its logits are scaled")
     if attention == "flash_attention_2" and "position_ids" in inputs:
@@ -100,7 +101,8 @@ def evaluate_loss(
     model: PreTrainedModel, rows: Sequence[dict[str, Any]], pad_token_id: int, batch_size: int = 64
 ) -> float:
     """Mean loss in nats a labelled token over all `rows` of {"input_ids", "labels"}."""
-    collate, was_training = PadCollator(pad_token_id), model.training
+    collate = PadCollator(pad_token_id)
+    was_training = model.training
     on_device(model).eval()
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_size):
@@ -117,7 +119,9 @@ def answer_nats(
     model: PreTrainedModel, rows: Sequence[dict[str, Any]], pad_token_id: int, batch_size: int = 64
 ) -> list[float]:
     """Summed loss in nats over the labelled tokens of each row of {"input_ids", "labels"}, in order."""
-    plain, collate, found = on_device(plain_model(model)).eval(), PadCollator(pad_token_id), [0.0] * len(rows)
+    plain = on_device(plain_model(model)).eval()
+    collate = PadCollator(pad_token_id)
+    found = [0.0] * len(rows)
     # rows of like length waste no padding
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     for start in range(0, len(rows), batch_size):

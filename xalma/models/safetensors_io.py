@@ -120,7 +120,8 @@ def read_tensors(entries: Mapping[str, Entry]) -> Iterator[tuple[str, torch.Tens
 
 def parse_size(text: str) -> int:
     """Bytes of "5GB", "200MB" or "64KB". Raises ValueError for anything else."""
-    number, unit = text[:-2].strip(), text[-2:].upper()
+    number = text[:-2].strip()
+    unit = text[-2:].upper()
     if unit not in UNITS or not number.replace(".", "", 1).isdigit() or not float(number):
         raise ValueError(f"bad size {text!r}: write it as 5GB, 200MB or 64KB")
     return int(float(number) * UNITS[unit])

@@ -127,7 +127,8 @@ def leaks(texts: Sequence[Text], sides: Mapping[str, Sequence[str]]) -> pd.DataF
     those found, the lines that only directions of other languages have), then the side of the test set with most of
     its sentences found: side, sentences (that are long enough), covered.
     """
-    index, rows = TestIndex(sides), []
+    index = TestIndex(sides)
+    rows = []
     with progress(sum(len(text.sides) for text in texts), "looking for test sentences") as bar:
         for text in texts:
             pair = set(text.sides) if len(text.sides) == 2 else None
@@ -237,7 +238,8 @@ def write_report(root: Path) -> dict[str, Any]:
             f"no training text under {root}: it should hold alma-human/, ntrex/, bible/ or mozilla/"
         )
     sides = test_sides([name for name in TESTED if _is_here(root, name)])
-    table, blocks = leaks(texts, sides), shared_blocks(texts)
+    table = leaks(texts, sides)
+    blocks = shared_blocks(texts)
     report = {
         "command": "xalma contamination",
         "shortest_sentence_letters": MIN_LETTERS,

@@ -65,7 +65,8 @@ def text_sizes(
     `x English`: tokens of the language over tokens of the English side of the same sentences. seen: languages whose
     text the tokenizer was trained on. The BOS and EOS of a document are not counted.
     """
-    seen, rows = set(seen), []
+    seen = set(seen)
+    rows = []
     for code, both in pairs.items():
         english, texts = ([pair[side] for pair in both] for side in (0, 1))
         n_english, n_tokens = (sum(map(len, token_ids(tokenizer, side))) for side in (english, texts))
@@ -135,7 +136,9 @@ def oscar_text() -> dict[str, float]:
 
 def group_text() -> pd.DataFrame:
     """One row per group: its languages, those rich in text, and the text it has, in OSCAR-2301 and at hand (tokens)."""
-    oscar, hand, rows = oscar_text(), text_at_hand(), []
+    oscar = oscar_text()
+    hand = text_at_hand()
+    rows = []
     for group, codes in GROUPS.items():
         rows.append(
             {
@@ -217,7 +220,8 @@ def _times(epochs: float) -> str:
 
 def sizes_sentence(sizes: Mapping[str, float], name: str) -> str:
     """One sentence for a notebook: the smallest and largest language of a corpus, and how far apart they are."""
-    small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    small = min(sizes, key=sizes.__getitem__)
+    large = max(sizes, key=sizes.__getitem__)
     return (
         f"{name}: {language(small).name} has {sizes[small]:,.0f} tokens, {language(large).name} {sizes[large]:,.0f}, "
         f"{sizes[large] / sizes[small]:,.0f} times as many."

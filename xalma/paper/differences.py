@@ -48,7 +48,8 @@ def bold_differences(text: str, against: str) -> str:
     without spaces is a word. The words are aligned by difflib. Markdown and HTML in `text` are shown as they are.
     """
     text = one_line(text)
-    mine, others = _words(text), _words(against)
+    mine = _words(text)
+    others = _words(against)
     words, other_words = [text[i:j] for i, j in mine], [against[i:j] for i, j in others]
     shown, at = "", 0
     for tag, i, j, *_ in SequenceMatcher(None, words, other_words, autojunk=False).get_opcodes():

@@ -93,7 +93,8 @@ def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
     """
     others = matrix.to_numpy().copy()
     np.fill_diagonal(others, -1.0)
-    to_group, rows = group_similarity(matrix), []
+    to_group = group_similarity(matrix)
+    rows = []
     for code, row in zip(matrix.index, others, strict=True):
         alone, nearest = row.max() < FLOOR, matrix.index[row.argmax()]
         rows.append(
@@ -112,7 +113,8 @@ def neighbours(matrix: pd.DataFrame) -> pd.DataFrame:
 
 def group_table(matrix: pd.DataFrame) -> pd.DataFrame:
     """One row per group: languages, scripts, genera, mean similarity within and to the rest, neighbours inside."""
-    to_group, near = group_similarity(matrix), neighbours(matrix)
+    to_group = group_similarity(matrix)
+    near = neighbours(matrix)
     rows = []
     for group in to_group.columns:
         members = [code for code in matrix if language(code).group == group]
@@ -140,7 +142,8 @@ def within_mean(matrix: np.ndarray, groups: np.ndarray) -> float:
 
 def random_groupings(matrix: pd.DataFrame, n: int = 1000, seed: int = 0) -> np.ndarray:
     """`within_mean` of `n` random groupings with the paper's group sizes, (n,): what chance would give."""
-    rng, values = np.random.default_rng(seed), matrix.to_numpy()
+    rng = np.random.default_rng(seed)
+    values = matrix.to_numpy()
     groups = np.array([language(code).group for code in matrix])
     return np.array([within_mean(values, rng.permutation(groups)) for _ in range(n)])
 
@@ -197,9 +200,12 @@ def move_sentence(matrix: pd.DataFrame, code: str, group: int) -> str:
 def separation_sentence(matrix: pd.DataFrame) -> str:
     """One sentence for a notebook: the groups against chance, and how many nearest neighbours share the group."""
     groups = np.array([language(code).group for code in matrix])
-    ours, chance = within_mean(matrix.to_numpy(), groups), random_groupings(matrix)
-    beaten, near = int((chance >= ours).sum()), neighbours(matrix)
-    inside, alone = int((near["group"] == near["nearest's group"]).sum()), int((near["nearest"] == "").sum())
+    ours = within_mean(matrix.to_numpy(), groups)
+    chance = random_groupings(matrix)
+    beaten = int((chance >= ours).sum())
+    near = neighbours(matrix)
+    inside = int((near["group"] == near["nearest's group"]).sum())
+    alone = int((near["nearest"] == "").sum())
     return (
         f"Two languages of one group have a mean similarity of **{ours:.3f}**; in {len(chance):,} random groupings of "
         f"the same sizes the mean is {chance.mean():.3f} and the highest {chance.max():.3f} ({beaten} reach the "

@@ -40,7 +40,8 @@ LAST_STAGES = {"stage4": "post-training stage 1 (SFT)", "stage5": "post-training
 def printed_note(table: str) -> str:
     """Where a printed table's numbers are, and how sure we are of them."""
     cells = published(table)
-    unsure, empty = (cells["confidence"] == "unsure").sum(), (cells["shown"] == "").sum()
+    unsure = (cells["confidence"] == "unsure").sum()
+    empty = (cells["shown"] == "").sum()
     sure = (
         f"{unsure} of {len(cells)} cells are unsure or not readable"
         if unsure
@@ -297,7 +298,8 @@ def _kept_statistics(p: Profile, stage: str, metric: str) -> dict[str, Any]:
 def tests_sentence(tests: pd.DataFrame, before: str, after: str) -> str:
     """How many directions rose and fell significantly from one stage to the other, out of how many."""
     counts = tests["verdict"].value_counts()
-    won, lost = int(counts.get("win", 0)), int(counts.get("loss", 0))
+    won = int(counts.get("win", 0))
+    lost = int(counts.get("loss", 0))
     return (
         f"{after} against {before}: significantly better in {won}, worse in {lost} of {len(tests)} directions "
         f"({tests['how'].iloc[0]})."
@@ -359,7 +361,8 @@ def write_tables(p: Profile, records: Sequence[Record], tests: Mapping[str, pd.D
 
     tests: metric → the second frame of `stage_tests`; a metric without tests has no marks.
     """
-    folder, found = results_folder(p) / "tables", printed_tables()
+    folder = results_folder(p) / "tables"
+    found = printed_tables()
     for metric in ("bleu", "chrf"):
         for direction in ARROWS:
             name = f"our_groups_{direction.replace('-', '_')}_{metric}"

@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer, is_numeric_dtype
 
-from xalma.corpora.registry import open_corpus
 from xalma.evaluation.records import IN_BITS, Record, group_means, off_target_label
 from xalma.files import write_atomically
 from xalma.languages import (
     ARROWS,
-    ENGLISH,
     GROUP_NAMES,
     adapter_name,
     group_of,
@@ -29,8 +27,6 @@ from xalma.languages import (
     other_side,
     parse_direction,
 )
-from xalma.models.backbone import load_base
-from xalma.models.generation import translate
 from xalma.paper.differences import bold_differences, compared, comparisons, differences_notes
 from xalma.paper.tables import (
     mark_at,
@@ -39,13 +35,10 @@ from xalma.paper.tables import (
     notes_of,
     shown_cell,
     write_csv,
-    write_table,
 )
 from xalma.profiles import Profile
-from xalma.prompts import first_line
 from xalma.runs import BASE, read_log, read_run, results_folder, stage_folder
-from xalma.training.ladder import few_shot_rows, newest_stage, own_rows, test_rows
-from xalma.training.stages import continued, open_merged, stage0_backbone
+from xalma.training.ladder import own_rows
 
 # What a log keeps of each logged step; durations would differ between two equal runs.
 _LOGGED = ("kind", "step", "loss", "learning_rate", "grad_norm", "tau", "z", "nll_loss", "chosen_avg_logp",
@@ -95,7 +88,8 @@ def read_logs(p: Profile) -> pd.DataFrame:
 
 def training_table(p: Profile, number: int) -> pd.DataFrame:
     """One row per group: updates, tokens or rows seen, first and last logged loss, held-out loss where measured."""
-    log, rows = log_rows(p, number), []
+    log = log_rows(p, number)
+    rows = []
     for group, part in log[log["kind"] == "train"].groupby("group"):
         run = read_run(stage_folder(p, number, group))
         row = {"group": "base" if group == BASE else f"{group} {GROUP_NAMES[group]}", "updates": run["steps"]}
@@ -257,7 +251,8 @@ def change_sentence(records: Iterable[Record], before: str, after: str, metric: 
     parts = []
     for name, outward in (("en→xx", True), ("xx→en", False)):
         side = values[values.index.str.startswith("en-") == outward]
-        old, new = side[before].mean(), side[after].mean()
+        old = side[before].mean()
+        new = side[after].mean()
         gain = (side[after] - side[before]).to_numpy()
         places = 4 if metric in IN_BITS else 2
         change = f"{name} {old:.{places}f} → {new:.{places}f}"
@@ -299,7 +294,8 @@ def write_index(p: Profile, command: str) -> Path:
     Raises FileNotFoundError where no table was written yet.
     """
     folder = results_folder(p)
-    tables, figures = _ordered(folder / "tables", "*.md"), _ordered(folder / "figures", "*.png")
+    tables = _ordered(folder / "tables", "*.md")
+    figures = _ordered(folder / "figures", "*.png")
     if not tables:
         raise FileNotFoundError(f"no tables of profile {p.name}: run `xalma run --profile {p.name}` first")
     kept = (
@@ -351,72 +347,3 @@ def gate_table(directions: Iterable[str]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def translations(p: Profile, lang: str, n: int = 3) -> tuple[str, pd.DataFrame]:
-    """(a Markdown sentence, rows of source, translation, reference): `n` test pairs, both ways, translated.
-
-    The newest module of the language's group translates, and the rows are filed as tables/00_translations. On a fresh
-    machine those that were filed stand there (the repository has them for profile tiny). Where there are none either,
-    the base that the profile starts from continues each source after one example pair; it has not learned to translate.
-    """
-    group, stem = group_of(lang), results_folder(p) / "tables" / "00_translations"
-    try:
-        folder = newest_stage(p, group)
-    except FileNotFoundError:
-        return _filed_translations(p, lang, n)
-    pairs = open_corpus(p).test(lang)[:n]
-    rows = [(f"en-{lang}", english, other) for english, other in pairs]
-    rows += [(f"{lang}-en", other, english) for english, other in pairs]
-    table = pd.DataFrame(rows, columns=["direction", "source", "reference"])
-    model, tokenizer = open_merged(folder)
-    outputs = [
-        text
-        for src, tgt, texts in (
-            (ENGLISH, lang, [e for e, _ in pairs]),
-            (lang, ENGLISH, [o for _, o in pairs]),
-        )
-        for text in translate(
-            model,
-            tokenizer,
-            texts,
-            src,
-            tgt,
-            prompt_style=p.prompt_style,
-            beams=p.beams,
-            max_new_tokens=p.max_new_tokens,
-            batch_size=p.generation_batch,
-        )
-    ]
-    table.insert(2, "translation", outputs)
-    sentence = f"Translated by the module of group {group} as of stage {read_run(folder)['number']}."
-    if p.corpus == "cldr":  # text of other corpora is not ours to file
-        write_table(table, stem, sentence)
-    return sentence, compared(table, "reference", "translation")
-
-
-def _filed_translations(p: Profile, lang: str, n: int) -> tuple[str, pd.DataFrame]:
-    """What `translations` shows where no module is trained here."""
-    group, file = group_of(lang), results_folder(p) / "tables" / "00_translations.csv"
-    trains = f"The module of group {group} is not trained on this machine yet: notebooks 03 to 07 train it."
-    if file.exists():
-        caption = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].strip("*")
-        return (
-            f"{trains} These rows are from the run that is filed in the repository. {caption}",
-            compared(pd.read_csv(file), "reference", "translation"),
-        )
-    if p.base != "tiny-base":  # another base may have to be fetched
-        return trains, pd.DataFrame(
-            [row for row in test_rows(p, group) if lang in row["direction"].split("-")]
-        )[["direction", "source", "reference"]].head(2 * n)
-    asked = [row for row in few_shot_rows(p, group) if lang in row["direction"].split("-")]
-    rows = [
-        row for d in (f"en-{lang}", f"{lang}-en") for row in [r for r in asked if r["direction"] == d][:n]
-    ]
-    model, tokenizer = load_base(stage0_backbone(p))
-    texts = continued(p, model, tokenizer, rows)
-    table = pd.DataFrame(rows)[["direction", "source", "reference"]]
-    table.insert(2, "continuation", [first_line(text) for text in texts])
-    return (
-        f"{trains} Until then the base continues each source after one example pair; it does not translate yet."
-    ), compared(table, "reference", "continuation")

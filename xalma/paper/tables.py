@@ -103,7 +103,8 @@ def _runs(rows: Sequence[Sequence[Cell]]) -> list[str]:
 
 
 def _csv(table: Table) -> str:
-    rows, out = _cells(table), io.StringIO()
+    rows = _cells(table)
+    out = io.StringIO()
     runs = bool(_runs(rows))
     lines = writer(out, lineterminator="\n")
     lines.writerow([*map(csv, table.columns), *(["run"] if runs else [])])
@@ -265,7 +266,8 @@ def save_figure(fig: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _PLAIN:
         raise ValueError(f"figure {path.name!r} is not named as a PNG: call it {path.stem}.png")
-    image, options = io.BytesIO(), {"dpi": 200} if path.suffix == ".png" else {}
+    image = io.BytesIO()
+    options = {"dpi": 200} if path.suffix == ".png" else {}
     plain = dict.fromkeys(_PLAIN[path.suffix])
     fig.savefig(image, format=path.suffix[1:], bbox_inches="tight", metadata=plain, **options)
     return write_atomically(path, image.getvalue())

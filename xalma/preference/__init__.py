@@ -6,7 +6,8 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     arpo="arpo_loss PRESETS",
     arpo_trainer="ARPOConfig ARPOTrainer",
-    methods="in_order method_table METHODS train_preference",
+    method_specs="method_table METHODS",
+    methods="in_order train_preference",
     packed_pairs="PairCollator sequence_logps tokenize_pair",
     pairs="build_pairs NoPairs",
 )

@@ -63,7 +63,8 @@ def arpo_loss(
     if eta < 0 or eta_scale <= 0:
         raise ValueError(f"eta={eta} and eta_scale={eta_scale}: eta must be >= 0, eta_scale > 0.")
     if chosen_logps.dtype in (torch.float16, torch.bfloat16):
-        chosen_logps, rejected_logps = chosen_logps.float(), rejected_logps.float()
+        chosen_logps = chosen_logps.float()
+        rejected_logps = rejected_logps.float()
     # An answer cut to nothing has log-probability 0 and length 0: let its average be 0, not NaN.
     chosen_avg = chosen_logps / chosen_lengths.clamp(min=1)
     rejected_avg = rejected_logps / rejected_lengths.clamp(min=1)

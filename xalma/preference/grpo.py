@@ -50,7 +50,8 @@ class GatedReward:
     """
 
     def __init__(self, reward: str = REWARD):
-        metric, checkpoint = reward_metric(reward), reward.partition("=")[2]
+        metric = reward_metric(reward)
+        checkpoint = reward.partition("=")[2]
         self.quality: Quality = _chrf if metric == REWARD else scorer_of(metric, checkpoint)
         self.reads_source = metric != REWARD
         self.__name__ = metric  # TRL logs the reward under it

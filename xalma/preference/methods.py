@@ -12,7 +12,6 @@ What is not equal, because the methods are not:
 - SimPO works with length-averaged log-probabilities, hence its own beta.
 - GRPO, not in Table 5, has the same prompts per update, but samples `num_generations` answers to each from the model as
   it is by then; the chosen one it knows through its reward alone. An update costs that many answers and their decoding.
-The paper's values for these methods could not be read; every value here names its source.
 """
 
 from __future__ import annotations
@@ -21,151 +20,25 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import datasets
-import pandas as pd
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl import KTOConfig, SFTConfig
 
 from xalma.data.literal import special_names_in, token_ids
-from xalma.preference.arpo_trainer import ARPOConfig, ARPOTrainer, CPOConfig, CPOTrainer
+from xalma.preference.arpo_trainer import ARPOConfig, CPOConfig
 from xalma.preference.grpo import GRPO_OPTIONS, GatedGRPOConfig, GatedGRPOTrainer, grpo_rows
+from xalma.preference.method_specs import COMMON, METHODS, Method
 from xalma.preference.packed_pairs import pair_logps
 
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # isort: skip  (arpo_trainer silences the warning)
+from trl.experimental.orpo import ORPOConfig  # isort: skip  (arpo_trainer silences the warning)
 
-BC_WEIGHT = 1.0  # CPO paper and released code: cpo_alpha 1.0 [repo:utils/cpo_trainer.py]
-BETA = 0.1  # [repo:runs/cpo_ft.sh]; DPO, KTO, ORPO: TRL's default and the papers' usual value
-
-COMMON: Mapping[str, Any] = MappingProxyType(
-    {
-        "lr_scheduler_type": "inverse_sqrt",  # [repo:runs/cpo_ft.sh]
-        "weight_decay": 0.01,  # [repo:runs/cpo_ft.sh]
-        "max_grad_norm": 1.0,  # [repo:runs/mono_ft.sh]
-        "max_length": 512,  # tokens [repo:runs/cpo_ft.sh]
-        "optim": "adamw_torch",  # our choice
-    }
-)
 _OWN_BOS = (CPOConfig, ARPOConfig, ORPOConfig)  # their trainers add BOS to the prompt themselves
 WARMUP_SHARE = 0.01  # of all updates, at least one [repo:runs/cpo_ft.sh]
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the comparison. `options` go to the TRL config `config` of `trainer`."""
-
-    label: str
-    trainer: type
-    config: type
-    bc: bool
-    source: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    beta: float | None = BETA
-    needs_reference: bool = False
-
-
-class _KTOWithBC(KTOTrainer):
-    """KTO plus token-mean NLL of the chosen answers (TRL has no such option), in one forward."""
-
-    def _compute_loss(self, model: Any, inputs: dict, return_outputs: bool) -> torch.Tensor:
-        outputs = []
-
-        def recorded(**kwargs: Any) -> Any:
-            outputs.append(model(**kwargs))
-            return outputs[-1]
-
-        loss = super()._compute_loss(recorded, inputs, False)
-        # The policy's forward on (x, y) is the last one: the KL term's mismatched pairs come first.
-        chosen = inputs["label"].bool()
-        logps = outputs[-1].log_probs[chosen]  # (B, T), 0 outside the answer
-        nll = -logps.sum() / inputs["completion_mask"][chosen, 1:].sum().clamp(min=1)
-        self._metrics["train"]["nll_loss"].append(nll.item())
-        return loss + BC_WEIGHT * nll
-
-
-# TRL's "sft" loss type is the token-mean NLL of the chosen answers.
-_DPO_BC = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, BC_WEIGHT]}
-# SimPO's beta and margin: Meng et al. 2024, Llama-3-Base: beta 2.0, gamma/beta 0.5 [memory, M].
-_SIMPO = {"loss_type": "simpo", "simpo_gamma": 1.0}
-_KTO = {"desirable_weight": 1.0, "undesirable_weight": 1.0}  # KTO paper: equal for balanced data
-
-METHODS: dict[str, Method] = {
-    "sft": Method(
-        "SFT (continued)",
-        SFTTrainer,
-        SFTConfig,
-        True,
-        "chosen answers only",
-        {"completion_only_loss": True},
-        None,
-    ),
-    "dpo": Method("DPO", DPOTrainer, DPOConfig, False, "arXiv 2305.18290", {}, BETA, True),
-    "dpo+bc": Method("DPO+BC", DPOTrainer, DPOConfig, True, "arXiv 2305.18290", _DPO_BC, BETA, True),
-    "simpo": Method(
-        "SimPO", CPOTrainer, CPOConfig, False, "arXiv 2405.14734", {**_SIMPO, "cpo_alpha": 0.0}, 2.0
-    ),
-    "simpo+bc": Method(
-        "SimPO+BC",
-        CPOTrainer,
-        CPOConfig,
-        True,
-        "arXiv 2405.14734",
-        {**_SIMPO, "cpo_alpha": BC_WEIGHT},
-        2.0,
-    ),
-    "kto": Method("KTO", KTOTrainer, KTOConfig, False, "arXiv 2402.01306", _KTO, BETA, True),
-    "kto+bc": Method("KTO+BC", _KTOWithBC, KTOConfig, True, "arXiv 2402.01306", _KTO, BETA, True),
-    "orpo": Method("ORPO", ORPOTrainer, ORPOConfig, True, "arXiv 2403.07691; its lambda 0.1 is TRL's beta"),
-    "cpo": Method(
-        "CPO",
-        CPOTrainer,
-        CPOConfig,
-        True,
-        "arXiv 2401.08417",
-        {"loss_type": "sigmoid", "cpo_alpha": BC_WEIGHT},
-    ),
-    "arpo": Method("ARPO", ARPOTrainer, ARPOConfig, True, "X-ALMA §4", {"nll_weight": BC_WEIGHT}),
-    "grpo": Method(
-        "GRPO",
-        GatedGRPOTrainer,
-        GatedGRPOConfig,
-        False,
-        "arXiv 2402.03300; language gate × reward",
-        GRPO_OPTIONS,
-        None,
-    ),
-}
-OF_PAIRS = tuple(name for name in METHODS if name != "grpo")  # Table 5's, and continued SFT
-
-
-def method_table() -> pd.DataFrame:
-    """Each method's own settings in a row: trainer, BC weight, beta, other options, reference model, source.
-
-    What all share is `COMMON`, `WARMUP_SHARE` and the arguments of `train_preference`.
-    """
-    rows = []
-    for spec in METHODS.values():
-        # BC is one switch, however the trainers spell it: it has a column of its own
-        spelt = ("cpo_alpha", "nll_weight", "loss_weights")
-        own = ", ".join(f"{key}={value}" for key, value in spec.options.items() if key not in spelt)
-        rows.append(
-            {
-                "method": spec.label,
-                "trainer": spec.trainer.__name__.lstrip("_"),
-                "BC weight": BC_WEIGHT if spec.bc else 0.0,
-                "beta": spec.beta,
-                "other options": own,
-                "reference model": spec.needs_reference,
-                "source": spec.source,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def schedule(n_rows: int, n_needed: int, seed: int) -> list[int]:
@@ -213,11 +86,7 @@ def train_preference(
     spec = METHODS[method]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     order = schedule(len(rows), batch_size * max_steps, seed)
-    micro = min(batch_size, micro_batch or batch_size)
-    if batch_size % micro:
-        raise ValueError(
-            f"batch_size={batch_size} is no multiple of micro_batch={micro}: change one of the two"
-        )
+    micro = _micro_batch(batch_size, micro_batch)
     data = _dataset(spec, tokenizer, [rows[i] for i in order], micro)
     config = _config(
         spec,
@@ -227,7 +96,6 @@ def train_preference(
         own_options,
         gradient_accumulation_steps=batch_size // micro,
         gradient_checkpointing=gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         output_dir=str(output_dir),
         learning_rate=learning_rate,
         seed=seed,
@@ -241,6 +109,15 @@ def train_preference(
         model.gradient_checkpointing_disable()
     model.eval()
     return model, _log(trainer, probe)
+
+
+def _micro_batch(batch_size: int, micro_batch: int | None) -> int:
+    micro = min(batch_size, micro_batch or batch_size)
+    if batch_size % micro:
+        raise ValueError(
+            f"batch_size={batch_size} is no multiple of micro_batch={micro}: change one of the two"
+        )
+    return micro
 
 
 def _trainer(
@@ -283,6 +160,7 @@ def _config(
         per_device_train_batch_size=batch_size * rows,
         max_steps=max_steps,
         warmup_steps=max(1, math.ceil(WARMUP_SHARE * max_steps)),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=cuda and torch.cuda.is_bf16_supported(),
         use_cpu=not cuda,
         save_strategy="no",
@@ -310,7 +188,8 @@ class _Probe(TrainerCallback):
 
     def __init__(self, tokenizer: Any, rows: Sequence[Mapping[str, str]], max_steps: int):
         self.tokenizer, self.rows = tokenizer, rows
-        self.every, self.last = max(1, max_steps // 8), max_steps
+        self.every = max(1, max_steps // 8)
+        self.last = max_steps
         self.log: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:

@@ -121,7 +121,8 @@ def tokenize_pair(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[
     """
     answers = ["", row["chosen"], row["rejected"]]
     prompt, *both = token_ids(tokenizer, [row["prompt"]] * 3, answers, foreign_forms=True)
-    full, fields = dict(zip(("chosen", "rejected"), both, strict=True)), {}
+    full = dict(zip(("chosen", "rejected"), both, strict=True))
+    fields = {}
     for side, ids in full.items():
         start = _shared_prefix(prompt, ids)
         if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
@@ -219,7 +220,8 @@ def _pack_shared(rows: list[dict]) -> tuple[list[dict], list[tuple[int, list[int
     for r, members in enumerate(_fill_rows([len(pair["input_ids"]) for pair in pairs])):
         packed.append({"input_ids": [], "position_ids": [], "branch": [], "pair": []})
         for i in members:
-            pair, start = pairs[i], len(packed[r]["input_ids"])
+            pair = pairs[i]
+            start = len(packed[r]["input_ids"])
             end, tail = start + len(pair["input_ids"]), start + len(rows[i]["chosen_input_ids"])
             for name in ("input_ids", "position_ids", "branch"):
                 packed[r][name] += pair[name]
@@ -255,7 +257,8 @@ def _pack_varlen(rows: list[dict]) -> tuple[list[dict], list[tuple[int, list[int
     places = []
     for i, pair in enumerate(rows):
         for side in ("chosen", "rejected"):
-            ids, start = pair[f"{side}_input_ids"], len(row["input_ids"])
+            ids = pair[f"{side}_input_ids"]
+            start = len(row["input_ids"])
             row["input_ids"] += ids
             row["position_ids"] += range(len(ids))
             row["branch"] += [_CHOSEN if side == "chosen" else _REJECTED] * len(ids)
@@ -281,12 +284,14 @@ def _attention_mask(
     width = pair.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=pair.device).tril()
     allowed = (same_pair & same_branch & causal)[:, None]  # padding sees padding: no empty rows
-    kinds, masks = layer_kinds(config), {"full_attention": allowed}
+    kinds = layer_kinds(config)
+    masks = {"full_attention": allowed}
     if (window := window_of(config)) is not None:
         position = batch["position_ids"]
         near = (position[:, :, None] - position[:, None, :] < window)[:, None]
         masks["sliding_attention"] = allowed & near
     if implementation == "eager":
-        lowest, zeros = torch.finfo(core.dtype).min, torch.zeros_like(allowed, dtype=core.dtype)
+        lowest = torch.finfo(core.dtype).min
+        zeros = torch.zeros_like(allowed, dtype=core.dtype)
         masks = {kind: zeros.masked_fill(~mask, lowest) for kind, mask in masks.items()}
     return masks if len(kinds) > 1 else masks[kinds.pop()]

@@ -105,5 +105,6 @@ def best_and_worst(scored: list[tuple[float | None, str]]) -> tuple[str, str] | 
     """(best, worst) text, the earlier one where several are equal, or why there is none."""
     if any(value is None for value, _ in scored) or not scored:
         return "unscored"
-    best, worst = max(scored, key=lambda s: s[0]), min(scored, key=lambda s: s[0])
+    best = max(scored, key=lambda s: s[0])
+    worst = min(scored, key=lambda s: s[0])
     return "tied" if best[0] == worst[0] else (best[1], worst[1])

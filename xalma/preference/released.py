@@ -62,7 +62,9 @@ def read_preference(
     watch: what keeps test sentences out; pairs that it leaves out are not among those considered.
     Raises FileNotFoundError where nothing is there, ValueError, naming file and row, for what is not understood.
     """
-    others, reasons, chosen_by = 0, [], set()
+    others = 0
+    reasons = []
+    chosen_by = set()
 
     def wanted() -> Iterator[Texts]:
         nonlocal others
@@ -137,7 +139,8 @@ def _alma_r_pairs(texts: dict[str, Any], prompt_style: str) -> Iterator[Texts | 
 
 def _triple(texts: dict[str, Any], tgt: str) -> tuple[str, str] | str:
     """Chosen and rejected of one ALMA-R record into `tgt`, as in CPO's released loader."""
-    gpt4, alma = _cell(texts, f"gpt4_{tgt}"), _cell(texts, f"alma_{tgt}")
+    gpt4 = _cell(texts, f"gpt4_{tgt}")
+    alma = _cell(texts, f"alma_{tgt}")
     if delta := texts.get("Delta"):
         return (gpt4, alma) if delta > 0 else (alma, gpt4)
     named = {"gpt4": gpt4, "alma": alma, "ref": _cell(texts, tgt)}

@@ -322,7 +322,8 @@ class Profile:
 
         rows = []
         for f in fields(self):
-            value, source = getattr(self, f.name), f.metadata["source"]
+            value = getattr(self, f.name)
+            source = f.metadata["source"]
             if value != f.default:
                 source = f"our choice: profile {self.name} (full: {f.default!r}, {source})"
             rows.append({"name": f.name, "value": value, "source": source})

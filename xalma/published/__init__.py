@@ -82,7 +82,8 @@ def published_table(table: str, rows: str = "system") -> pd.DataFrame:
     if cells.duplicated([rows, *parts]).any():
         raise ValueError(f"table {table!r} is a list, not a grid of {rows}: use published({table!r})")
     cells["column"] = cells[parts].agg(" ".join, axis=1)
-    columns, names = list(dict.fromkeys(cells["column"])), list(dict.fromkeys(cells[rows]))
+    columns = list(dict.fromkeys(cells["column"]))
+    names = list(dict.fromkeys(cells[rows]))
     wide = (
         cells.pivot(index=rows, columns="column", values="shown")
         .reindex(index=names, columns=columns)

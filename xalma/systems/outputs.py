@@ -82,7 +82,8 @@ def write_outputs(
         if _is_done(out, direction, run, texts):
             continue
         system = system or open_it()
-        earlier, begun = run["directions"].get(direction, {}), time.perf_counter()
+        earlier = run["directions"].get(direction, {})
+        begun = time.perf_counter()
         # an endpoint goes on there
         before = earlier.get("seconds", 0.0) if earlier.get("status") == STOPPED else 0.0
         try:
@@ -135,7 +136,8 @@ def _begun(out: Path, row_settings: dict[str, Any]) -> dict[str, Any]:
 
 def _is_done(out: Path, direction: str, run: dict[str, Any], texts: Sequence[str]) -> bool:
     """Whether the direction's file is there as noted, made from these very sources."""
-    record, file = run["directions"].get(direction, {}), out / f"{direction}.txt"
+    record = run["directions"].get(direction, {})
+    file = out / f"{direction}.txt"
     if record.get("status") != "done" or not file.is_file():
         return False
     same_sources = record.get("sources") == fingerprint(list(texts))

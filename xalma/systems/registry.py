@@ -67,7 +67,8 @@ def open_system(
     Raises ValueError for an unknown system or what it lacks, OSError for weights that are not there.
     """
     row = system_row(name)
-    path, adapter = str(path or row.hub), str(adapter or row.adapter) or None
+    path = str(path or row.hub)
+    adapter = str(adapter or row.adapter) or None
     if row.family == "swie":
         raise ValueError(
             f"{name}: its weights were never released, and its layers are not written here: give outputs of yours as "

@@ -69,6 +69,7 @@ class Seq2Seq:
 
 def open_seq2seq(row: System, path: str, device: str | None, dtype: str | None) -> Seq2Seq:
     """The system with its model loaded. Raises OSError for what can't be read."""
-    model, tokenizer = open_model(path, seq2seq=True, device=device, dtype=dtype), open_tokenizer(path)
+    model = open_model(path, seq2seq=True, device=device, dtype=dtype)
+    tokenizer = open_tokenizer(path)
     check_vocabulary(model, tokenizer)
     return Seq2Seq(row, model, tokenizer)

@@ -64,7 +64,8 @@ class Checkpoints:
     """The checkpoints in a folder, saved every `every` steps; 0 saves none, but goes on from what is there."""
 
     def __init__(self, folder: str | Path, every: int) -> None:
-        self.folder, self.every = Path(folder), every
+        self.folder = Path(folder)
+        self.every = every
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved after `step` updates."""

@@ -30,10 +30,9 @@ from xalma.models.losses import answer_nats
 from xalma.profiles import Profile
 from xalma.prompts import extract_translation, first_line
 from xalma.runs import BASE, open_stage, read_run, recipe_hash, results_folder, stage_folder, weights_hash
+from xalma.training.stage_models import open_merged
+from xalma.training.stage_pairs import asked_both_ways, continued
 from xalma.training.stages import (
-    asked_both_ways,
-    continued,
-    open_merged,
     stage2_monolingual_modules,
     stage3_pseudo_monolingual,
     stage4_sft,
@@ -234,9 +233,11 @@ def few_shot_rows(p: Profile, group: int, shots: int = FEW_SHOT_PAIRS) -> list[d
     prompt: `shots` dev pairs of the direction, then the source. other: the same with the source of the next test pair.
     Raises ValueError where the corpus has fewer dev pairs than `shots`.
     """
-    corpus, rows = open_corpus(p), []
+    corpus = open_corpus(p)
+    rows = []
     for code in p.languages_of(group):
-        examples, tests = corpus.dev(code), corpus.test(code)
+        examples = corpus.dev(code)
+        tests = corpus.test(code)
         if len(examples) < shots:
             raise ValueError(f"{shots} example pairs asked for, but {code} has {len(examples)} dev pairs")
         for src, tgt, turn in ((ENGLISH, code, 1), (code, ENGLISH, -1)):

@@ -58,8 +58,11 @@ class Meter:
         self, label: str, steps: int, done: int, p: Profile, flops_per_token: float, folder: Path | None
     ):
         self.label, self.steps, self.done, self.p, self.folder = label, steps, done, p, folder
-        self.flops_per_token, self.peak = flops_per_token, peak_flops()
-        self.tokens, self.begun, self.started = 0, done, time.perf_counter()
+        self.flops_per_token = flops_per_token
+        self.peak = peak_flops()
+        self.tokens = 0
+        self.begun = done
+        self.started = time.perf_counter()
         self.reported, self.note = 0.0, ""
         self.curve = _curve(folder, done)  # goes on after a resume
         self.tracker = _tracker(p, label) if rank() == 0 else None
@@ -229,7 +232,8 @@ def view(p: Profile) -> Iterator[None]:
         return
     from IPython.display import display
 
-    handle, over = display({}, raw=True, display_id=True), threading.Event()
+    handle = display({}, raw=True, display_id=True)
+    over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(p, handle, over), daemon=True)
     watcher.start()
     try:

@@ -125,7 +125,8 @@ def stage_tokens(p: Profile, number: int, group: int) -> int:
 
 def stage_cost(p: Profile, number: int, group: int, gpus: int, gpu: str) -> dict[str, Any]:
     """Tokens, steps, FLOPs, hours and GPU-hours of one stage; of stage 5 without its decoding."""
-    shape, tokens = shape_of(p), stage_tokens(p, number, group)
+    shape = shape_of(p)
+    tokens = stage_tokens(p, number, group)
     module = 0 if number == 1 else shape.module(p.lora_rank)
     frozen, trained = (0, shape.parameters) if number == 1 else (shape.parameters, module)
     length = p.block_tokens if number <= 3 else ASSUMED_ROW_TOKENS
@@ -163,7 +164,8 @@ def memory(p: Profile, number: int, gpus: int) -> dict[str, float]:
 
     Trained weights are float32 with gradient and two moments; the frozen base is in the profile's dtype.
     """
-    shape, full = shape_of(p), number == 1
+    shape = shape_of(p)
+    full = number == 1
     n, wide = shape.parameters, 2 if p.dtype == "bfloat16" else 4
     module = 0 if full else shape.module(p.lora_rank)
     shards = gpus if p.sharding == "full" or (p.sharding == "auto" and full) else 1
@@ -210,7 +212,8 @@ def decoding_memory(p: Profile) -> dict[str, float]:
     All of them at an assumed prompt and the full `max_new_tokens`. Every GPU decodes sentences of its own, with the
     whole base and a float32 module.
     """
-    shape, wide = shape_of(p), 2 if p.dtype == "bfloat16" else 4
+    shape = shape_of(p)
+    wide = 2 if p.dtype == "bfloat16" else 4
     sequences, tokens = p.generation_batch * p.beams, ASSUMED_ROW_TOKENS + p.max_new_tokens
     layer = 2 * wide * (shape.kv or shape.hidden) * sequences * tokens  # keys and values
     parts = {
@@ -225,8 +228,10 @@ def decoding_memory(p: Profile) -> dict[str, float]:
 
 def disk(p: Profile, n_running: int = 1) -> dict[str, float]:
     """GiB on disk by part; checkpoints of `n_running` chains at once, two kept and one being written."""
-    shape, wide = shape_of(p), 2 if p.dtype == "bfloat16" else 4
-    n, module = shape.parameters, shape.module(p.lora_rank)
+    shape = shape_of(p)
+    wide = 2 if p.dtype == "bfloat16" else 4
+    n = shape.parameters
+    module = shape.module(p.lora_rank)
     saved = 3 * 12 if p.checkpoint_steps else 0
     parts = {
         "backbone (stage 0)": wide * n,
@@ -278,7 +283,8 @@ def check_fits(p: Profile, gpus: int, gpu: str) -> None:
 
 
 def _check_decoding(p: Profile, gpu: str) -> None:
-    room, need = GPUS[gpu].memory * USABLE, sum(decoding_memory(p).values())
+    room = GPUS[gpu].memory * USABLE
+    need = sum(decoding_memory(p).values())
     if need > room:
         smaller = (
             2**i for i in range(p.generation_batch.bit_length() - 1, -1, -1) if 2**i < p.generation_batch
@@ -341,8 +347,10 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
     if gpus < 1:
         raise ValueError(f"gpus={gpus}: at least one")
     check_fits(p, gpus, gpu)
-    table, shape = cost_table(p, gpus, gpu), shape_of(p)
-    (full, source), (module, other) = utilisation(gpu, full=True), utilisation(gpu, full=False)
+    table = cost_table(p, gpus, gpu)
+    shape = shape_of(p)
+    full, source = utilisation(gpu, full=True)
+    module, other = utilisation(gpu, full=False)
     shown = table.assign(
         tokens=table.tokens.map("{:,}".format), FLOPs=table.FLOPs.map("{:.2e}".format)
     ).round(2)
@@ -350,7 +358,8 @@ def plan_text(p: Profile, gpus: int, gpu: str) -> str:
     parts.loc["in all"] = parts.sum()
     chain = table[table.group == p.group_numbers[0]].days.sum()
     base = table[table.stage == 1].days.sum()
-    sizes, decoding = disk(p, len(p.group_numbers)), decoding_memory(p)
+    sizes = disk(p, len(p.group_numbers))
+    decoding = decoding_memory(p)
     lines = [
         f"profile {p.name} on {gpus} × {gpu}: base {shape.parameters / 1e9:.3f} B parameters, "
         f"a module {shape.module(p.lora_rank) / 1e9:.3f} B",

@@ -76,7 +76,7 @@ def run_stage(
         launch(p, number, group, previous, branch)  # this same stage, in several processes
         return out
 
-    def facts_of(folder: Path) -> StageRecord | None:
+    def make_in(folder: Path) -> StageRecord | None:
         if number:
             _require_test_sentences(p, inputs["languages"])
         record = make(previous, folder)
@@ -101,9 +101,9 @@ def run_stage(
             return out
         checkpoints = checkpoints_for(out, key)
         if rank():
-            facts_of(out)  # takes part in the training, and writes nothing
+            make_in(out)  # takes part in the training, and writes nothing
         else:
-            finished(out, inputs, facts_of)
+            finished(out, inputs, make_in)
             shutil.rmtree(checkpoints)
         barrier()
     return out

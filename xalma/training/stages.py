@@ -14,47 +14,36 @@ recipe never does: notebook 09 compares it. What all have in common, around the 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from xalma.corpora.base import Corpus, Pair
+from xalma.corpora.base import Corpus
 from xalma.corpora.registry import mixing_sizes, open_corpus, tokenizer_sample
-from xalma.data.blocks import MixedBlocks, PackedBlocks, looked_at, prepared_blocks
+from xalma.data.blocks import MixedBlocks, PackedBlocks, guard_records, prepared_blocks
 from xalma.data.collate import sft_rows, tokenize_rows
-from xalma.data.contamination import guard_report, guarded_corpus
+from xalma.data.contamination import guarded_corpus
 from xalma.data.mixing import mixture, profile_shares, pseudo_monolingual
 from xalma.data.token_files import STAGE_TEXT
-from xalma.files import fingerprint, read_json, write_json
 from xalma.languages import ENGLISH
-from xalma.models.adapters import attach_adapter, load_adapters, merge_adapter, save_adapter
 from xalma.models.backbone import build_llama, load_base, save_base, train_tokenizer
-from xalma.models.generation import generate
 from xalma.models.losses import evaluate_loss
 from xalma.preference.packed_pairs import tokenize_pairs
-from xalma.preference.pairs import build_pairs, require_pairs
-from xalma.preference.released import read_preference
 from xalma.profiles import Profile
-from xalma.prompts import extract_translation, translation_prompt
+from xalma.prompts import translation_prompt
 from xalma.runs import BASE, open_stage
 from xalma.runs import read_log as read_log
 from xalma.runs import read_run as read_run
 from xalma.runs import stage_folder as stage_folder
-from xalma.runtime import device
 from xalma.training.checkpoints import checkpoint_folder
-from xalma.training.distributed import rank, together, world_size
 from xalma.training.objectives import Arpo
+from xalma.training.stage_models import open_for_training, save_trained
+from xalma.training.stage_models import open_merged as open_merged
+from xalma.training.stage_pairs import pairs_made_once
+from xalma.training.stage_pairs import preference_pairs as preference_pairs
 from xalma.training.stage_runner import Folder, StageRecord, run_stage
 from xalma.training.trainer import train
 
-PAIRS_FILE = "pairs.json"  # beside the checkpoints of stage 5
 PROBED = 16  # pairs whose log-probabilities stage 5 follows, as many as notebook 08
 TOKENIZER_DOCUMENTS = 3000  # of each language, for the small backbone's tokenizer; our choice
 
@@ -94,7 +83,8 @@ def stage1_monolingual_base(
         open_stage(previous)
         # full weights are trained in float32, products may be bfloat16
         model, tokenizer = load_base(previous, "float32")
-        corpus, languages = guarded_corpus(p, p.languages), (ENGLISH, *p.languages)
+        corpus = guarded_corpus(p, p.languages)
+        languages = (ENGLISH, *p.languages)
         blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 1)
         record = train_blocks(model, blocks, tokenizer, p, 1, "stage 1, base", out)
         if record is not None:
@@ -111,7 +101,8 @@ def stage2_monolingual_modules(
 
     def make(previous: Path, out: Path) -> StageRecord | None:
         model, tokenizer = open_for_training(p, group, previous)
-        corpus, languages = guarded_corpus(p, p.languages_of(group)), (ENGLISH, *p.languages_of(group))
+        corpus = guarded_corpus(p, p.languages_of(group))
+        languages = (ENGLISH, *p.languages_of(group))
         blocks = packed({code: partial(corpus.monolingual, code) for code in languages}, tokenizer, p, 2)
         record = train_blocks(model, blocks, tokenizer, p, 2, f"stage 2, group {group}", out)
         if record is not None:
@@ -128,7 +119,8 @@ def stage3_pseudo_monolingual(
 
     def make(previous: Path, out: Path) -> StageRecord | None:
         model, tokenizer = open_for_training(p, group, previous)
-        corpus, languages = guarded_corpus(p, p.languages_of(group)), p.languages_of(group)
+        corpus = guarded_corpus(p, p.languages_of(group))
+        languages = p.languages_of(group)
         blocks = packed({code: partial(_pair_texts, corpus, code, p) for code in languages}, tokenizer, p, 3)
         record = train_blocks(model, blocks, tokenizer, p, 3, f"stage 3, group {group}", out)
         if record is not None:
@@ -268,7 +260,7 @@ def train_blocks(
     if log is None:
         return None
     tokens = dict(sorted(blocks.tokens.items()))
-    guard = {"guard": looked_at(blocks.files)} if isinstance(blocks, MixedBlocks) else {}
+    guard = {"guard": guard_records(blocks.files)} if isinstance(blocks, MixedBlocks) else {}
     return guard | {
         "steps": steps,
         "tokens_seen": sum(tokens.values()),
@@ -283,156 +275,6 @@ def sft_dataset(
     """(tokenised SFT rows of the languages, both directions; how many were too long). pairs_of: language -> pairs."""
     rows = [row for code in languages for row in sft_rows(pairs_of(code), code, p.prompt_style)]
     return tokenize_rows(rows, tokenizer, p.max_length)
-
-
-def pairs_made_once(
-    p: Profile, group: int, previous: Path, out: Path
-) -> tuple[list[dict[str, str]], dict, dict]:
-    """(pairs of stage 5, their counts, what the guard saw of them), kept beside the checkpoints of `out`: a killed run
-    does not decode again.
-    """
-    path = checkpoint_folder(out) / PAIRS_FILE
-    # one process reads, so that all do the same
-    kept = together(lambda: rank() == 0 and _read_pairs(path))[0]
-    if not kept:
-        if p.preference_id:
-            rows, report = released_pairs(p, group)
-        else:
-            rows, report = preference_pairs(p, group, previous, p.stage5_pairs)
-        kept = {"rows": rows, "report": report, "guard": guard_report(p, p.languages_of(group))}
-        together(lambda: rank() == 0 and write_json(path, kept | {"fingerprint": fingerprint(kept)}))
-    return kept["rows"], kept["report"], kept.get("guard", {})
-
-
-def _read_pairs(path: Path) -> dict[str, Any] | None:
-    """Rows and report as they were written; None where there are none or, with a warning, where they are damaged."""
-    if not path.exists():
-        return None
-    with suppress(ValueError, KeyError, TypeError):
-        kept = read_json(path, "")
-        if kept.pop("fingerprint") == fingerprint(kept):
-            return kept
-    warnings.warn(f"{path} is damaged: it is not used, the rejected answers are decoded again", stacklevel=2)
-    return None
-
-
-def preference_pairs(
-    p: Profile, group: int, previous: Path, n: int
-) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Rows of prompt, chosen, rejected from the first `n` SFT pairs of each direction, and the counts of dropped ones.
-
-    X-ALMA §4: the reference wins, the output of the module as of `previous` (SFT) loses; identical pairs are dropped.
-    Of several processes each decodes its share of the batches, and all have all rows, those of one process alone.
-    Raises NoPairs, with the counts, where none is left.
-    """
-    corpus = guarded_corpus(p, p.languages_of(group))
-    asked = asked_both_ways(lambda code: corpus.sft(code)[:n], p.languages_of(group), p.prompt_style)
-    model, tokenizer = open_merged(previous, p.dtype)
-    mine = continued(p, model, tokenizer, asked, share=(rank(), world_size()))
-    outputs = ["".join(texts) for texts in zip(*together(lambda: mine), strict=True)]
-    rows, report = build_pairs(
-        row | {"output": extract_translation(text)} for row, text in zip(asked, outputs, strict=True)
-    )
-    require_pairs(
-        rows, report, "train stage 4 longer, or take more sentences (stage5_pairs, comparison_pairs)"
-    )
-    return rows, report
-
-
-def asked_both_ways(
-    pairs_of: Callable[[str], Iterable[Pair]], languages: Iterable[str], style: str
-) -> list[dict[str, str]]:
-    """Pairs asked both ways: {"direction", "prompt", "source", "reference"} rows. pairs_of: language -> pairs."""
-    rows = []
-    for code in languages:
-        for english, other in pairs_of(code):
-            for src, tgt, source, target in (
-                (ENGLISH, code, english, other),
-                (code, ENGLISH, other, english),
-            ):
-                prompt = translation_prompt(source, src, tgt, style)
-                rows.append(
-                    {"direction": f"{src}-{tgt}", "prompt": prompt, "source": source, "reference": target}
-                )
-    return rows
-
-
-def continued(
-    p: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], **more: Any
-) -> list[str]:
-    """What the model writes after each row's "prompt", as the profile decodes; more: of `generate`."""
-    return generate(
-        model,
-        tokenizer,
-        [row["prompt"] for row in rows],
-        beams=p.beams,
-        max_new_tokens=p.max_new_tokens,
-        batch_size=p.generation_batch,
-        **more,
-    )
-
-
-def released_pairs(p: Profile, group: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """All pairs of `preference_id` in the directions of a group's module, test sentences kept out, and their counts.
-
-    Raises NoPairs, with the counts, where there are none.
-    """
-    corpus = guarded_corpus(p, p.languages_of(group))
-    directions = [
-        pair for code in p.languages_of(group) for pair in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")
-    ]
-    rows, report = read_preference(
-        p.preference_id, directions=directions, prompt_style=p.prompt_style, watch=corpus.guard.watch
-    )
-    require_pairs(
-        rows, report, f"{p.preference_id} has none for {', '.join(directions)} that pass the filters"
-    )
-    return rows, report
-
-
-def open_for_training(p: Profile, group: int, previous: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """(frozen base with the group's trainable module, tokenizer): `previous`' module, or a fresh one on a base.
-
-    For group 0 the base itself, all its weights trainable, or all but the embeddings (`p.frozen_embeddings`).
-    """
-    run = open_stage(previous)
-    if group == BASE == run["group"]:
-        model, tokenizer = load_base(run["base"], "float32")
-        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            embeddings.requires_grad_(not p.frozen_embeddings)
-        return model, tokenizer
-    model, tokenizer = load_base(run["base"], p.dtype)
-    if run["group"] == BASE:
-        fresh = attach_adapter(
-            model, group, rank=p.lora_rank, alpha=p.lora_alpha, dropout=p.lora_dropout, seed=p.seed + group
-        )
-        return fresh, tokenizer
-    if run["group"] != group:
-        raise ValueError(
-            f"{previous} holds the module of group {run['group']}, not of group {group}: pass that group's folder"
-        )
-    return load_adapters(model, {group: previous}, trainable=group), tokenizer
-
-
-def save_trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, group: int, out: Path) -> None:
-    """What a stage trained: the group's module, or for group 0 the base and its tokenizer."""
-    if group == BASE:
-        save_base(model, tokenizer, out)
-    else:
-        save_adapter(model, group, out)
-
-
-def open_merged(
-    folder: str | Path, dtype: str = "float32"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(plain model for decoding, tokenizer) of any stage's folder; a module is merged into its base in float32.
-
-    The model is on this process's device, in torch dtype `dtype`.
-    """
-    run = open_stage(folder)
-    model, tokenizer = load_base(run["base"])
-    model = model if run["group"] == BASE else merge_adapter(model, run["group"], folder)
-    return model.to(device(), getattr(torch, dtype)), tokenizer
 
 
 def _pair_texts(corpus: Corpus, code: str, p: Profile) -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,6 @@ def train(
     probe: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]] | None:
     """Train `model`'s trainable parameters in place for `steps` updates; returns the log, one dict per logged step.
-
     Of several processes only the first has the trained weights and the log: the others get None.
 
     stage: `p.stage(number)`; p: how it runs on this machine.
@@ -90,16 +89,11 @@ def train(
         stream = stream_of(rows, micro, seed, collate)
         fixed = [collate(probe[start : start + micro]) for start in range(0, len(probe), micro)]
         kept = Checkpoints(checkpoints, p.checkpoint_steps) if checkpoints else None
-        if kept and (folder := kept.newest()):
-            state = kept.load(folder, run.tensors_state())
-            run.load_state_dict(state)
-            stream.load_state_dict(state["data"])
-        else:
+        if not _went_on(run, stream, kept):
             run.log_probe(fixed)
-        earlier, started = run.seconds, time.perf_counter()
+        started = time.perf_counter() - run.seconds
         taken = iter(stream)
-        watched = nullcontext() if rank() else view(p)  # the first process speaks for all
-        with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter, watched:
+        with Meter(label, steps, run.step, p, run.flops(), checkpoints) as meter, _watched(p):
             while run.step < steps:
                 parts = list(islice(taken, batch_size // micro))
                 row = run.update(parts)
@@ -111,13 +105,28 @@ def train(
                     meter.log(row)
                 if kept and kept.due(run.step) and run.step < steps:
                     _checked({"loss": mean(run.window)[0].item()}, label, stage)
-                    run.seconds = earlier + time.perf_counter() - started
+                    run.seconds = time.perf_counter() - started
                     kept.save(run.step, run.tensors_state(), run.state_dict() | {"data": stream.state_dict()})
     collect(run.trained, model)
     if rank():
         return None
-    run.log[-1]["seconds"] = earlier + time.perf_counter() - started
+    run.log[-1]["seconds"] = time.perf_counter() - started
     return run.log
+
+
+def _watched(p: Profile) -> AbstractContextManager:
+    """The live view; the first process speaks for all."""
+    return nullcontext() if rank() else view(p)
+
+
+def _went_on(run: TrainingRun, stream: Any, kept: Checkpoints | None) -> bool:
+    """Take up the newest state that an earlier run kept; False where there is none."""
+    if not kept or not (folder := kept.newest()):
+        return False
+    state = kept.load(folder, run.tensors_state())
+    run.load_state_dict(state)
+    stream.load_state_dict(state["data"])
+    return True
 
 
 class TrainingRun:
@@ -163,13 +172,16 @@ class TrainingRun:
                 sums = self.worker(to_device(part), counts) * world_size()
                 sums[0].backward()
             self.window = self.window + sums.detach()
-        norm, rate = self.apply(), self.schedule.get_last_lr()[0]
+        norm = self.apply()
+        rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
         self.step, self.n_window = self.step + 1, self.n_window + 1
         if self.step % self.every:
             return {}
-        window, n = mean(self.window).cpu(), self.n_window
-        self.window, self.n_window = torch.zeros_like(self.window), 0
+        window = mean(self.window).cpu()
+        n = self.n_window
+        self.window = torch.zeros_like(self.window)
+        self.n_window = 0
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         loss = round(window[0].item() / n, 4)
         row = {"step": self.step, "loss": loss, "learning_rate": rate, "grad_norm": norm.item()}
@@ -229,7 +241,8 @@ class TrainingRun:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of `state_dict`, with the tensors already filled."""
         self.step, self.n_window, self.log = state["step"], state["n_window"], state["log"]
-        self.seconds, self.window = state["seconds"], torch.tensor(state["window"], device=device())
+        self.seconds = state["seconds"]
+        self.window = torch.tensor(state["window"], device=device())
         self.schedule.load_state_dict(self.schedule.state_dict() | state["schedule"])
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -248,7 +261,8 @@ class TrainingRun:
 def settings(model: torch.nn.Module, p: Profile) -> Iterator[None]:
     """Inside, the profile's choices of speed and memory, none of which changes what is computed but for rounding."""
     plain = plain_model(model)
-    before, precision = plain.config._attn_implementation, torch.get_float32_matmul_precision()
+    before = plain.config._attn_implementation
+    precision = torch.get_float32_matmul_precision()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 for what is not bfloat16
     if p.attention != "auto":

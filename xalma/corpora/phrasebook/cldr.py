@@ -63,7 +63,10 @@ class Speaker:
         """Load the data of the two-letter code `lang`. Raises ValueError for a style that is none of STYLES."""
         if style not in LENGTHS:
             raise ValueError(f"unknown style {style!r}: choose one of {', '.join(LENGTHS)}")
-        self.lang, self.style, self.data, self.root = lang, style, {}, _file("root")
+        self.lang = lang
+        self.style = style
+        self.data = {}
+        self.root = _file("root")
         self.words = style in ("full", "long")
         steps = LOCALES.get(lang, lang).split("_")
         for depth in range(1, len(steps) + 1):
@@ -131,7 +134,8 @@ class Speaker:
         return forms.get(self.plurals[number]) or forms.get("other")
 
     def _date_words(self) -> dict[str, dict[int, str]]:
-        days, months = self._own("days"), self._own("months")
+        days = self._own("days")
+        months = self._own("months")
         words = {"EEEE": days["format"]["wide"], "MMMM": months["format"]["wide"]}
         words["cccc"] = days.get("stand-alone", {}).get("wide") or words["EEEE"]
         words["LLLL"] = months.get("stand-alone", {}).get("wide") or words["MMMM"]
@@ -158,7 +162,8 @@ class Speaker:
         fields["mm"] = f"{minute:02}"
         pattern = self._own("time_formats", "short").format
         if "(a)" in pattern:
-            half, widths = "am" if hour < 12 else "pm", self._own("day_periods", "format")
+            half = "am" if hour < 12 else "pm"
+            widths = self._own("day_periods", "format")
             short = widths.get("abbreviated", {}).get(half)
             fields["a"] = short or self._own("day_periods", "format", "wide", half)
         return pattern % fields

@@ -25,7 +25,8 @@ OTHER_STYLE = "medium"
 def renderings(draw: Draw, lang: str) -> frozenset[str]:
     """All texts that state the facts of `draw` in `lang`: each of its parts in any of the CLDR's styles."""
     shape, parts = draw
-    voice, texts = speaker(lang), _in_any_style(parts[0], lang)
+    voice = speaker(lang)
+    texts = _in_any_style(parts[0], lang)
     for joiner, part in zip(shape.split("+"), parts[1:], strict=False):
         texts = {voice.join(joiner, first, second) for first in texts for second in _in_any_style(part, lang)}
     return frozenset(texts)

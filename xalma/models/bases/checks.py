@@ -46,7 +46,8 @@ def check_base(
     Raises ValueError for a phrase that does not come back, up to Unicode's normal form, or that SentencePiece cuts
     otherwise, and for a bound that is not kept.
     """
-    book, checked = Phrasebook(), 0
+    book = Phrasebook()
+    checked = 0
     second = SentencePieceProcessor(model_proto=sentencepiece) if sentencepiece else None
     for code in known_languages():
         for text in book.sentences(code, "dev", PHRASES):

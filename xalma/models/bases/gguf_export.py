@@ -41,8 +41,10 @@ def write_gguf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
         import gguf
     except ImportError as error:
         raise ImportError("GGUF files are written by the package gguf: pip install 'xalma[gguf]'") from error
-    c, v = model.config, describable(model.config, tokenizer)
-    writer, heads = gguf.GGUFWriter(file, "llama"), {"q": c.num_attention_heads, "k": c.num_key_value_heads}
+    c = model.config
+    v = describable(model.config, tokenizer)
+    writer = gguf.GGUFWriter(file, "llama")
+    heads = {"q": c.num_attention_heads, "k": c.num_key_value_heads}
     for name, value in {
         "context_length": c.max_position_embeddings,
         "embedding_length": c.hidden_size,
@@ -76,7 +78,8 @@ def write_gguf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
     kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     for name, weight in model.named_parameters():  # tied weights once
-        stem, weight = name.removesuffix(".weight"), weight.detach().cpu()
+        stem = name.removesuffix(".weight")
+        weight = weight.detach().cpu()
         if n := heads.get(stem.rsplit(".", 1)[-1].removesuffix("_proj")):
             weight = weight.view(n, 2, -1, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
         weight = weight.float() if weight.dim() == 1 else weight  # llama.cpp takes norms in float32 only
@@ -100,8 +103,10 @@ def describable(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """A tokenizer as a GGUF file describes it: rebuilt, it cuts texts as this one does. Raises ValueError for none."""
-    state, ids = bpe_state(tokenizer)["model"], tokenizer.get_vocab()
-    pieces, added = sorted(ids, key=ids.__getitem__), tokenizer.added_tokens_decoder
+    state = bpe_state(tokenizer)["model"]
+    ids = tokenizer.get_vocab()
+    pieces = sorted(ids, key=ids.__getitem__)
+    added = tokenizer.added_tokens_decoder
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in state.get("merges", ())]
     types = [NORMAL] * len(pieces)
     for i, piece in enumerate(pieces):

@@ -49,7 +49,8 @@ def convert_gguf(
     """
     from xalma.models.backbone import save_base
 
-    file, out = Path(file), check_new(out)
+    file = Path(file)
+    out = check_new(out)
     reader = open_gguf(file)
     vocabulary = read_vocabulary(reader)
     tokenizer = build_tokenizer(vocabulary)
@@ -112,7 +113,8 @@ def field(reader: GGUFReader, name: str) -> Any:
 def read_vocabulary(reader: GGUFReader) -> Vocabulary:
     """What the file says of its tokenizer, with the defaults of llama.cpp."""
     value = lambda name: field(reader, f"tokenizer.ggml.{name}")  # noqa: E731
-    kind, tokens = value("model"), value("tokens")
+    kind = value("model")
+    tokens = value("tokens")
     flag = lambda name, default: default if value(name) is None else value(name)  # noqa: E731
     return Vocabulary(
         kind=kind,

@@ -111,7 +111,8 @@ def kept_tokens(tokenizer: PreTrainedTokenizerBase, counts: np.ndarray, limit: i
     Raises ValueError for a tokenizer that is no BPE, and for a limit that bytes and special tokens alone exceed.
     """
     state = bpe_state(tokenizer)
-    vocab, parts = state["model"]["vocab"], Parts(state)
+    vocab = state["model"]["vocab"]
+    parts = Parts(state)
     kept = {token["id"] for token in state["added_tokens"] if not PLACEHOLDER.fullmatch(token["content"])}
     kept |= {vocab[byte] for byte in (f"<0x{n:02X}>" for n in range(256)) if byte in vocab}
     if '"ByteLevel"' in json.dumps(state["pre_tokenizer"]):
@@ -170,7 +171,8 @@ class Parts:
 
 def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
     """The same tokenizer with the tokens `kept` alone, numbered in that order."""
-    state, new = bpe_state(tokenizer), {old: number for number, old in enumerate(kept)}
+    state = bpe_state(tokenizer)
+    new = {old: number for number, old in enumerate(kept)}
     model = state["model"]
     model["vocab"] = {piece: new[old] for piece, old in model["vocab"].items() if old in new}
     model["merges"] = [
@@ -219,7 +221,9 @@ def compare_cuts(
 
     Raises ValueError for a text that it does not give back as the whole one does.
     """
-    old, n, changed = list(kept), 0, 0
+    old = list(kept)
+    n = 0
+    changed = 0
     for batch in batches_of(texts):
         for text, ids, own in zip(batch, used_ids(tokenizer, batch), used_ids(small, batch), strict=True):
             n += 1
@@ -234,7 +238,8 @@ def compare_cuts(
 def trim_model(model: PreTrainedModel, kept: Sequence[int], small: PreTrainedTokenizerBase) -> None:
     """Leaves the embedding rows `kept` in `model`, in place; small: its tokenizer from now on."""
     rows = torch.tensor(kept)
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    inputs = model.get_input_embeddings()
+    outputs = model.get_output_embeddings()
     tied = outputs.weight is inputs.weight
     set_rows(inputs, inputs.weight[rows])
     set_rows(outputs, inputs.weight if tied else outputs.weight[rows])
@@ -264,10 +269,8 @@ def restore_base(trimmed: str | Path, base: str | Path, out: str | Path) -> Path
     Raises ValueError where `trimmed` has a token that `base` has not, OSError for a folder that is there.
     """
     out = check_new(out)
-    (model, small), (whole, tokenizer) = (
-        load_base(trimmed, own_dtype(trimmed)),
-        load_base(base, own_dtype(trimmed)),
-    )
+    model, small = load_base(trimmed, own_dtype(trimmed))
+    whole, tokenizer = load_base(base, own_dtype(trimmed))
     vocab = tokenizer.get_vocab()
     if missing := [piece for piece in small.get_vocab() if piece not in vocab]:
         raise ValueError(

@@ -79,7 +79,8 @@ def attention_maps(maps: Mapping[str, Attention]) -> Figure:
         1, len(maps), (max(8.0, 0.34 * len(first.source) * len(maps) + 2), height), sharey=True, squeeze=False
     )
     top = max(one.weights.max() for one in maps.values())
-    source, target = drawable(first.source), drawable(first.target)
+    source = drawable(first.source)
+    target = drawable(first.target)
     for ax, (name, one) in zip(axes[0], maps.items(), strict=True):
         image = ax.imshow(one.weights, vmin=0, vmax=top, cmap="Blues", aspect="auto")
         ax.set_xticks(range(len(one.source)), source.texts, rotation=90, fontfamily=source.families)

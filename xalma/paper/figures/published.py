@@ -96,13 +96,15 @@ def xalma_figure() -> Figure:
     """X-ALMA's COMET-22 by group, less that of the best other system, a panel per direction; All filled, High open."""
     fig, axes = subplots(1, 2, (10.5, 4.2), sharey=True, sharex=True)
     for ax, (direction, table) in zip(axes, {"en-xx": "e", "xx-en": "f"}.items(), strict=True):
-        cells, colour = published(table), DIRECTION_COLOURS[direction]
+        cells = published(table)
+        colour = DIRECTION_COLOURS[direction]
         for subset, face, shift in (("All", colour, -0.12), ("High", "white", 0.12)):
             side = cells[cells["subset"] == subset].pivot_table(
                 index="group_or_lang", columns="system", values="value"
             )
             others = side[[name for name in side if not name.startswith("X-ALMA")]]
-            gain, best = side["X-ALMA"] - others.max(axis=1), others.idxmax(axis=1)
+            gain = side["X-ALMA"] - others.max(axis=1)
+            best = others.idxmax(axis=1)
             groups = side.index.str.removeprefix("group").astype(int)
             ax.plot(gain, groups + shift, "o", mec=colour, mfc=face, label=subset)
             for y, value, name in zip(groups + shift, gain, best, strict=True):

@@ -87,7 +87,8 @@ def methods_dots(table: pd.DataFrame) -> Figure | None:
     if not set(columns) <= set(table):
         return None
     table = table[table["rate"].astype(bool)]
-    methods, rates = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["rate"]))
+    methods = list(dict.fromkeys(table["method"]))
+    rates = list(dict.fromkeys(table["rate"]))
     if not methods:
         return None
     fig, axes = subplots(1, 2, (10.0, 1.3 + 0.33 * len(methods)), sharey=True)

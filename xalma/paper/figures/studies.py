@@ -25,7 +25,7 @@ from xalma.paper.studies.over_rejection import N_TOKENS, above_baseline, tau_cur
 from xalma.paper.studies.seeds import LEAST_BLEU, SFT, summary
 from xalma.paper.studies.study import Study
 from xalma.paper.studies.style import label_of, last_logps, split_name
-from xalma.preference.methods import METHODS
+from xalma.preference.method_specs import METHODS
 
 _STYLES = {"ARPO detached": "--", "ARPO released code": ":"}
 PRESET_LABELS = {"paper": "paper: exp(1.5 z) − 1", "released-code": "released code: 0.9 exp(0.4 z) − 1"}
@@ -182,7 +182,8 @@ def rate_curves(records: Iterable[Record], probes: pd.DataFrame, title: str) -> 
 
     records: of `style_study`; probes: `style_probes`. Points are means over the seeds there are.
     """
-    frame, logps = summary(records), last_logps(probes)
+    frame = summary(records)
+    logps = last_logps(probes)
     frame = frame.join(frame["system"].map(split_name).apply(pd.Series).set_axis(["method", "rate"], axis=1))
     ends = logps.drop(SFT).join(
         logps.drop(SFT)
@@ -218,9 +219,11 @@ RATE_PANELS = [
 
 def _over_rates(ax: Axes, rows: pd.DataFrame, column: str, start: float) -> None:
     """One line per method over the learning rate, one point per method for a single rate; the start is dotted."""
-    methods, rates = [name for name in METHODS if name in set(rows["method"])], sorted(set(rows["rate"]))
+    methods = [name for name in METHODS if name in set(rows["method"])]
+    rates = sorted(set(rows["rate"]))
     for i, method in enumerate(methods):
-        line, label = rows[rows["method"] == method].sort_values("rate"), label_of(method)
+        line = rows[rows["method"] == method].sort_values("rate")
+        label = label_of(method)
         across = line["rate"] if len(rates) > 1 else [i] * len(line)
         ax.plot(across, line[column], "o-", color=colour_of_method(label), markersize=5, label=label)
     ax.axhline(start, color=INK, linestyle=":", linewidth=1.2)

@@ -64,9 +64,11 @@ def small_png(fig: Figure) -> tuple[str, dict[str, int]]:
     A palette of 256 colours holds a figure; in full colours a notebook of ten figures takes two megabytes. The palette
     covers all colours (maximum coverage): one by their frequency would lose those of a legend beside a heat map.
     """
-    drawn, packed = BytesIO(), BytesIO()
+    drawn = BytesIO()
+    packed = BytesIO()
     fig.savefig(drawn, format="png", dpi=2 * STYLE["figure.dpi"], bbox_inches="tight")
-    full, palette = Image.open(drawn).convert("RGB"), Image.Quantize.MAXCOVERAGE
+    full = Image.open(drawn).convert("RGB")
+    palette = Image.Quantize.MAXCOVERAGE
     image = full.quantize(256, palette, dither=Image.Dither.NONE)
     image.save(packed, "png", optimize=True)
     shown = {"width": image.width // 2, "height": image.height // 2}

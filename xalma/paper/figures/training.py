@@ -202,7 +202,8 @@ def language_dots(table: pd.DataFrame, before: str, after: str, titles: tuple[st
     places = 2 if (table[after] - table[before]).abs().max() >= 0.05 else 3
     for y, row in enumerate(table.itertuples(index=False)):
         colour = _colour(LANGUAGES[codes[row.language]].group)
-        old, new = getattr(row, before), getattr(row, after)
+        old = getattr(row, before)
+        new = getattr(row, after)
         ax.annotate("", (new, y), (old, y), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.5})
         ax.plot(old, y, "o", mfc="white", mec=colour)
         ax.plot(new, y, "o", color=colour)

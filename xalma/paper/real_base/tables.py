@@ -40,10 +40,8 @@ READABLE = {
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `read_table` as a page shows it: without rows and columns in which nothing was measured."""
-    missing, measured = (
-        table.eq("not measured"),
-        table.apply(lambda column: column.str.contains("[", regex=False)),
-    )
+    missing = table.eq("not measured")
+    measured = table.apply(lambda column: column.str.contains("[", regex=False))
     scores = [name for name in table if (missing[name] | measured[name]).all() and len(table)]
     table = table.loc[~missing[scores].all(axis=1) if scores else table.index, ~missing.all()]
     if "metric" in table:

@@ -88,7 +88,8 @@ def bitext_kinds(p: Profile, lang: str) -> dict[str, list[tuple[str, str]]]:
 
     Kinds must differ in quality, not in number. Raises ValueError where the corpus has no pair of one.
     """
-    corpus, most = guarded_corpus(p, p.languages), p.sft_pairs
+    corpus = guarded_corpus(p, p.languages)
+    most = p.sft_pairs
     rows = islice(((f"{lang}:{i}", pair) for i, pair in enumerate(corpus.bitext(lang))), READ_MOST * most)
     clean = (pair for _, pair in cleaning.clean(rows, lang, cleaning.Rules(near=False)))
     found = {
@@ -239,7 +240,8 @@ _WORDS = {"BLEU": "BLEU", _BITS_COLUMN: "bits per byte (less is better)"}
 
 def quality_table(records: Iterable[Record]) -> pd.DataFrame:
     """Monolingual text or not × kind of bitext (ALMA, table c): the paper's BLEU, our scores in other columns."""
-    found, rows = cells_of(records), []
+    found = cells_of(records)
+    rows = []
     systems = [(mono, share, kind) for mono, share in (("no", 0.0), ("yes", 1.0)) for kind in PARALLEL]
     for mono, share, kind in [*systems, ("no, random weights", None, HUMAN)]:
         row: dict[str, Any] = {"monolingual": mono, "bitext": kind}
@@ -253,7 +255,8 @@ def quality_table(records: Iterable[Record]) -> pd.DataFrame:
 
 def gains_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per direction class and question: the paper's difference in BLEU, and ours with ±, seed by seed."""
-    values, rows = by_seed(records).sort_index(), []
+    values = by_seed(records).sort_index()
+    rows = []
     for direction, arrow in ARROWS.items():
         for question, (one, other) in GAINS.items():
             printed = [
@@ -269,7 +272,8 @@ def gains_table(records: Sequence[Record]) -> pd.DataFrame:
 
 def amount_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
     """Our scores after stage 2 by tokens of monolingual text read in stage 1; the paper's curve could not be read."""
-    found, rows = cells_of(records), []
+    found = cells_of(records)
+    rows = []
     for share in MONO_SHARES:
         name = system_name(share, HUMAN)
         row = {"monolingual tokens": read_run(read_run(folders[name][0])["previous"]).get("tokens_seen", 0)}
@@ -281,7 +285,8 @@ def amount_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path]
 
 def weights_table(records: Iterable[Record], folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
     """Stage 2 with full weights and with LoRA: parameters trained, the paper's 7B averages, and ours."""
-    found, rows = cells_of(records), []
+    found = cells_of(records)
+    rows = []
     for label, system, lora in (
         ("full weights", "ALMA-7B", False),
         ("LoRA on down_proj", "ALMA-7B-LoRA", True),
@@ -308,7 +313,8 @@ def quality_sentences(table: pd.DataFrame) -> list[str]:
 
     BLEU is read where a cell of the direction reaches LEAST_BLEU, bits per byte everywhere.
     """
-    sentences, cells = [], table.set_index(["monolingual", "bitext"])
+    sentences = []
+    cells = table.set_index(["monolingual", "bitext"])
     for arrow in ARROWS.values():
         for label in _METRICS.values():
             ours, places = cells[f"our {label} {arrow}"], 1 if label == "BLEU" else 3

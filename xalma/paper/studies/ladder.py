@@ -64,7 +64,8 @@ def ladder_study(p: Profile, group: int) -> tuple[Study, list[Record]]:
 
     Finished stages are not run again. Raises FileNotFoundError where stage 0 of the main ladder is missing.
     """
-    mine, seeds = one_share(p.but(ablation_share=1.0)), seeds_of(p)
+    mine = one_share(p.but(ablation_share=1.0))
+    seeds = seeds_of(p)
     read_run(stage_folder(p, 0))
     found: list[Record] = []
     for systems in (
@@ -93,7 +94,8 @@ def _folder(p: Profile, group: int, seed: int, system: str) -> Path:
         return [MODULE_STAGES[number](p, group) for number in (2, 3, 4)][-1]
     if system == FULL_CHAIN:
         return full_stage(p, group, seed, 4)
-    q, branch = p.but(seed=seed), branch_of(seed, f"sft-{system}")
+    q = p.but(seed=seed)
+    branch = branch_of(seed, f"sft-{system}")
     if system == RANDOM:
         blank = q.but(base="")
         return run_chain(blank, group, stage0_backbone(blank, branch=branch), [4], branch)
@@ -107,13 +109,15 @@ def _score(p: Profile, group: int, seed: int, system: str) -> list[Record]:
 
 
 def _continue(p: Profile, group: int, seed: int, number: int) -> list[Record]:
-    rows, name = continue_test(p, full_folder(p, group, seed, number), group), BEFORE_SFT[number]
+    rows = continue_test(p, full_folder(p, group, seed, number), group)
+    name = BEFORE_SFT[number]
     return score_continuations(rows, p, name, seed) + content_records(with_renderings(p, rows), p, name, seed)
 
 
 def sft_table(study: Study) -> pd.DataFrame:
     """One row per direction class and system: BLEU with ±, its range over seeds, and the difference to all stages."""
-    found, values = cells_of(study.records), by_seed(study.records).sort_index()
+    found = cells_of(study.records)
+    values = by_seed(study.records).sort_index()
     rows, cells = [], {}
     for direction, arrow in ARROWS.items():
         for name, facts in study.systems.items():
@@ -134,7 +138,8 @@ def sft_table(study: Study) -> pd.DataFrame:
 
 def sft_findings(study: Study) -> list[str]:
     """Sentences made from the records: each system's BLEU against all stages, per direction class."""
-    values, sentences = by_seed(study.records).sort_index(), []
+    values = by_seed(study.records).sort_index()
+    sentences = []
     for direction, arrow in ARROWS.items():
         for name, label in study.labels.items():
             if name != study.baseline:
@@ -157,7 +162,8 @@ def ladder_folder(p: Profile, large: bool = False) -> Path:
 
 def file_ladder(p: Profile, study: Study, few_shot: Sequence[Record], large: bool = False) -> None:
     """Write a group's records and tables, under the study's name."""
-    folder, made = ladder_folder(p, large), "make ladder-large" if large else "make ladder"
+    folder = ladder_folder(p, large)
+    made = "make ladder-large" if large else "make ladder"
     study = file_study(folder, study)
     few_shot = read_records(write_records(folder / f"{study.name}_few_shot.jsonl", few_shot))
     write_table(sft_table(study), folder / "tables" / study.name, study.title, study_note(study, made))

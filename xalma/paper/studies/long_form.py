@@ -109,8 +109,10 @@ def run_long_form(p: Profile, records: Iterable[Record]) -> LongForm:
 
     Finished systems are not trained again.
     """
-    variants, groups = arpo_variants(p), p.comparison_group_numbers
-    chosen, folder = [*systems(p), *variants], long_folder(p)
+    variants = arpo_variants(p)
+    groups = p.comparison_group_numbers
+    chosen = [*systems(p), *variants]
+    folder = long_folder(p)
     found = [*records, *(record for group in groups for record in compare_methods(p, group, variants))]
     # the start comes twice
     file_records(folder / "scores.jsonl", {record.key: record for record in found}.values())
@@ -210,7 +212,9 @@ def run_grpo_study(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     p = load_profile(asked.profile, seeds=3, methods=GRPO_STUDY)
     p = p.but(**dict(value.split("=", 1) for value in asked.values))
-    group, chosen, folder = p.comparison_group_numbers[0], systems(p), grpo_folder(p)
+    group = p.comparison_group_numbers[0]
+    chosen = systems(p)
+    folder = grpo_folder(p)
     records = [*compare_methods(p, group), *_content(p, group, chosen)]
     records = file_records(folder / "scores.jsonl", records)
     rewards = reward_frame(p, group)

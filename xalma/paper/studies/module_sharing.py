@@ -54,7 +54,8 @@ def compare_sharing(p: Profile) -> Study:
     With one group nothing is shared by groups: no module for all. Finished stages are not run again. Raises
     FileNotFoundError where stage 0 of the ladder is missing.
     """
-    mine, labels = one_share(p), sharing_labels(p)
+    mine = one_share(p)
+    labels = sharing_labels(p)
     run_full_chains(p, p.group_numbers)
     joint = [name for name in labels if name in (SHARED, WIDE, DENSE)]
     jobs = [(_score_joint, (mine, name, seed)) for name in joint for seed in seeds_of(p)]
@@ -139,7 +140,8 @@ def combined_module(p: Profile, group: int, seed: int, name: str) -> Path:
 
 
 def _score_languages(p: Profile, group: int, seed: int) -> list[Record]:
-    q, records = p.but(seed=seed), []
+    q = p.but(seed=seed)
+    records = []
     for code in p.languages_of(group):
         alone = q.but(module_languages=f"{group}:{code}")
         records += evaluate_folder(alone, language_module(p, group, code, seed), group, LANGUAGE)
@@ -153,7 +155,9 @@ def _score_own(p: Profile, group: int, seed: int) -> list[Record]:
 
 
 def _score_joint(p: Profile, name: str, seed: int) -> list[Record]:
-    q, group, folder = joint_profile(p, name, seed), _group(p, name), full_folder(p, BASE, seed, 1)
+    q = joint_profile(p, name, seed)
+    group = _group(p, name)
+    folder = full_folder(p, BASE, seed, 1)
     for number in SHARING_STAGES:
         mixed = drawn_as_in_groups(q, number) if number in STAGE_TEXT else q  # SFT mixes nothing
         folder = run_chain(mixed, group, folder, [number], branch_of(seed, name))
@@ -171,7 +175,8 @@ def joint_profile(p: Profile, name: str, seed: int) -> Profile:
     Full weights are trained at the module's learning rates, but at none above stage 1's, and without the embeddings,
     which no module trains either.
     """
-    q, n = shortened(p, seed), len(p.group_numbers)
+    q = shortened(p, seed)
+    n = len(p.group_numbers)
     changes: dict[str, Any] = {
         "stage4_updates": sum(sft_updates(p, group, seed) for group in p.group_numbers)
     }
@@ -239,7 +244,8 @@ def compare_sizes(p: Profile, group: int) -> Study:
 
     Finished stages are not run again. Raises FileNotFoundError where stage 0 of the ladder is missing.
     """
-    mine, sets = one_share(p), size_sets(p, group, p.seed)
+    mine = one_share(p)
+    sets = size_sets(p, group, p.seed)
     run_full_chains(p, (group,))
     jobs = [(_score, (mine, group, seed, name)) for name in sets for seed in seeds_of(p)]
     records = [record for found in run_jobs(p, jobs) for record in found]
@@ -280,7 +286,8 @@ def size_profile(p: Profile, group: int, seed: int, codes: tuple[str, ...]) -> P
 
 
 def _score(p: Profile, group: int, seed: int, name: str) -> list[Record]:
-    codes, folder = size_sets(p, group, seed)[name], _folder(p, group, seed, name)
+    codes = size_sets(p, group, seed)[name]
+    folder = _folder(p, group, seed, name)
     if name != GROUP:
         start = full_folder(p, BASE, seed, 1)
         run_chain(size_profile(p, group, seed, codes), group, start, SHARING_STAGES, _branch(seed, name))
@@ -304,7 +311,8 @@ def _size_columns(p: Profile, group: int, name: str, codes: tuple[str, ...]) -> 
         RANDOM: f"{codes[0]} and {len(codes) - 1} drawn at random",
         ALL: f"all {len(codes)}",
     }
-    folder, base = _folder(p, group, p.seed, name), full_folder(p, BASE, p.seed, 1)
+    folder = _folder(p, group, p.seed, name)
+    base = full_folder(p, BASE, p.seed, 1)
     return {
         "system": labels.get(name, ", ".join(codes)),
         "languages": len(codes),

@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from xalma.paper.studies.preference_methods import MethodSetup, system_folder
 from xalma.paper.studies.seeds import half_width, seeds_of
 from xalma.preference.arpo import PRESETS, TAU_EDGES, arpo_loss
-from xalma.preference.methods import METHODS
+from xalma.preference.method_specs import METHODS
 from xalma.profiles import Profile
 from xalma.runs import read_log
 
@@ -142,7 +142,8 @@ def tau_table(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
     z above: mean z of the second half of training less that of `baseline` on the same pairs, nats per token.
     """
-    above, rows = above_baseline(frame, baseline), []
+    above = above_baseline(frame, baseline)
+    rows = []
     below_0 = sum(edge <= 0 for edge in TAU_EDGES[1:])  # bins that end at 0 or before
     for label, part in frame.groupby("label", sort=False):
         counts = np.sum(part["tau_counts"].tolist(), axis=0)
@@ -166,7 +167,8 @@ def push_table(frame: pd.DataFrame) -> pd.DataFrame:
     ±: half the 95 % interval of the mean change over seeds, NaN below three seeds.
     """
     ends = frame.groupby(["label", "seed"], sort=False)
-    first, last = ends.first(), ends.last()
+    first = ends.first()
+    last = ends.last()
     table = pd.DataFrame(index=pd.Index(list(dict.fromkeys(frame["label"])), name="method"))
     for side in ("chosen", "rejected"):
         before, after = first[f"{side}_avg_logp"], last[f"{side}_avg_logp"]

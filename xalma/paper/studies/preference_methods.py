@@ -29,12 +29,14 @@ from xalma.paper.studies.seeds import SFT, seeds_of
 from xalma.paper.studies.study import one_share
 from xalma.preference.arpo import PRESETS
 from xalma.preference.grpo import reward_metric
-from xalma.preference.methods import METHODS, OF_PAIRS, train_preference
+from xalma.preference.method_specs import METHODS, OF_PAIRS
+from xalma.preference.methods import train_preference
 from xalma.profiles import Profile
 from xalma.runs import finished, open_stage, read_run, recipe_hash, results_folder, stage_folder
 from xalma.runtime import home
 from xalma.training.ladder import score_rows, signed, translate_test
-from xalma.training.stages import open_for_training, preference_pairs
+from xalma.training.stage_models import open_for_training
+from xalma.training.stage_pairs import preference_pairs
 from xalma.training.workers import run_jobs
 
 # pairs whose log-probabilities are followed; a dozen probes of 32 would cost as much as the training
@@ -102,7 +104,8 @@ def compare_methods(p: Profile, group: int, chosen: Sequence[MethodSetup] | None
     again. Raises FileNotFoundError where stage 4 of the group is missing.
     """
     chosen = systems(p) if chosen is None else list(chosen)
-    start, mine = stage_folder(p, 4, group), one_share(p)
+    start = stage_folder(p, 4, group)
+    mine = one_share(p)
     read_run(start)
     run_jobs(p, [(_pairs_folder, (mine, group)), (translate_test, (mine, start, group))])
     jobs = [(_compare, (mine, group, None, p.seed))]
@@ -145,7 +148,8 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 def _train_system(p: Profile, group: int, system: MethodSetup, seed: int) -> Path:
     """The folder of `system` trained from the group's SFT module, made if it is not there: module, log, run.json."""
-    start, pairs = stage_folder(p, 4, group), _pairs_folder(p, group)
+    start = stage_folder(p, 4, group)
+    pairs = _pairs_folder(p, group)
     rows = _rows(pairs)
     steps = p.comparison_steps or max(1, round(len(rows) * p.stage5_epochs / p.stage5_batch_size))
     settings = dict(
@@ -199,7 +203,8 @@ def _compare(p: Profile, group: int, system: MethodSetup | None, seed: int) -> l
     """Train a system (None: the SFT module as it is), translate the test sentences, score."""
     start = stage_folder(p, 4, group)
     name, folder = (SFT, start) if system is None else (system.name, _train_system(p, group, system, seed))
-    rows, before = translate_test(p, folder, group), translate_test(p, start, group)
+    rows = translate_test(p, folder, group)
+    before = translate_test(p, start, group)
     records = signed(score_rows(rows, p, name, seed), chosen_by_of(folder))
     for direction in dict.fromkeys(row["direction"] for row in rows):
         own = [i for i, row in enumerate(rows) if row["direction"] == direction]

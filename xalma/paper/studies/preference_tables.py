@@ -66,7 +66,8 @@ def drift_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd.Data
 
 def preference_findings(records: Iterable[Record], labels: Mapping[str, str]) -> list[str]:
     """Sentences on what the records say: ARPO against its start, methods without BC, order against the paper's."""
-    found, sentences = cells_of(records), []
+    found = cells_of(records)
+    sentences = []
     n_seeds = int(found["n_seeds", "max"])
     for direction, arrow in ARROWS.items():
         start = found[SFT, direction][0]["bleu"]
@@ -164,7 +165,9 @@ def difference_table(records: Iterable[Record], labels: Mapping[str, str]) -> pd
 
     shown: "as in the paper" or "the other way" where ours is larger than its interval, else "within the interval".
     """
-    values, rows, names = by_seed(records).sort_index(), [], {**labels, SFT: "SFT"}
+    values = by_seed(records).sort_index()
+    rows = []
+    names = {**labels, SFT: "SFT"}
     for direction, arrow in ARROWS.items():
         for one, other in DIFFERENCES:
             if one in labels and other in labels:
@@ -188,7 +191,9 @@ def switch_table(records: Iterable[Record], pushes: pd.DataFrame, labels: Mappin
 
     pushes: `over_rejection.push_table` of the same systems; log-probabilities are averages, nats per token.
     """
-    values, moved, rows = by_seed(records).sort_index(), pushes.set_index("method"), []
+    values = by_seed(records).sort_index()
+    moved = pushes.set_index("method")
+    rows = []
     for what, one, other in SWITCHES:
         if one not in labels or other not in labels:
             continue

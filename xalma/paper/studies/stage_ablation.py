@@ -52,7 +52,8 @@ def ablate_stages(p: Profile, group: int) -> Study:
     ladder's. Raises FileNotFoundError where stage 0 of the ladder (or, then, its other stages) is missing.
     """
     read_run(stage_folder(p, 0))
-    mine, found = one_share(p), []
+    mine = one_share(p)
+    found = []
     for chains in ((FULL_CHAIN, "no-stage1"), ("no-stage2", "no-stage3", "no-stage4", "no-stage5", "base")):
         jobs = [(_ablate, (mine, group, seed, chain)) for chain in chains for seed in seeds_of(p)]
         found += [record for records in run_jobs(p, jobs) for record in records]
@@ -76,12 +77,14 @@ def _chain_folder(p: Profile, group: int, seed: int, chain: str) -> Path:
     """The last folder of a chain, its stages run where they are not finished."""
     if chain == "base":
         return stage_folder(p, 0)
-    short, branch = shortened(p, seed), branch_of(seed, chain)
+    short = shortened(p, seed)
+    branch = branch_of(seed, chain)
     if chain == FULL_CHAIN:
         folder = full_stage(p, group, seed, 4)
         return full_folder(p, group, seed, 5) if _is_ladder(p, seed) else _arpo(short, group, folder, branch)
     left_out = int(chain[-1])
-    start, stages = full_folder(p, group, seed, left_out - 1), range(left_out + 1, 6)
+    start = full_folder(p, group, seed, left_out - 1)
+    stages = range(left_out + 1, 6)
     folder = run_chain(short, group, start, [number for number in stages if number < 5], branch)
     return _arpo(short, group, folder, branch) if 5 in stages else folder
 
@@ -92,7 +95,8 @@ def full_stage(p: Profile, group: int, seed: int, number: int) -> Path:
     Stage 1 is one for all groups of a seed: run it before several of them side by side.
     """
     if not _is_ladder(p, seed):
-        short, branch = shortened(p, seed), branch_of(seed, FULL_CHAIN)
+        short = shortened(p, seed)
+        branch = branch_of(seed, FULL_CHAIN)
         base = stage1_monolingual_base(short, BASE, stage_folder(p, 0), branch=branch)
         run_chain(short, group, base, range(2, number + 1), branch)
     return full_folder(p, group, seed, number)
@@ -139,7 +143,8 @@ def run_full_chains(p: Profile, groups: Sequence[int]) -> None:
     Raises FileNotFoundError where stage 0 of the ladder is missing.
     """
     read_run(stage_folder(p, 0))
-    mine, seeds = one_share(p), seeds_of(p)
+    mine = one_share(p)
+    seeds = seeds_of(p)
     run_jobs(p, [(full_stage, (mine, BASE, seed, 1)) for seed in seeds])
     run_jobs(p, [(full_stage, (mine, group, seed, 4)) for seed in seeds for group in groups])
 
@@ -215,7 +220,9 @@ def ablation_findings(study: Study) -> list[str]:
 
     Worst and best are named where their interval keeps them apart from the next, and so never from one seed.
     """
-    found, values, sentences = cells_of(study.records), by_seed(study.records).sort_index(), []
+    found = cells_of(study.records)
+    values = by_seed(study.records).sort_index()
+    sentences = []
     for direction, arrow in ARROWS.items():
         bits = {name: found[name, direction][0][BITS] for name in CHAINS if name != "base"}
         best, second, *_, last_but_one, worst = sorted(bits, key=bits.__getitem__)

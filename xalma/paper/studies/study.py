@@ -92,7 +92,8 @@ def rows_of(
     Both are asked with the system and the direction class, `after` with its means by metric too. ‡ stands at scores
     that are no independent ones.
     """
-    records, names = list(records), list(names)
+    records = list(records)
+    names = list(names)
     found = cells_of(records)
     rows: list[dict[str, Any]] = []
     cells: dict[tuple[Any, str], tuple[str, str]] = {}
@@ -117,12 +118,10 @@ def study_note(study: Study, made: str) -> str:
 
 def study_findings(study: Study) -> list[str]:
     """Sentences for each direction class: bits per byte against the baseline's, and BLEU where there is any."""
-    found, values, labels, sentences = (
-        cells_of(study.records),
-        by_seed(study.records).sort_index(),
-        study.labels,
-        [],
-    )
+    found = cells_of(study.records)
+    values = by_seed(study.records).sort_index()
+    labels = study.labels
+    sentences = []
     for direction, arrow in ARROWS.items():
         means = {name: found[name, direction][0] for name in labels}
         gaps = [

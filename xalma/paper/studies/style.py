@@ -33,13 +33,15 @@ from xalma.paper.studies.preference_tables import PAPER_METHODS, printed_scores
 from xalma.paper.studies.seeds import SFT, by_seed, cells_of, judged, paired, seeds_of, summary
 from xalma.paper.studies.study import one_share
 from xalma.paper.tables import mark_doubtful, mark_unnoticed, write_csv, write_table
-from xalma.preference.methods import METHODS, train_preference
+from xalma.preference.method_specs import METHODS
+from xalma.preference.methods import train_preference
 from xalma.preference.pairs import build_pairs
 from xalma.profiles import Profile, load_profile
 from xalma.prompts import extract_translation
 from xalma.runs import finished, read_log, read_run, recipe_hash, results_folder, stage_folder
 from xalma.training.ladder import score_rows
-from xalma.training.stages import continued, open_for_training, open_merged
+from xalma.training.stage_models import open_for_training, open_merged
+from xalma.training.stage_pairs import continued
 from xalma.training.workers import run_jobs
 
 CONTINUED = "sft"
@@ -130,7 +132,8 @@ def _pairs(p: Profile, group: int) -> Path:
 
 
 def _train(p: Profile, group: int, method: str, rate: float, seed: int) -> Path:
-    start, pairs = stage_folder(p, 4, group), _pairs(p, group)
+    start = stage_folder(p, 4, group)
+    pairs = _pairs(p, group)
     settings = {
         "learning_rate": rate,
         "batch_size": p.stage5_batch_size,
@@ -238,7 +241,10 @@ def style_table(records: Sequence[Record], probes: pd.DataFrame | None = None) -
     seeds: how many the row has. probes: `style_probes`; log-probabilities then stand in two columns more, means of both
     directions.
     """
-    found, values, rows, cells = cells_of(records), by_seed(records).sort_index(), [], {}
+    found = cells_of(records)
+    values = by_seed(records).sort_index()
+    rows = []
+    cells = {}
     names = list(dict.fromkeys(record.stage for record in records))
     logps = pd.DataFrame() if probes is None or probes.empty else last_logps(probes)
     for direction, arrow in ARROWS.items():
@@ -284,7 +290,9 @@ def table5() -> pd.DataFrame:
 
 def style_findings(records: Sequence[Record]) -> list[str]:
     """Sentences made from the records: which methods fall below half of SFT's BLEU, at which rate; ARPO's gains."""
-    found, values, sentences = cells_of(records), by_seed(records).sort_index(), []
+    found = cells_of(records)
+    values = by_seed(records).sort_index()
+    sentences = []
     names = sorted({record.stage for record in records} - {SFT}, key=_order)
     for direction, arrow in ARROWS.items():
         start = found[SFT, direction][0]["bleu"]
@@ -339,7 +347,8 @@ def file_styles(p: Profile, records: Sequence[Record], probes: pd.DataFrame, **f
 
     facts: more for run.json.
     """
-    folder, made = styles_folder(p), "make styles"
+    folder = styles_folder(p)
+    made = "make styles"
     records = read_records(write_records(folder / "scores.jsonl", records))
     write_csv(folder / "probes.csv", probes)
     table = style_table(records, probes)

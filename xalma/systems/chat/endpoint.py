@@ -88,7 +88,9 @@ class Endpoint:
             check_amounts(name, value)
         for name, value in {"timeout_s": timeout_s, "deadline_s": deadline_s, "workers": workers}.items():
             check_amounts(name, value, above_zero=True)
-        self.row, self.model, self.address = row, model, parse_address(base_url)
+        self.row = row
+        self.model = model
+        self.address = parse_address(base_url)
         self.template, self.prices, self.max_cost = TEMPLATES[row.template], prices, max_cost
         self.workers, self.attempts, self.first_wait_s = workers, attempts, first_wait_s
         self.body = dict(body or {})
@@ -130,7 +132,8 @@ class Endpoint:
     def _estimate(self, bodies: Sequence[dict[str, Any]], frame: int) -> Estimate:
         asked = {self.key(body): body for body in bodies}
         todo = {key: body for key, body in asked.items() if key not in self.journal}
-        given, self._frame = sum(map(_prompt_tokens, todo.values())), frame
+        given = sum(map(_prompt_tokens, todo.values()))
+        self._frame = frame
         written = max(0, given - self._frame * len(todo))
         return Estimate(len(todo), len(asked) - len(todo), given, written, self.price(given, written))
 
@@ -223,8 +226,11 @@ class Endpoint:
 
     async def _ask_all(self, todo: Mapping[str, dict[str, Any]], refused: list[str], shown: Any) -> None:
         """All requests, `workers` at a time. What is under way when one fails for good may still be answered."""
-        self._stop, self._not_before, self._lost_in_a_row = asyncio.Event(), 0.0, 0
-        self._n_workers, waiting = min(self.workers, len(todo)), iter(todo.items())
+        self._stop = asyncio.Event()
+        self._not_before = 0.0
+        self._lost_in_a_row = 0
+        self._n_workers = min(self.workers, len(todo))
+        waiting = iter(todo.items())
         async with self._open_client() as self._client:
             tasks = [asyncio.create_task(self._work(waiting, refused, shown)) for _ in range(self._n_workers)]
             try:
@@ -264,7 +270,8 @@ class Endpoint:
             try:
                 fault = await self._try(key, body, f"{key}-{errors}")
             except Lost as error:
-                fault, lost = Fault(str(error)), lost + 1
+                fault = Fault(str(error))
+                lost = lost + 1
                 self._at_risk += self._under_way[key]
                 self._count_lost(fault, lost)
             finally:
@@ -307,7 +314,8 @@ class Endpoint:
     async def _send(self, body: Mapping[str, Any], idempotency_key: str) -> tuple[httpx.Response, bytes]:
         """The response and what came of its body, within `timeout_s` from the first byte to the last."""
         url, headers = f"{self.address.url}/chat/completions", {"Idempotency-Key": idempotency_key}
-        data, seconds = bytearray(), min(self.timeout_s, max(0.0, self._end - self._clock.monotonic()))
+        data = bytearray()
+        seconds = min(self.timeout_s, max(0.0, self._end - self._clock.monotonic()))
         response: httpx.Response | None = None
         try:
             async with (

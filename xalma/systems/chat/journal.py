@@ -24,7 +24,9 @@ class Journal:
 
     def __init__(self, path: str | Path) -> None:
         """Opens or makes the file. Raises OSError where it can't be written, or where another process holds it."""
-        self.path, self.lost_lines, self.tokens = Path(path), 0, (0, 0)
+        self.path = Path(path)
+        self.lost_lines = 0
+        self.tokens = (0, 0)
         self._answers: dict[str, dict[str, Any]] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

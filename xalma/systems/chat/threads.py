@@ -14,7 +14,8 @@ GRACE_S = 2.0  # for answers under way after Ctrl-C: they are paid
 
 def in_thread(work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` in an event loop of its own thread, since a notebook's has one already. Ctrl-C cancels it."""
-    loop, outcome = asyncio.new_event_loop(), Future[None]()
+    loop = asyncio.new_event_loop()
+    outcome = Future[None]()
     task = loop.create_task(work)
 
     def run() -> None:

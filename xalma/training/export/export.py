@@ -76,22 +76,9 @@ def export(
     chain = stage_chain(folder)  # found out before the model is compared
     records = measured_scores(p, folder, group)
     model, tokenizer, check = check_merge(p, folder, group, sentences)
-    details = {
-        "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
-        "what": what,
-        "profile": p.name,
-        "base_id": base_id,
-        "licence": licence,
-        "check": check["sentence"],
-        "prompt": translation_prompt("…", ENGLISH, p.languages_of(group)[0], p.prompt_style),
-        "beams": p.beams,
-        "turn": translation_prompt("Good morning.", ENGLISH, p.languages_of(group)[0], "alma"),
-        "max_new_tokens": p.max_new_tokens,
-        "bos": tokenizer.bos_token,
-        "gguf": gguf,
-        "command": f"{p.command(verb='export')} --group {group} --what {what}",
-        "trained_by": p.command(),
-    }
+    details = _details(p, group, run, check, tokenizer.bos_token)
+    details |= {"what": what, "base_id": base_id, "licence": licence, "gguf": gguf}
+    details["command"] = f"{p.command(verb='export')} --group {group} --what {what}"
     with new_directory(out, TO) as target:
         if what == "merged":
             _write_merged(model, run, target)
@@ -109,6 +96,22 @@ def export(
             target / "export.json", {**details, "check": check, "source": run["fingerprint"], **provenance()}
         )
     return out
+
+
+def _details(p: Profile, group: int, run: dict, check: dict, bos: str) -> dict[str, Any]:
+    """What the card and export.json say of the model itself."""
+    lang = p.languages_of(group)[0]
+    return {
+        "name": f"xalma-{p.name}-{adapter_name(group)}-{run['stage']}",
+        "profile": p.name,
+        "check": check["sentence"],
+        "prompt": translation_prompt("…", ENGLISH, lang, p.prompt_style),
+        "beams": p.beams,
+        "turn": translation_prompt("Good morning.", ENGLISH, lang, "alma"),
+        "max_new_tokens": p.max_new_tokens,
+        "bos": bos,
+        "trained_by": p.command(),
+    }
 
 
 def _check_request(what: str, sentences: int, with_base: bool, base_id: str, gguf: bool) -> None:
@@ -207,7 +210,8 @@ def _answers(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], p: Profile
 ) -> tuple[torch.Tensor, list[str]]:
     """(next-token logits (N, V) on the CPU, greedy outputs) of each prompt."""
-    collate, logits = PadCollator(tokenizer.pad_token_id, left=True), []
+    collate = PadCollator(tokenizer.pad_token_id, left=True)
+    logits = []
     with progress(len(prompts), "logits of held-out sentences") as bar:
         for start in range(0, len(prompts), p.generation_batch):
             encoded = token_ids(tokenizer, prompts[start : start + p.generation_batch])

@@ -31,7 +31,8 @@ def open_exported(
     """
     folder = Path(folder)
     record = read_json(folder / "export.json", EXPORT_AGAIN, keys=("name", "what"))
-    name, what = str(record["name"]), record["what"]
+    name = str(record["name"])
+    what = record["what"]
     named = re.search(r"-group(\d+)-", name)
     if named and int(named[1]) != group:
         raise ValueError(
