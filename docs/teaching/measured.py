@@ -23,6 +23,8 @@ STEPS = "results/real/tables/12_steps.csv"
 METHODS = "results/real/tables/12_methods_group6.csv"
 OWN_STEPS = "results/real-cpu/tables/12_steps.csv"
 OWN_METHODS = "results/real-cpu/tables/12_methods_group6.csv"
+OWN_CLONING = "results/real-cpu/behaviour_cloning/tables/12_methods_group6.csv"
+OWN_SAMPLES = "results/real-cpu/samples{}/tables/12_methods_group6.csv"  # preference pairs of samples
 OWN = "Gemma-3-270M with its own vocabulary"
 LADDER = "results/tiny/ladder/tables/group6.csv"
 LARGE = "results/tiny/ladder/large/tables/group6.csv"
@@ -183,18 +185,25 @@ def of_methods() -> list[Claim]:
     own = f"{OWN}, Japanese, BLEU less the start's"
 
     def lost(name: str, words: str) -> Claim:
-        runs = [(real, METHODS, methods(name.lower()))]
-        if "+" not in name:
-            runs.append((own, OWN_METHODS, methods(name.lower(), OWN_METHODS)))
+        path = OWN_CLONING if "+" in name else OWN_METHODS
+        runs = [(real, METHODS, methods(name.lower())), (own, path, methods(name.lower(), path))]
         if name in ("DPO", "SimPO"):
             runs.insert(0, (styles, STYLES, spread(STYLES, START, method=name, **HARD)))
         return Claim(words, table5(f"+{name}"), -1, runs)
 
+    on_samples = {
+        "best over worst of five samples, 64 sources": OWN_SAMPLES.format(""),
+        "the same, 256 sources": OWN_SAMPLES.format("_256"),
+    }
     gained = [
         ("`tiny`, one seed, BLEU less SFT's", BY_GROUP, arpo_by_group()),
         (styles, STYLES, spread(STYLES, START, method="ARPO", **HARD)),
         (real, METHODS, methods("arpo")),
         (f"{OWN}, German and Japanese, BLEU less SFT's", OWN_STEPS, steps("ARPO", path=OWN_STEPS)),
+        *(
+            (f"the same, Japanese, {words}", path, methods("arpo", path))
+            for words, path in on_samples.items()
+        ),
     ]
     than_sft = "that of continued SFT"
     on_styles = spread(STYLES, CONTINUED, method="ARPO", **HARD)

@@ -16,7 +16,7 @@ from real_base.tables import difference, real_ladder_table
 
 from xalma.evaluation.records import Record, write_records
 from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
-from xalma.paper.real_base.tables import STAGES, method_seeds, read_table, readable
+from xalma.paper.real_base.tables import STAGES, method_seeds, read_methods, read_table, readable
 from xalma.profiles import load_profile
 
 REFERENCES = [
@@ -158,3 +158,14 @@ def test_methods_over_seeds_are_means_of_differences_from_their_own_sft(tmp_path
     assert table["BLEU − SFT"].tolist() == ["-0.50 ± 1.41", "1.55 ± 0.07"]
     assert table["chrF++ − SFT"].tolist() == ["-1.00 ± 2.83", "3.10 ± 0.14"]
     assert method_seeds([tmp_path / "nowhere"], p, 6).empty
+
+
+def test_tables_of_methods_join_with_each_row_once(tmp_path: Path) -> None:
+    rows = {"a": "stage4,\narpo,0.0001\ncpo,3e-05\n", "b": "stage4,\narpo,0.0001\nkto+bc,3e-05\n"}
+    for name, text in rows.items():
+        (tmp_path / name / "tables").mkdir(parents=True)
+        (tmp_path / name / "tables" / "12_methods_group6.csv").write_text("method,rate\n" + text)
+    table = read_methods([tmp_path / "a", tmp_path / "b"], 6)
+    expected = [["stage4", ""], ["cpo", "3e-05"], ["kto+bc", "3e-05"], ["arpo", "0.0001"]]
+    assert table[["method", "rate"]].values.tolist() == expected
+    assert "rate" not in read_methods([tmp_path / "nowhere"], 6)

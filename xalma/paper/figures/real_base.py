@@ -80,21 +80,24 @@ def _edge(pile: tuple[int, list[float], list[str]], gap: float) -> float:
     return sum(heights) / len(heights) + (len(heights) - 1) / 2 * gap
 
 
-def methods_dots(table: pd.DataFrame) -> Figure | None:
-    """What each method adds to SFT in BLEU and in chrF++, a dot per learning rate, with intervals; None for no rows."""
+def methods_dots(table: pd.DataFrame, by: str = "rate", label: str = "learning rate {}") -> Figure | None:
+    """What each method adds to SFT in BLEU and in chrF++, with intervals; None for no rows.
+
+    by: the column that gives a method its several dots; label: what the legend calls its values.
+    """
     use_style()
     columns = {"bleu, less stage 4": "BLEU − SFT", "chrf++, less stage 4": "chrF++ − SFT"}
     if not set(columns) <= set(table):
         return None
     table = table[table["rate"].astype(bool)]
     methods = list(dict.fromkeys(table["method"]))
-    rates = list(dict.fromkeys(table["rate"]))
+    rates = list(dict.fromkeys(table[by]))
     if not methods:
         return None
     fig, axes = subplots(1, 2, (10.0, 1.3 + 0.33 * len(methods)), sharey=True)
-    for ax, (column, label) in zip(axes, columns.items(), strict=True):
+    for ax, (column, change) in zip(axes, columns.items(), strict=True):
         for i, rate in enumerate(rates):
-            rows = table[table["rate"] == rate]
+            rows = table[table[by] == rate]
             values = [parsed(cell) for cell in rows[column]]
             at = [methods.index(name) + 0.24 * (i - (len(rates) - 1) / 2) for name in rows["method"]]
             middle = [value[0] for value in values]
@@ -106,11 +109,11 @@ def methods_dots(table: pd.DataFrame) -> Figure | None:
                 fmt="os^D"[i % 4],
                 color=(INK, HIGHLIGHT)[i % 2],
                 ms=5,
-                label=f"learning rate {rate}",
+                label=label.format(rate),
             )
         ax.axvline(0, color=INK, lw=1, zorder=0)
         ax.set_yticks(range(len(methods)), methods)
-        ax.set_xlabel(label)
+        ax.set_xlabel(change)
         ax.grid(True, axis="x")
     axes[0].invert_yaxis()
     fig.legend(

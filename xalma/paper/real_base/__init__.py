@@ -4,5 +4,5 @@ from xalma import face
 
 __all__, __getattr__, __dir__ = face(
     __name__,
-    tables="METRICS method_seeds read_about read_table readable run_profile STAGES",
+    tables="METRICS method_seeds read_about read_methods read_table readable run_profile STAGES",
 )

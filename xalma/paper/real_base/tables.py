@@ -62,6 +62,16 @@ def with_unnoticed(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def read_methods(folders: Sequence[Path], group: int) -> pd.DataFrame:
+    """The tables of preference methods of runs that start from one SFT model, as one: each row once, by rate."""
+    table = pd.concat([read_table(folder, f"methods_group{group}") for folder in folders])
+    if "rate" not in table:
+        return table
+    table = table.drop_duplicates(["method", "rate"])
+    by_rate = table["rate"].replace("", "0").astype(float)
+    return table.assign(by_rate=by_rate).sort_values(["by_rate", "method"]).drop(columns="by_rate")
+
+
 def method_seeds(folders: Sequence[Path], p: Profile, group: int) -> pd.DataFrame:
     """What preference methods differ by from the SFT model they start from, in runs with other pairs in another order.
 
