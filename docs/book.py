@@ -53,9 +53,8 @@ def as_in_book(page: Path, text: str) -> str:
     elif not re.search("^# ", text, re.MULTILINE):
         text = f"# {page}\n\n{text}"
     text = re.sub(r"results/[\w-]+/(notebooks/\w+\.ipynb)", r"\1", text)
-    breaks = (
-        r"\n" if page.suffix == ".ipynb" else ""
-    )  # a line break in a link's words: in JSON it ends a string
+    # a line break in a link's words: in a notebook's JSON it ends a string
+    breaks = r"\n" if page.suffix == ".ipynb" else ""
     return re.sub(rf"\[([^]{breaks}]+)\]\(([^)#\s]+)\)", words, text)
 
 

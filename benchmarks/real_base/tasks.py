@@ -43,6 +43,7 @@ from xalma.files import read_json
 from xalma.languages import ENGLISH
 from xalma.models.adapters import attach_adapter
 from xalma.preference.packed_pairs import sequence_logps
+from xalma.preference.pairs import best_and_worst
 from xalma.profiles import Profile
 from xalma.runtime import device, mixed_precision, seed_everything
 from xalma.training.objectives import Objective
@@ -343,11 +344,13 @@ def pairs_of(run: Run, group: int) -> Rows:
         seed_everything(run.p.seed)
         repeated = [[one for one in many for _ in range(SAMPLES)] for many in (prompts, limits)]
         drawn = decode(model, *repeated, stops, pad, run.p.generation_batch, temperature=TEMPERATURE)
-        sorted_ = [
-            sorted(drawn[i * SAMPLES : (i + 1) * SAMPLES], key=lambda ids, to=to: chrf_of_ids(ids, to))
-            for i, to in enumerate(references)
-        ]
-        chosen, outputs = [ids[-1] for ids in sorted_], [ids[0] for ids in sorted_]
+        chosen, outputs = [], []
+        for i, reference in enumerate(references):
+            samples = drawn[i * SAMPLES : (i + 1) * SAMPLES]
+            found = best_and_worst([(chrf_of_ids(ids, reference), ids) for ids in samples])
+            best, worst = (samples[0],) * 2 if found == "tied" else found  # dropped as identical
+            chosen.append(best)
+            outputs.append(worst)
     rows, dropped = [], {"identical": 0, "empty": 0, "length": 0, "long": 0}
     for asked, better, worse in zip(prompts, chosen, outputs, strict=True):
         why = unfit(asked, better, worse, run.p.max_length)

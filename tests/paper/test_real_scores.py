@@ -15,7 +15,7 @@ from real_base.scores import Drawn, Piece, read_lines_of, records_of_piece
 from real_base.tables import difference, real_ladder_table
 
 from xalma.evaluation.records import Record, write_records
-from xalma.paper.figures.real_base import ladder_steps, methods_dots, parsed
+from xalma.paper.figures.real_base import ladder_steps, method_label, methods_dots, parsed
 from xalma.paper.real_base.tables import STAGES, method_seeds, read_methods, read_table, readable
 from xalma.profiles import load_profile
 
@@ -139,11 +139,12 @@ def test_a_file_that_was_cut_off_gives_its_whole_lines(tmp_path: Path) -> None:
 
 
 def test_methods_over_seeds_are_means_of_differences_from_their_own_sft(tmp_path: Path) -> None:
-    """By hand: two directions, two seeds; a method that one seed lacks is left out."""
+    """By hand: two directions, three seeds, t of 2 degrees of freedom; a method that one seed lacks is left out."""
     p = load_profile("real-cpu")
     values = {  # folder, system: en-ja, ja-en
         ("a", "stage4"): (10, 20), ("a", "arpo@3"): (11, 22), ("a", "stage5"): (10, 21), ("a", "dpo@3"): (1, 1),
         ("b", "stage4"): (8, 20), ("b", "arpo@3"): (9, 22.2), ("b", "stage5"): (7, 18),
+        ("c", "stage4"): (9, 20), ("c", "arpo@3"): (10, 23), ("c", "stage5"): (9, 20),
     }  # fmt: skip
     for (folder, system), scores in values.items():
         records = [
@@ -152,11 +153,13 @@ def test_methods_over_seeds_are_means_of_differences_from_their_own_sft(tmp_path
             for metric, scale in (("bleu", 1), ("chrf++", 2))
         ]
         write_records(tmp_path / folder / "scores" / f"{system}.jsonl", records)
-    table = method_seeds([tmp_path / "a", tmp_path / "b"], p, 6)
+    table = method_seeds([tmp_path / name for name in "abc"], p, 6)
     assert table[["method", "rate"]].values.tolist() == [["arpo", "0.0001"], ["arpo", "0.0003"]]
-    assert table["BLEU − SFT, each seed"].tolist() == ["0.50, -1.50", "1.50, 1.60"]
-    assert table["BLEU − SFT"].tolist() == ["-0.50 ± 1.41", "1.55 ± 0.07"]
-    assert table["chrF++ − SFT"].tolist() == ["-1.00 ± 2.83", "3.10 ± 0.14"]
+    assert table["BLEU − SFT, each seed"].tolist() == ["0.50, -1.50, 0.00", "1.50, 1.60, 2.00"]
+    assert table["BLEU − SFT"].tolist() == ["-0.33 ± 2.59", "1.70 ± 0.66"]
+    assert table["chrF++ − SFT"].tolist() == ["-0.67 ± 5.17", "3.40 ± 1.31"]
+    two = method_seeds([tmp_path / name for name in "ab"], p, 6)
+    assert two["BLEU − SFT"].tolist() == ["-0.50", "1.55"], "two seeds have no interval"
     assert method_seeds([tmp_path / "nowhere"], p, 6).empty
 
 
@@ -169,3 +172,8 @@ def test_tables_of_methods_join_with_each_row_once(tmp_path: Path) -> None:
     expected = [["stage4", ""], ["cpo", "3e-05"], ["kto+bc", "3e-05"], ["arpo", "0.0001"]]
     assert table[["method", "rate"]].values.tolist() == expected
     assert "rate" not in read_methods([tmp_path / "nowhere"], 6)
+
+
+def test_methods_are_named_as_papers_name_them() -> None:
+    names = {"arpo-detach": "ARPO-detach", "simpo+bc": "SimPO+BC", "dpo": "DPO", "sft": "SFT"}
+    assert {name: method_label(name) for name in names} == names

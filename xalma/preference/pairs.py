@@ -101,8 +101,8 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def best_and_worst(scored: list[tuple[float | None, str]]) -> tuple[str, str] | str:
-    """(best, worst) text, the earlier one where several are equal, or why there is none."""
+def best_and_worst(scored: Sequence[tuple[float | None, Any]]) -> tuple[Any, Any] | str:
+    """(best, worst) answer, the earlier one where several are equal, or why there is none."""
     if any(value is None for value, _ in scored) or not scored:
         return "unscored"
     best = max(scored, key=lambda s: s[0])

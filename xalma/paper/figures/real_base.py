@@ -80,6 +80,12 @@ def _edge(pile: tuple[int, list[float], list[str]], gap: float) -> float:
     return sum(heights) / len(heights) + (len(heights) - 1) / 2 * gap
 
 
+def method_label(name: str) -> str:
+    """A method as papers write it: arpo-detach is ARPO-detach, simpo+bc SimPO+BC."""
+    kind, variant = re.fullmatch(r"(\w+)(.*)", name).groups()
+    return {"simpo": "SimPO"}.get(kind, kind.upper()) + variant.replace("+bc", "+BC")
+
+
 def methods_dots(table: pd.DataFrame, by: str = "rate", label: str = "learning rate {}") -> Figure | None:
     """What each method adds to SFT in BLEU and in chrF++, with intervals; None for no rows.
 
@@ -112,7 +118,7 @@ def methods_dots(table: pd.DataFrame, by: str = "rate", label: str = "learning r
                 label=label.format(rate),
             )
         ax.axvline(0, color=INK, lw=1, zorder=0)
-        ax.set_yticks(range(len(methods)), methods)
+        ax.set_yticks(range(len(methods)), [method_label(name) for name in methods])
         ax.set_xlabel(change)
         ax.grid(True, axis="x")
     axes[0].invert_yaxis()

@@ -13,6 +13,7 @@ from xalma.evaluation.thresholds import UNNOTICED, explained, is_noticed
 from xalma.files import read_json
 from xalma.languages import ENGLISH
 from xalma.paper.ladder_tables import STAGES as STAGES
+from xalma.paper.studies.seeds import half_width
 from xalma.profiles import Profile
 
 SCORE_AGAIN = "make it again with `python benchmarks/real.py score`"
@@ -76,7 +77,8 @@ def method_seeds(folders: Sequence[Path], p: Profile, group: int) -> pd.DataFram
     """What preference methods differ by from the SFT model they start from, in runs with other pairs in another order.
 
     folders: results/<profile> and its like, one per seed. A row per method and rate that all of them have: per metric
-    the mean over seeds and directions of the group, ± the standard deviation over seeds (n - 1), then each seed's.
+    the mean over seeds and directions of the group, ± half its 95 % interval over seeds (from three on), then each
+    seed's.
     """
     codes = p.languages_of(group)
     directions = [one for code in codes for one in (f"{ENGLISH}-{code}", f"{code}-{ENGLISH}")]
@@ -94,8 +96,10 @@ def method_seeds(folders: Sequence[Path], p: Profile, group: int) -> pd.DataFram
                 _mean(one[name], directions, metric) - _mean(one["stage4"], directions, metric)
                 for one in by_folder
             ]
-            spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
-            row[f"{READABLE[metric]} − SFT"] = f"{np.mean(found):.2f}{spread}"
+            half = half_width(found)
+            row[f"{READABLE[metric]} − SFT"] = f"{np.mean(found):.2f}" + (
+                f" ± {half:.2f}" if half == half else ""
+            )
             row[f"{READABLE[metric]} − SFT, each seed"] = ", ".join(f"{one:.2f}" for one in found)
         rows.append(row)
     return pd.DataFrame(rows)
