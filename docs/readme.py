@@ -1,4 +1,4 @@
-"""The measured parts of README.md, written from results/ by `python docs/readme.py`; a test keeps them current.
+"""The measured parts of README.md and docs/findings.md, written from results/; a test keeps them current.
 
 `python docs/readme.py DIR` first takes scores and tables of DIR, a second run of tiny as `SECOND_RUN` makes
 it, into results/tiny-avx2: the same commit and seed, computed as another kind of processor does.
@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ SECOND_RUN = (
 _REAL = REPOSITORY / "results" / "real"
 _REAL_CPU = REPOSITORY / "results" / "real-cpu"
 
+PAGES = ("README.md", "docs/findings.md")
 MADE_AGAIN = "take the committed file back with `git restore`, or run the profile again"
 
 
@@ -70,7 +72,7 @@ def findings_block(results: Path = RESULTS, group: int = 6) -> str:
     ladder = Ladder(results / "ladder", group)
     early = [max(ladder.cells[stage, d][0]["bleu"] for stage in ("base", "stage1", "stage2")) for d in ARROWS]
     lines = [
-        f"Over {ladder.seeds} seeds of group {group} (`make ladder`, [tables](results/tiny/ladder/tables); "
+        f"Over {ladder.seeds} seeds of group {group} (`make ladder`, [tables](../results/tiny/ladder/tables); "
         "one test set for all; en→xx / xx→en; ± is half a 95 % interval over seeds):",
         "",
         f"- After stage 3, with one example pair and no prompt: BLEU {_bleu(ladder.cells, 'stage3')}; after stages 0 "
@@ -101,9 +103,9 @@ def _large_lines(folder: Path, group: int) -> list[str]:
     run = read_json(folder / "run.json", "run `make ladder-large` again")
     return [
         f"- With more text, {run['stage2_tokens']:,} tokens in stage 2 and {run['stage3_tokens']:,} in stage 3 "
-        f"(`make ladder-large`, {ladder.seeds} seeds, [tables](results/tiny/ladder/large/tables)): after stage 3 BLEU "
-        f"{_bleu(ladder.cells, 'stage3')}, and {_percent(ladder.cells, 'stage3')} % of the continuations state the "
-        f"facts of their source; after SFT BLEU {_bleu(ladder.answers, FULL_CHAIN)} and "
+        f"(`make ladder-large`, {ladder.seeds} seeds, [tables](../results/tiny/ladder/large/tables)): after stage 3 "
+        f"BLEU {_bleu(ladder.cells, 'stage3')}, and {_percent(ladder.cells, 'stage3')} % of the continuations state "
+        f"the facts of their source; after SFT BLEU {_bleu(ladder.answers, FULL_CHAIN)} and "
         f"{_percent(ladder.answers, FULL_CHAIN)} %.",
         *(
             f"{line[:2]}With more text: {line[2].lower()}{line[3:]}"
@@ -370,22 +372,35 @@ def _processor(results: Path) -> str:
 
 
 def refreshed(
-    text: str, results: Path = RESULTS, second: Path = SECOND, real: Path = _REAL, real_cpu: Path = _REAL_CPU
+    page: str,
+    text: str,
+    results: Path = RESULTS,
+    second: Path = SECOND,
+    real: Path = _REAL,
+    real_cpu: Path = _REAL_CPU,
 ) -> str:
-    """README `text` with its measured blocks filled. Raises ValueError where a block's markers are missing."""
-    blocks = {
-        "cost": cost_block(results),
-        "real": real_block(real),
-        "real-cpu": real_cpu_block(real_cpu),
-        "ladder": ladder_block(results),
-        "findings": findings_block(results),
-        "processors": processors_block(results, second),
+    """`text` of README.md or docs/findings.md with its measured blocks filled.
+
+    Raises ValueError where a block's markers are missing.
+    """
+    pages: dict[str, dict[str, Callable[[], str]]] = {
+        "README.md": {
+            "cost": lambda: cost_block(results),
+            "real-cpu": lambda: real_cpu_block(real_cpu),
+            "ladder": lambda: ladder_block(results),
+        },
+        "docs/findings.md": {
+            "findings": lambda: findings_block(results),
+            "processors": lambda: processors_block(results, second),
+            "real": lambda: real_block(real),
+        },
     }
-    for name, block in blocks.items():
+    for name, make in pages[page].items():
+        block = make()
         pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
             raise ValueError(
-                f"README.md has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it"
+                f"{page} has no block {name}: put <!-- {name}:start --> and <!-- {name}:end --> in it"
             )
         text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
     return text
@@ -394,6 +409,7 @@ def refreshed(
 if __name__ == "__main__":
     if sys.argv[1:]:
         adopt(Path(sys.argv[1]))
-    readme = REPOSITORY / "README.md"
-    write_atomically(readme, refreshed(readme.read_text(encoding="utf-8")))
-    print(f"wrote {readme}")
+    for page in PAGES:
+        file = REPOSITORY / page
+        write_atomically(file, refreshed(page, file.read_text(encoding="utf-8")))
+        print(f"wrote {file}")

@@ -100,7 +100,6 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results, tmp_path_factory)
     methods = 'method,rate,"bleu, less stage 4","chrf++, less stage 4"\nstage4,,0,0\n'
     methods += 'dpo,0.0001,"-1.00 [-2.00, -0.50]*",a\ndpo,0.0003,b,c\n'
     (results / "tables" / "12_methods_group6.csv").write_text(methods)
-    text += "<!-- real:start -->\n<!-- real:end -->\n"
     ladder = "group,direction,n,base,stage1,stage2,stage3,stage4,stage5\n1 Germanic,xx-en,1,a,b,c,d,e,f\n"
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "12_ladder_bleu.csv").write_text(f"{ladder}all,xx-en,2,1,2,3,4,5,6\n")
@@ -111,18 +110,21 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results, tmp_path_factory)
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     text += "<!-- real-cpu:start -->\n<!-- real-cpu:end -->\n"
-    text += "<!-- findings:start -->\n<!-- findings:end -->\n"
-    text += "<!-- processors:start -->\n<!-- processors:end -->\n"
-    new = readme.refreshed(text, *[results] * 3, tmp_path)
+    new = readme.refreshed("README.md", text, *[results] * 3, tmp_path)
     assert "**2.5 minutes** in sum on 2 cores (A CPU, 8.0 GiB, no GPU)" in new
     assert "00 1.0 · 01 1.5" in new and "Seed 7, commit of the last start `0123456789`" in new
-    assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
-    assert "| --- |\n| all | en→xx | 1 | 2 | 3 | 4 | 5 |\n\nPreference" in new
     assert "2 minutes in sum of its tasks, each on one core (A CPU, AVX9)" in new
     assert "| de→en | a | b | c | d | e | f |\n<!-- real-cpu:end -->" in new
+    assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
+    assert readme.refreshed("README.md", new, *[results] * 3, tmp_path) == new
+    text = "".join(
+        f"<!-- {name}:start -->\n<!-- {name}:end -->\n" for name in ("findings", "processors", "real")
+    )
+    new = readme.refreshed("docs/findings.md", text, *[results] * 3, tmp_path)
+    assert "| --- |\n| all | en→xx | 1 | 2 | 3 | 4 | 5 |\n\nPreference" in new
     assert "| method | BLEU, 0.0001 | BLEU, 0.0003 | chrF++, 0.0001 | chrF++, 0.0003 |" in new
     assert "| dpo | -1.00 [-2.00, -0.50]\\*° | b | a | c |\n<!-- real:end -->" in new
-    assert readme.refreshed(new, *[results] * 3, tmp_path) == new
+    assert readme.refreshed("docs/findings.md", new, *[results] * 3, tmp_path) == new
 
 
 def test_findings_have_intervals_and_name_what_is_within_them(results):
@@ -226,12 +228,14 @@ def test_what_the_committed_run_shows_another_processor_shows_too():
 
 def test_missing_marker_is_named(results):
     with pytest.raises(ValueError, match="no block cost"):
-        readme.refreshed("nothing here", results)
+        readme.refreshed("README.md", "nothing here", results)
 
 
-def test_committed_readme_is_current():
-    text = (readme.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert readme.refreshed(text) == text, "run `make readme`"
+@pytest.mark.usefixtures("committed_results")
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_committed_pages_are_current(page):
+    text = (readme.REPOSITORY / page).read_text(encoding="utf-8")
+    assert readme.refreshed(page, text) == text, "run `make readme`"
 
 
 def test_committed_notebooks_were_made_from_these_sources():
