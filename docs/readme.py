@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from xalma.evaluation.significance import ALPHA
 from xalma.evaluation.thresholds import THRESHOLDS
 from xalma.files import read_json, write_atomically
 from xalma.languages import ARROWS
+from xalma.paper.figures.real_base import method_label
 from xalma.paper.paper_tables import difference_text, groups_sentence
-from xalma.paper.real_base.tables import with_unnoticed
+from xalma.paper.real_base.tables import READABLE, method_seeds, read_methods
 from xalma.paper.studies.ladder import RANDOM
 from xalma.paper.studies.seeds import by_seed, cells_of, paired
 from xalma.paper.studies.stage_ablation import FULL_CHAIN
@@ -226,21 +227,46 @@ def real_block(results: Path = _REAL) -> str:
         ladder["group"].str.startswith("all"),
         ["group", "direction", *(f"stage{n}" if n else "base" for n in range(5))],
     ]
-    methods = pd.read_csv(results / "tables" / "12_methods_group6.csv", dtype={"rate": str})
-    methods = with_unnoticed("methods_group6", methods.dropna(subset="rate"))
-    changes = ["bleu, less stage 4", "chrf++, less stage 4"]
-    pivot = methods.pivot_table(index="method", columns="rate", values=changes, aggfunc="first", sort=False)
-    pivot.columns = [
-        f"{name.split(',')[0].replace('bleu', 'BLEU').replace('chrf', 'chrF')}, {rate}"
-        for name, rate in pivot
-    ]
+    methods = _by_rate(read_methods([results], 6), ("bleu", "chrf++"))
     n = about["segments"]
     return (
         f"BLEU on the first {n} sentences of FLORES-200 devtest, 95 % intervals over documents:\n\n{_grid(ladder)}\n\n"
         f"Preference methods on group 6 at two learning rates: what each adds to SFT (\\* leaves out 0; ° is below "
         f"{THRESHOLDS['bleu']:g} BLEU, which people would not notice; of chrF++ nobody has published that):\n\n"
-        f"{_grid(pivot.reset_index())}"
+        f"{_grid(methods)}"
     )
+
+
+def _by_rate(methods: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """A table of `read_methods` as method by metric and learning rate: what each adds to SFT."""
+    columns = [f"{metric}, less stage 4" for metric in metrics]
+    methods = methods[methods["rate"] != ""]
+    pivot = methods.pivot_table(index="method", columns="rate", values=columns, aggfunc="first", sort=False)
+    pivot = pivot[[(column, rate) for column in columns for rate in pivot.columns.levels[1]]]
+    pivot = pivot.rename(index=method_label).sort_index()
+    pivot.columns = [f"{READABLE[column].removesuffix(' − SFT')}, {rate}" for column, rate in pivot]
+    return pivot.reset_index()
+
+
+def references_block(results: Path = _REAL_CPU) -> str:
+    """BLEU that preference methods add to SFT on Japanese with references as chosen answers, as Markdown."""
+    return _grid(_by_rate(read_methods([results, results / "behaviour_cloning"], 6), ("bleu",)))
+
+
+def samples_block(results: Path = _REAL_CPU) -> str:
+    """The same with pairs of the model's own samples: one draw, means over draws, and four times the pairs."""
+    parts = [results / f"samples{seed}" for seed in ("", "_seed1", "_seed2")]
+    draws = method_seeds(parts, load_profile("real-cpu"), 6).set_index("method").rename(index=method_label)
+    bleu = READABLE["bleu, less stage 4"]
+    columns = {
+        "one draw": _by_rate(read_methods(parts[:1], 6), ("bleu",)).set_index("method").iloc[:, 0],
+        "three draws": draws[bleu],
+        "each draw": draws[f"{bleu}, each seed"],
+        "256 sources": _by_rate(read_methods([results / "samples_256"], 6), ("bleu",))
+        .set_index("method")
+        .iloc[:, 0],
+    }
+    return _grid(pd.DataFrame(columns).fillna("").rename_axis("method").reset_index())
 
 
 def real_cpu_block(results: Path = _REAL_CPU) -> str:
@@ -392,6 +418,8 @@ def refreshed(
         "docs/findings.md": {
             "findings": lambda: findings_block(results),
             "processors": lambda: processors_block(results, second),
+            "references": lambda: references_block(real_cpu),
+            "samples": lambda: samples_block(real_cpu),
             "real": lambda: real_block(real),
         },
     }

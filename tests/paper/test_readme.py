@@ -88,7 +88,7 @@ def results(tmp_path):
     return tmp_path
 
 
-def test_blocks_are_filled_and_the_rest_is_left_alone(results, tmp_path_factory):
+def test_blocks_are_filled_and_the_rest_is_left_alone(results, tmp_path_factory, monkeypatch):
     tmp_path = tmp_path_factory.mktemp("cpu")
     text = (
         "a\n<!-- cost:start -->\nold\n<!-- cost:end -->\nb\n<!-- ladder:start -->\n<!-- ladder:end -->\nc\n"
@@ -117,14 +117,55 @@ def test_blocks_are_filled_and_the_rest_is_left_alone(results, tmp_path_factory)
     assert "| de→en | a | b | c | d | e | f |\n<!-- real-cpu:end -->" in new
     assert "| 6 | 1.50 |\n<!-- ladder:end -->\nc\n" in new and "old" not in new and "FOOTNOTE" not in new
     assert readme.refreshed("README.md", new, *[results] * 3, tmp_path) == new
-    text = "".join(
-        f"<!-- {name}:start -->\n<!-- {name}:end -->\n" for name in ("findings", "processors", "real")
-    )
+    blocks = ("findings", "processors", "references", "samples", "real")
+    text = "".join(f"<!-- {name}:start -->\n<!-- {name}:end -->\n" for name in blocks)
+    monkeypatch.setattr(readme, "references_block", lambda folder: f"of {folder}")
+    monkeypatch.setattr(readme, "samples_block", lambda folder: "drawn")
     new = readme.refreshed("docs/findings.md", text, *[results] * 3, tmp_path)
     assert "| --- |\n| all | en→xx | 1 | 2 | 3 | 4 | 5 |\n\nPreference" in new
     assert "| method | BLEU, 0.0001 | BLEU, 0.0003 | chrF++, 0.0001 | chrF++, 0.0003 |" in new
-    assert "| dpo | -1.00 [-2.00, -0.50]\\*° | b | a | c |\n<!-- real:end -->" in new
+    assert "| DPO | -1.00 [-2.00, -0.50]\\*° | b | a | c |\n<!-- real:end -->" in new
+    assert f"<!-- references:start -->\nof {tmp_path}\n<!-- references:end -->" in new and "drawn" in new
     assert readme.refreshed("docs/findings.md", new, *[results] * 3, tmp_path) == new
+
+
+def file_methods(folder, *rows):
+    (folder / "tables").mkdir(parents=True)
+    head = 'method,rate,"bleu, less stage 4","chrf++, less stage 4"\nstage4,,0,0\n'
+    (folder / "tables" / "12_methods_group6.csv").write_text(head + "\n".join(rows) + "\n")
+
+
+def test_methods_on_references_stand_by_rate(tmp_path):
+    file_methods(tmp_path, 'arpo,0.0001,"-3.00 [-4.00, -2.00]*",a', 'arpo,3e-05,"0.50 [0.00, 1.00]",b')
+    file_methods(
+        tmp_path / "behaviour_cloning", 'simpo+bc,3e-05,"1.00 [0.50, 1.50]*",c', "simpo+bc,0.0001,d,e"
+    )
+    assert readme.references_block(tmp_path).splitlines() == [
+        "| method | BLEU, 3e-05 | BLEU, 0.0001 |",
+        "| --- | ---: | ---: |",
+        "| ARPO | 0.50 [0.00, 1.00]° | -3.00 [-4.00, -2.00]\\* |",
+        "| SimPO+BC | 1.00 [0.50, 1.50]\\*° | d |",
+    ]
+
+
+def test_methods_on_samples_stand_by_draw(tmp_path):
+    """By hand: gains of 1, 2 and 3 BLEU, mean 2, half a 95 % interval 4.303 / sqrt(3); a method of one draw alone."""
+    for seed, part in enumerate(("samples", "samples_seed1", "samples_seed2")):
+        file_methods(
+            tmp_path / part, 'dpo,0.0001,"1.00 [0.50, 1.50]*",a', 'kto,0.0001,"4.00 [3.00, 5.00]*",b'
+        )
+        for name, value in (("stage4", 10), ("dpo@1", 11 + seed)):
+            records = [
+                Record("real-cpu", name, direction, metric, value, 9, "s", seed)
+                for direction in ("en-ja", "ja-en")
+                for metric in ("bleu", "chrf++")
+            ]
+            write_records(tmp_path / part / "scores" / f"{name}.jsonl", records)
+    file_methods(tmp_path / "samples_256", 'dpo,0.0001,"-5.00 [-6.00, -4.00]*",c')
+    assert readme.samples_block(tmp_path).splitlines()[2:] == [
+        "| DPO | 1.00 [0.50, 1.50]\\*° | 2.00 ± 2.48 | 1.00, 2.00, 3.00 | -5.00 [-6.00, -4.00]\\* |",
+        "| KTO | 4.00 [3.00, 5.00]\\* |  |  |  |",
+    ]
 
 
 def test_findings_have_intervals_and_name_what_is_within_them(results):
