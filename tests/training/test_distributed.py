@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,33 @@ def test_configurations_are_accelerates(name, processes):
     config = load_config_from_file(str(path))
     assert config.num_processes == processes
     assert set(yaml.safe_load(path.read_text())) <= set(vars(config))
+
+
+def test_a_job_out_of_time_is_queued_again(tmp_path):
+    """SLURM's commands by hand: srun waits until it is ended, and USR1 is what SLURM sends two minutes before."""
+    fakes = {
+        "srun": "trap 'echo ended > srun.log; exit 143' TERM; touch started; while :; do sleep 0.05; done"
+    }
+    fakes |= {"scontrol": '[ "$1" = show ] && echo node0 || echo "$@" > scontrol.log'}
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node0"}
+    env |= {"SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "8"}
+    script = ["bash", str(workers.CONFIGURATIONS / "stage.sbatch"), "1"]
+    with subprocess.Popen(script, cwd=tmp_path, env=env) as job:
+        wait_for(tmp_path / "started")
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(timeout=20) != 0
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    wait_for(tmp_path / "srun.log")
+
+
+def wait_for(file, seconds=20):
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < end, f"{file} is not there"
+        time.sleep(0.05)
 
 
 def test_the_sbatch_file_is_bash():

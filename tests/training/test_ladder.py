@@ -205,7 +205,7 @@ def test_outputs_of_other_weights_are_others(micro, finished, tmp_path):
 def test_newest_stage(micro, finished, tmp_path):
     assert newest_stage(micro, 6) == finished[5]
     with pytest.raises(
-        FileNotFoundError, match=r"no module of group 3 .*xalma run --profile tiny --set groups=3"
+        FileNotFoundError, match=r"no module of group 3 .*xalma stage N --profile tiny --group 3"
     ):
         newest_stage(micro, 3)
 

@@ -223,7 +223,8 @@ def newest_stage(p: Profile, group: int) -> Path:
         if (folder / "run.json").exists():
             return folder
     raise FileNotFoundError(
-        f"no module of group {group} in profile {p.name}: train it, `xalma run --profile {p.name} --set groups={group}`"
+        f"no module of group {group} in profile {p.name}: train it, `xalma stage N --profile {p.name} --group {group}` "
+        "for stages 2 to 5 in order"
     )
 
 
