@@ -15,7 +15,7 @@ from xalma.data.mixing import parse_shares
 from xalma.languages import GROUPS
 from xalma.profiles import ALMA_TINY, FULL, PROFILES, TINY, Profile, load_profile, profile_from_parameters
 
-# As printed or released (FACTS: X-ALMA's table of stages, §5.3, module configuration, evaluation).
+# As printed or released (arXiv 2410.03115: X-ALMA's table of stages, §5.3, module configuration, evaluation).
 PUBLISHED = {
     "base": "meta-llama/Llama-2-13b-hf",
     "stage1_tokens": 20_000_000_000,

@@ -44,7 +44,9 @@ def add_stage(commands: Any) -> None:
     )
     stage.add_argument("number", type=int, choices=range(6))
     stage.add_argument("--profile", default="tiny")
-    stage.add_argument("--group", type=int, default=0, help="1 to 8; 0, the base: all weights, all languages")
+    stage.add_argument(
+        "--group", type=int, default=0, help="its number; 0 (default), the base: all weights, all languages"
+    )
     stage.add_argument("--previous", help="folder of the stage before; default: the main ladder's")
     stage.add_argument("--branch", default="ladder")
     add_set(stage)

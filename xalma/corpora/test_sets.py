@@ -45,8 +45,8 @@ NAMES = ("flores200", *WMT, WMT24PP, "ntrex")
 ORIGINS = ("data", "sacrebleu", "hub")
 FLORES_LINES = {"dev": 997, "devtest": 1012}
 NTREX_LINES = 1997
-# Segments of the General Translation task's sets in the directions the papers use (FACTS §7); en-is and is-en of
-# "wmt22" are WMT'21's, as in the ALMA paper.
+# Segments of the General Translation task's sets in the directions the papers use (arXiv 2410.03115); en-is and
+# is-en of "wmt22" are WMT'21's, as in the ALMA paper.
 WMT_LINES = {
     "wmt22": {
         "cs-en": 1448,

@@ -1,6 +1,6 @@
 """COMET, XCOMET and CometKiwi: the library's models, with each unique text encoded once; all neural metrics by name.
 
-X-ALMA is judged by COMET-22 and by XCOMET-XL without a reference (FACTS §7). unbabel-comet encodes
+X-ALMA is judged by COMET-22 and by XCOMET-XL without a reference (arXiv 2410.03115). unbabel-comet encodes
 source, output and reference of every segment anew, though over 98 directions and several systems
 most texts are the same; its embedding cache has the identity of a tensor as key, so it never hits
 in use, and where it falls back on what a tensor prints as, it can hit wrongly. Here a text (or, in

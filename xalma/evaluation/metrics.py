@@ -1,6 +1,6 @@
 """Scores of translations, each with the signature needed to get the number again.
 
-X-ALMA (FACTS §7) reports BLEU beside COMET; here sacreBLEU gives BLEU, chrF and chrF++. What
+X-ALMA (arXiv 2410.03115) reports BLEU beside COMET; here sacreBLEU gives BLEU, chrF and chrF++. What
 differs:
 
 - Korean is tokenised with ko-mecab; the released scripts name only 13a, zh and ja-mecab.

@@ -1,8 +1,9 @@
 """Several systems over all directions of a test set: found in folders, scored in parallel, compared.
 
-X-ALMA scores 98 directions by seven systems and more (FACTS §7). What costs time is counting n-grams; so the counts of
-each segment are made once (`segment_statistics`), a direction per task, so references count once for all
-systems, kept in runs/statistics under the hash of the texts, and every score, interval and test is computed from them.
+X-ALMA scores 98 directions by seven systems and more (arXiv 2410.03115). What costs time is counting n-grams;
+so the counts of each segment are made once (`segment_statistics`), a direction per task, so references count once for
+all systems, kept in runs/statistics under the hash of the texts, and every score, interval and test is computed
+from them.
 
 Output files, one line per segment, in one of three layouts:
 

@@ -1,6 +1,6 @@
 """Two systems over many directions: corrected tests, means with intervals, wins and losses.
 
-X-ALMA compares systems over 98 directions (FACTS §7) and prints means without intervals. Here each
+X-ALMA compares systems over 98 directions (arXiv 2410.03115) and prints means without intervals. Here each
 direction is tested by `paired_bootstrap`, and:
 
 - Where many directions are tested, p-values are adjusted (Holm, Benjamini-Hochberg), and there are
