@@ -250,23 +250,26 @@ def _by_rate(methods: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 def references_block(results: Path = _REAL_CPU) -> str:
     """BLEU that preference methods add to SFT on Japanese with references as chosen answers, as Markdown."""
-    return _grid(_by_rate(read_methods([results, results / "behaviour_cloning"], 6), ("bleu",)))
+    by_rate = _by_rate(read_methods([results, results / "behaviour_cloning"], 6), ("bleu",))
+    draws = _over_draws([results, *(results / f"references_seed{seed}" for seed in (1, 2))])
+    return _grid(by_rate.set_index("method").join(draws).fillna("").reset_index())
 
 
 def samples_block(results: Path = _REAL_CPU) -> str:
     """The same with pairs of the model's own samples: one draw, means over draws, and four times the pairs."""
-    parts = [results / f"samples{seed}" for seed in ("", "_seed1", "_seed2")]
-    draws = method_seeds(parts, load_profile("real-cpu"), 6).set_index("method").rename(index=method_label)
+    parts = [results / f"samples{part}" for part in ("", "_seed1", "_seed2", "_256")]
+    one, more = (
+        _by_rate(read_methods([folder], 6), ("bleu",)).set_index("method").set_axis([name], axis=1)
+        for folder, name in ((parts[0], "one draw"), (parts[3], "256 sources"))
+    )
+    return _grid(one.join(_over_draws(parts[:3])).join(more).fillna("").reset_index())
+
+
+def _over_draws(folders: Sequence[Path]) -> pd.DataFrame:
+    """What methods add to SFT in BLEU over draws of the pairs, at stage 5's rate, by method."""
+    draws = method_seeds(folders, load_profile("real-cpu"), 6).set_index("method").rename(index=method_label)
     bleu = READABLE["bleu, less stage 4"]
-    columns = {
-        "one draw": _by_rate(read_methods(parts[:1], 6), ("bleu",)).set_index("method").iloc[:, 0],
-        "three draws": draws[bleu],
-        "each draw": draws[f"{bleu}, each seed"],
-        "256 sources": _by_rate(read_methods([results / "samples_256"], 6), ("bleu",))
-        .set_index("method")
-        .iloc[:, 0],
-    }
-    return _grid(pd.DataFrame(columns).fillna("").rename_axis("method").reset_index())
+    return draws[[bleu, f"{bleu}, each seed"]].set_axis(["three draws", "each draw"], axis=1)
 
 
 def real_cpu_block(results: Path = _REAL_CPU) -> str:
@@ -292,7 +295,7 @@ def real_cpu_block(results: Path = _REAL_CPU) -> str:
 
 def _grid(table: pd.DataFrame) -> str:
     """A Markdown table with text on the left and numbers on the right."""
-    rules = ["---:" if "[" in str(table[name].iloc[0]) else "---" for name in table]
+    rules = ["---:" if re.search(r"[\[±]", str(table[name].iloc[0])) else "---" for name in table]
     cells = [list(table), rules, *table.to_numpy().tolist()]
     return markdown_grid([str(cell).replace("*", "\\*") for cell in row] for row in cells)
 

@@ -22,6 +22,7 @@ WAYS = ("en→xx", "xx→en")
 STEPS = "results/real/tables/12_steps.csv"
 METHODS = "results/real/tables/12_methods_group6.csv"
 OWN_STEPS = "results/real-cpu/tables/12_steps.csv"
+OWN_WITHOUT = "results/real-cpu/ablations/tables/12_without.csv"
 OWN_METHODS = "results/real-cpu/tables/12_methods_group6.csv"
 OWN_CLONING = "results/real-cpu/behaviour_cloning/tables/12_methods_group6.csv"
 OWN_SAMPLES = "results/real-cpu/samples{}/tables/12_methods_group6.csv"  # preference pairs of samples
@@ -242,11 +243,15 @@ def of_stages() -> list[Claim]:
             (own, OWN_STEPS, steps(compared, path=OWN_STEPS)),
         ]
 
-    first = [*left_out("without stage 1, monolingual base"), *on_bases("stage 1")]
-    third = [*left_out("without stage 3, pseudo-monolingual"), *on_bases("stage 3")]
+    def after_sft(stage: str) -> list[tuple[str, str, list[Measured]]]:
+        what = "the same after SFT, with the stage less without it"
+        return [*on_bases(stage), (what, OWN_WITHOUT, steps(stage, path=OWN_WITHOUT))]
+
+    first = [*left_out("without stage 1, monolingual base"), *after_sft("stage 1")]
+    third = [*left_out("without stage 3, pseudo-monolingual"), *after_sft("stage 3")]
     return [
         Claim("Stage 1 gains", "not readable", 1, first),
-        Claim("Stage 2 gains", f"up to {bars('2')}", 1, on_bases("stage 2")),
+        Claim("Stage 2 gains", f"up to {bars('2')}", 1, after_sft("stage 2")),
         Claim("Stage 3 gains", f"up to {bars('3')}", 1, third),
         Claim("SFT gains", f"up to {bars('4')}", 1, on_bases("stage 4, few-shot", ", four examples")),
         Claim(

@@ -135,33 +135,35 @@ def file_methods(folder, *rows):
     (folder / "tables" / "12_methods_group6.csv").write_text(head + "\n".join(rows) + "\n")
 
 
-def test_methods_on_references_stand_by_rate(tmp_path):
-    file_methods(tmp_path, 'arpo,0.0001,"-3.00 [-4.00, -2.00]*",a', 'arpo,3e-05,"0.50 [0.00, 1.00]",b')
-    file_methods(
-        tmp_path / "behaviour_cloning", 'simpo+bc,3e-05,"1.00 [0.50, 1.50]*",c', "simpo+bc,0.0001,d,e"
-    )
-    assert readme.references_block(tmp_path).splitlines() == [
-        "| method | BLEU, 3e-05 | BLEU, 0.0001 |",
-        "| --- | ---: | ---: |",
-        "| ARPO | 0.50 [0.00, 1.00]° | -3.00 [-4.00, -2.00]\\* |",
-        "| SimPO+BC | 1.00 [0.50, 1.50]\\*° | d |",
-    ]
-
-
-def test_methods_on_samples_stand_by_draw(tmp_path):
-    """By hand: gains of 1, 2 and 3 BLEU, mean 2, half a 95 % interval 4.303 / sqrt(3); a method of one draw alone."""
-    for seed, part in enumerate(("samples", "samples_seed1", "samples_seed2")):
-        file_methods(
-            tmp_path / part, 'dpo,0.0001,"1.00 [0.50, 1.50]*",a', 'kto,0.0001,"4.00 [3.00, 5.00]*",b'
-        )
+def file_draws(folders):
+    """DPO 1, 2 and 3 BLEU above SFT: mean 2, half a 95 % interval 4.303 / sqrt(3)."""
+    for seed, folder in enumerate(folders):
         for name, value in (("stage4", 10), ("dpo@1", 11 + seed)):
             records = [
                 Record("real-cpu", name, direction, metric, value, 9, "s", seed)
                 for direction in ("en-ja", "ja-en")
                 for metric in ("bleu", "chrf++")
             ]
-            write_records(tmp_path / part / "scores" / f"{name}.jsonl", records)
+            write_records(folder / "scores" / f"{name}.jsonl", records)
+
+
+def test_methods_on_references_stand_by_rate(tmp_path):
+    file_methods(tmp_path, 'arpo,0.0001,"-3.00 [-4.00, -2.00]*",a', 'dpo,3e-05,"0.50 [0.00, 1.00]",b')
+    cloning = ('simpo+bc,3e-05,"1.00 [0.50, 1.50]*",c', "simpo+bc,0.0001,d,e")
+    file_methods(tmp_path / "behaviour_cloning", *cloning)
+    file_draws([tmp_path, tmp_path / "references_seed1", tmp_path / "references_seed2"])
+    assert readme.references_block(tmp_path).splitlines()[2:] == [
+        "| ARPO |  | -3.00 [-4.00, -2.00]\\* |  |  |",
+        "| DPO | 0.50 [0.00, 1.00]° |  | 2.00 ± 2.48 | 1.00, 2.00, 3.00 |",
+        "| SimPO+BC | 1.00 [0.50, 1.50]\\*° | d |  |  |",
+    ]
+
+
+def test_methods_on_samples_stand_by_draw(tmp_path):
+    first = ('dpo,0.0001,"1.00 [0.50, 1.50]*",a', 'kto,0.0001,"4.00 [3.00, 5.00]*",b')
+    file_methods(tmp_path / "samples", *first)
     file_methods(tmp_path / "samples_256", 'dpo,0.0001,"-5.00 [-6.00, -4.00]*",c')
+    file_draws([tmp_path / part for part in ("samples", "samples_seed1", "samples_seed2")])
     assert readme.samples_block(tmp_path).splitlines()[2:] == [
         "| DPO | 1.00 [0.50, 1.50]\\*° | 2.00 ± 2.48 | 1.00, 2.00, 3.00 | -5.00 [-6.00, -4.00]\\* |",
         "| KTO | 4.00 [3.00, 5.00]\\* |  |  |  |",
