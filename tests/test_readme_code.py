@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -86,19 +86,22 @@ def test_systems_as_printed(tmp_path):
     assert printed.splitlines()[-1] == "['Good morning.']"
 
 
+# In place of the command, and with no other one to be found: bash itself spells out variables, braces and loops.
+PRINTS = "xalma() { printf '%s\\n' \"$@\" 'END OF COMMAND'; }\n"
+
+
 def commands() -> list[list[str]]:
-    """The words of every `xalma …` line in the guides' shell blocks, braces spelled out as a shell does."""
-    lines = [line for page in GUIDES for block in blocks(page, "sh") for line in block.splitlines()]
-    lines = [re.split(r"&& ", line)[-1] for line in lines if re.search(r"\bxalma ", line)]
-    words = [shlex.split(line, comments=True) for line in lines if not line.startswith(("git", "#"))]
-    words = [line[[w.endswith("xalma") for w in line].index(True) + 1 :] for line in words]
-    return [[w for word in line for w in _braces(word)] for line in words]
-
-
-def _braces(word: str) -> list[str]:
-    match = re.search(r"\{(\d)\.\.(\d)\}", word)
-    numbers = range(int(match[1]), int(match[2]) + 1) if match else []
-    return [word.replace(match[0], str(n)) for n in numbers] if match else [word]
+    """The words of every `xalma …` in the guides' shell blocks, as a shell passes them on."""
+    found = []
+    shell = (str(shutil.which("bash")), "-c")
+    with tempfile.TemporaryDirectory() as empty:
+        for block in (block for page in GUIDES for block in blocks(page, "sh")):
+            script = PRINTS + re.sub(r"\S*/xalma(?= )", "xalma", block)
+            done = subprocess.run(
+                (*shell, script), env={"PATH": ""}, cwd=empty, capture_output=True, text=True
+            )
+            found += [part.split("\n")[:-1] for part in done.stdout.split("END OF COMMAND\n")[:-1]]
+    return found
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

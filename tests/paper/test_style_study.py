@@ -72,8 +72,12 @@ def test_the_renderings_of_a_test_sentence_hold_its_reference_and_its_other_styl
     assert {row["direction"] for row in rows} >= {"en-fi", "fi-en"}
     assert all(record.value == 100 for record in content_records(rows, micro, "x", 0))
     assert any(len(row["renderings"]) > 1 for row in rows)
+
+
+@pytest.mark.data
+def test_a_corpus_without_styles_is_refused(micro):
     with pytest.raises(ValueError, match="corpus=ntrex has no styles"):
-        with_renderings(micro.but(corpus="ntrex"), rows)
+        with_renderings(micro.but(corpus="ntrex"), [])
 
 
 @pytest.mark.slow
